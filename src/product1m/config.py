@@ -1,0 +1,434 @@
+"""Every number of the workflow, once: the defaults are the reference run, the paper's scale.
+
+A docstring under a field says what it means and ends with its source: `(paper)`,
+`(released code)` or `(ours)`; `docs/reproduction.md` spells the choices out. A preset is a YAML
+file that lists only what differs.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from product1m.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Preset = Literal["reference", "sample"]
+Precision = Literal["float32", "bf16"]
+
+
+class StepConfig(BaseModel):
+    """A step's section. Unknown keys are refused; 12.0 is a fine 12, because KFP sends that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    seed: NonNegativeInt = 0
+    """Seed of everything random in the step (ours)."""
+
+
+class IngestionConfig(StepConfig):
+    """Lists and photos in, item tables out."""
+
+    max_photo_side_px: PositiveInt = 1000
+    """Photos are stored with at most this longer side (released code)."""
+    min_photo_side_px: PositiveInt = 16
+    """A photo with a shorter side is set aside (ours)."""
+    max_photo_pixels: PositiveInt = 50_000_000
+    """A photo that would decode to more is set aside undecoded: decompression bombs (ours)."""
+    max_photo_bytes: PositiveInt = 32 * 1024 * 1024
+    """A larger file is set aside (ours)."""
+    max_quarantine_share: Fraction = 0.05
+    """More than this share of set-aside items of one list stops the step (ours)."""
+    dev_share: Fraction = 0.3
+    """Share of the queries used as dev where the data set does not say; Product1M's own is 0.29 (ours)."""
+    num_workers: PositiveInt = 8
+    """Photos read and decoded at once (ours)."""
+    shard_mib: PositiveInt = 256
+    """Largest size of an image shard (ours)."""
+
+
+class BackgroundSynthesisConfig(StepConfig):
+    """Copy-and-paste scenes of products cut out of single-product photos (paper)."""
+
+    num_scenes: PositiveInt = 50_000
+    """Scenes to compose, held-out ones included (ours; the paper does not say)."""
+    held_out_share: Fraction = 0.1
+    """Share of scenes held out; they share no source product with the others (ours)."""
+    scene_width_px: PositiveInt = 800
+    """Width of a scene (ours)."""
+    scene_height_px: PositiveInt = 800
+    """Height of a scene (ours)."""
+    min_products: PositiveInt = 2
+    """Fewest products pasted into a scene (ours)."""
+    max_products: PositiveInt = 5
+    """Most products pasted into a scene (ours)."""
+    min_scale: PositiveFloat = 0.25
+    """Smallest longer side of a pasted product, relative to the scene's shorter side (ours)."""
+    max_scale: PositiveFloat = 0.65
+    """Largest longer side of a pasted product, relative to the scene's shorter side (ours)."""
+    max_rotation_deg: NonNegativeFloat = 15.0
+    """A pasted product is turned by up to this, either way (ours)."""
+    flip_probability: Fraction = 0.0
+    """How often a product is mirrored; a pack's lettering argues against it (ours)."""
+    max_brightness_change: Fraction = 0.25
+    """A pasted product's brightness is scaled by 1 ± this (ours)."""
+    edge_softness_px: NonNegativeFloat = 1.0
+    """Standard deviation of the blur of a cut-out's edge (ours)."""
+    max_occlusion: Fraction = 0.4
+    """Of no pasted product more than this share is covered by others (ours)."""
+    grabcut_side_px: PositiveInt = 256
+    """Longer side of the photo GrabCut works on (ours)."""
+    grabcut_iterations: PositiveInt = 5
+    """GrabCut iterations (ours)."""
+    grabcut_margin: Fraction = 0.02
+    """Frame of the photo that GrabCut takes for background, relative to its sides (ours)."""
+    min_mask_area: Fraction = 0.05
+    """A cut-out that covers less of its photo is rejected (ours)."""
+    max_mask_area: Fraction = 0.9
+    """A cut-out that covers more of its photo is rejected (ours)."""
+    max_border_contact: Fraction = 0.15
+    """A cut-out that touches more of the photo's border is rejected (ours)."""
+    min_dominant_share: Fraction = 0.9
+    """The largest connected part holds at least this share of the mask: one product (ours)."""
+    max_cutouts: PositiveInt = 50_000
+    """Cut-outs made at most; candidates are drawn at random (ours)."""
+    set_words: tuple[str, ...] = (
+        "套装",
+        "套盒",
+        "礼盒",
+        "组合",
+        "件套",
+        "两件",
+        "三件",
+        "四件",
+        "全套",
+        "set of",
+        "gift set",
+        "bundle",
+    )
+    """A title with one of these names several products, so its photo is not cut (ours)."""
+    max_title_chars: PositiveInt = 34
+    """Length of a composed scene title: what fits 36 tokens with [CLS] and [SEP] (ours)."""
+    num_workers: PositiveInt = 2
+    """Processes that cut and paste (ours)."""
+    shard_mib: PositiveInt = 256
+    """Largest size of a scene shard (ours)."""
+
+
+class RpnTrainingConfig(StepConfig):
+    """Class-agnostic region proposals, learned from the scenes (paper)."""
+
+    backbone: str = "resnet101"
+    """timm model with `features_only`; ResNet-101 as in bottom-up attention (released code)."""
+    weights: str = "hub:resnet101.tv_in1k"
+    """`none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file (ours)."""
+    trainable_stages: Annotated[int, Field(ge=0, le=5)] = 3
+    """Backbone stages that train, counted from the last; 3 is torchvision's default (ours)."""
+    fpn_channels: PositiveInt = 256
+    """Width of the feature pyramid (ours: torchvision's default)."""
+    short_side_px: PositiveInt = 600
+    """Photos are resized to this shorter side … (released code)."""
+    long_side_px: PositiveInt = 1000
+    """… unless the longer side would exceed this (released code)."""
+    num_epochs: PositiveInt = 12
+    """Passes over the synthesized scenes (ours)."""
+    batch_size: PositiveInt = 16
+    """Scenes a step, over all ranks (ours)."""
+    learning_rate: PositiveFloat = 2e-4
+    """AdamW's peak rate (ours)."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """On matrices only (ours)."""
+    warmup_share: Fraction = 0.05
+    """Share of the steps over which the rate rises (ours)."""
+    nms_iou: Fraction = 0.7
+    """Of two proposals whose IoU exceeds this, the weaker is dropped (released code)."""
+    num_proposals: PositiveInt = 300
+    """Proposals kept after NMS (released code)."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass; weights stay float32 (ours)."""
+    checkpoint_interval_steps: PositiveInt = 500
+    """Steps between two checkpoints (ours)."""
+    num_workers: NonNegativeInt = 8
+    """Processes that decode scenes ahead (ours)."""
+
+
+class FeatureExtractionConfig(StepConfig):
+    """Proposals to region features: NMS, RoIAlign, mean (paper)."""
+
+    min_regions: PositiveInt = 10
+    """Regions kept of every photo where the RPN proposes as many (paper)."""
+    max_regions: PositiveInt = 36
+    """Most regions kept of a photo (paper)."""
+    min_score: Fraction = 0.2
+    """Objectness from which a region beyond `min_regions` is kept (released code)."""
+    nms_iou: Fraction = 0.7
+    """Class-agnostic NMS over the proposals (released code: 0.3, raised until 36 are left)."""
+    roi_size: PositiveInt = 7
+    """RoIAlign bins a side, averaged afterwards (ours: torchvision's default)."""
+    batch_size: PositiveInt = 16
+    """Photos of one aspect ratio a forward pass (ours)."""
+    precision: Precision = "bf16"
+    """Arithmetic of the backbone (ours)."""
+    num_workers: NonNegativeInt = 8
+    """Threads that decode photos ahead (ours)."""
+    shard_mib: PositiveInt = 256
+    """Largest size of a feature shard (ours)."""
+
+
+class CapturePretrainingConfig(StepConfig):
+    """The hybrid-stream transformer and its pretext tasks (paper)."""
+
+    text_model: str = "bert-base-chinese"
+    """Folder, s3 URI or hub name of a BERT whose vocabulary and weights the text stream takes; `scratch` trains a WordPiece vocabulary on the captions (paper: Chinese BERT)."""
+    vocabulary_size: PositiveInt = 8000
+    """Of a vocabulary trained from scratch (ours)."""
+    max_tokens: PositiveInt = 36
+    """Tokens of a title, [CLS] and [SEP] included (released code)."""
+    max_regions: PositiveInt = 36
+    """Regions of a photo beside the whole image (released code)."""
+    hidden_dim: PositiveInt = 768
+    """Width of every transformer (released code)."""
+    text_layers: NonNegativeInt = 4
+    """Layers of the text transformer (paper)."""
+    visual_layers: NonNegativeInt = 4
+    """Layers of the visual transformer (paper)."""
+    cross_layers: NonNegativeInt = 4
+    """Layers of the cross transformers (paper)."""
+    joint_layers: NonNegativeInt = 4
+    """Layers of the joint transformer (paper; the released code has 6)."""
+    text_heads: PositiveInt = 12
+    """Attention heads of the text transformer (released code)."""
+    visual_heads: PositiveInt = 8
+    """Attention heads of the visual, cross and joint transformers (released code)."""
+    text_ffn_dim: PositiveInt = 3072
+    """Feed-forward width on the text side and in the joint transformer (released code)."""
+    visual_ffn_dim: PositiveInt = 1024
+    """Feed-forward width on the visual side (released code)."""
+    cross_dim: PositiveInt = 512
+    """Width of the attention in the cross transformers (released code)."""
+    projection_dim: PositiveInt = 512
+    """Width of an embedding (released code)."""
+    dropout: Fraction = 0.1
+    """On attention, residuals and embeddings (released code)."""
+    relu_projection: bool = False
+    """End every projection in a ReLU, as the released code does; cosines then stay in [0, 1] (ours: off)."""
+    input_skip: bool = True
+    """Add linear maps of the pooled raw inputs to the stream outputs (ours)."""
+    input_skip_init: PositiveFloat = 0.1
+    """Learned factor of the transformer's part beside the skip, at the start (ours)."""
+    masked_language_weight: NonNegativeFloat = 1.0
+    """Weight of masked language modelling (paper); 0 switches a task off."""
+    masked_region_weight: NonNegativeFloat = 1.0
+    """Weight of masked region regression (paper)."""
+    image_text_matching_weight: NonNegativeFloat = 0.0
+    """Weight of image-text matching (paper's ablation; the released code has none)."""
+    contrast_weight: NonNegativeFloat = 1.0
+    """Weight of the cross-modal contrast (paper)."""
+    scene_contrast_weight: NonNegativeFloat = 1.0
+    """Weight of the contrast between pasted instances and their sources (ours)."""
+    contrast: Literal["symmetric", "released"] = "symmetric"
+    """`symmetric`: InfoNCE across modalities; `released`: both modalities' samples are negatives (ours)."""
+    temperature: PositiveFloat = 0.07
+    """Of the contrasts; learned from there when `learn_temperature` (released code)."""
+    learn_temperature: bool = True
+    """The symmetric contrast learns its temperature (ours)."""
+    mask_probability: Fraction = 0.15
+    """Of tokens and of regions (paper)."""
+    batch_size: PositiveInt = 128
+    """Items a step over all ranks, before accumulation (paper, second hand; the script has 64)."""
+    scene_batch_size: PositiveInt = 128
+    """Pasted instances a step for the scene contrast (ours)."""
+    accumulation_steps: PositiveInt = 1
+    """Batches whose gradients are added before a step (ours)."""
+    num_epochs: PositiveInt = 10
+    """Passes over the train items (released code)."""
+    learning_rate: PositiveFloat = 1e-4
+    """AdamW's peak rate (released code)."""
+    text_learning_rate_multiplier: PositiveFloat = 0.1
+    """For weights that came from BERT (released code, where it silently does nothing)."""
+    weight_decay: NonNegativeFloat = 0.01
+    """On matrices only (released code, where the groups are swapped)."""
+    warmup_share: Fraction = 0.1
+    """Share of the steps over which the rate rises linearly; then it falls to 0 (released code)."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm (released code, there tensor by tensor)."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass; weights stay float32 (ours)."""
+    checkpoint_interval_steps: PositiveInt = 1000
+    """Steps between two checkpoints (ours)."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "CapturePretrainingConfig":
+        for name, dim, heads in (
+            ("text_heads", self.hidden_dim, self.text_heads),
+            ("visual_heads", self.hidden_dim, self.visual_heads),
+            ("visual_heads", self.cross_dim, self.visual_heads),
+        ):
+            if dim % heads:
+                raise ValueError(f"{name}: {heads} heads do not divide a width of {dim}")
+        return self
+
+
+class IndexingConfig(StepConfig):
+    """Gallery items to block vectors to a FAISS index."""
+
+    streams: Literal["concatenation", "product"] = "concatenation"
+    """How the two single-stream embeddings form one block (ours; the first author: product)."""
+    text_dim: PositiveInt = 256
+    """Width of the character n-gram TF-IDF block after reduction (ours)."""
+    text_max_ngram: PositiveInt = 3
+    """Longest character n-gram (ours)."""
+    factory: str = "IVF1024,SQ8"
+    """FAISS factory string (ours)."""
+    probes: PositiveInt = 64
+    """Cells visited a query (IVF) or breadth of the search (HNSW) (ours)."""
+    num_recall_queries: PositiveInt = 1000
+    """Gallery items whose recall@100 against exact search is measured (ours)."""
+
+
+class EvaluationConfig(StepConfig):
+    """Per-instance retrieval, its metrics and its report."""
+
+    depth: PositiveInt = 100
+    """Length of a ranking (paper)."""
+    instance_nms_iou: Fraction = 0.3
+    """Regions that overlap more are one instance (ours)."""
+    instance_min_score: Fraction = 0.5
+    """Objectness from which a region is an instance (ours)."""
+    max_instances: PositiveInt = 8
+    """Most instances of a photo (ours; the test list's longest rows have 12 labels, 99.8 % have at most 8)."""
+    merge: Literal["round_robin"] = "round_robin"
+    """How the instances' rankings become one; no item twice (ours)."""
+    num_bootstrap: PositiveInt = 2000
+    """Resamples of the queries for an interval (ours)."""
+    confidence: Fraction = 0.95
+    """Of the intervals (ours)."""
+    fusion_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Block weights tried on the dev queries (ours)."""
+    num_report_queries: PositiveInt = 40
+    """Queries shown with pictures: best, worst and drawn at random (ours)."""
+
+
+class RegistrationConfig(StepConfig):
+    """The candidate, its gate and its page in the registry."""
+
+    candidate_model: str = "product1m-candidate"
+    """Registered model the pipeline writes (ours)."""
+    champion_model: str = "product1m"
+    """Registered model a reviewer promotes to (ours)."""
+    min_map_at_10: Fraction = 0.0
+    """Floor of the shipped ranking's strict mAP@10 (ours)."""
+    min_index_recall: Fraction = 0.95
+    """Floor of the index's recall@100 against exact search (ours)."""
+    max_map_loss: Fraction = 0.01
+    """Largest strict mAP@10 the candidate may lose to the champion, interval included (ours)."""
+    sample_data: bool = False
+    """The data is a sample: the version says so and is not for promotion (ours)."""
+
+
+def _section(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class Config(BaseModel):
+    """One section a step, under the step's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingestion: Annotated[IngestionConfig, BeforeValidator(_section)] = IngestionConfig()
+    background_synthesis: Annotated[BackgroundSynthesisConfig, BeforeValidator(_section)] = (
+        BackgroundSynthesisConfig()
+    )
+    rpn_training: Annotated[RpnTrainingConfig, BeforeValidator(_section)] = RpnTrainingConfig()
+    feature_extraction: Annotated[FeatureExtractionConfig, BeforeValidator(_section)] = (
+        FeatureExtractionConfig()
+    )
+    capture_pretraining: Annotated[CapturePretrainingConfig, BeforeValidator(_section)] = (
+        CapturePretrainingConfig()
+    )
+    indexing: Annotated[IndexingConfig, BeforeValidator(_section)] = IndexingConfig()
+    evaluation: Annotated[EvaluationConfig, BeforeValidator(_section)] = EvaluationConfig()
+    registration: Annotated[RegistrationConfig, BeforeValidator(_section)] = RegistrationConfig()
+
+
+STEPS: tuple[str, ...] = tuple(Config.model_fields)
+"""The eight steps in the order of the flow."""
+
+
+def load_config(preset: Preset = "reference", overrides: Iterable[str] = ()) -> Config:
+    """The preset with `section.key=value` overrides; `seed=N` sets the seed of every section.
+
+    Raises ConfigError for an unknown key, naming the nearest valid one, and for a bad value.
+    """
+    text = resources.files("product1m").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
+    values: dict[str, Any] = yaml.safe_load(text) or {}
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """A Config from plain values; ConfigError names key, value, range and the nearest valid key."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(line) for line in error.errors())) from None
+
+
+def dump_config(config: Config, path: Path) -> None:
+    """Write the effective configuration as YAML that `load` would read back."""
+    values = config.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"{override!r}: expected section.key=value, as in indexing.factory=Flat")
+    value = yaml.safe_load(text)
+    if key == "seed":
+        for step in STEPS:
+            values.setdefault(step, {})["seed"] = value
+        return
+    section, dot, name = key.partition(".")
+    if not dot:
+        raise ConfigError(
+            f"{key!r}: expected section.key with a section of {', '.join(STEPS)}, or seed"
+        )
+    _check_known(section, STEPS, "section")
+    _check_known(
+        name, tuple(Config.model_fields[section].annotation.model_fields), f"{section} key"
+    )  # type: ignore[union-attr]
+    values.setdefault(section, {})[name] = value
+
+
+def _check_known(name: str, known: tuple[str, ...], kind: str) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ConfigError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?")
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        model = Config.model_fields[location[0]].annotation if len(location) > 1 else Config
+        known = tuple(model.model_fields)  # type: ignore[union-attr]
+        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
+        return f"{key}: unknown key; did you mean {nearest[0]!r}?"
+    return f"{key}: {error['msg']}, got {error['input']!r}"

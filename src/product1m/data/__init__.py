@@ -1,0 +1,1 @@
+"""Product lists, photos, item tables, region features, tokens and batches."""

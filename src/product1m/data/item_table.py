@@ -1,0 +1,144 @@
+"""Items and their photos: `items.parquet` beside WebDataset tar shards, read at random by offset.
+
+One row an item. Columns every table has: `id` (str), `caption` (str), `labels` (list of str),
+`group` (int64: items with the same photo or the same caption share it), `split` (str: `dev` or
+`test` of a query, `train` or `held_out` of a scene, else empty), `width`, `height` (pixels of the
+stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (where they lie).
+"""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product1m.artifacts import Artifact
+from product1m.data.photos import Photo, decode_photo
+
+ITEMS = "items.parquet"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("caption", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("group", pa.int64()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("num_bytes", pa.int64()),
+    ]
+)
+
+
+class ItemWriter:
+    """Appends items to tar shards and writes their table at the end of the block."""
+
+    def __init__(self, folder: Path, prefix: str = "images", shard_mib: int = 256) -> None:
+        self._folder = folder
+        self._prefix = prefix
+        self._shard_limit = shard_mib << 20
+        self._rows: list[dict[str, Any]] = []
+        self._num_shards = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def add(
+        self,
+        id: str,
+        encoded: bytes,
+        size_px: tuple[int, int],
+        *,
+        caption: str,
+        labels: list[str] | None = None,
+        group: int = -1,
+        split: str = "",
+    ) -> None:
+        """Append an item with its encoded photo; `size_px` is (width, height)."""
+        tar = self._open_for(len(encoded))
+        member = tarfile.TarInfo(f"{id}.jpg")
+        member.size = len(encoded)
+        offset = tar.offset + tarfile.BLOCKSIZE
+        tar.addfile(member, io.BytesIO(encoded))
+        self._rows.append(
+            {
+                "id": id,
+                "caption": caption,
+                "labels": labels or [],
+                "group": group,
+                "split": split,
+                "width": size_px[0],
+                "height": size_px[1],
+                "sha256": hashlib.sha256(encoded).hexdigest(),
+                "shard": self._shard_name(),
+                "offset": offset,
+                "num_bytes": len(encoded),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._tar is not None:
+            self._tar.close()
+        if kind is None:
+            pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), self._folder / ITEMS)
+
+    def _shard_name(self) -> str:
+        return f"{self._prefix}-{self._num_shards - 1:05d}.tar"
+
+    def _open_for(self, num_bytes: int) -> tarfile.TarFile:
+        if self._tar is None or self._tar.offset + num_bytes > self._shard_limit:
+            if self._tar is not None:
+                self._tar.close()
+            self._num_shards += 1
+            self._tar = tarfile.open(
+                self._folder / self._shard_name(), "w", format=tarfile.USTAR_FORMAT
+            )
+        return self._tar
+
+
+class ItemTable:
+    """The items of an artifact and their photos."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.rows: pd.DataFrame = read_items(artifact)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def encoded(self, position: int) -> bytes:
+        """The stored bytes of the photo at a row position."""
+        row = self.rows.iloc[position]
+        with self.artifact.file(str(row["shard"])).open("rb") as shard:
+            shard.seek(int(row["offset"]))
+            return shard.read(int(row["num_bytes"]))
+
+    def photo(self, position: int) -> Photo:
+        """The decoded photo at a row position."""
+        return decode_photo(
+            self.encoded(position), f"{self.artifact.folder.name}/{self.rows.iloc[position]['id']}"
+        )
+
+
+def read_items(artifact: Artifact) -> pd.DataFrame:
+    """The item table with `labels` as lists and a plain 0-based index."""
+    frame: pd.DataFrame = pq.read_table(artifact.file(ITEMS)).to_pandas()
+    frame["labels"] = [list(labels) for labels in frame["labels"]]
+    return frame

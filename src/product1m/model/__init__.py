@@ -1,0 +1,1 @@
+"""CAPTURE: text and visual streams, cross-transformers, joint transformer, heads."""

@@ -1,0 +1,37 @@
+"""Progress a person can follow: a bar on a terminal, a log line every few seconds elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOG_INTERVAL_S = 5.0
+"""Seconds between two log lines where there is no terminal (ours)."""
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` and report how far it is; `total` where `items` has no length."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=description, total=total, leave=False)
+    else:
+        yield from _logged(items, description, total)
+
+
+def _logged(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    started = reported = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - reported >= LOG_INTERVAL_S or count == total:
+            reported = now
+            rate = count / max(now - started, 1e-9)
+            logger.info("%s: %d/%s, %.1f/s", description, count, total or "?", rate)

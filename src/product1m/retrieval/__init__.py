@@ -1,0 +1,1 @@
+"""Embedding blocks, index, instances, merging, metrics, baselines and the report."""

@@ -1,0 +1,1 @@
+"""Cutting products out of their photos and pasting them into scenes."""

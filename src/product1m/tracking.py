@@ -1,0 +1,71 @@
+"""MLflow runs: a step joins the run the platform or the runner set, and logs under its own name.
+
+Where `MLFLOW_TRACKING_URI` is not set nothing is logged and one line says so. What a step computed
+is safe in its artifact first, so a tracking server that is away costs no work.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from product1m.config import StepConfig
+
+logger = logging.getLogger(__name__)
+
+
+class StepRun(Protocol):
+    """What a step can report; names come out as `step/name` or `step/part/name`."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars; `step` is the position on a curve."""
+
+    def log_file(self, path: Path) -> None:
+        """Attach a picture, a report or a table."""
+
+
+class _Untracked:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Nowhere to log to."""
+
+    def log_file(self, path: Path) -> None:
+        """Nowhere to log to."""
+
+
+class _MlflowRun:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        import mlflow
+
+        named = {
+            f"{self._prefix}/{name.replace('@', '_at_')}": float(value)
+            for name, value in metrics.items()
+        }
+        mlflow.log_metrics(named, step=step)
+
+    def log_file(self, path: Path) -> None:
+        import mlflow
+
+        mlflow.log_artifact(str(path), self._prefix)
+
+
+@contextmanager
+def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
+    """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        logger.info("%s: MLFLOW_TRACKING_URI is not set, nothing is logged to MLflow", step)
+        yield _Untracked()
+        return
+    import mlflow
+
+    prefix = f"{step}/{part}" if part else step
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    with mlflow.start_run(run_id=run_id, run_name=None if run_id else step):
+        mlflow.log_params(
+            {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
+        )
+        yield _MlflowRun(prefix)

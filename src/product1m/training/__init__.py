@@ -1,0 +1,1 @@
+"""One training loop for both trained models: optimizer, schedule, checkpoints, ranks."""
