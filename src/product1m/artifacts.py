@@ -82,6 +82,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
+        """SHA-256 over the content of the artifact's files."""
         return self.manifest.digest
 
     def file(self, name: str) -> Path:
@@ -105,9 +106,8 @@ class Artifact:
     def _verify(self, name: str) -> None:
         path, entry = self.folder / name, self.manifest.files.get(name)
         if entry is None:
-            raise ArtifactError(
-                f"{path}: not a file of this artifact; it has {', '.join(sorted(self.manifest.files))}"
-            )
+            known = ", ".join(sorted(self.manifest.files))
+            raise ArtifactError(f"{path}: not a file of this artifact; it has {known}")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; run {self.manifest.step} again")
         found = sha256_of(path)
@@ -137,7 +137,10 @@ class ArtifactWriter:
 
 
 def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
-    """Open what `step` wrote; ArtifactError if it is absent, unfinished, foreign or of another schema."""
+    """Open what `step` wrote.
+
+    Raises ArtifactError if it is absent, unfinished, of another step or part, or of another schema.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(
@@ -148,7 +151,8 @@ def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ArtifactError(
-                f"{path}: schema version {version}, this code reads {SCHEMA_VERSION}; run {step} again"
+                f"{path}: schema version {version}, this code reads {SCHEMA_VERSION}; "
+                f"run {step} again"
             )
         manifest = Manifest.model_validate(values)
     except (ValueError, ValidationError, AttributeError) as error:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -55,7 +55,8 @@ class IngestionConfig(StepConfig):
     max_quarantine_share: Fraction = 0.05
     """More than this share of set-aside items of one list stops the step (ours)."""
     dev_share: Fraction = 0.3
-    """Share of the queries used as dev where the data set does not say; Product1M's own is 0.29 (ours)."""
+    """Share of the queries used as dev where the data set does not say; Product1M's own is 0.29
+    (ours)."""
     num_workers: PositiveInt = 8
     """Photos read and decoded at once (ours)."""
     shard_mib: PositiveInt = 256
@@ -194,7 +195,8 @@ class CapturePretrainingConfig(StepConfig):
     """The hybrid-stream transformer and its pretext tasks (paper)."""
 
     text_model: str = "bert-base-chinese"
-    """Folder, s3 URI or hub name of a BERT whose vocabulary and weights the text stream takes; `scratch` trains a WordPiece vocabulary on the captions (paper: Chinese BERT)."""
+    """Folder, s3 URI or hub name of a BERT whose vocabulary and weights the text stream takes;
+    `scratch` trains a WordPiece vocabulary on the captions (paper: Chinese BERT)."""
     vocabulary_size: PositiveInt = 8000
     """Of a vocabulary trained from scratch (ours)."""
     max_tokens: PositiveInt = 36
@@ -226,7 +228,8 @@ class CapturePretrainingConfig(StepConfig):
     dropout: Fraction = 0.1
     """On attention, residuals and embeddings (released code)."""
     relu_projection: bool = False
-    """End every projection in a ReLU, as the released code does; cosines then stay in [0, 1] (ours: off)."""
+    """End every projection in a ReLU, as the released code does; cosines then stay in [0, 1]
+    (ours: off)."""
     input_skip: bool = True
     """Add linear maps of the pooled raw inputs to the stream outputs (ours)."""
     input_skip_init: PositiveFloat = 0.1
@@ -242,7 +245,8 @@ class CapturePretrainingConfig(StepConfig):
     scene_contrast_weight: NonNegativeFloat = 1.0
     """Weight of the contrast between pasted instances and their sources (ours)."""
     contrast: Literal["symmetric", "released"] = "symmetric"
-    """`symmetric`: InfoNCE across modalities; `released`: both modalities' samples are negatives (ours)."""
+    """`symmetric`: InfoNCE across modalities; `released`: both modalities' samples are negatives
+    (ours)."""
     temperature: PositiveFloat = 0.07
     """Of the contrasts; learned from there when `learn_temperature` (released code)."""
     learn_temperature: bool = True
@@ -311,7 +315,8 @@ class EvaluationConfig(StepConfig):
     instance_min_score: Fraction = 0.5
     """Objectness from which a region is an instance (ours)."""
     max_instances: PositiveInt = 8
-    """Most instances of a photo (ours; the test list's longest rows have 12 labels, 99.8 % have at most 8)."""
+    """Most instances of a photo; the test list's longest rows have 12 labels, 99.8 % have at most 8
+    (ours)."""
     merge: Literal["round_robin"] = "round_robin"
     """How the instances' rankings become one; no item twice (ours)."""
     num_bootstrap: PositiveInt = 2000
@@ -370,11 +375,20 @@ STEPS: tuple[str, ...] = tuple(Config.model_fields)
 """The eight steps in the order of the flow."""
 
 
+def section_model(section: str) -> type[StepConfig]:
+    """The model of a step's section."""
+    model = Config.model_fields[section].annotation
+    if not (isinstance(model, type) and issubclass(model, StepConfig)):
+        raise ConfigError(f"{section}: not a section; expected one of {', '.join(STEPS)}")
+    return model
+
+
 def load_config(preset: Preset = "reference", overrides: Iterable[str] = ()) -> Config:
     """The preset with `section.key=value` overrides; `seed=N` sets the seed of every section.
 
     Raises ConfigError for an unknown key, naming the nearest valid one, and for a bad value.
     """
+    _check_known(preset, get_args(Preset), "preset")
     text = resources.files("product1m").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
     values: dict[str, Any] = yaml.safe_load(text) or {}
     for override in overrides:
@@ -400,7 +414,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(f"{override!r}: expected section.key=value, as in indexing.factory=Flat")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from None
     if key == "seed":
         for step in STEPS:
             values.setdefault(step, {})["seed"] = value
@@ -411,9 +428,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             f"{key!r}: expected section.key with a section of {', '.join(STEPS)}, or seed"
         )
     _check_known(section, STEPS, "section")
-    _check_known(
-        name, tuple(Config.model_fields[section].annotation.model_fields), f"{section} key"
-    )  # type: ignore[union-attr]
+    _check_known(name, tuple(section_model(section).model_fields), f"{section} key")
     values.setdefault(section, {})[name] = value
 
 
@@ -427,8 +442,8 @@ def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        model = Config.model_fields[location[0]].annotation if len(location) > 1 else Config
-        known = tuple(model.model_fields)  # type: ignore[union-attr]
+        model: type[BaseModel] = section_model(location[0]) if len(location) > 1 else Config
+        known = tuple(model.model_fields)
         nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"{key}: unknown key; did you mean {nearest[0]!r}?"
     return f"{key}: {error['msg']}, got {error['input']!r}"

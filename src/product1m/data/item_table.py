@@ -107,7 +107,7 @@ class ItemWriter:
             if self._tar is not None:
                 self._tar.close()
             self._num_shards += 1
-            self._tar = tarfile.open(
+            self._tar = tarfile.open(  # noqa: SIM115 — open over many calls, __exit__ closes it
                 self._folder / self._shard_name(), "w", format=tarfile.USTAR_FORMAT
             )
         return self._tar

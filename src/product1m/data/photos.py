@@ -12,7 +12,10 @@ Photo = UInt8[np.ndarray, "H W 3"]
 
 
 def decode_photo(encoded: bytes, name: str) -> Photo:
-    """Decode a stored photo, turned upright by its EXIF orientation; DatasetError names it if it is damaged."""
+    """Decode a stored photo, turned upright by its EXIF orientation.
+
+    Raises DatasetError with `name` if it is damaged.
+    """
     pixels: Any = (
         cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
     )
@@ -32,7 +35,7 @@ def encode_jpeg(photo: Photo, quality: int = 92) -> bytes:
 
 
 def fit_within(width: int, height: int, short_side_px: int, long_side_px: int) -> float:
-    """The factor that brings the shorter side to `short_side_px` unless the longer would exceed its limit."""
+    """Factor to bring the shorter side to `short_side_px`, unless the longer gets too long."""
     return min(short_side_px / min(width, height), long_side_px / max(width, height))
 
 

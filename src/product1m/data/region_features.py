@@ -2,8 +2,9 @@
 
 Row 0 of every item is its whole photo. Beside the shards lies `regions.parquet` with one row an
 item, in the order of `items.parquet`: `shard`, `start`, `count`. A feature set of scenes also holds
-`instances.parquet`, one row a pasted product: `scene` (row position of its scene in the item table), `source_id`, `x1`, `y1`, `x2`, `y2`
-(pixels), `visible` (share), and its own region vector in `instances.safetensors`, same order.
+`instances.parquet`, one row a pasted product: `scene` (row position of its scene in the item
+table), `source_id`, `x1`, `y1`, `x2`, `y2` (pixels), `visible` (share), and its own region vector
+in `instances.safetensors`, same order.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,10 @@ class Regions:
         return len(self.scores)
 
     def positions(self) -> Float32[np.ndarray, "R 5"]:
-        """x1, y1, x2, y2 and area relative to the first region's box, clipped to it (released code)."""
+        """x1, y1, x2, y2 and area relative to the first region's box, clipped to it.
+
+        (released code)
+        """
         left, top, right, bottom = self.boxes_xyxy[0]
         size = np.maximum(np.array([right - left, bottom - top] * 2, np.float32), 1e-6)
         corners = np.clip((self.boxes_xyxy - np.array([left, top] * 2, np.float32)) / size, 0, 1)
@@ -55,7 +59,7 @@ class Regions:
         feature: Float[np.ndarray, " F"],
         min_inside: float = 0.8,
     ) -> "Regions":
-        """The view of one instance as a photo of its own: its box first, then the regions inside it (ours).
+        """One instance as a photo of its own: its box first, then the regions inside it (ours).
 
         A region belongs to it if at least `min_inside` of its area lies in the box.
         """
@@ -121,7 +125,7 @@ class RegionWriter:
 
     def _flush(self) -> None:
         if self._pending:
-            tensors = {
+            tensors: dict[str, np.ndarray] = {
                 "features": np.concatenate([r.features for r in self._pending]).astype(np.float16),
                 "boxes": np.concatenate([r.boxes_xyxy for r in self._pending]).astype(np.float32),
                 "scores": np.concatenate([r.scores for r in self._pending]).astype(np.float32),
