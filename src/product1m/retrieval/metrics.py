@@ -1,0 +1,312 @@
+"""mAP, mAR and precision of rankings, in two definitions that must never be mixed.
+
+`official` is the released evaluator to the last digit: AP divides by the hits found, everything is
+cut at the number of relevant items, and whatever the released script stumbles over scores zero
+(released code). `strict` divides by what could have been found, min(relevant, N), and cuts at N; a
+label the gallery lacks is left out, a repeated item counts once (ours, after the second definition
+in circulation). `docs/reproduction.md` tells the two apart in detail.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from product1m.errors import RetrievalError
+
+logger = logging.getLogger(__name__)
+
+Definition = Literal["official", "strict"]
+DEFINITIONS: tuple[Definition, ...] = ("official", "strict")
+DEPTHS = (10, 50, 100)
+"""Ranking depths N of the tables (paper)."""
+Rankings = Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]]
+"""Query id and gallery ids, best first; the sequence form may hold a query more than once."""
+
+_UNKNOWN, _PADDING = -1, -2
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is relevant: a gallery item whose label is one of the query's."""
+
+    query_labels: Mapping[str, tuple[str, ...]]
+    """Labels of each query, one entry an occurrence of the product in the photo."""
+    gallery_label: Mapping[str, str]
+    """The one label of each gallery item."""
+
+    @cached_property
+    def missing_labels(self) -> dict[str, int]:
+        """Query labels that no gallery item has, and the number of queries that ask for each."""
+        known = set(self.gallery_label.values())
+        asked = chain.from_iterable(set(labels) - known for labels in self.query_labels.values())
+        missing = dict(Counter(asked).most_common())
+        if missing:
+            logger.warning(
+                "%d query labels are missing from the gallery (%r in %d queries, …): `official` "
+                "scores 0 for each query that asks for one, `strict` leaves the label out",
+                len(missing),
+                *next(iter(missing.items())),
+            )
+        return missing
+
+    @cached_property
+    def _item_positions(self) -> dict[str, int]:
+        return {item_id: position for position, item_id in enumerate(self.gallery_label)}
+
+    @cached_property
+    def _label_codes(self) -> dict[str, int]:
+        return {
+            label: code for code, label in enumerate(dict.fromkeys(self.gallery_label.values()))
+        }
+
+    @cached_property
+    def _item_codes(self) -> Int[np.ndarray, " G"]:
+        codes = [self._label_codes[label] for label in self.gallery_label.values()]
+        # Two more entries, so that the positions -2 and -1 find padding and unknown.
+        return np.array([*codes, _PADDING, _UNKNOWN], np.int64)
+
+    @cached_property
+    def _label_sizes(self) -> Int[np.ndarray, " C"]:
+        return np.bincount(self._item_codes[:-2], minlength=len(self._label_codes))
+
+
+def score_queries(
+    rankings: Rankings,
+    truth: GroundTruth,
+    definition: Definition,
+    depths: Sequence[int] = DEPTHS,
+) -> pd.DataFrame:
+    """AP, AR and precision of every ranking at every depth: query_id, depth, ap, recall, precision.
+
+    Rows stand depth by depth in the order of `rankings`. `strict` raises RetrievalError for a
+    query that has no labels in `truth`, and leaves out one whose labels the gallery lacks
+    altogether. `official` scores both 0, as the released script does.
+    """
+    pairs = list(rankings.items() if isinstance(rankings, Mapping) else rankings)
+    if not pairs or not depths or min(depths) < 1:
+        raise RetrievalError(
+            f"{len(pairs)} rankings at depths {tuple(depths)} cannot be scored; "
+            "give at least one ranking and depths from 1 on"
+        )
+    if definition == "strict":
+        pairs = _answerable(pairs, truth)
+    query_ids = [query_id for query_id, _ in pairs]
+    wanted = _Wanted.of([truth.query_labels.get(query_id, ()) for query_id in query_ids], truth)
+    table = _RankTable.of([ids for _, ids in pairs], wanted, truth, max(depths))
+    score = _official if definition == "official" else _strict
+    if definition == "strict":
+        table = table.without_repeats()
+    rows = [score(table, wanted, depth) for depth in depths]
+    ap, recall, precision = (np.concatenate(columns) for columns in zip(*rows, strict=True))
+    return pd.DataFrame(
+        {
+            "query_id": query_ids * len(depths),
+            "depth": np.repeat(np.asarray(depths, np.int64), len(query_ids)),
+            "ap": ap,
+            "recall": recall,
+            "precision": precision,
+        }
+    )
+
+
+def mean_scores(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Means over the queries by depth: {"10": {"mAP": …, "mAR": …, "Prec": …}, …}, fractions."""
+    means = scores.groupby("depth")[["ap", "recall", "precision"]].mean()
+    return {
+        str(depth): {
+            "mAP": float(row["ap"]),
+            "mAR": float(row["recall"]),
+            "Prec": float(row["precision"]),
+        }
+        for depth, row in means.iterrows()
+    }
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The distinct labels each query asks for, one a slot; unused slots ask for nothing."""
+
+    codes: Int[np.ndarray, "Q S"]
+    occurrences: Int[np.ndarray, "Q S"]
+    sizes: Int[np.ndarray, "Q S"]
+    """Gallery items of the label."""
+    num_labels: Int[np.ndarray, " Q"]
+    """Label occurrences the gallery knows."""
+    num_distinct: Int[np.ndarray, " Q"]
+    complete: Bool[np.ndarray, " Q"]
+    """The query is known and the gallery has all its labels."""
+
+    @classmethod
+    def of(cls, labels: Sequence[Sequence[str]], truth: GroundTruth) -> "_Wanted":
+        num_queries, num_codes = len(labels), max(1, len(truth._label_codes))
+        num_asked = np.fromiter(map(len, labels), np.int64, num_queries)
+        rows = np.repeat(np.arange(num_queries), num_asked)
+        codes = _look_up(truth._label_codes, chain.from_iterable(labels))
+        rows, codes = rows[codes >= 0], codes[codes >= 0]
+        pairs, counts = np.unique(rows * num_codes + codes, return_counts=True)
+        rows, codes = np.divmod(pairs, num_codes)
+        num_distinct = np.bincount(rows, minlength=num_queries)
+        slots = np.arange(len(rows)) - (np.cumsum(num_distinct) - num_distinct)[rows]
+        shape = (num_queries, max(1, int(num_distinct.max(initial=0))))
+        padded = {"codes": np.full(shape, _PADDING - 1)} | {
+            name: np.zeros(shape, np.int64) for name in ("occurrences", "sizes")
+        }
+        padded["codes"][rows, slots] = codes
+        padded["occurrences"][rows, slots] = counts
+        padded["sizes"][rows, slots] = truth._label_sizes[codes]
+        num_labels = padded["occurrences"].sum(axis=1)
+        return cls(
+            **padded,
+            num_labels=num_labels,
+            num_distinct=num_distinct,
+            complete=(num_labels == num_asked) & (num_asked > 0),
+        )
+
+
+@dataclass(frozen=True)
+class _RankTable:
+    """Rankings as rows, padded to a common width of at most the largest depth."""
+
+    items: Int[np.ndarray, "Q W"]
+    """Gallery position, or unknown, or padding."""
+    slots: Int[np.ndarray, "Q W"]
+    """Which of its query's labels an item has, else -1."""
+    lengths: Int[np.ndarray, " Q"]
+    """Length of a ranking, not cut."""
+
+    @classmethod
+    def of(
+        cls, ids: Sequence[Sequence[str]], wanted: _Wanted, truth: GroundTruth, width: int
+    ) -> "_RankTable":
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        kept = np.minimum(lengths, width)
+        items = np.full((len(ids), max(1, int(kept.max(initial=0)))), _PADDING)
+        filled = np.arange(items.shape[1]) < kept[:, None]
+        items[filled] = _look_up(
+            truth._item_positions, chain.from_iterable(ranking[:width] for ranking in ids)
+        )
+        codes = truth._item_codes[items]
+        slots = np.full(items.shape, -1)
+        for slot in range(wanted.codes.shape[1]):
+            slots[codes == wanted.codes[:, slot, None]] = slot
+        return cls(items, slots, lengths)
+
+    def without_repeats(self) -> "_RankTable":
+        """An item that stands in a ranking again is no hit there; warn of it and of unknown ids."""
+        order = np.argsort(self.items, axis=1, kind="stable")
+        ranked = np.take_along_axis(self.items, order, axis=1)
+        again = np.zeros(self.items.shape, bool)
+        again[:, 1:] = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
+        repeated = np.zeros_like(again)
+        np.put_along_axis(repeated, order, again, axis=1)
+        num_repeated, num_unknown = int(repeated.sum()), int((self.items == _UNKNOWN).sum())
+        if num_repeated or num_unknown:
+            logger.warning(
+                "the rankings repeat %d gallery ids and hold %d that the gallery lacks; "
+                "`strict` counts each as a miss",
+                num_repeated,
+                num_unknown,
+            )
+        return _RankTable(self.items, np.where(repeated, -1, self.slots), self.lengths)
+
+    @cached_property
+    def hits(self) -> Int[np.ndarray, "Q W"]:
+        """Hits up to each rank."""
+        return np.cumsum(self.slots >= 0, axis=1)
+
+    @cached_property
+    def gains(self) -> Float[np.ndarray, "Q W"]:
+        """Sum of the precisions at the hits up to each rank."""
+        ranks = np.arange(1, self.slots.shape[1] + 1)
+        return np.cumsum(np.where(self.slots >= 0, self.hits / ranks, 0.0), axis=1)
+
+    def retrieved(self, depth: int, num_slots: int) -> Int[np.ndarray, "Q S"]:
+        """Items of each wanted label in the first `depth`."""
+        slots = self.slots[:, :depth]
+        keys = np.arange(len(slots))[:, None] * num_slots + slots
+        counts = np.bincount(keys[slots >= 0], minlength=len(slots) * num_slots)
+        return counts.reshape(len(slots), num_slots)
+
+
+_Columns = tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]
+
+
+def _official(table: _RankTable, wanted: _Wanted, depth: int) -> _Columns:
+    """AP, AR, precision at a depth, every quirk included (released code)."""
+    num_relevant = (wanted.occurrences * wanted.sizes).sum(axis=1)  # a class counts each time
+    cut = np.minimum(np.minimum(depth, num_relevant), table.lengths)
+    scored = wanted.complete & (cut > 0)
+    found, gain = _at(table.hits, cut), _at(table.gains, cut)
+    ap = np.where(scored, gain / np.maximum(found, 1), 0.0)
+    precision = np.where(scored, found / np.maximum(cut, 1), 0.0)
+    quota = depth // np.maximum(wanted.num_labels, 1)  # the share lost to rounding stays lost
+    expected = np.minimum(wanted.occurrences * quota[:, None], wanted.sizes)
+    recall = _recall(table, wanted, depth, expected)
+    stumbles = (quota == 0) | (table.items[:, :depth] == _UNKNOWN).any(axis=1)
+    return ap, np.where(scored & ~stumbles, recall, 0.0), precision
+
+
+def _strict(table: _RankTable, wanted: _Wanted, depth: int) -> _Columns:
+    """AP over min(relevant, N), AR against the labels' shares of N, precision over N (ours)."""
+    cut = np.full(len(table.items), depth)
+    found, gain = _at(table.hits, cut), _at(table.gains, cut)
+    ap = gain / np.minimum(wanted.sizes.sum(axis=1), depth)
+    share = np.rint(depth * wanted.occurrences / wanted.num_labels[:, None]).astype(np.int64)
+    expected = np.minimum(np.maximum(share, 1), wanted.sizes)  # 0 in unused slots
+    return ap, _recall(table, wanted, depth, expected), found / depth
+
+
+def _recall(
+    table: _RankTable, wanted: _Wanted, depth: int, expected: Int[np.ndarray, "Q S"]
+) -> Float[np.ndarray, " Q"]:
+    retrieved = np.minimum(table.retrieved(depth, expected.shape[1]), expected)
+    shares = retrieved / np.maximum(expected, 1)
+    return np.asarray(shares.sum(axis=1) / np.maximum(wanted.num_distinct, 1))
+
+
+def _at(cumulated: Float[np.ndarray, "Q W"], cut: Int[np.ndarray, " Q"]) -> np.ndarray:
+    """Each row's value after `cut` ranks; a row shorter than that has its last value."""
+    last = np.clip(cut - 1, 0, cumulated.shape[1] - 1)
+    return np.take_along_axis(cumulated, last[:, None], axis=1)[:, 0]
+
+
+def _answerable(
+    pairs: Sequence[tuple[str, Sequence[str]]], truth: GroundTruth
+) -> list[tuple[str, Sequence[str]]]:
+    """The rankings whose query has a label in the gallery; RetrievalError if none has."""
+    unknown = [query_id for query_id, _ in pairs if query_id not in truth.query_labels]
+    if unknown:
+        raise RetrievalError(
+            f"query {unknown[0]!r} and {len(unknown) - 1} more have a ranking but no labels; "
+            "the rankings belong to other queries, or the query list is cut short"
+        )
+    missing = truth.missing_labels
+    kept = [
+        (query_id, ids)
+        for query_id, ids in pairs
+        if any(label not in missing for label in truth.query_labels[query_id])
+    ]
+    if len(kept) < len(pairs):
+        logger.warning(
+            "%d of %d queries have no label in the gallery; `strict` leaves them out",
+            len(pairs) - len(kept),
+            len(pairs),
+        )
+    if not kept:
+        raise RetrievalError(
+            f"none of the {len(pairs)} queries has a label that the gallery has; "
+            "the queries and the gallery belong to different data sets"
+        )
+    return kept
+
+
+def _look_up(codes: Mapping[str, int], names: Iterable[str]) -> Int[np.ndarray, " N"]:
+    return np.fromiter(map(codes.get, names, repeat(_UNKNOWN)), np.int64)

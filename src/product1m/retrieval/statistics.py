@@ -1,0 +1,169 @@
+"""Bootstrap intervals over queries, paired differences, and slices of the queries."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from product1m.errors import RetrievalError
+
+MIN_BRAND_QUERIES = 5
+"""A brand with fewer queries is counted under `other` (ours)."""
+_CHUNK = 1 << 20
+
+
+class BootstrapPlan(Protocol):
+    """What an interval needs to know; the evaluation's configuration is one."""
+
+    @property
+    def num_bootstrap(self) -> int:
+        """Resamples of the queries."""
+
+    @property
+    def confidence(self) -> float:
+        """Share of the resampled means inside the interval."""
+
+    @property
+    def seed(self) -> int:
+        """Of the resampling; the same seed and number of queries resample alike."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over queries and its percentile bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def above_zero(self) -> bool:
+        """The whole interval lies above zero."""
+        return self.low > 0
+
+    def as_dict(self) -> dict[str, float]:
+        """As it stands in `metrics.json`."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " Q"] | pd.Series, plan: BootstrapPlan
+) -> Interval:
+    """Interval of the mean of one value a query, queries drawn with replacement."""
+    return bootstrap_intervals(pd.DataFrame({"value": np.asarray(values)}), plan)["value"]
+
+
+def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, Interval]:
+    """Interval of each column's mean; one row a query, every column resampled alike."""
+    table = values.to_numpy(np.float64)
+    if len(table) == 0 or not np.isfinite(table).all():
+        raise RetrievalError(
+            f"an interval over {len(table)} queries needs one finite value a query and column; "
+            f"columns: {', '.join(map(str, values.columns))}"
+        )
+    means = _resampled_means(table, plan)
+    tail = (1 - plan.confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return {
+        str(name): Interval(float(mean), float(lower), float(upper))
+        for name, mean, lower, upper in zip(
+            values.columns, table.mean(axis=0), low, high, strict=True
+        )
+    }
+
+
+def paired_difference(ours: pd.Series, other: pd.Series, plan: BootstrapPlan) -> Interval:
+    """Interval of the mean of `ours - other`, both one value a query and indexed by query id.
+
+    Raises RetrievalError where the two do not hold the same queries.
+    """
+    alone = ours.index.symmetric_difference(other.index)
+    if len(alone) or not ours.index.is_unique or len(ours) != len(other):
+        raise RetrievalError(
+            f"a paired difference needs the same queries on both sides, each once: "
+            f"{len(ours)} against {len(other)}, {len(alone)} on one side only"
+            + (f", first {alone[0]!r}" if len(alone) else "")
+        )
+    return bootstrap_interval(ours - other.reindex(ours.index), plan)
+
+
+def slices_of(query_labels: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Which slices a query belongs to: columns products, brand, class_frequency, index query_id.
+
+    `products` counts label occurrences: 1, 2, 3, 4+. `brand` is the first word of the labels,
+    `several` where they differ, `other` below `MIN_BRAND_QUERIES` queries. `class_frequency`
+    ranks queries by how many queries ask for their labels, on average, and cuts in thirds.
+    """
+    if not query_labels:
+        raise RetrievalError("no queries to slice; the query list is empty")
+    frequency = Counter(label for labels in query_labels.values() for label in set(labels))
+    per_query = [
+        float(np.mean([frequency[label] for label in sorted(set(labels))])) if labels else 0.0
+        for labels in query_labels.values()
+    ]
+    return pd.DataFrame(
+        {
+            "products": [_count_name(len(labels)) for labels in query_labels.values()],
+            "brand": _brands(query_labels.values()),
+            "class_frequency": _thirds(np.array(per_query)),
+        },
+        index=pd.Index(list(query_labels), name="query_id"),
+    )
+
+
+def slice_intervals(scores: pd.Series, slices: pd.DataFrame, plan: BootstrapPlan) -> pd.DataFrame:
+    """Interval of a score in every slice: columns by, slice, num_queries, mean, low, high.
+
+    `scores` holds one value a query, indexed by query id; queries without a score are left out.
+    """
+    rows = []
+    for by in slices.columns:
+        groups = scores.groupby(slices[by].reindex(scores.index), sort=False)
+        for name, values in sorted(groups, key=lambda group: _order(str(group[0]))):
+            interval = bootstrap_interval(values, plan)
+            rows.append({"by": by, "slice": name, "num_queries": len(values), **interval.as_dict()})
+    return pd.DataFrame(rows)
+
+
+def _resampled_means(
+    values: Float[np.ndarray, "Q K"], plan: BootstrapPlan
+) -> Float[np.ndarray, "S K"]:
+    generator = np.random.default_rng(plan.seed)
+    num_queries = len(values)
+    chunk = max(1, _CHUNK // num_queries)  # bounds memory, whatever the number of queries
+    means = []
+    for start in range(0, plan.num_bootstrap, chunk):
+        size = min(chunk, plan.num_bootstrap - start)
+        drawn = generator.integers(num_queries, size=(size, num_queries))
+        drawn += np.arange(size)[:, None] * num_queries
+        counts = np.bincount(drawn.ravel(), minlength=size * num_queries)
+        means.append(counts.reshape(size, num_queries) @ values / num_queries)
+    return np.concatenate(means)
+
+
+def _count_name(num_products: int) -> str:
+    return "4+" if num_products >= 4 else str(num_products)
+
+
+def _brands(labels: Iterable[tuple[str, ...]]) -> list[str]:
+    brands = [{label.split(" ")[0] for label in of_query} for of_query in labels]
+    names = [next(iter(found)) if len(found) == 1 else "several" for found in brands]
+    counts = Counter(names)
+    return [name if counts[name] >= MIN_BRAND_QUERIES else "other" for name in names]
+
+
+def _thirds(values: Float[np.ndarray, " Q"]) -> list[str]:
+    """Equal values fall into the same third."""
+    low, high = np.quantile(values, [1 / 3, 2 / 3])
+    return [
+        "rare" if value <= low else "medium" if value <= high else "frequent" for value in values
+    ]
+
+
+def _order(name: str) -> tuple[int, str]:
+    last = ["rare", "medium", "frequent", "several", "other"]
+    return (last.index(name) + 1, "") if name in last else (0, name)
