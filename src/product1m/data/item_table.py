@@ -9,10 +9,12 @@ stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (w
 import hashlib
 import io
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +39,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+ROWS_A_GROUP = 8192
+"""Rows held in memory before they go to the table (ours)."""
+
 
 class ItemWriter:
     """Appends items to tar shards and writes their table at the end of the block."""
@@ -46,8 +51,10 @@ class ItemWriter:
         self._prefix = prefix
         self._shard_limit = shard_mib << 20
         self._rows: list[dict[str, Any]] = []
+        self._num_written = 0
         self._num_shards = 0
         self._tar: tarfile.TarFile | None = None
+        self._table: pq.ParquetWriter | None = None
 
     def add(
         self,
@@ -59,8 +66,9 @@ class ItemWriter:
         labels: list[str] | None = None,
         group: int = -1,
         split: str = "",
-    ) -> None:
-        """Append an item with its encoded photo; `size_px` is (width, height)."""
+    ) -> str:
+        """Append an item with its encoded photo, `size_px` (width, height); returns its SHA-256."""
+        sha256 = hashlib.sha256(encoded).hexdigest()
         tar = self._open_for(len(encoded))
         member = tarfile.TarInfo(f"{id}.jpg")
         member.size = len(encoded)
@@ -75,15 +83,18 @@ class ItemWriter:
                 "split": split,
                 "width": size_px[0],
                 "height": size_px[1],
-                "sha256": hashlib.sha256(encoded).hexdigest(),
+                "sha256": sha256,
                 "shard": self._shard_name(),
                 "offset": offset,
                 "num_bytes": len(encoded),
             }
         )
+        if len(self._rows) == ROWS_A_GROUP:
+            self._flush()
+        return sha256
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._num_written + len(self._rows)
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +108,16 @@ class ItemWriter:
         if self._tar is not None:
             self._tar.close()
         if kind is None:
-            pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), self._folder / ITEMS)
+            self._flush()
+        if self._table is not None:
+            self._table.close()
+
+    def _flush(self) -> None:
+        if self._table is None:
+            self._table = pq.ParquetWriter(self._folder / ITEMS, SCHEMA)
+        self._table.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._num_written += len(self._rows)
+        self._rows = []
 
     def _shard_name(self) -> str:
         return f"{self._prefix}-{self._num_shards - 1:05d}.tar"
@@ -135,6 +155,21 @@ class ItemTable:
         return decode_photo(
             self.encoded(position), f"{self.artifact.folder.name}/{self.rows.iloc[position]['id']}"
         )
+
+
+def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Overwrite whole columns of a table just written, row group by row group."""
+    source, target = folder / ITEMS, folder / f"{ITEMS}.partial"
+    start = 0
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, SCHEMA) as writer:
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number)
+            for name, values in columns.items():
+                column = pa.array(values[start : start + len(rows)], SCHEMA.field(name).type)
+                rows = rows.set_column(SCHEMA.get_field_index(name), name, column)
+            start += len(rows)
+            writer.write_table(rows)
+    target.replace(source)
 
 
 def read_items(artifact: Artifact) -> pd.DataFrame:

@@ -1,0 +1,55 @@
+"""What had to be set aside, with place and reason; too much of it stops the step."""
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product1m.data.lists import SetAside
+from product1m.errors import DatasetError
+
+QUARANTINE = "quarantine.parquet"
+SCHEMA = pa.schema(
+    [("list", pa.string()), ("line", pa.int64()), ("id", pa.string()), ("reason", pa.string())]
+)
+NUM_QUOTED = 5
+"""Reasons quoted in the error (ours)."""
+
+
+class Quarantine:
+    """Collects what one role's lists lose, and stops as soon as it is more than allowed."""
+
+    def __init__(self, role: str, num_rows: int, max_share: float) -> None:
+        self._role = role
+        self._num_rows = num_rows
+        self._max_share = max_share
+        self.rows: list[SetAside] = []
+
+    @property
+    def share(self) -> float:
+        """Of the lists' lines that are not blank."""
+        return len(self.rows) / max(self._num_rows, 1)
+
+    def add(self, row: SetAside) -> None:
+        """Set a row aside; DatasetError quotes the first reasons when the share is exceeded."""
+        self.rows.append(row)
+        if self.share > self._max_share:
+            quoted = "\n  ".join(str(row) for row in self.rows[:NUM_QUOTED])
+            raise DatasetError(
+                f"{self._role}: {len(self.rows)} of {self._num_rows} items had to be set aside, "
+                f"more than ingestion.max_quarantine_share = {self._max_share:g} allows; "
+                f"mend the list or raise the share. First reasons:\n  {quoted}"
+            )
+
+    def write(self, folder: Path) -> None:
+        """Write the table, in the order of the lists."""
+        rows = [
+            {"list": row.list_name, "line": row.line, "id": row.id, "reason": row.reason}
+            for row in self.rows
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / QUARANTINE)
+
+    def most_frequent(self, count: int = 3) -> list[tuple[str, int]]:
+        """The reasons that occur most, cut before what differs from item to item."""
+        return Counter(row.reason.split(":")[0] for row in self.rows).most_common(count)

@@ -1,0 +1,256 @@
+"""Lists and photos in; `train`, `gallery` and `queries` out, every photo decoded once."""
+
+import logging
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from product1m.artifacts import ArtifactWriter, sha256_of, write_artifact
+from product1m.config import IngestionConfig
+from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
+from product1m.data.intake import StoredPhoto, pillow_without_opinions, take_in
+from product1m.data.item_table import ITEMS, ItemWriter, set_columns
+from product1m.data.leakage import Fingerprints, report_leakage
+from product1m.data.lists import (
+    ROLES,
+    ListFile,
+    ListItem,
+    Role,
+    SetAside,
+    count_lines,
+    find_lists,
+    read_list,
+)
+from product1m.data.quarantine import Quarantine
+from product1m.data.sources import LocalPhotos, PhotoError, PhotoSource
+from product1m.errors import DatasetError
+from product1m.progress import track
+from product1m.tracking import step_run
+
+logger = logging.getLogger(__name__)
+
+STEP = "ingestion"
+PENDING_PER_WORKER = 4
+"""Photos in flight a thread: enough to keep it busy, little enough to bound memory (ours)."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Intake = SetAside | tuple[ListItem, StoredPhoto]
+
+
+def run(
+    dataset: str, train: Path, gallery: Path, queries: Path, config: IngestionConfig
+) -> dict[str, float]:
+    """Read the data set folder and write its three artifacts; returns metrics as `part/name`.
+
+    DatasetError if lists are missing, a list has no usable item, or too many had to be set aside.
+    """
+    folder = Path(dataset)
+    lists = find_lists(folder)
+    source = LocalPhotos(folder)
+    with step_run(STEP, config) as tracked:
+        with ExitStack() as stack:
+            outputs = zip(ROLES, (train, gallery, queries), strict=True)
+            writers = {
+                role: stack.enter_context(write_artifact(path, STEP, config, part=role))
+                for role, path in outputs
+            }
+            stack.enter_context(pillow_without_opinions())
+            pool = stack.enter_context(ThreadPoolExecutor(config.num_workers))
+            keys = {
+                role: _take_in_role(lists[role], source, pool, writers[role], config)
+                for role in ROLES
+            }
+            _group(writers, keys, config)
+            _report_leaks(writers, keys)
+            _report_labels(writers)
+        metrics = {
+            f"{role}/{name}": value
+            for role, writer in writers.items()
+            for name, value in writer.metrics.items()
+        }
+        tracked.log_metrics(metrics)
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Keys:
+    photos: Keys
+    captions: Keys
+
+
+def _take_in_role(
+    lists: list[ListFile],
+    source: PhotoSource,
+    pool: ThreadPoolExecutor,
+    writer: ArtifactWriter,
+    config: IngestionConfig,
+) -> _Keys:
+    role = lists[0].role
+    counts = [count_lines(file.path) for file in lists]
+    num_rows = sum(rows for rows, _ in counts)
+    quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
+    photos, captions = array("Q"), array("Q")
+
+    def take(row: ListItem | SetAside) -> Intake:
+        return _take_in_one(row, source, config)
+
+    rows = _without_repeats(chain.from_iterable(map(read_list, lists)))
+    taken = _in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
+    with ItemWriter(writer.folder, shard_mib=config.shard_mib) as items:
+        for intake in track(taken, f"{STEP} {role}", num_rows):
+            if isinstance(intake, SetAside):
+                quarantine.add(intake)
+                continue
+            item, photo = intake
+            sha256 = items.add(
+                item.id,
+                photo.encoded,
+                (photo.width, photo.height),
+                caption=item.caption,
+                labels=list(item.labels),
+                split=item.split,
+            )
+            photos.append(key_of(sha256))
+            captions.append(key_of(item.caption))
+    if not photos:
+        raise DatasetError(f"{lists[0].path}: no usable item in {num_rows} lines")
+    quarantine.write(writer.folder)
+    writer.details["lists"] = {file.path.name: sha256_of(file.path) for file in lists}
+    writer.metrics.update(
+        items=float(len(photos)),
+        quarantined=float(len(quarantine.rows)),
+        quarantine_share=quarantine.share,
+        blank_lines=float(sum(blank for _, blank in counts)),
+    )
+    _say(role, len(photos), quarantine)
+    return _Keys(np.frombuffer(photos, np.uint64), np.frombuffer(captions, np.uint64))
+
+
+def _take_in_one(row: ListItem | SetAside, source: PhotoSource, config: IngestionConfig) -> Intake:
+    if isinstance(row, SetAside):
+        return row
+    try:
+        return row, take_in(source.read(row, config.max_photo_bytes), config)
+    except PhotoError as error:
+        return SetAside(row.list_name, row.line, row.id, str(error))
+
+
+def _without_repeats(rows: Iterable[ListItem | SetAside]) -> Iterator[ListItem | SetAside]:
+    seen: dict[str, str] = {}
+    for row in rows:
+        if isinstance(row, ListItem):
+            place = f"{row.list_name}:{row.line}"
+            first = seen.setdefault(row.id, place)
+            if first != place:
+                yield SetAside(row.list_name, row.line, row.id, f"duplicate id, first at {first}")
+                continue
+        yield row
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[In], Out], inputs: Iterable[In], max_pending: int
+) -> Iterator[Out]:
+    pending: deque[Future[Out]] = deque()
+    for value in inputs:
+        pending.append(pool.submit(work, value))
+        if len(pending) >= max_pending:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _group(
+    writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys], config: IngestionConfig
+) -> None:
+    groups = duplicate_groups(
+        np.concatenate([keys[role].photos for role in ROLES]),
+        np.concatenate([keys[role].captions for role in ROLES]),
+    )
+    ends = np.cumsum([len(keys[role].photos) for role in ROLES])[:-1]
+    for role, of_role in zip(ROLES, np.split(groups, ends), strict=True):
+        set_columns(writers[role].folder, {"group": of_role})
+        if role == "queries":
+            _split_queries(writers[role], of_role, config)
+        _, sizes = np.unique(of_role, return_counts=True)
+        writers[role].metrics.update(
+            groups=float(len(sizes)),
+            duplicated_items=float(sizes[sizes > 1].sum()),
+            largest_group=float(sizes.max()),
+        )
+
+
+def _split_queries(
+    writer: ArtifactWriter, groups: Int64[np.ndarray, " N"], config: IngestionConfig
+) -> None:
+    table = pq.read_table(writer.folder / ITEMS, columns=["id", "split"])
+    splits = assign_splits(
+        table["split"].to_pylist(),
+        groups,
+        table["id"].to_pylist(),
+        config.dev_share,
+        config.seed,
+    )
+    set_columns(writer.folder, {"split": splits})
+    for split in ("dev", "test"):
+        writer.metrics[split] = float(splits.count(split))
+
+
+def _report_leaks(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:
+    prints = {}
+    for role in ROLES:
+        ids = pq.read_table(writers[role].folder / ITEMS, columns=["id"])["id"]
+        prints[role] = Fingerprints(keys[role].photos, keys[role].captions, ids)
+    folder = writers["queries"].folder
+    splits = pq.read_table(folder / ITEMS, columns=["split"])["split"].to_numpy()
+    writers["queries"].metrics.update(
+        report_leakage(
+            prints["train"], prints["gallery"], prints["queries"], splits == "dev", folder
+        )
+    )
+
+
+def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
+    gallery, queries = (
+        pq.read_table(writers[role].folder / ITEMS, columns=["labels"])["labels"].to_pylist()
+        for role in ("gallery", "queries")
+    )
+    known = {labels[0] for labels in gallery}
+    wanted = {label for labels in queries for label in labels}
+    absent = sorted(wanted - known)
+    writers["gallery"].metrics["classes"] = float(len(known))
+    metrics = writers["queries"].metrics
+    metrics["classes"] = float(len(wanted))
+    metrics["labels_per_query"] = sum(map(len, queries)) / len(queries)
+    metrics["classes_not_in_gallery"] = float(len(absent))
+    metrics["queries_with_a_label_not_in_gallery"] = float(
+        sum(not known.issuperset(labels) for labels in queries)
+    )
+    metrics["queries_without_a_label_in_gallery"] = float(
+        sum(known.isdisjoint(labels) for labels in queries)
+    )
+    writers["queries"].details["classes_not_in_gallery"] = absent
+    if absent:
+        logger.warning(
+            "%s: %d labels of the queries are not in the gallery, among them %s",
+            STEP,
+            len(absent),
+            ", ".join(absent[:3]),
+        )
+
+
+def _say(role: str, num_items: int, quarantine: Quarantine) -> None:
+    if quarantine.rows:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in quarantine.most_frequent())
+        logger.warning("%s %s: set aside %d: %s", STEP, role, len(quarantine.rows), reasons)
+    logger.info("%s %s: %d items", STEP, role, num_items)
