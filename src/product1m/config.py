@@ -142,6 +142,8 @@ class RpnTrainingConfig(StepConfig):
     """Backbone stages that train, counted from the last; 3 is torchvision's default (ours)."""
     fpn_channels: PositiveInt = 256
     """Width of the feature pyramid (ours: torchvision's default)."""
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.33, 0.5, 1.0, 2.0, 3.0)
+    """Height over width of the anchors; 0.33 and 3 for lipsticks and pumps (ours)."""
     short_side_px: PositiveInt = 600
     """Photos are resized to this shorter side … (released code)."""
     long_side_px: PositiveInt = 1000
@@ -156,6 +158,13 @@ class RpnTrainingConfig(StepConfig):
     """On matrices only (ours)."""
     warmup_share: Fraction = 0.05
     """Share of the steps over which the rate rises (ours)."""
+    color_jitter: Fraction = 0.1
+    """Brightness and contrast of a training scene are scaled by 1 ± this (ours)."""
+    scale_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """A training batch's scenes are resized by 1 ± this (ours)."""
+    feature_cache_mib: NonNegativeInt = 1024
+    """A frozen backbone's maps of unjittered scenes are computed once where they fit this
+    (ours)."""
     nms_iou: Fraction = 0.7
     """Of two proposals whose IoU exceeds this, the weaker is dropped (released code)."""
     num_proposals: PositiveInt = 300
@@ -297,6 +306,13 @@ class IndexingConfig(StepConfig):
     """Width of the character n-gram TF-IDF block after reduction (ours)."""
     text_max_ngram: PositiveInt = 3
     """Longest character n-gram (ours)."""
+    text_max_terms: PositiveInt = 100_000
+    """Most n-grams counted, the gallery's most frequent ones (ours)."""
+    num_training_items: PositiveInt = 65_536
+    """Gallery items, drawn at random, that fit the blocks and the index's cells: bounds memory
+    (ours)."""
+    batch_size: PositiveInt = 256
+    """Gallery items embedded and added at once (ours)."""
     factory: str = "IVF1024,SQ8"
     """FAISS factory string (ours)."""
     probes: PositiveInt = 64
@@ -388,12 +404,17 @@ def load_config(preset: Preset = "reference", overrides: Iterable[str] = ()) -> 
 
     Raises ConfigError for an unknown key, naming the nearest valid one, and for a bad value.
     """
-    _check_known(preset, get_args(Preset), "preset")
-    text = resources.files("product1m").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
-    values: dict[str, Any] = yaml.safe_load(text) or {}
+    values = preset_values(preset)
     for override in overrides:
         _apply(values, override)
     return parse_config(values)
+
+
+def preset_values(preset: Preset) -> dict[str, dict[str, Any]]:
+    """What a preset's file states, by section: only what differs from the defaults."""
+    _check_known(preset, get_args(Preset), "preset")
+    text = resources.files("product1m").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
+    return yaml.safe_load(text) or {}
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:

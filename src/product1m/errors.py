@@ -31,3 +31,7 @@ class RetrievalError(Product1MError):
 
 class RegistryError(Product1MError):
     """The model registry refuses, or a version is not what it claims."""
+
+
+class PipelineError(Product1MError):
+    """A pipeline run that could not start, or a step of one that failed."""

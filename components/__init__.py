@@ -1,0 +1,21 @@
+"""One pipeline component a step: it translates artifacts to paths, the step works."""
+
+from components.background_synthesis import background_synthesis
+from components.capture_pretraining import capture_pretraining
+from components.evaluation import evaluation
+from components.feature_extraction import feature_extraction
+from components.indexing import indexing
+from components.ingestion import ingestion
+from components.registration import registration
+from components.rpn_training import rpn_training
+
+__all__ = [
+    "background_synthesis",
+    "capture_pretraining",
+    "evaluation",
+    "feature_extraction",
+    "indexing",
+    "ingestion",
+    "registration",
+    "rpn_training",
+]

@@ -1,0 +1,33 @@
+"""Pipeline component `background_synthesis`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("background_synthesis"), install_kfp_package=False)
+def background_synthesis(
+    products: dsl.Input[dsl.Dataset],
+    backgrounds_uri: str,
+    backgrounds_digest: str,
+    config: dict[str, Any],
+    scenes: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Paste cut-out products on backgrounds: scenes with known boxes (paper)."""
+    from pathlib import Path
+
+    from product1m.config import BackgroundSynthesisConfig
+    from product1m.steps import background_synthesis
+
+    scores = background_synthesis.run(
+        Path(products.path),
+        backgrounds_uri,
+        Path(scenes.path),
+        BackgroundSynthesisConfig.model_validate(config),
+    )
+    scenes.metadata["backgrounds_digest"] = backgrounds_digest
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,31 @@
+"""Pipeline component `capture_pretraining`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("capture_pretraining"), install_kfp_package=False)
+def capture_pretraining(
+    train_features: dsl.Input[dsl.Dataset],
+    scene_features: dsl.Input[dsl.Dataset],
+    config: dict[str, Any],
+    checkpoint: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Pretrain CAPTURE, the hybrid-stream transformer, on titles and regions (paper)."""
+    from pathlib import Path
+
+    from product1m.config import CapturePretrainingConfig
+    from product1m.steps import capture_pretraining
+
+    scores = capture_pretraining.run(
+        Path(train_features.path),
+        Path(scene_features.path),
+        Path(checkpoint.path),
+        CapturePretrainingConfig.model_validate(config),
+    )
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,31 @@
+"""Pipeline component `feature_extraction`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("feature_extraction"), install_kfp_package=False)
+def feature_extraction(
+    images: dsl.Input[dsl.Dataset],
+    rpn: dsl.Input[dsl.Model],
+    config: dict[str, Any],
+    features: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Turn photos into the features of their proposed regions (paper)."""
+    from pathlib import Path
+
+    from product1m.config import FeatureExtractionConfig
+    from product1m.steps import feature_extraction
+
+    scores = feature_extraction.run(
+        Path(images.path),
+        Path(rpn.path),
+        Path(features.path),
+        FeatureExtractionConfig.model_validate(config),
+    )
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

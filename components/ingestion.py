@@ -1,0 +1,36 @@
+"""Pipeline component `ingestion`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("ingestion"), install_kfp_package=False)
+def ingestion(
+    dataset_uri: str,
+    dataset_digest: str,
+    config: dict[str, Any],
+    train: dsl.Output[dsl.Dataset],
+    gallery: dsl.Output[dsl.Dataset],
+    queries: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Read product lists and photos into item tables."""
+    from pathlib import Path
+
+    from product1m.config import IngestionConfig
+    from product1m.steps import ingestion
+
+    scores = ingestion.run(
+        dataset_uri,
+        Path(train.path),
+        Path(gallery.path),
+        Path(queries.path),
+        IngestionConfig.model_validate(config),
+    )
+    for items in (train, gallery, queries):
+        items.metadata["dataset_digest"] = dataset_digest
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,35 @@
+"""Pipeline component `registration`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("registration"), install_kfp_package=False)
+def registration(
+    rpn: dsl.Input[dsl.Model],
+    capture: dsl.Input[dsl.Model],
+    index: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Dataset],
+    config: dict[str, Any],
+    registration: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Register RPN, CAPTURE, tokenizer and index as one candidate model version."""
+    from pathlib import Path
+
+    from product1m.config import RegistrationConfig
+    from product1m.steps.registration import run
+
+    scores = run(
+        Path(rpn.path),
+        Path(capture.path),
+        Path(index.path),
+        Path(evaluation.path),
+        Path(registration.path),
+        RegistrationConfig.model_validate(config),
+    )
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

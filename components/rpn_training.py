@@ -1,0 +1,29 @@
+"""Pipeline component `rpn_training`."""
+
+from typing import Any
+
+from kfp import dsl
+
+from pipelines.images import image
+
+
+@dsl.component(base_image=image("rpn_training"), install_kfp_package=False)
+def rpn_training(
+    scenes: dsl.Input[dsl.Dataset],
+    config: dict[str, Any],
+    checkpoint: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Train the class-agnostic region proposal network on synthesized scenes (paper)."""
+    from pathlib import Path
+
+    from product1m.config import RpnTrainingConfig
+    from product1m.steps import rpn_training
+
+    scores = rpn_training.run(
+        Path(scenes.path),
+        Path(checkpoint.path),
+        RpnTrainingConfig.model_validate(config),
+    )
+    for name, value in scores.items():
+        metrics.log_metric(name, value)

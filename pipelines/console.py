@@ -1,0 +1,160 @@
+"""What a person sees of a local run: each step's start and end, its log lines, why it failed.
+
+kfp.local logs to the root logger and prints its subprocess' output with an indentation. Its own
+records become the events below; the lines of a step pass through, freed of the executor's noise.
+Everything, noise included, is kept in a log file.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+_ANSI = re.compile(r"\033\[\d+m")
+_STARTED = re.compile(r"Executing task '([^']+)'")
+_FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
+_CACHED = re.compile(r"Task (\S+) cache hit")
+_EXECUTOR_LINE = re.compile(r"\[KFP Executor \S+ ([\d:]+),\d+ (\w+)\]: (.*)")
+_EXECUTOR_NOISE = (
+    "Looking for component ",
+    "Loading KFP component ",
+    "Got executor_input:",
+    "Wrote executor output file",
+)
+_OWN_ERRORS = "product1m.errors."
+_RAISED = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?$")
+
+
+@dataclass
+class StepTime:
+    """How a step of the run went."""
+
+    started: float = 0.0
+    seconds: float = 0.0
+    cached: bool = False
+
+
+class Transcript(io.TextIOBase):
+    """Takes everything a local run prints, line by line.
+
+    Args:
+        console: Where a person reads.
+        log: Where every line is kept.
+        names: Task name in the graph to the name shown.
+    """
+
+    def __init__(self, console: Console, log: TextIO, names: Mapping[str, str]) -> None:
+        self.steps: dict[str, StepTime] = {}
+        self.failed_step = ""
+        self.error = ""
+        """What the failed step's traceback said, without the frames."""
+        self._console = console
+        self._log = log
+        self._names = names
+        self._pending = ""
+        self._in_noise = False
+        self._traceback: list[str] = []
+        self._error: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Take printed text; whole lines are shown."""
+        *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            self._line(line.removeprefix("    "))
+        return len(text)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Turn kfp's own log records into events; only its warnings stay records."""
+        message = _ANSI.sub("", record.getMessage())
+        self._log.write(f"{message}\n")
+        if match := _STARTED.match(message):
+            self._start(self._names.get(match[1], match[1]))
+        elif match := _CACHED.match(message):
+            self._from_cache(self._names.get(match[1], match[1]))
+        elif match := _FINISHED.match(message):
+            self._finish(self._names.get(match[1], match[1]), succeeded=match[2] == "SUCCESS")
+        return False
+
+    def _start(self, step: str) -> None:
+        self.steps[step] = StepTime(started=time.monotonic())
+        self._traceback, self._error = [], []
+        self._show(f"[bold]{step}[/bold] starts")
+
+    def _from_cache(self, step: str) -> None:
+        self.steps[step] = StepTime(cached=True)
+        self._show(f"[bold]{step}[/bold] [cyan]unchanged, answered from the cache[/cyan]")
+
+    def _finish(self, step: str, *, succeeded: bool) -> None:
+        timing = self.steps[step]
+        timing.seconds = round(time.monotonic() - timing.started, 2)
+        if succeeded:
+            self._show(f"[bold]{step}[/bold] [green]done[/green] in {timing.seconds:.1f} s")
+        else:
+            self.failed_step = step
+            self.error = "\n".join(self._error).strip()
+            if not self.error.startswith(_OWN_ERRORS):
+                self._echo_traceback()
+            self._show(f"[bold]{step}[/bold] [red]failed[/red] after {timing.seconds:.1f} s")
+
+    def _line(self, line: str) -> None:
+        self._log.write(f"{line}\n")
+        self._log.flush()
+        if match := _EXECUTOR_LINE.match(line):
+            self._echo_traceback()
+            clock, level, message = match.groups()
+            self._in_noise = message.startswith(_EXECUTOR_NOISE)
+            if not self._in_noise:
+                mark = "" if level == "INFO" else f"{level} "
+                self._echo(f"{clock}   {mark}{message}")
+        elif line.startswith("Traceback (most recent call last)"):
+            self._in_noise, self._traceback, self._error = False, [line], []
+        elif self._traceback:
+            self._traceback_line(line)
+        elif not self._in_noise and line.strip(" -"):
+            self._echo(f"           {line}")
+
+    def _traceback_line(self, line: str) -> None:
+        if self._error or (not line.startswith(" ") and _RAISED.match(line)):
+            self._error.append(line)
+        self._traceback.append(line)
+
+    def _echo_traceback(self) -> None:
+        for line in self._traceback:
+            self._echo(line)
+        self._traceback, self._error = [], []
+
+    def _show(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, highlight=False)
+
+    def _echo(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False, style="dim")
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within the block stdout and the root logger come here."""
+        root = logging.getLogger()
+        level = root.level
+        root.addFilter(self)
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(self):
+                yield
+        finally:
+            root.removeFilter(self)
+            root.setLevel(level)
+
+
+@contextlib.contextmanager
+def transcript(console: Console, log: Path, names: Mapping[str, str]) -> Iterator[Transcript]:
+    """Listen to a local run within the block, its whole output kept in `log`."""
+    with log.open("w", encoding="utf-8") as file:
+        lines = Transcript(console, file, names)
+        with lines.listening():
+            yield lines

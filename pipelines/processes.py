@@ -1,0 +1,69 @@
+"""One run at a time in an output folder, and no step left behind by a run that was killed."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from product1m.errors import PipelineError
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+"""How long an ended process may take to go (ours)."""
+
+
+@contextlib.contextmanager
+def only_run(output: Path, work: Path) -> Iterator[None]:
+    """Hold the output folder; PipelineError if another run does.
+
+    A run that was killed outright cannot end its step, which would go on writing the checkpoints
+    that this run resumes from: such a process is known by its `PRODUCT1M_WORK` and ended first.
+    """
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(
+                f"{output}: another run is writing here; wait for it or choose another --output"
+            ) from None
+        _end([process for process in psutil.process_iter() if _works_in(process, work)])
+        yield
+
+
+@contextlib.contextmanager
+def steps_end_with_run() -> Iterator[None]:
+    """Within the block SIGTERM ends the running step too, then interrupts as Ctrl-C does."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        _end(psutil.Process().children(recursive=True))
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _works_in(process: psutil.Process, work: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get("PRODUCT1M_WORK") == str(work)
+    except psutil.Error:
+        return False
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        logger.warning("ending process %d, left behind by a run that was killed", process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=GRACE_S)
+    for process in alive:
+        process.kill()

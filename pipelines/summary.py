@@ -1,0 +1,222 @@
+"""What a run left: every artifact verified, `summary.json`, and the tables a person reads."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kfp import dsl
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.console import StepTime
+from pipelines.tracking import TrackedRun
+from product1m import __version__
+from product1m.artifacts import Artifact, open_artifact
+from product1m.errors import PipelineError, Product1MError
+
+PRODUCED_BY: dict[str, tuple[str, str]] = {
+    "train": ("ingestion", "train"),
+    "gallery": ("ingestion", "gallery"),
+    "queries": ("ingestion", "queries"),
+    "scenes": ("background_synthesis", "scenes"),
+    "rpn": ("rpn_training", ""),
+    "train_features": ("feature_extraction", "train"),
+    "scene_features": ("feature_extraction", "scenes"),
+    "gallery_features": ("feature_extraction", "gallery"),
+    "query_features": ("feature_extraction", "queries"),
+    "capture": ("capture_pretraining", ""),
+    "index": ("indexing", ""),
+    "evaluation": ("evaluation", ""),
+    "registration": ("registration", ""),
+}
+"""Name of an artifact of the pipeline to the step and part its manifest must state."""
+
+
+class StepSummary(BaseModel):
+    """What a step took; from the manifest, so that a step from the cache has its figures too."""
+
+    seconds: float
+    peak_memory_mib: float
+    cached: bool
+    wall_seconds: float
+    """Start of its process to its end; 0 for a step from the cache."""
+
+
+class ArtifactSummary(BaseModel):
+    """Where an artifact lies and what it is."""
+
+    path: Path
+    digest: str
+    num_bytes: int
+
+
+class ModelSummary(BaseModel):
+    """The registered version."""
+
+    name: str
+    version: str
+
+
+class RunSummary(BaseModel):
+    """`summary.json`."""
+
+    preset: str
+    code_version: str = __version__
+    dataset: dict[str, str]
+    metrics: dict[str, Any]
+    """`test` and `dev`: method, definition, depth, then mAP, mAR and Prec."""
+    differences: dict[str, dict[str, float]]
+    """Shipped minus method, strict mAP@10 on the test queries, with its interval."""
+    intervals: dict[str, Any] = {}
+    fusion: dict[str, float]
+    rpn: dict[str, float]
+    """Recall of the proposals on held-out scenes, beside both baselines."""
+    steps: dict[str, StepSummary]
+    seconds: float
+    """Sum of the steps' wall time in this run."""
+    peak_memory_mib: float
+    artifacts: dict[str, ArtifactSummary]
+    model: ModelSummary
+    report: Path
+    mlflow: dict[str, str]
+    cached_metrics: dict[str, float] = {}
+
+    def write(self, path: Path) -> None:
+        """Write it where CI and people look for it."""
+        path.write_text(self.model_dump_json(indent=2, exclude={"cached_metrics"}), "utf-8")
+
+
+def verified(outputs: Mapping[str, dsl.Artifact]) -> dict[str, Artifact]:
+    """Open every artifact and check every file; PipelineError names the step that left no good one.
+
+    A runner can take a failed step for a finished one, so a run is not done before this.
+    """
+    artifacts = {}
+    for name, (step, part) in PRODUCED_BY.items():
+        try:
+            artifacts[name] = open_artifact(Path(outputs[name].path), step, part)
+            artifacts[name].verify()
+        except Product1MError as error:
+            raise PipelineError(f"{step} left no usable artifact {name!r}: {error}") from error
+    return artifacts
+
+
+def summarize(
+    preset: str,
+    arguments: Mapping[str, str],
+    steps: Mapping[str, StepTime],
+    artifacts: Mapping[str, Artifact],
+    tracked: TrackedRun,
+) -> RunSummary:
+    """Collect what the manifests and the evaluation say."""
+    scores = json.loads(artifacts["evaluation"].file("metrics.json").read_text("utf-8"))
+    rows = _step_rows(steps, artifacts)
+    registered = artifacts["registration"].manifest.details
+    return RunSummary(
+        preset=preset,
+        dataset=dict(arguments),
+        metrics={split: scores[split] for split in ("test", "dev")},
+        differences=scores["differences"],
+        intervals=scores.get("intervals", {}),
+        fusion=scores["fusion"],
+        rpn=dict(artifacts["rpn"].manifest.metrics),
+        steps=rows,
+        seconds=round(sum(row.wall_seconds for row in rows.values()), 1),
+        peak_memory_mib=max(row.peak_memory_mib for row in rows.values()),
+        artifacts={name: _artifact_row(artifact) for name, artifact in artifacts.items()},
+        model=ModelSummary(name=registered["name"], version=str(registered["version"])),
+        report=artifacts["evaluation"].file("report.html"),
+        mlflow={"tracking_uri": tracked.uri, "run_id": tracked.run_id},
+        cached_metrics=_cached_metrics(rows, artifacts),
+    )
+
+
+def _step_rows(
+    steps: Mapping[str, StepTime], artifacts: Mapping[str, Artifact]
+) -> dict[str, StepSummary]:
+    """One row a task; of the parts a task wrote the longest and the largest."""
+    rows: dict[str, StepSummary] = {}
+    for artifact in artifacts.values():
+        manifest = artifact.manifest
+        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        timing = steps[task]
+        before = rows.get(task)
+        rows[task] = StepSummary(
+            seconds=max(manifest.seconds, before.seconds if before else 0),
+            peak_memory_mib=max(manifest.peak_memory_mib, before.peak_memory_mib if before else 0),
+            cached=timing.cached,
+            wall_seconds=timing.seconds,
+        )
+    return rows
+
+
+def _artifact_row(artifact: Artifact) -> ArtifactSummary:
+    num_bytes = sum(entry.num_bytes for entry in artifact.manifest.files.values())
+    return ArtifactSummary(path=artifact.folder, digest=artifact.digest, num_bytes=num_bytes)
+
+
+def _cached_metrics(
+    rows: Mapping[str, StepSummary], artifacts: Mapping[str, Artifact]
+) -> dict[str, float]:
+    """Metrics of the steps that did not run, under the names they would have logged."""
+    metrics: dict[str, float] = {}
+    for artifact in artifacts.values():
+        manifest = artifact.manifest
+        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        if rows[task].cached:
+            for name, value in manifest.metrics.items():
+                metrics[f"{manifest.key}/{name.replace('@', '_at_')}"] = value
+    return metrics
+
+
+def show(summary: RunSummary, console: Console, seconds: float) -> None:
+    """Print the tables and where to look next."""
+    console.print(_step_table(summary), _method_table(summary))
+    console.print(
+        f"report            {summary.report}\n"
+        f"registered model  {summary.model.name}, version {summary.model.version}\n"
+        f"MLflow            {_ui_command(summary)}\n"
+        f"run took          {time.strftime('%M:%S', time.gmtime(seconds))} min, "
+        f"at most {summary.peak_memory_mib / 1024:.1f} GiB a step",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _method_table(summary: RunSummary) -> Table:
+    table = Table(
+        title="Test queries at 10 (strict | official), and what the shipped ranking gains"
+    )
+    table.add_column("method")
+    for definition in ("strict", "official"):
+        for name in ("mAP", "mAR", "Prec"):
+            table.add_column(f"{definition}\n{name}@10", justify="right")
+    table.add_column("shipped − method\nstrict mAP@10 [95 %]", justify="right")
+    for method, scores in summary.metrics["test"].items():
+        figures = [
+            f"{scores[definition]['10'][name]:.3f}"
+            for definition in ("strict", "official")
+            for name in ("mAP", "mAR", "Prec")
+        ]
+        gain = summary.differences.get(method)
+        told = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
+        table.add_row(method, *figures, told, style="bold" if method == "shipped" else None)
+    return table
+
+
+def _step_table(summary: RunSummary) -> Table:
+    table = Table(title="Steps")
+    for name in ("step", "seconds", "peak MiB", "from"):
+        table.add_column(name, justify="left" if name in ("step", "from") else "right")
+    for task, row in summary.steps.items():
+        origin = "cache" if row.cached else "this run"
+        table.add_row(task, f"{row.seconds:.1f}", f"{row.peak_memory_mib:.0f}", origin)
+    return table
+
+
+def _ui_command(summary: RunSummary) -> str:
+    uri = summary.mlflow["tracking_uri"]
+    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri

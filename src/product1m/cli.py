@@ -1,0 +1,232 @@
+"""`product1m`: every step by hand, the sample split, the configuration."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from product1m.config import Preset, load_config
+from product1m.errors import ConfigError, Product1MError
+
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change a value, as in indexing.factory=Flat or seed=1; may be repeated.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's scale.")]
+Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
+Read = Annotated[Path, typer.Argument(help="Artifact folder to read.")]
+
+
+class FriendlyGroup(TyperGroup):
+    """Prints what a user can mend without a traceback; exit code 2 for a configuration error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Product1MError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+
+
+def new_app(help: str) -> typer.Typer:
+    """A command group with this project's manners."""
+    return typer.Typer(
+        cls=FriendlyGroup,
+        help=help,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        add_completion=False,
+    )
+
+
+def set_up_logging() -> None:
+    """Log lines in colour on a terminal, plain ones elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
+        logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
+    else:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%X")
+    logging.getLogger("product1m").setLevel(logging.INFO)
+
+
+app = new_app("Instance-level product search: its retraining, step by step.")
+config_app = new_app("The configuration: what is in effect, and its documentation.")
+app.add_typer(config_app, name="config")
+
+
+@app.callback()
+def _main() -> None:
+    set_up_logging()
+
+
+def _report(scores: dict[str, float]) -> None:
+    for name, value in scores.items():
+        typer.echo(f"{name:<40} {value:.6g}")
+
+
+@app.command(epilog="Example: `product1m ingestion DIR train gallery queries --preset sample`")
+def ingestion(
+    dataset: Annotated[str, typer.Argument(help="Folder with product lists and photos.")],
+    train: Written,
+    gallery: Written,
+    queries: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Read product lists and photos into item tables."""
+    section = load_config(preset, overrides).ingestion
+    from product1m.steps import ingestion as step
+
+    _report(step.run(dataset, train, gallery, queries, section))
+
+
+@app.command(epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`")
+def background_synthesis(
+    products: Read,
+    scenes: Written,
+    overrides: Overrides,
+    backgrounds: Annotated[
+        str, typer.Option(help="Folder of background photos; drawn ones if none is named.")
+    ] = "",
+    preset: PresetName = "sample",
+) -> None:
+    """Paste cut-out products on backgrounds: scenes with known boxes."""
+    section = load_config(preset, overrides).background_synthesis
+    from product1m.steps import background_synthesis as step
+
+    _report(step.run(products, backgrounds, scenes, section))
+
+
+@app.command(epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`")
+def rpn_training(
+    scenes: Read, checkpoint: Written, overrides: Overrides, preset: PresetName = "sample"
+) -> None:
+    """Train the class-agnostic region proposal network on synthesized scenes."""
+    section = load_config(preset, overrides).rpn_training
+    from product1m.steps import rpn_training as step
+
+    _report(step.run(scenes, checkpoint, section))
+
+
+@app.command(epilog="Example: `product1m feature-extraction gallery rpn gallery-features`")
+def feature_extraction(
+    images: Read, rpn: Read, features: Written, overrides: Overrides, preset: PresetName = "sample"
+) -> None:
+    """Turn photos into the features of their proposed regions."""
+    section = load_config(preset, overrides).feature_extraction
+    from product1m.steps import feature_extraction as step
+
+    _report(step.run(images, rpn, features, section))
+
+
+@app.command(
+    epilog="Example: `product1m capture-pretraining train-features scene-features capture`"
+)
+def capture_pretraining(
+    train_features: Read,
+    scene_features: Read,
+    checkpoint: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Pretrain CAPTURE on titles and regions."""
+    section = load_config(preset, overrides).capture_pretraining
+    from product1m.steps import capture_pretraining as step
+
+    _report(step.run(train_features, scene_features, checkpoint, section))
+
+
+@app.command(epilog="Example: `product1m indexing gallery-features capture index`")
+def indexing(
+    gallery_features: Read,
+    capture: Read,
+    index: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Embed the gallery and build the index that answers queries."""
+    section = load_config(preset, overrides).indexing
+    from product1m.steps import indexing as step
+
+    _report(step.run(gallery_features, capture, index, section))
+
+
+@app.command(
+    epilog="Example: `product1m evaluation query-features capture index queries gallery results`"
+)
+def evaluation(
+    query_features: Read,
+    capture: Read,
+    index: Read,
+    queries: Read,
+    gallery: Read,
+    results: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Rank the gallery for every query and report how good the rankings are."""
+    section = load_config(preset, overrides).evaluation
+    from product1m.steps import evaluation as step
+
+    _report(step.run(query_features, capture, index, queries, gallery, results, section))
+
+
+@app.command(epilog="Example: `product1m registration rpn capture index results registered`")
+def registration(
+    rpn: Read,
+    capture: Read,
+    index: Read,
+    evaluation: Read,
+    registered: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Register RPN, CAPTURE, tokenizer and index as one candidate model version."""
+    section = load_config(preset, overrides).registration
+    from product1m.steps import registration as step
+
+    _report(step.run(rpn, capture, index, evaluation, registered, section))
+
+
+@config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
+def show(overrides: Overrides, preset: PresetName = "sample") -> None:
+    """Print every key in effect: value, default, who set it, what it means and its source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from product1m.config_docs import settings, shown
+
+    table = Table("key", "value", "default", "set by", "meaning", "source")
+    for setting in settings(preset, overrides):
+        table.add_row(
+            f"{setting.section}.{setting.key}",
+            shown(setting.value),
+            shown(setting.default),
+            setting.origin,
+            setting.meaning,
+            setting.source,
+        )
+    width = None if sys.stdout.isatty() else 220
+    Console(width=width).print(table)
+
+
+@config_app.command(epilog="Example: `product1m config docs > docs/configuration.md`")
+def docs() -> None:
+    """Print the configuration's page as Markdown."""
+    from product1m.config_docs import configuration_page
+
+    typer.echo(configuration_page(), nl=False)
