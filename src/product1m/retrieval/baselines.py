@@ -1,0 +1,36 @@
+"""The two ends of the scale: a random ranking and the best one that labels allow."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from product1m.retrieval.merging import round_robin
+
+
+def random_rankings(
+    query_ids: Sequence[str], gallery_ids: Sequence[str], depth: int, seed: int
+) -> dict[str, list[str]]:
+    """Every query gets its own random draw of the gallery."""
+    generator = np.random.default_rng(seed)
+    depth = min(depth, len(gallery_ids))
+    return {
+        query: [
+            gallery_ids[i]
+            for i in generator.choice(len(gallery_ids), depth, replace=False).tolist()
+        ]
+        for query in query_ids
+    }
+
+
+def oracle_rankings(
+    query_labels: Mapping[str, Sequence[str]], gallery_label: Mapping[str, str], depth: int
+) -> dict[str, list[str]]:
+    """A query's label mentions take turns in listing gallery items of their class."""
+    items: defaultdict[str, list[str]] = defaultdict(list)
+    for item, label in gallery_label.items():
+        items[label].append(item)
+    return {
+        query: round_robin([items.get(label, []) for label in labels], depth)
+        for query, labels in query_labels.items()
+    }

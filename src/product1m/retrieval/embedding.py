@@ -1,0 +1,140 @@
+"""A photo with its title as one vector: normalized blocks side by side.
+
+The gallery is stored unweighted and a fusion's weights scale the query's blocks, so one index
+serves every fusion: the inner product is then the weighted sum of the blocks' cosines.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32
+from safetensors.numpy import load_file, save_file
+
+from product1m.artifacts import Artifact
+from product1m.data.region_features import Regions
+from product1m.errors import RetrievalError
+from product1m.retrieval.text import TextEncoder
+
+if TYPE_CHECKING:
+    from product1m.model.capture import LoadedCapture
+
+BLOCKS = ("joint", "streams", "image", "text")
+"""What a vector consists of, in this order; the first two come from CAPTURE."""
+STANDARDIZATION = "image_block.safetensors"
+
+Streams = Literal["concatenation", "product"]
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Where each block lies in a vector."""
+
+    widths: Mapping[str, int]
+
+    @property
+    def dim(self) -> int:
+        """Width of a whole vector."""
+        return sum(self.widths.values())
+
+    def columns(self, block: str) -> slice:
+        """The columns of a block."""
+        names = list(self.widths)
+        start = sum(self.widths[name] for name in names[: names.index(block)])
+        return slice(start, start + self.widths[block])
+
+    def scale(self, weights: Mapping[str, float]) -> Float32[np.ndarray, " D"]:
+        """A factor a column: the weight of its block, 0 where `weights` names none."""
+        unknown = sorted(set(weights) - set(self.widths))
+        if unknown:
+            raise RetrievalError(
+                f"weights for {', '.join(unknown)}; the index has the blocks "
+                f"{', '.join(self.widths)}"
+            )
+        factors = [weights.get(name, 0.0) for name in self.widths]
+        return np.repeat(np.array(factors, np.float32), list(self.widths.values()))
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Mean and spread of the gallery's whole-photo features, dimension by dimension."""
+
+    mean: Float32[np.ndarray, " F"]
+    deviation: Float32[np.ndarray, " F"]
+
+    @classmethod
+    def fit(cls, features: Float[np.ndarray, "n F"]) -> "Standardization":
+        """From a sample of the gallery; a dimension that never changes is left as it is."""
+        wide = features.astype(np.float64)
+        deviation = wide.std(axis=0)
+        deviation[deviation < 1e-6] = 1.0
+        return cls(wide.mean(axis=0).astype(np.float32), deviation.astype(np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Write as safetensors."""
+        save_file({"mean": self.mean, "deviation": self.deviation}, folder / STANDARDIZATION)
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> "Standardization":
+        """Read what `save` wrote into an index artifact."""
+        return cls(**load_file(artifact.file(STANDARDIZATION)))
+
+
+class BlockEncoder:
+    """Captions and views to vectors of blocks, the same for gallery items and queries."""
+
+    def __init__(
+        self,
+        capture: "LoadedCapture",
+        standardization: Standardization,
+        text: TextEncoder,
+        streams: Streams,
+    ) -> None:
+        self.capture = capture
+        self.standardization = standardization
+        self.text = text
+        self.streams = streams
+
+    def encode(
+        self, captions: Sequence[str], views: Sequence[Regions]
+    ) -> dict[str, Float32[np.ndarray, "n W"]]:
+        """Every block of every view; views[i] goes with captions[i]."""
+        tokens = self.capture.embed(captions, views)
+        raw = np.stack([view.features[0] for view in views]).astype(np.float32)
+        image = (raw - self.standardization.mean) / self.standardization.deviation
+        return {
+            "joint": normalize(tokens.joint_text * tokens.joint_image),
+            "streams": stream_block(tokens.stream_text, tokens.stream_image, self.streams),
+            "image": normalize(image),
+            "text": self.text.encode(captions),
+        }
+
+    def vectors(
+        self, captions: Sequence[str], views: Sequence[Regions]
+    ) -> Float32[np.ndarray, "n D"]:
+        """The blocks side by side, unweighted."""
+        return concatenate(self.encode(captions, views))
+
+
+def concatenate(
+    blocks: Mapping[str, Float32[np.ndarray, "n W"]],
+) -> Float32[np.ndarray, "n D"]:
+    """Blocks side by side in their fixed order."""
+    return np.ascontiguousarray(np.concatenate([blocks[name] for name in BLOCKS], axis=1))
+
+
+def stream_block(
+    text: Float[np.ndarray, "n P"], image: Float[np.ndarray, "n P"], streams: Streams
+) -> Float32[np.ndarray, "n W"]:
+    """The two single-stream tokens as one block of unit length."""
+    if streams == "product":
+        return normalize(normalize(text) * normalize(image))
+    return normalize(np.concatenate([normalize(text), normalize(image)], axis=1))
+
+
+def normalize(rows: Float[np.ndarray, "n W"]) -> Float32[np.ndarray, "n W"]:
+    """Rows of unit length; a row of zeros stays one, so that its block says nothing."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,0 +1,222 @@
+"""The FAISS index of the gallery: built from a factory string, searched by inner product."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from product1m.artifacts import Artifact
+from product1m.errors import RetrievalError
+
+logger = logging.getLogger(__name__)
+
+INDEX = "index.faiss"
+GALLERY = "gallery.parquet"
+POINTS_PER_CELL = 39
+"""Training points a cell below which FAISS itself calls its k-means poor."""
+QUERY_CHUNK = 1024
+"""Queries searched at once: bounds the memory of an exact search (ours)."""
+
+
+def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) -> Any:
+    """An empty FAISS index for inner products.
+
+    Raises RetrievalError for a factory string that FAISS cannot read, and where `num_points`
+    training points are too few for it; the message suggests one that fits.
+    """
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RetrievalError(
+            f"indexing.factory={factory!r}: FAISS cannot build it for {dim} dimensions ({reason}); "
+            "try Flat, HNSW32, IVF1024,SQ8 or IVF1024,PQ64"
+        ) from None
+    _check_points(index, factory, num_points)
+    for part in _parts(index):
+        if isinstance(part, faiss.IndexIVF):
+            part.cp.seed = seed
+            part.cp.min_points_per_centroid = 1  # _check_points has said so
+        if hasattr(part, "pq"):
+            part.pq.cp.seed = seed
+    set_probes(index, probes)
+    return index
+
+
+def set_probes(index: Any, probes: int) -> None:
+    """How much of the index a query sees: cells of an IVF, breadth of an HNSW search."""
+    for part in _parts(index):
+        if isinstance(part, faiss.IndexIVF):
+            part.nprobe = min(probes, part.nlist)
+        if isinstance(part, faiss.IndexHNSW):
+            part.hnsw.efSearch = probes
+
+
+def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
+    """Add gallery vectors; a graph is grown by one thread, so that it always comes out the same."""
+    if not any(isinstance(part, faiss.IndexHNSW) for part in _parts(index)):
+        index.add(vectors)
+        return
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        index.add(vectors)
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+class ExactSearch:
+    """The true nearest of some queries, found while the gallery passes by in chunks."""
+
+    def __init__(self, queries: Float32[np.ndarray, "Q D"], depth: int) -> None:
+        self.queries = queries
+        self.depth = depth
+        self.seconds = 0.0
+        self._heap = faiss.ResultHeap(len(queries), depth, keep_max=True)
+        self._num_items = 0
+
+    def add(self, vectors: Float32[np.ndarray, "n D"]) -> None:
+        """Look at the next chunk of the gallery."""
+        started = time.perf_counter()
+        depth = min(self.depth, len(vectors))
+        scores, positions = faiss.knn(
+            self.queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT
+        )
+        self._heap.add_result(scores, positions + self._num_items)
+        self.seconds += time.perf_counter() - started
+        self._num_items += len(vectors)
+
+    def positions(self) -> Int64[np.ndarray, "Q N"]:
+        """The nearest `depth` gallery items of each query; fewer where the gallery is smaller."""
+        self._heap.finalize()
+        nearest: Int64[np.ndarray, "Q N"] = self._heap.I[:, : self._num_items]
+        return nearest
+
+
+@dataclass(frozen=True)
+class SearchQuality:
+    """An index against exact search on the same queries."""
+
+    recall: float
+    """Share of the true nearest that the index finds."""
+    queries_per_s: float
+    exact_queries_per_s: float
+
+
+def measure(index: Any, exact: ExactSearch) -> SearchQuality:
+    """Recall and speed of a filled index; every query counts alike."""
+    truth = exact.positions()
+    started = time.perf_counter()
+    _, found = index.search(exact.queries, truth.shape[1])
+    seconds = time.perf_counter() - started
+    return SearchQuality(
+        recall_at_depth(found, truth),
+        len(truth) / max(seconds, 1e-9),
+        len(truth) / max(exact.seconds, 1e-9),
+    )
+
+
+def recall_at_depth(found: Int64[np.ndarray, "Q N"], truth: Int64[np.ndarray, "Q N"]) -> float:
+    """Mean share of the true neighbours that were found."""
+    shares = [
+        len(np.intersect1d(row, true)) / len(true) for row, true in zip(found, truth, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+class GalleryIndex:
+    """The filled index and who its vectors are."""
+
+    def __init__(self, index: Any, rows: pd.DataFrame) -> None:
+        if index.ntotal != len(rows):
+            raise RetrievalError(
+                f"the index holds {index.ntotal} vectors but {GALLERY} lists {len(rows)} items; "
+                "run indexing again"
+            )
+        self._index = index
+        self.rows = rows
+        self.ids: list[str] = rows["id"].tolist()
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> "GalleryIndex":
+        """Read an indexing artifact."""
+        rows = pq.read_table(artifact.file(GALLERY)).to_pandas()
+        rows["labels"] = [list(labels) for labels in rows["labels"]]
+        return cls(read_index(artifact.file(INDEX)), rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(
+        self, queries: Float32[np.ndarray, "Q D"], depth: int
+    ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
+        """Inner products and row positions of the nearest items; -1 where none is found."""
+        depth = min(depth, len(self))
+        scores = np.empty((len(queries), depth), np.float32)
+        positions = np.empty((len(queries), depth), np.int64)
+        for start in range(0, len(queries), QUERY_CHUNK):
+            rows = slice(start, start + QUERY_CHUNK)
+            scores[rows], positions[rows] = self._index.search(
+                np.ascontiguousarray(queries[rows]), depth
+            )
+        return scores, positions
+
+    def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
+        """Stored vectors of gallery rows, as precise as the index keeps them."""
+        found: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(positions)
+        return found
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write an index file."""
+    faiss.write_index(index, str(path))
+
+
+def read_index(path: Path) -> Any:
+    """Read an index file so that stored vectors can be looked up by row."""
+    index = faiss.read_index(str(path))
+    for part in _parts(index):
+        if isinstance(part, faiss.IndexIVF):
+            part.make_direct_map()
+    return index
+
+
+def _parts(index: Any) -> list[Any]:
+    """An index and the ones it wraps, each as its own class."""
+    index = faiss.downcast_index(index)
+    parts = [index]
+    for name in ("index", "base_index"):
+        if getattr(index, name, None) is not None:
+            parts += _parts(getattr(index, name))
+    return parts
+
+
+def _check_points(index: Any, factory: str, num_points: int) -> None:
+    needed = 0
+    for part in _parts(index):
+        if isinstance(part, faiss.IndexIVF):
+            needed = max(needed, part.nlist)
+        if hasattr(part, "pq"):
+            needed = max(needed, part.pq.ksub)
+    if num_points < needed:
+        fitting = 2 ** int(np.log2(max(num_points / POINTS_PER_CELL, 1)))
+        advice = f"IVF{fitting},SQ8" if fitting >= 16 else "Flat"
+        raise RetrievalError(
+            f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
+            f"gives {num_points}; set indexing.factory={advice}"
+        )
+    if num_points < needed * POINTS_PER_CELL:
+        logger.warning(
+            "%s: %d training points for %d cells; %d would make good ones",
+            factory,
+            num_points,
+            needed,
+            needed * POINTS_PER_CELL,
+        )

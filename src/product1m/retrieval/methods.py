@@ -1,0 +1,75 @@
+"""The rankings that are measured side by side on the same queries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from product1m.config import EvaluationConfig
+from product1m.progress import track
+from product1m.retrieval.baselines import oracle_rankings, random_rankings
+from product1m.retrieval.embedding import BLOCKS
+from product1m.retrieval.fusion import Fusion, candidates, choose_weights
+from product1m.retrieval.metrics import GroundTruth
+from product1m.retrieval.search import QueryVectors, Searcher
+
+SHIPPED = "shipped"
+WHOLE_PHOTO = "_whole_photo"
+FIXED: Mapping[str, Mapping[str, float]] = {
+    "joint": {"joint": 1.0},
+    "joint_streams": {"joint": 1.0, "streams": 1.0},
+    "streams": {"streams": 1.0},
+    "image": {"image": 1.0},
+    "text": {"text": 1.0},
+}
+"""Rankings without anything to choose: the paper's embedding, the first author's, the two towers,
+raw features, titles."""
+FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, "image_text": ("image", "text")}
+"""Rankings whose block weights are chosen on dev, and the blocks they may use."""
+BASELINES = ("random", "oracle")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to rank the gallery for a query."""
+
+    name: str
+    weights: Mapping[str, float]
+    whole_photo: bool
+    """The photo is one view, instead of one an instance."""
+
+
+def choose_fusions(searcher: Searcher, dev: QueryVectors, truth: GroundTruth) -> dict[str, Fusion]:
+    """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
+    fusions = {}
+    for suffix in ("", WHOLE_PHOTO):
+        pool = candidates(dev, searcher.gallery, searcher.layout, bool(suffix))
+        for name, blocks in FUSED.items():
+            fusions[name + suffix] = choose_weights(
+                pool, dev, searcher.gallery, truth, searcher.config.fusion_weights, blocks
+            )
+    return fusions
+
+
+def list_methods(fusions: Mapping[str, Fusion]) -> list[Method]:
+    """Every ranking of the gallery by an index, shipped first."""
+    weights = {name: fusions[name].weights for name in FUSED} | dict(FIXED)
+    whole = {name: fusions[name + WHOLE_PHOTO].weights for name in FUSED} | dict(FIXED)
+    return [Method(name, weights[name], False) for name in weights] + [
+        Method(name + WHOLE_PHOTO, whole[name], True) for name in whole
+    ]
+
+
+def rank_all(
+    searcher: Searcher, queries: QueryVectors, fusions: Mapping[str, Fusion], truth: GroundTruth
+) -> dict[str, dict[str, list[str]]]:
+    """Rankings of every method and baseline: method, query id, gallery ids."""
+    config: EvaluationConfig = searcher.config
+    ranked = {
+        method.name: searcher.rank(queries, method.weights, method.whole_photo)
+        for method in track(list_methods(fusions), "ranking")
+    }
+    ranked["random"] = random_rankings(
+        queries.query_ids, searcher.gallery.ids, config.depth, config.seed
+    )
+    labels = {query: truth.query_labels[query] for query in queries.query_ids}
+    ranked["oracle"] = oracle_rankings(labels, truth.gallery_label, config.depth)
+    return ranked

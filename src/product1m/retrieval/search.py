@@ -1,0 +1,202 @@
+"""A photo with its title to rankings of the gallery: one code path for evaluation and serving."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from product1m.artifacts import Artifact
+from product1m.config import EvaluationConfig
+from product1m.data.region_features import FeatureSet, Regions
+from product1m.errors import ArtifactError, RetrievalError
+from product1m.progress import track
+from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardization
+from product1m.retrieval.index import GalleryIndex
+from product1m.retrieval.instances import Instances, find_instances
+from product1m.retrieval.lineage import require_built_with
+from product1m.retrieval.merging import round_robin
+from product1m.retrieval.text import TextEncoder
+
+if TYPE_CHECKING:
+    from product1m.model.capture import LoadedCapture
+
+QUERY_BATCH = 32
+"""Queries whose views go through CAPTURE together (ours)."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What one photo with its title finds."""
+
+    instances: Instances
+    rankings: list[list[tuple[str, float]]]
+    """Gallery ids and scores for each instance, best first."""
+    merged: list[str]
+    """Gallery ids for the whole query, best first, none twice."""
+
+
+@dataclass(frozen=True)
+class QueryVectors:
+    """Unweighted vectors of several queries' views."""
+
+    query_ids: list[str]
+    found: list[Instances]
+    instances: Float32[np.ndarray, "I D"]
+    """The queries' instances one query after the other, each query's by falling score."""
+    whole: Float32[np.ndarray, "Q D"]
+    """Each query's whole photo."""
+
+    @property
+    def starts(self) -> Int64[np.ndarray, " Q1"]:
+        """Where a query's instances begin; one entry more than there are queries."""
+        return np.cumsum([0, *(len(found) for found in self.found)])
+
+    def views(
+        self, whole_photo: bool
+    ) -> tuple[Float32[np.ndarray, "I D"], Int64[np.ndarray, " Q1"]]:
+        """The vectors to search with and where each query's begin."""
+        if whole_photo:
+            return self.whole, np.arange(len(self.whole) + 1)
+        return self.instances, self.starts
+
+    def select(self, rows: Sequence[int]) -> "QueryVectors":
+        """Some of the queries."""
+        starts = self.starts
+        instances = [np.arange(starts[row], starts[row + 1]) for row in rows]
+        return QueryVectors(
+            [self.query_ids[row] for row in rows],
+            [self.found[row] for row in rows],
+            self.instances[np.concatenate(instances)],
+            self.whole[list(rows)],
+        )
+
+
+class Searcher:
+    """An index with the CAPTURE it was built with: ranks the gallery for photos with titles."""
+
+    def __init__(
+        self,
+        encoder: BlockEncoder,
+        gallery: GalleryIndex,
+        layout: BlockLayout,
+        config: EvaluationConfig,
+    ) -> None:
+        self.encoder = encoder
+        self.gallery = gallery
+        self.layout = layout
+        self.config = config
+
+    @classmethod
+    def load(
+        cls,
+        index: Artifact,
+        capture: Artifact,
+        config: EvaluationConfig,
+        loaded: "LoadedCapture | None" = None,
+    ) -> "Searcher":
+        """Open an index and its CAPTURE; ArtifactError if the index was built with another one."""
+        from product1m.model.capture import load_capture
+
+        require_built_with(index, capture)
+        details = index.manifest.details
+        encoder = BlockEncoder(
+            loaded or load_capture(capture),
+            Standardization.load(index),
+            TextEncoder.load(index),
+            details["streams"],
+        )
+        layout = BlockLayout({name: int(width) for name, width in details["blocks"].items()})
+        return cls(encoder, GalleryIndex.load(index), layout, config)
+
+    def search(
+        self,
+        caption: str,
+        regions: Regions,
+        weights: Mapping[str, float],
+        depth: int | None = None,
+    ) -> SearchResult:
+        """Rank the gallery for every instance in a photo, and for the photo as a whole."""
+        depth = depth or self.config.depth
+        instances = find_instances(regions, self.config)
+        views = instances.views(regions)
+        vectors = self.encoder.vectors([caption] * len(views), views)
+        scores, positions = self.gallery.search(vectors * self.layout.scale(weights), depth)
+        rankings = [
+            [
+                (self.gallery.ids[p], float(s))
+                for p, s in zip(row, row_scores, strict=True)
+                if p >= 0
+            ]
+            for row, row_scores in zip(positions.tolist(), scores, strict=True)
+        ]
+        merged = round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
+        return SearchResult(instances, rankings, merged)
+
+    def rank(
+        self, queries: QueryVectors, weights: Mapping[str, float], whole_photo: bool
+    ) -> dict[str, list[str]]:
+        """Merged rankings of many queries."""
+        vectors, starts = queries.views(whole_photo)
+        rankings: dict[str, list[str]] = {}
+        # A few thousand vectors at once, so that weighting them doubles no memory.
+        for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
+            last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
+            rows = slice(starts[first], starts[last])
+            _, positions = self.gallery.search(
+                vectors[rows] * self.layout.scale(weights), self.config.depth
+            )
+            for row in range(first, last):
+                found = positions[starts[row] - starts[first] : starts[row + 1] - starts[first]]
+                merged = round_robin(
+                    [[p for p in ranking if p >= 0] for ranking in found.tolist()],
+                    self.config.depth,
+                )
+                rankings[queries.query_ids[row]] = [self.gallery.ids[p] for p in merged]
+        return rankings
+
+    def embed(self, queries: FeatureSet) -> QueryVectors:
+        """Vectors of all queries of a feature set; RetrievalError names a query that fails."""
+        ids: list[str] = queries.rows["id"].tolist()
+        captions: list[str] = queries.rows["caption"].tolist()
+        found: list[Instances] = []
+        instances: list[np.ndarray] = []
+        whole: list[np.ndarray] = []
+        batches = range(0, len(ids), QUERY_BATCH)
+        for start in track(batches, "embedding queries"):
+            titles: list[str] = []
+            views: list[Regions] = []
+            for row in range(start, min(start + QUERY_BATCH, len(ids))):
+                with naming(ids[row]):
+                    regions = queries.regions(row)
+                    check_regions(regions)
+                    found.append(find_instances(regions, self.config))
+                    views += [regions, *found[-1].views(regions)]
+                    titles += [captions[row]] * (1 + len(found[-1]))
+            with naming(", ".join(ids[start : start + QUERY_BATCH])):
+                vectors = self.encoder.vectors(titles, views)
+            firsts = np.cumsum([0, *(1 + len(each) for each in found[start:])])[:-1]
+            whole.append(vectors[firsts])
+            instances.append(np.delete(vectors, firsts, axis=0))
+        return QueryVectors(ids, found, np.concatenate(instances), np.concatenate(whole))
+
+
+@contextmanager
+def naming(query: str) -> Iterator[None]:
+    """Say which query it was that could not be answered."""
+    try:
+        yield
+    except (RetrievalError, ArtifactError, ValueError, RuntimeError, IndexError) as error:
+        raise RetrievalError(f"query {query}: {error}") from error
+
+
+def check_regions(regions: Regions) -> None:
+    """RetrievalError where a photo has no region or a feature is not a number."""
+    if not len(regions):
+        raise RetrievalError("no region, not even the whole photo; run feature_extraction again")
+    if not (np.isfinite(regions.features).all() and np.isfinite(regions.boxes_xyxy).all()):
+        raise RetrievalError(
+            "a region's feature or box is not a finite number; run feature_extraction again"
+        )

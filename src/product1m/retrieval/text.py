@@ -1,0 +1,102 @@
+"""The text block: character n-gram TF-IDF of a caption, reduced by a truncated SVD.
+
+It needs no tokenizer and no training, so it reads model numbers, brands and Chinese alike. Fitted
+on the gallery's captions; kept as a JSON vocabulary beside safetensors.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors.numpy import load_file, save_file
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from product1m.artifacts import Artifact
+from product1m.errors import RetrievalError
+
+VOCABULARY = "text_vocabulary.json"
+WEIGHTS = "text_block.safetensors"
+
+
+class TextEncoder:
+    """Captions to reduced TF-IDF vectors of unit length; no known n-gram gives zeros."""
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        idf: Float32[np.ndarray, " V"],
+        components: Float32[np.ndarray, "V K"],
+        max_ngram: int,
+    ) -> None:
+        self.vocabulary = list(vocabulary)
+        self.idf = idf
+        self.components = components
+        self.max_ngram = max_ngram
+        self._vectorizer = _vectorizer(max_ngram, vocabulary=self.vocabulary)
+        self._vectorizer.idf_ = idf
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self.components.shape[1])
+
+    @classmethod
+    def fit(
+        cls, captions: Sequence[str], dim: int, max_ngram: int, max_terms: int, seed: int
+    ) -> "TextEncoder":
+        """Fit on the gallery's captions; at most `dim` wide, less where captions are fewer."""
+        vectorizer = _vectorizer(max_ngram, max_features=max_terms)
+        try:
+            counts = vectorizer.fit_transform(captions)
+        except ValueError as error:
+            raise RetrievalError(
+                f"the text block needs captions: none of the gallery's {len(captions)} holds a "
+                f"character to count ({error}); look at the gallery list"
+            ) from error
+        width = min(dim, *counts.shape)
+        svd = TruncatedSVD(width, random_state=seed).fit(counts)
+        directions: Float32[np.ndarray, "K V"] = svd.components_.astype(np.float32)
+        # A singular vector's sign is arbitrary: its largest entry is made positive.
+        largest = np.abs(directions).argmax(axis=1)
+        signs = np.sign(directions[np.arange(width), largest])
+        return cls(
+            vectorizer.get_feature_names_out().tolist(),
+            vectorizer.idf_.astype(np.float32),
+            np.ascontiguousarray((directions * signs[:, None]).T),
+            max_ngram,
+        )
+
+    def encode(self, captions: Sequence[str]) -> Float32[np.ndarray, "n K"]:
+        """The captions' vectors, row for row."""
+        distinct, rows = np.unique(np.array(captions, dtype=object), return_inverse=True)
+        reduced = self._vectorizer.transform(distinct).astype(np.float32) @ self.components
+        norms = np.linalg.norm(reduced, axis=1, keepdims=True)
+        return np.asarray((reduced / np.maximum(norms, 1e-12))[rows], dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary as JSON and the numbers as safetensors."""
+        state = {"max_ngram": self.max_ngram, "terms": self.vocabulary}
+        (folder / VOCABULARY).write_text(json.dumps(state, ensure_ascii=False), "utf-8")
+        save_file({"idf": self.idf, "components": self.components}, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> "TextEncoder":
+        """Read what `save` wrote into an index artifact."""
+        state = json.loads(artifact.file(VOCABULARY).read_text("utf-8"))
+        numbers = load_file(artifact.file(WEIGHTS))
+        return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+
+
+def _vectorizer(
+    max_ngram: int, vocabulary: list[str] | None = None, max_features: int | None = None
+) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        analyzer="char",
+        ngram_range=(1, max_ngram),
+        vocabulary=vocabulary,
+        max_features=max_features,
+        dtype=np.float32,
+    )
