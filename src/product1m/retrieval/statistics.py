@@ -76,6 +76,15 @@ def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, 
     }
 
 
+def score_intervals(scores: pd.DataFrame, plan: BootstrapPlan) -> dict[str, dict[str, Interval]]:
+    """`metrics.mean_scores` with intervals: {"10": {"mAP": …, "mAR": …, "Prec": …}, …}."""
+    names = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
+    return {
+        str(depth): bootstrap_intervals(group[list(names)].rename(columns=names), plan)
+        for depth, group in scores.groupby("depth")
+    }
+
+
 def paired_difference(ours: pd.Series, other: pd.Series, plan: BootstrapPlan) -> Interval:
     """Interval of the mean of `ours - other`, both one value a query and indexed by query id.
 

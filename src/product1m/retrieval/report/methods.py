@@ -1,0 +1,24 @@
+"""What each ranking is, in a few words, for readers of the report."""
+
+WHOLE_PHOTO = "_whole_photo"
+"""Suffix of a method that asks once with the whole photo instead of once an instance."""
+UPPER_BOUND = "oracle"
+
+_DESCRIPTIONS = {
+    "shipped": "all blocks fused, weights chosen on the dev queries",
+    "joint": "CAPTURE, product of the joint tokens (paper)",
+    "joint_streams": "CAPTURE, joint and stream tokens (first author)",
+    "streams": "CAPTURE, single-stream tokens: two towers",
+    "image": "region features alone, no CAPTURE",
+    "text": "character n-grams of the title alone, no CAPTURE",
+    "image_text": "image and text fused, no CAPTURE",
+    "random": "gallery in random order: the lower end",
+    "oracle": "best ranking the labels allow: the upper end",
+}
+
+
+def describe(method: str) -> str:
+    """A method in words; an unknown name describes itself."""
+    base = method.removesuffix(WHOLE_PHOTO)
+    words = _DESCRIPTIONS.get(base, base)
+    return f"{words}; whole photo at once" if method.endswith(WHOLE_PHOTO) else words

@@ -1,0 +1,179 @@
+"""The report as one HTML file: nothing in it is fetched from anywhere else."""
+
+import base64
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from product1m.data.photos import decode_photo
+from product1m.errors import RetrievalError
+from product1m.retrieval.metrics import DEFINITIONS
+from product1m.retrieval.report.content import TAGS, QueryCard, ReportContent, thumbnail
+from product1m.retrieval.report.methods import UPPER_BOUND, describe
+from product1m.retrieval.report.plots import curve_plot, fusion_plot
+from product1m.retrieval.statistics import Interval
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORT_BYTES = 10 * 1000 * 1000
+"""A report is mailed and opened on phones; photos shrink until it fits (ours)."""
+_SHRUNK_SIDES_PX = (80, 56, 40)
+METRICS = ("mAP", "mAR", "Prec")
+
+
+def write_report(content: ReportContent, path: Path) -> int:
+    """Write the page; its size in bytes, below `MAX_REPORT_BYTES`.
+
+    Raises RetrievalError where the smallest photos still do not fit.
+    """
+    page = render(content).encode()
+    for side_px in _SHRUNK_SIDES_PX:
+        if len(page) < MAX_REPORT_BYTES:
+            break
+        logger.info("%s: %.1f MB, photos shrink to %d px", path, len(page) / 1e6, side_px)
+        page = render(replace(content, queries=_shrunk(content.queries, side_px))).encode()
+    if len(page) >= MAX_REPORT_BYTES:
+        raise RetrievalError(
+            f"{path}: the report of {len(content.queries)} queries has {len(page)} bytes, more "
+            f"than {MAX_REPORT_BYTES}; lower num_report_queries"
+        )
+    path.write_bytes(page)
+    return len(page)
+
+
+def render(content: ReportContent) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("product1m.retrieval.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"jpeg": _jpeg_uri, "describe": describe}
+    script = _template_text("report.js")
+    return environment.get_template("report.html").render(
+        content=content,
+        style=Markup(_template_text("report.css")),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        verdict=_verdict(content),
+        forest=_Forest.of(content.differences),
+        definitions=DEFINITIONS,
+        metrics=METRICS,
+        depths=_depths(content),
+        tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
+        plots=_plots(content),
+        percent=f"{content.confidence:.0%}".replace("%", " %"),
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The shipped ranking against every other, by what the paired interval shows."""
+
+    score: Interval
+    ahead: list[str]
+    behind: list[str]
+    undecided: list[str]
+
+
+def _verdict(content: ReportContent) -> Verdict:
+    rivals = {
+        name: interval for name, interval in content.differences.items() if name != UPPER_BOUND
+    }
+    return Verdict(
+        score=content.scores[content.shipped]["strict"]["10"]["mAP"],
+        ahead=[name for name, interval in rivals.items() if interval.low > 0],
+        behind=[name for name, interval in rivals.items() if interval.high < 0],
+        undecided=[name for name, interval in rivals.items() if interval.low <= 0 <= interval.high],
+    )
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """A common scale for the differences' intervals, 0 to 100 across the strip."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
+        low = min([0.0, *(interval.low for interval in differences.values())])
+        high = max([0.0, *(interval.high for interval in differences.values())])
+        margin = 0.05 * max(high - low, 1e-6)
+        return cls(low - margin, high + margin)
+
+    def at(self, value: float) -> str:
+        return f"{100 * (value - self.low) / (self.high - self.low):.2f}"
+
+
+def _depths(content: ReportContent) -> list[str]:
+    first = next(iter(content.scores[content.shipped].values()))
+    return sorted(first, key=int)
+
+
+def _plots(content: ReportContent) -> list[dict[str, Any]]:
+    plots = [
+        {
+            "title": f"{column.capitalize()} by depth",
+            "uri": _png_uri(curve_plot(content.curves, column, content.shipped)),
+            "alt": f"Strict {column} of every method by ranking depth; "
+            "the metrics table has the numbers.",
+        }
+        for column in ("precision", "recall")
+    ]
+    if content.trials is not None and len(content.trials):
+        plots.append(
+            {
+                "title": "Fusion weights on the dev queries",
+                "uri": _png_uri(fusion_plot(content.trials, content.fusion)),
+                "alt": "Best dev strict mAP@10 by the weight of each block.",
+            }
+        )
+    return plots
+
+
+def _png_uri(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _jpeg_uri(encoded: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+
+
+def _shrunk(queries: Sequence[QueryCard], side_px: int) -> list[QueryCard]:
+    def smaller(encoded: bytes, name: str, times: int = 1) -> bytes:
+        return thumbnail(decode_photo(encoded, name), side_px * times, quality=65)
+
+    return [
+        replace(
+            card,
+            photo=smaller(card.photo, card.query_id, times=3),
+            instances=[
+                replace(
+                    instance,
+                    results=[
+                        replace(result, photo=smaller(result.photo, result.id))
+                        for result in instance.results
+                    ],
+                )
+                for instance in card.instances
+            ],
+        )
+        for card in queries
+    ]
+
+
+def _template_text(name: str) -> str:
+    return (resources.files(__package__) / "templates" / name).read_text("utf-8")
