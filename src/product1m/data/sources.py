@@ -29,6 +29,8 @@ class LocalPhotos:
 
     def read(self, item: ListItem, max_bytes: int) -> bytes:
         """Read the file; its size is looked at first."""
+        if "://" in item.image:
+            raise PhotoError(f"photo {item.image} is no file of the data set; fetch it there first")
         path = self._folder / item.image if item.image else self._by_id(item.id)
         try:
             num_bytes = path.stat().st_size

@@ -55,15 +55,17 @@ def run(
 
     DatasetError if lists are missing, a list has no usable item, or too many had to be set aside.
     """
+    if "://" in dataset:
+        raise DatasetError(f"{dataset}: expected a local folder with lists and photos")
     folder = Path(dataset)
     lists = find_lists(folder)
     source = LocalPhotos(folder)
     with step_run(STEP, config) as tracked:
         with ExitStack() as stack:
-            outputs = zip(ROLES, (train, gallery, queries), strict=True)
+            folders = {"train": train, "gallery": gallery, "queries": queries}
             writers = {
-                role: stack.enter_context(write_artifact(path, STEP, config, part=role))
-                for role, path in outputs
+                role: stack.enter_context(write_artifact(folders[role], STEP, config, part=role))
+                for role in ROLES
             }
             stack.enter_context(pillow_without_opinions())
             pool = stack.enter_context(ThreadPoolExecutor(config.num_workers))
@@ -106,7 +108,7 @@ def _take_in_role(
         return _take_in_one(row, source, config)
 
     rows = _without_repeats(chain.from_iterable(map(read_list, lists)))
-    taken = _in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
+    taken = in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
     with ItemWriter(writer.folder, shard_mib=config.shard_mib) as items:
         for intake in track(taken, f"{STEP} {role}", num_rows):
             if isinstance(intake, SetAside):
@@ -158,9 +160,10 @@ def _without_repeats(rows: Iterable[ListItem | SetAside]) -> Iterator[ListItem |
         yield row
 
 
-def _in_order(
+def in_order(
     pool: ThreadPoolExecutor, work: Callable[[In], Out], inputs: Iterable[In], max_pending: int
 ) -> Iterator[Out]:
+    """Results in the order of the inputs, with at most `max_pending` inputs read ahead."""
     pending: deque[Future[Out]] = deque()
     for value in inputs:
         pending.append(pool.submit(work, value))
