@@ -1,1 +1,1 @@
-"""One training loop for both trained models: optimizer, schedule, checkpoints, ranks."""
+"""The training loop that the RPN and CAPTURE share."""

@@ -1,0 +1,242 @@
+"""The training loop: steps, checkpoints, curves.
+
+Resuming needs no sampler and no random state: a batch is a function of its index, and what the
+forward pass draws (dropout, sampled anchors) is seeded from the plan's seed, the step and the rank.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from product1m.config import Precision
+from product1m.errors import TrainingError
+from product1m.progress import track
+from product1m.training import distributed
+from product1m.training.checkpoint import (
+    TrainingState,
+    checkpoints,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from product1m.training.optimizer import ParameterGroup, make_optimizer, make_scheduler
+
+logger = logging.getLogger(__name__)
+
+Batch = TypeVar("Batch")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how fast to train."""
+
+    num_steps: int
+    """Optimizer steps."""
+    learning_rate: float
+    """Peak rate."""
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    max_gradient_norm: float = 1.0
+    accumulation_steps: int = 1
+    """Batches whose gradients are averaged before a step."""
+    precision: Precision = "float32"
+    checkpoint_interval_steps: int = 500
+    report_interval_steps: int = 10
+    """Steps whose terms are averaged into one point of the curve."""
+    seed: int = 0
+
+
+def train(
+    module: Module,
+    losses: Callable[[Module, Batch], dict[str, Tensor]],
+    batch_at: Callable[[int], Batch],
+    plan: TrainingPlan,
+    *,
+    work: Path,
+    report: Callable[[int, dict[str, float]], None],
+    groups: Sequence[ParameterGroup] | None = None,
+    description: str = "training",
+) -> list[dict[str, float]]:
+    """Train `module` in place, going on from the newest checkpoint below `work`.
+
+    Args:
+        module: trained on `distributed.device()`, and left there.
+        losses: the weighted terms of a batch; the loop sums them. Runs under autocast for bf16.
+        batch_at: batch number i as a pure function of i, called ahead in a thread; step s takes the
+            numbers s · accumulation_steps and following. A batch is a tensor, or a container of
+            them, or has `.to(device)`; if it has `item_ids`, an error names them.
+        plan: kept with the checkpoint; a checkpoint of another plan is refused.
+        work: folder of the checkpoints, on storage all ranks share.
+        report: called on rank 0 with the step and the mean of each term since the last call, their
+            sum as `total`, and the `learning_rate`.
+        groups: parameters with their own learning rates; all of them at the plan's rate by default.
+
+    Returns:
+        The curve from step 1 on, attempts before this one included: `step` and what was reported.
+
+    Raises:
+        TrainingError: a loss that is not finite (the last good checkpoint is kept), or a checkpoint
+            that does not fit.
+    """
+    device = distributed.device()
+    module.to(device).train()
+    groups = groups or [ParameterGroup(list(module.parameters()))]
+    optimizer = make_optimizer(groups, plan.learning_rate, plan.weight_decay)
+    scheduler = make_scheduler(optimizer, plan.num_steps, plan.warmup_share)
+    state = restore_checkpoint(work, module, optimizer, scheduler, asdict(plan))
+    if state.step:
+        logger.info("%s: going on from step %d of %d", description, state.step, plan.num_steps)
+    objective = _replicated(_Objective(module, losses), device)
+    numbers = range(state.step * plan.accumulation_steps, plan.num_steps * plan.accumulation_steps)
+    batches = _ahead(batch_at, numbers)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for step in track(range(state.step, plan.num_steps), description):
+            torch.manual_seed(_step_seed(plan.seed, step, distributed.rank()))
+            parts = islice(batches, plan.accumulation_steps)
+            try:
+                terms = _descend(objective, parts, plan, device, optimizer)
+            except _NotFiniteError as error:
+                raise TrainingError(f"step {step}: {error}; {_kept(work)}") from None
+            terms["learning_rate"] = float(scheduler.get_last_lr()[0])
+            scheduler.step()
+            state.step = step + 1
+            _record(state, terms, plan, report)
+            if state.step % plan.checkpoint_interval_steps == 0 or state.step == plan.num_steps:
+                if distributed.rank() == 0:
+                    save_checkpoint(work, module, optimizer, scheduler, state)
+                distributed.barrier()
+    return state.curve
+
+
+class _Objective(nn.Module, Generic[Module, Batch]):
+    """The module and its losses as one forward pass, which is what data parallelism wraps."""
+
+    def __init__(
+        self, module: Module, losses: Callable[[Module, Batch], dict[str, Tensor]]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._losses = losses
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self._losses(self.module, batch)
+
+
+def _replicated(objective: nn.Module, device: torch.device) -> nn.Module:
+    if distributed.world_size() == 1:
+        return objective
+    devices = [device] if device.type == "cuda" else None
+    # A task that is switched off leaves its head without a gradient.
+    return DistributedDataParallel(objective, devices, find_unused_parameters=True)
+
+
+def _descend(
+    objective: nn.Module,
+    batches: Iterable[Any],
+    plan: TrainingPlan,
+    device: torch.device,
+    optimizer: Optimizer,
+) -> dict[str, float]:
+    """One optimizer step over the mean gradient of some batches; the mean of every term."""
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, float] = {}
+    for part, batch in enumerate(batches, start=1):
+        with _synchronized(objective, part == plan.accumulation_steps):
+            terms = _backward(objective, to_device(batch, device), plan, device)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value / plan.accumulation_steps
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, plan.max_gradient_norm)
+    optimizer.step()
+    return sums
+
+
+def _backward(
+    objective: nn.Module, batch: Any, plan: TrainingPlan, device: torch.device
+) -> dict[str, float]:
+    """Add one batch's gradients; its terms and their `total`."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+        terms: dict[str, Tensor] = objective(batch)
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    values["total"] = float(total.detach())
+    if not all(math.isfinite(value) for value in values.values()):
+        ids = getattr(batch, "item_ids", None)
+        raise _NotFiniteError(f"{values}, items of the batch: {ids or 'not named'}")
+    torch.autograd.backward(total / plan.accumulation_steps)
+    return values
+
+
+def _synchronized(objective: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Ranks exchange gradients with the last batch of a step only."""
+    if isinstance(objective, DistributedDataParallel) and not last:
+        return objective.no_sync()
+    return nullcontext()
+
+
+class _NotFiniteError(Exception):
+    """The terms of a batch whose loss is not a number."""
+
+
+def _kept(work: Path) -> str:
+    found = checkpoints(work)
+    kept = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+    return f"the loss must be finite; {kept}; try a lower learning rate or float32"
+
+
+def _record(
+    state: TrainingState,
+    terms: Mapping[str, float],
+    plan: TrainingPlan,
+    report: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Add a step to the pending sums, and report their means when a point is due."""
+    for name, value in terms.items():
+        state.pending[name] = state.pending.get(name, 0.0) + value
+    since = (state.step - 1) % plan.report_interval_steps + 1
+    if since < plan.report_interval_steps and state.step < plan.num_steps:
+        return
+    means = {name: value / since for name, value in state.pending.items()}
+    state.pending = {}
+    state.curve.append({"step": float(state.step), **means})
+    if distributed.rank() == 0:
+        report(state.step, means)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """One stream of random numbers a step and rank; a product of primes keeps neighbours apart."""
+    return (seed * 1_000_003 + step * 7919 + rank * 104_729) % (1 << 63)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch's tensors on a device, whatever lists, tuples and dicts they lie in."""
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(value, device) for value in batch)
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    return batch
+
+
+def _ahead(batch_at: Callable[[int], Batch], indices: Sequence[int]) -> Iterator[Batch]:
+    """Yield the batches in order; the next is made in a thread while one is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting = pool.submit(batch_at, indices[0]) if indices else None
+        for index in [*indices[1:], None]:
+            if waiting is None:
+                return
+            batch = waiting.result()
+            waiting = None if index is None else pool.submit(batch_at, index)
+            yield batch
