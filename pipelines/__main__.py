@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipelines.dataset import check_dataset
 from product1m.cli import Overrides, PresetName, new_app, set_up_logging
 from product1m.config import load_config
 
@@ -31,13 +32,13 @@ def run(
 ) -> None:
     """Run the pipeline on this machine: `kfp.local`, MLflow on SQLite unless a server is named."""
     config = load_config(preset, overrides)
+    check_dataset(dataset)
     from pipelines.runner import LocalRun, run_training
     from pipelines.summary import show
 
-    console = Console()
     started = time.monotonic()
-    summary = run_training(LocalRun(config, preset, dataset, output, backgrounds, cache), console)
-    show(summary, console, time.monotonic() - started)
+    summary = run_training(LocalRun(config, preset, dataset, output, backgrounds, cache))
+    show(summary, Console(), time.monotonic() - started)
 
 
 @app.command(name="compile", epilog="Example: `python -m pipelines compile -o training.yaml`")

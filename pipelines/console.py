@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -152,9 +153,9 @@ class Transcript(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def transcript(console: Console, log: Path, names: Mapping[str, str]) -> Iterator[Transcript]:
+def transcript(log: Path, names: Mapping[str, str]) -> Iterator[Transcript]:
     """Listen to a local run within the block, its whole output kept in `log`."""
     with log.open("w", encoding="utf-8") as file:
-        lines = Transcript(console, file, names)
+        lines = Transcript(Console(file=sys.stdout), file, names)
         with lines.listening():
             yield lines

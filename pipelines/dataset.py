@@ -12,6 +12,24 @@ from product1m.errors import DatasetError
 LIST_SUFFIXES = (".jsonl", ".txt")
 
 
+def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
+    """The pipeline's data parameters; DatasetError before any work if there is no such data.
+
+    Without `backgrounds` the data set's own `backgrounds/` is taken where there is one.
+    """
+    folder = check_dataset(dataset)
+    own = folder / "backgrounds"
+    photos: Path | None = own if own.is_dir() else None
+    if backgrounds:
+        photos = existing_folder(backgrounds, "--backgrounds")
+    return {
+        "dataset_uri": str(folder),
+        "dataset_digest": folder_digest(folder, leave_out=own),
+        "backgrounds_uri": str(photos or ""),
+        "backgrounds_digest": folder_digest(photos) if photos else "",
+    }
+
+
 def check_dataset(dataset: str) -> Path:
     """The data set's folder; DatasetError if it is absent or holds no lists."""
     folder = existing_folder(dataset, "--dataset")

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from kfp import dsl, local
 from kfp.dsl.base_component import BaseComponent
-from rich.console import Console
 
 import product1m
-from pipelines import dataset as data
 from pipelines.console import StepTime, Transcript, transcript
+from pipelines.dataset import data_parameters
 from pipelines.processes import only_run, steps_end_with_run
 from pipelines.summary import RunSummary, summarize, verified
 from pipelines.tracking import TrackedRun, start_run
@@ -40,12 +39,12 @@ class LocalRun:
     use_cache: bool = True
 
 
-def run_training(run: LocalRun, console: Console) -> RunSummary:
+def run_training(run: LocalRun) -> RunSummary:
     """Run the pipeline and write `summary.json`.
 
     Raises DatasetError or PipelineError; the latter names the step that failed and why.
     """
-    arguments = pipeline_arguments(run)
+    arguments = data_parameters(run.dataset, run.backgrounds)
     output = run.output.expanduser().resolve()
     _refuse_rewritten_paths(output, *arguments.values())
     work = output / "work"
@@ -55,7 +54,7 @@ def run_training(run: LocalRun, console: Console) -> RunSummary:
         ending = "FAILED"
         metrics: dict[str, float] = {}
         try:
-            steps, artifacts = _run_graph(run, arguments, output, tracked, console)
+            steps, artifacts = _run_graph(run, arguments, output, tracked)
             summary = summarize(run.preset, arguments, steps, verified(artifacts), tracked)
             metrics = summary.cached_metrics
             summary.write(output / "summary.json")
@@ -66,21 +65,6 @@ def run_training(run: LocalRun, console: Console) -> RunSummary:
             raise
         finally:
             tracked.end(ending, metrics)
-
-
-def pipeline_arguments(run: LocalRun) -> dict[str, str]:
-    """The pipeline's data parameters; DatasetError before any work if there is no such data."""
-    folder = data.check_dataset(run.dataset)
-    own = folder / "backgrounds"
-    backgrounds: Path | None = own if own.is_dir() else None
-    if run.backgrounds:
-        backgrounds = data.existing_folder(run.backgrounds, "--backgrounds")
-    return {
-        "dataset_uri": str(folder),
-        "dataset_digest": data.folder_digest(folder, leave_out=own),
-        "backgrounds_uri": str(backgrounds or ""),
-        "backgrounds_digest": data.folder_digest(backgrounds) if backgrounds else "",
-    }
 
 
 def source_digest() -> str:
@@ -100,7 +84,6 @@ def _run_graph(
     arguments: Mapping[str, str],
     output: Path,
     tracked: TrackedRun,
-    console: Console,
 ) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
     pipeline = training_pipeline(run.config)
     store = f"{source_digest()} {tracked.uri} {tracked.experiment_created}"
@@ -117,7 +100,7 @@ def _run_graph(
         "PYTHONUNBUFFERED": "1",
     }
     log = output / "run.log"
-    with transcript(console, log, _shown_names(pipeline)) as lines:
+    with transcript(log, _shown_names(pipeline)) as lines:
         try:
             task = pipeline(**arguments)
         except (RuntimeError, ValueError) as error:

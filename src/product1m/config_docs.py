@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from product1m.config import STEPS, Preset, load_config, preset_values, section_model
 
 _SOURCE = re.compile(r"\((?P<source>(?:paper|released code|ours)[^()]*)\)\W*$")
-_BOUNDS = ((Ge, "≥", "ge"), (Gt, ">", "gt"), (Le, "≤", "le"), (Lt, "<", "lt"))
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 INTRODUCTION = """\
 # Configuration
@@ -83,12 +82,13 @@ def split_source(description: str) -> tuple[str, str]:
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Type and range of a field, for people: `float, 0 … 1`."""
-    bounds = []
-    for item in field.metadata:
-        for kind, sign, name in _BOUNDS:
-            if isinstance(item, kind):
-                bounds.append(f"{sign} {getattr(item, name):g}")
+    """Type and range of a field, for people: `float, ≥ 0, ≤ 1`."""
+    bounds = [
+        f"{sign} {getattr(item, name):g}"
+        for item in field.metadata
+        for name, sign in _BOUNDS.items()
+        if hasattr(item, name)
+    ]
     return ", ".join([_type_name(field.annotation), *bounds])
 
 
