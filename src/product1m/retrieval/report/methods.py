@@ -1,8 +1,13 @@
 """What each ranking is, in a few words, for readers of the report."""
 
+from collections.abc import Mapping
+
+from product1m.retrieval.statistics import Interval
+
 WHOLE_PHOTO = "_whole_photo"
 """Suffix of a method that asks once with the whole photo instead of once an instance."""
-UPPER_BOUND = "oracle"
+ENDS = ("random", "oracle")
+"""Not rivals but the two ends of the scale."""
 
 _DESCRIPTIONS = {
     "shipped": "all blocks fused, weights chosen on the dev queries",
@@ -22,3 +27,8 @@ def describe(method: str) -> str:
     base = method.removesuffix(WHOLE_PHOTO)
     words = _DESCRIPTIONS.get(base, base)
     return f"{words}; whole photo at once" if method.endswith(WHOLE_PHOTO) else words
+
+
+def rivals_of(differences: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The methods the shipped ranking competes with: all but the ends of the scale."""
+    return {name: interval for name, interval in differences.items() if name not in ENDS}

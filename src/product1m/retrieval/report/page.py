@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
 from product1m.retrieval.metrics import DEFINITIONS
 from product1m.retrieval.report.content import TAGS, QueryCard, ReportContent, thumbnail
-from product1m.retrieval.report.methods import UPPER_BOUND, describe
+from product1m.retrieval.report.methods import ENDS, describe, rivals_of
 from product1m.retrieval.report.plots import curve_plot, fusion_plot
 from product1m.retrieval.statistics import Interval
 
@@ -58,7 +58,7 @@ def render(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"jpeg": _jpeg_uri, "describe": describe}
+    environment.filters |= {"jpeg": _jpeg_uri, "describe": describe, "breakable": _breakable}
     script = _template_text("report.js")
     return environment.get_template("report.html").render(
         content=content,
@@ -71,7 +71,8 @@ def render(content: ReportContent) -> str:
         metrics=METRICS,
         depths=_depths(content),
         tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
-        plots=_plots(content),
+        plots=_curves(content),
+        fusion_plots=_fusion_plots(content),
         percent=f"{content.confidence:.0%}".replace("%", " %"),
     )
 
@@ -87,9 +88,7 @@ class Verdict:
 
 
 def _verdict(content: ReportContent) -> Verdict:
-    rivals = {
-        name: interval for name, interval in content.differences.items() if name != UPPER_BOUND
-    }
+    rivals = rivals_of(content.differences)
     return Verdict(
         score=content.scores[content.shipped]["strict"]["10"]["mAP"],
         ahead=[name for name, interval in rivals.items() if interval.low > 0],
@@ -100,15 +99,17 @@ def _verdict(content: ReportContent) -> Verdict:
 
 @dataclass(frozen=True)
 class _Forest:
-    """A common scale for the differences' intervals, 0 to 100 across the strip."""
+    """A common scale for the rivals' intervals, 0 to 100 across the strip."""
 
     low: float
     high: float
+    ends: tuple[str, ...] = ENDS
 
     @classmethod
     def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
-        low = min([0.0, *(interval.low for interval in differences.values())])
-        high = max([0.0, *(interval.high for interval in differences.values())])
+        rivals = rivals_of(differences).values()
+        low = min([0.0, *(interval.low for interval in rivals)])
+        high = max([0.0, *(interval.high for interval in rivals)])
         margin = 0.05 * max(high - low, 1e-6)
         return cls(low - margin, high + margin)
 
@@ -116,30 +117,38 @@ class _Forest:
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}"
 
 
+@dataclass(frozen=True)
+class _Plot:
+    title: str
+    uri: str
+    alt: str
+
+
 def _depths(content: ReportContent) -> list[str]:
     first = next(iter(content.scores[content.shipped].values()))
     return sorted(first, key=int)
 
 
-def _plots(content: ReportContent) -> list[dict[str, Any]]:
-    plots = [
-        {
-            "title": f"{column.capitalize()} by depth",
-            "uri": _png_uri(curve_plot(content.curves, column, content.shipped)),
-            "alt": f"Strict {column} of every method by ranking depth; "
-            "the metrics table has the numbers.",
-        }
-        for column in ("precision", "recall")
-    ]
-    if content.trials is not None and len(content.trials):
-        plots.append(
-            {
-                "title": "Fusion weights on the dev queries",
-                "uri": _png_uri(fusion_plot(content.trials, content.fusion)),
-                "alt": "Best dev strict mAP@10 by the weight of each block.",
-            }
+def _curves(content: ReportContent) -> list[_Plot]:
+    return [
+        _Plot(
+            title,
+            _png_uri(curve_plot(content.curves, column, content.shipped)),
+            f"{title}, one line a method; the metrics table has the numbers.",
         )
-    return plots
+        for column, title in (
+            ("precision", "Precision by depth, strict"),
+            ("recall", "Average recall (AR) by depth, strict"),
+        )
+    ]
+
+
+def _fusion_plots(content: ReportContent) -> list[_Plot]:
+    if content.trials is None or not len(content.trials):
+        return []
+    title = "What each weight can reach on the dev queries"
+    figure = fusion_plot(content.trials, content.fusion)
+    return [_Plot(title, _png_uri(figure), "Best dev strict mAP@10 by the weight of each block.")]
 
 
 def _png_uri(figure: Any) -> str:
@@ -150,6 +159,11 @@ def _png_uri(figure: Any) -> str:
 
 def _jpeg_uri(encoded: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+
+
+def _breakable(name: str) -> Markup:
+    """A method's name that may wrap after an underscore."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
 
 
 def _shrunk(queries: Sequence[QueryCard], side_px: int) -> list[QueryCard]:

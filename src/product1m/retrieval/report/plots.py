@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from product1m.retrieval.report.content import ReportContent
+from product1m.retrieval.report.methods import ENDS, WHOLE_PHOTO, rivals_of
 from product1m.retrieval.statistics import Interval
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
 
 
 def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
-    """Paired differences with their intervals, one method a row."""
-    figure = _figure(6.4, 1.2 + 0.32 * len(differences))
+    """Paired differences with their intervals, one rival a row."""
+    rivals = rivals_of(differences)
+    figure = _figure(6.4, 1.2 + 0.32 * len(rivals))
     axes = figure.add_subplot()
-    for row, interval in enumerate(differences.values()):
+    for row, interval in enumerate(rivals.values()):
         axes.plot([interval.low, interval.high], [row, row], color="#1f4e79", linewidth=2)
         axes.plot(interval.mean, row, "o", color="#1f4e79")
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(differences)), list(differences))
+    axes.set_yticks(range(len(rivals)), list(rivals))
     axes.invert_yaxis()
     axes.set_xlabel(f"strict mAP@10 of {shipped} minus the method's")
     axes.grid(axis="x", alpha=0.3)
@@ -50,34 +52,42 @@ def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
 
 
 def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
-    """Mean precision or recall by ranking depth, one line a method."""
-    figure = _figure(6.4, 4.6)
+    """Mean precision or average recall by ranking depth, one line a method.
+
+    A method's ranking of the whole photo has its colour, dashed; the ends of the scale are grey.
+    """
+    figure = _figure(5.6, 6.2)
     axes = figure.add_subplot()
-    for number, (method, curve) in enumerate(curves.groupby("method", sort=False)):
+    bases: list[str] = []
+    for method, curve in curves.groupby("method", sort=False):
+        base = str(method).removesuffix(WHOLE_PHOTO)
+        bases += [] if base in bases or base in ENDS else [base]
+        number = bases.index(base) if base in bases else 7  # the eighth colour is grey
         axes.plot(
             curve["depth"],
             curve[column],
+            color=f"C{number % 10}",
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,
-            linestyle="-" if number < 10 else "--",  # matplotlib repeats its colours after ten
-            linewidth=2.5 if method == shipped else 1.2,
+            linestyle="--" if str(method).endswith(WHOLE_PHOTO) else "-",
+            linewidth=3 if method == shipped else 1.2,
             label=str(method),
         )
     depths = sorted(curves["depth"].unique())
     axes.set_xscale("log")
-    axes.set_xticks(depths, [str(depth) for depth in depths], rotation=90 if len(depths) > 8 else 0)
+    axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.minorticks_off()
     axes.set_xlabel("ranking depth N")
-    axes.set_ylabel(f"strict {column} at N, mean over queries")
+    axes.set_ylabel(f"strict {'AR' if column == 'recall' else column} at N, mean over queries")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
     return figure
 
 
 def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
     """For every block and weight, the best dev score of the fusions that give it that weight."""
-    figure = _figure(6.4, 3.6)
+    figure = _figure(5.6, 4.4)
     axes = figure.add_subplot()
     for number, (block, chosen) in enumerate(fusion.items()):
         best = trials.groupby(block)["dev_map"].max()
@@ -86,7 +96,7 @@ def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
     axes.set_xlabel("weight of the block")
     axes.set_ylabel("best dev strict mAP@10")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
     return figure
 
 
