@@ -1,17 +1,21 @@
-"""Block weights chosen on the dev queries: strict mAP@10 over a grid, the simplest of equals."""
+"""Block weights chosen on the dev queries: strict mAP@10 over a grid, steadied by resampling."""
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+import pandas as pd
+from jaxtyping import Float, Float32, Int64
 
+from product1m.config import EvaluationConfig
+from product1m.errors import RetrievalError
 from product1m.progress import track
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.merging import round_robin
-from product1m.retrieval.metrics import GroundTruth, mean_scores, score_queries
+from product1m.retrieval.metrics import GroundTruth, score_queries
 from product1m.retrieval.search import QueryVectors
 
 CHOICE_DEPTH = 10
@@ -19,6 +23,8 @@ CHOICE_DEPTH = 10
 POOL = 200
 """Nearest items each block names as candidates of a view: bounds memory (ours)."""
 _VIEW_CHUNK = 8
+_SIMPLER = 1e-9
+"""Of equal points the earlier, simpler one wins."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,21 @@ class Fusion:
     """How much each block of a query counts."""
 
     weights: dict[str, float]
-    """Factor of each block of a query's vector, the largest 1; blocks without weight are absent."""
+    """Factor of each block of a query's vector, the largest 1."""
     shares: dict[str, float]
-    """The same in units of each block's spread: the point of the grid that was chosen."""
+    """The same in units of each block's spread, as the grid has them."""
     dev_map_at_10: float
     """Strict mAP@10 on the dev queries."""
+    trials: pd.DataFrame
+    """The whole grid: a column a block with its share, `dev_map` the dev strict mAP@10."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in `fusion.json`."""
+        return {
+            "weights": self.weights,
+            "shares": self.shares,
+            "dev_map_at_10": self.dev_map_at_10,
+        }
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,41 @@ class Candidates:
     """Cosines of each block, divided by the block's spread."""
     spread: dict[str, float]
     """Standard deviation of a block's cosines between these views and the gallery."""
+
+
+@dataclass(frozen=True)
+class DevQueries:
+    """The dev queries that have an answer in the gallery, ready to be scored again and again."""
+
+    rows: list[int]
+    """Their places among the candidates' queries."""
+    ids: list[str]
+    gallery_ids: list[str]
+    truth: GroundTruth
+
+    @classmethod
+    def of(cls, queries: QueryVectors, gallery_ids: list[str], truth: GroundTruth) -> "DevQueries":
+        """Leave out queries whose labels the gallery lacks altogether, as `strict` does."""
+        rows = [
+            row
+            for row, query in enumerate(queries.query_ids)
+            if not truth.missing_labels.keys() >= set(truth.query_labels[query])
+        ]
+        if not rows:
+            raise RetrievalError(
+                f"none of the {len(queries.query_ids)} dev queries has a label that the gallery "
+                "has, so no block weights can be chosen; the lists belong to different data sets"
+            )
+        return cls(rows, [queries.query_ids[row] for row in rows], gallery_ids, truth)
+
+    def ap(self, pool: Candidates, shares: Float32[np.ndarray, " K"]) -> Float[np.ndarray, " Q"]:
+        """Strict AP@10 of each query under some block weights."""
+        rankings = {
+            query: [self.gallery_ids[position] for position in ranking]
+            for query, ranking in zip(self.ids, _merged(pool, shares, self.rows), strict=True)
+        }
+        scores = score_queries(rankings, self.truth, "strict", (CHOICE_DEPTH,))
+        return scores["ap"].to_numpy()
 
 
 def candidates(
@@ -74,46 +125,48 @@ def candidates(
 
 def choose_weights(
     pool: Candidates,
-    queries: QueryVectors,
-    gallery: GalleryIndex,
-    truth: GroundTruth,
-    values: Sequence[float],
+    dev: DevQueries,
     blocks: Sequence[str],
+    config: EvaluationConfig,
 ) -> Fusion:
-    """The grid point with the best strict mAP@10 of the merged rankings.
+    """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
 
-    Points with fewer blocks come first, then those nearer to equal weights; a later one must be
-    better, not equal.
+    A few dozen queries decide between hundreds of points, so the single best one owes much to luck.
+    The dev queries are drawn again with replacement, each draw elects its best point, the simplest
+    of equals, and the fusion is the mean of the elected (ours).
     """
-    answerable = [
-        row
-        for row, query in enumerate(queries.query_ids)
-        if any(label not in truth.missing_labels for label in truth.query_labels[query])
-    ]
-    chosen, best = np.zeros(len(pool.blocks)), -1.0
-    grid = weight_grid(values, [block in blocks for block in pool.blocks])
-    for weights in track(grid, "choosing block weights"):
-        ranked = _merged(pool, weights, answerable)
-        rankings = {
-            queries.query_ids[row]: [gallery.ids[p] for p in ranking]
-            for row, ranking in zip(answerable, ranked, strict=True)
-        }
-        scores = score_queries(rankings, truth, "strict", (CHOICE_DEPTH,))
-        found = mean_scores(scores)[str(CHOICE_DEPTH)]["mAP"]
-        if found > best + 1e-9:
-            chosen, best = weights, found
-    return _fusion(pool, chosen, best)
+    grid = weight_grid(config.fusion_weights, [block in blocks for block in pool.blocks])
+    ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
+    generator = np.random.default_rng(config.seed)
+    num_queries = ap.shape[1]
+    drawn = generator.multinomial(
+        num_queries, [1 / num_queries] * num_queries, size=config.num_bootstrap
+    )
+    elected = (drawn @ ap.T + _SIMPLER * np.arange(len(grid), 0, -1)).argmax(axis=1)
+    shares = grid[elected].mean(axis=0)
+    shares /= shares.max()
+    weights = shares / np.array(list(pool.spread.values()))
+    trials = pd.DataFrame(grid, columns=list(pool.blocks)).assign(dev_map=ap.mean(axis=1))
+    return Fusion(
+        _by_block(pool.blocks, weights / weights.max()),
+        _by_block(pool.blocks, shares),
+        float(dev.ap(pool, shares).mean()),
+        trials,
+    )
 
 
-def weight_grid(values: Sequence[float], free: Sequence[bool]) -> list[Float32[np.ndarray, " K"]]:
-    """Every combination of `values` for the free blocks that ranks differently, simple first."""
+def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.ndarray, "W K"]:
+    """Every combination of `values` for the free blocks that ranks differently, simple first.
+
+    Points with fewer blocks come first, then those nearer to equal weights.
+    """
     points = {
         tuple(round(weight / max(point), 6) for weight in point)
         for point in itertools.product(*(values if is_free else (0.0,) for is_free in free))
         if max(point) > 0
     }
     ordered = sorted(points, key=lambda p: (sum(w > 0 for w in p), -sum(p), p))
-    return [np.array(point, np.float32) for point in ordered]
+    return np.array(ordered, np.float32)
 
 
 def _merged(
@@ -136,13 +189,8 @@ def _merged(
     ]
 
 
-def _fusion(pool: Candidates, chosen: Float32[np.ndarray, " K"], dev_map: float) -> Fusion:
-    shares = {b: float(w) for b, w in zip(pool.blocks, chosen, strict=True) if w > 0}
-    weights = {block: share / pool.spread[block] for block, share in shares.items()}
-    largest = max(weights.values())
-    return Fusion(
-        {block: round(weight / largest, 6) for block, weight in weights.items()}, shares, dev_map
-    )
+def _by_block(blocks: Sequence[str], values: Float32[np.ndarray, " K"]) -> dict[str, float]:
+    return {block: round(float(value), 4) for block, value in zip(blocks, values, strict=True)}
 
 
 def _distinct(positions: Int64[np.ndarray, "I C"]) -> Int64[np.ndarray, "I C"]:

@@ -25,6 +25,17 @@ def require_built_with(index: Artifact, capture: Artifact) -> None:
         )
 
 
+def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
+    """ArtifactError, with both digests, where `artifact` was made from another `ancestor`."""
+    summary = artifact.manifest.lineage.get(ancestor.manifest.key)
+    made_from = summary.digest if summary else "none"
+    if made_from != ancestor.digest:
+        raise ArtifactError(
+            f"{artifact.folder}: made from {ancestor.manifest.key} with digest {made_from}, but "
+            f"{ancestor.folder} has digest {ancestor.digest}; run {artifact.manifest.step} again"
+        )
+
+
 def _rpn(artifact: Artifact) -> str:
     summary = artifact.manifest.lineage.get("rpn_training")
     return summary.digest if summary else "none"

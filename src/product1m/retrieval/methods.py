@@ -7,7 +7,7 @@ from product1m.config import EvaluationConfig
 from product1m.progress import track
 from product1m.retrieval.baselines import oracle_rankings, random_rankings
 from product1m.retrieval.embedding import BLOCKS
-from product1m.retrieval.fusion import Fusion, candidates, choose_weights
+from product1m.retrieval.fusion import DevQueries, Fusion, candidates, choose_weights
 from product1m.retrieval.metrics import GroundTruth
 from product1m.retrieval.search import QueryVectors, Searcher
 
@@ -39,13 +39,12 @@ class Method:
 
 def choose_fusions(searcher: Searcher, dev: QueryVectors, truth: GroundTruth) -> dict[str, Fusion]:
     """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
+    answerable = DevQueries.of(dev, searcher.gallery.ids, truth)
     fusions = {}
     for suffix in ("", WHOLE_PHOTO):
         pool = candidates(dev, searcher.gallery, searcher.layout, bool(suffix))
         for name, blocks in FUSED.items():
-            fusions[name + suffix] = choose_weights(
-                pool, dev, searcher.gallery, truth, searcher.config.fusion_weights, blocks
-            )
+            fusions[name + suffix] = choose_weights(pool, answerable, blocks, searcher.config)
     return fusions
 
 

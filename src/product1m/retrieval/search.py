@@ -123,17 +123,19 @@ class Searcher:
         instances = find_instances(regions, self.config)
         views = instances.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
-        scores, positions = self.gallery.search(vectors * self.layout.scale(weights), depth)
-        rankings = [
-            [
-                (self.gallery.ids[p], float(s))
-                for p, s in zip(row, row_scores, strict=True)
-                if p >= 0
-            ]
-            for row, row_scores in zip(positions.tolist(), scores, strict=True)
-        ]
+        rankings = self.rank_instances(vectors, weights, depth)
         merged = round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
         return SearchResult(instances, rankings, merged)
+
+    def rank_instances(
+        self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
+    ) -> list[list[tuple[str, float]]]:
+        """Gallery ids and scores for each vector, best first."""
+        scores, positions = self.gallery.search(vectors * self.layout.scale(weights), depth)
+        return [
+            [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
+            for row, row_scores in zip(positions.tolist(), scores.tolist(), strict=True)
+        ]
 
     def rank(
         self, queries: QueryVectors, weights: Mapping[str, float], whole_photo: bool

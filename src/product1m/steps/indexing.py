@@ -50,25 +50,23 @@ def run(
     checkpoint = open_artifact(capture, "capture_pretraining")
     require_same_rpn(features, checkpoint)
     inputs = {"gallery_features": features, "capture": checkpoint}
-    with (
-        step_run("indexing", config) as tracker,
-        write_artifact(index, "indexing", config, inputs) as writer,
-    ):
-        gallery = FeatureSet(features)
-        sample = _sample(len(gallery), config)
-        encoder = _fit(gallery, sample, checkpoint, config)
-        encoder.text.save(writer.folder)
-        encoder.standardization.save(writer.folder)
-        layout, filled, scores = _build(gallery, sample, encoder, config)
-        write_index(filled, writer.folder / INDEX)
-        rows = gallery.rows[["id", "caption", "labels", "sha256"]]
-        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), writer.folder / GALLERY)
-        num_bytes = (writer.folder / INDEX).stat().st_size
-        writer.metrics.update(scores)
-        writer.metrics["bytes_per_item"] = num_bytes / len(gallery)
-        writer.details.update(blocks=dict(layout.widths), streams=config.streams)
+    with step_run("indexing", config) as tracker:
+        with write_artifact(index, "indexing", config, inputs) as writer:
+            gallery = FeatureSet(features)
+            sample = _sample(len(gallery), config)
+            encoder = _fit(gallery, sample, checkpoint, config)
+            encoder.text.save(writer.folder)
+            encoder.standardization.save(writer.folder)
+            layout, filled, scores = _build(gallery, sample, encoder, config)
+            write_index(filled, writer.folder / INDEX)
+            rows = gallery.rows[["id", "caption", "labels", "sha256"]]
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            pq.write_table(table, writer.folder / GALLERY)
+            num_bytes = (writer.folder / INDEX).stat().st_size
+            writer.metrics.update(scores, bytes_per_item=num_bytes / len(gallery))
+            writer.details.update(blocks=dict(layout.widths), streams=config.streams)
         tracker.log_metrics(writer.metrics)
-        return dict(writer.metrics)
+    return dict(writer.metrics)
 
 
 def _sample(num_items: int, config: IndexingConfig) -> Int64[np.ndarray, " S"]:
