@@ -358,3 +358,15 @@ def test_shards_stay_below_their_limit_and_tables_span_row_groups(
     for position, row in enumerate(folder.rows["train"]):
         assert train.encoded(position) == (folder.root / row["image"]).read_bytes()
     assert train.rows["group"].is_unique
+
+
+def test_the_content_digest_tells_the_queries_from_what_surrounds_them(folder: Folder) -> None:
+    contents = []
+    for name in ("before", "more-train", "more-queries"):
+        if name == "more-train":
+            folder.add("train", "t4", caption="queries q1")
+        if name == "more-queries":
+            folder.add("queries", "q3", split="test")
+        _, artifacts = folder.ingest(name=name)
+        contents.append(artifacts["queries"].manifest.details["content"])
+    assert contents[0] == contents[1] != contents[2]

@@ -1,5 +1,7 @@
 """Lists and photos in; `train`, `gallery` and `queries` out, every photo decoded once."""
 
+import hashlib
+import json
 import logging
 from array import array
 from collections import deque
@@ -13,7 +15,6 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Int64
 
 from product1m.artifacts import ArtifactWriter, sha256_of, write_artifact
 from product1m.config import IngestionConfig
@@ -40,6 +41,8 @@ from product1m.tracking import step_run
 logger = logging.getLogger(__name__)
 
 STEP = "ingestion"
+CONTENT = ("id", "caption", "labels", "split", "sha256")
+"""Columns by which two data sets are the same (ours)."""
 PENDING_PER_WORKER = 4
 """Photos in flight a thread: enough to keep it busy, little enough to bound memory (ours)."""
 
@@ -73,9 +76,12 @@ def run(
                 role: _take_in_role(lists[role], source, pool, writers[role], config)
                 for role in ROLES
             }
-            _group(writers, keys, config)
+            _group(writers, keys)
+            _split_queries(writers["queries"], keys["queries"], config)
             _report_leaks(writers, keys)
             _report_labels(writers)
+            for writer in writers.values():
+                writer.details["content"] = _content_digest(writer.folder)
         metrics = {
             f"{role}/{name}": value
             for role, writer in writers.items()
@@ -173,9 +179,7 @@ def in_order(
         yield pending.popleft().result()
 
 
-def _group(
-    writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys], config: IngestionConfig
-) -> None:
+def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:
     groups = duplicate_groups(
         np.concatenate([keys[role].photos for role in ROLES]),
         np.concatenate([keys[role].captions for role in ROLES]),
@@ -183,8 +187,6 @@ def _group(
     ends = np.cumsum([len(keys[role].photos) for role in ROLES])[:-1]
     for role, of_role in zip(ROLES, np.split(groups, ends), strict=True):
         set_columns(writers[role].folder, {"group": of_role})
-        if role == "queries":
-            _split_queries(writers[role], of_role, config)
         _, sizes = np.unique(of_role, return_counts=True)
         writers[role].metrics.update(
             groups=float(len(sizes)),
@@ -193,17 +195,12 @@ def _group(
         )
 
 
-def _split_queries(
-    writer: ArtifactWriter, groups: Int64[np.ndarray, " N"], config: IngestionConfig
-) -> None:
+def _split_queries(writer: ArtifactWriter, keys: _Keys, config: IngestionConfig) -> None:
+    # Groups among the queries alone: new train items must not move a query to another split.
+    groups = duplicate_groups(keys.photos, keys.captions)
     table = pq.read_table(writer.folder / ITEMS, columns=["id", "split"])
-    splits = assign_splits(
-        table["split"].to_pylist(),
-        groups,
-        table["id"].to_pylist(),
-        config.dev_share,
-        config.seed,
-    )
+    ids, given = table["id"].to_pylist(), table["split"].to_pylist()
+    splits = assign_splits(given, groups, ids, config.dev_share, config.seed)
     set_columns(writer.folder, {"split": splits})
     for split in ("dev", "test"):
         writer.metrics[split] = float(splits.count(split))
@@ -250,6 +247,16 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
             len(absent),
             ", ".join(absent[:3]),
         )
+
+
+def _content_digest(folder: Path) -> str:
+    """Of what the items are, not of what is known about them: equal for equal data sets."""
+    digest = hashlib.sha256()
+    with pq.ParquetFile(folder / ITEMS) as table:
+        for batch in table.iter_batches(columns=list(CONTENT)):
+            for row in batch.to_pylist():
+                digest.update(json.dumps([row[name] for name in CONTENT]).encode())
+    return digest.hexdigest()
 
 
 def _say(role: str, num_items: int, quarantine: Quarantine) -> None:
