@@ -1,29 +1,19 @@
-"""The training pipeline on this machine: `kfp.local`, MLflow on SQLite, no cluster."""
+"""The training pipeline on this machine: checked data, one MLflow run, a verified summary."""
 
 import hashlib
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp import dsl, local
-from kfp.dsl.base_component import BaseComponent
-
 import product1m
-from pipelines.console import StepTime, Transcript, transcript
 from pipelines.dataset import data_parameters
+from pipelines.local import run_graph
 from pipelines.processes import only_run, steps_end_with_run
 from pipelines.summary import RunSummary, summarize, verified
 from pipelines.tracking import TrackedRun, start_run
 from pipelines.training import training_pipeline
 from product1m.artifacts import sha256_of
 from product1m.config import Config
-from product1m.errors import PipelineError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,19 +36,14 @@ def run_training(run: LocalRun) -> RunSummary:
     """
     arguments = data_parameters(run.dataset, run.backgrounds)
     output = run.output.expanduser().resolve()
-    _refuse_rewritten_paths(output, *arguments.values())
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
         tracked = start_run(output, {"preset": run.preset, **arguments})
-        ending = "FAILED"
-        metrics: dict[str, float] = {}
+        ending, metrics = "FAILED", {}
         try:
-            steps, artifacts = _run_graph(run, arguments, output, tracked)
-            summary = summarize(run.preset, arguments, steps, verified(artifacts), tracked)
-            metrics = summary.cached_metrics
-            summary.write(output / "summary.json")
-            ending = "FINISHED"
+            summary = _run(run, arguments, output, tracked)
+            ending, metrics = "FINISHED", summary.cached_metrics
             return summary
         except KeyboardInterrupt:
             ending = "KILLED"
@@ -79,51 +64,15 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def _run_graph(
-    run: LocalRun,
-    arguments: Mapping[str, str],
-    output: Path,
-    tracked: TrackedRun,
-) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
-    pipeline = training_pipeline(run.config)
+def _run(
+    run: LocalRun, arguments: Mapping[str, str], output: Path, tracked: TrackedRun
+) -> RunSummary:
+    environment = {**tracked.environment, "PRODUCT1M_WORK": str(output / "work")}
+    # Results of other code are void, and a registration belongs to the store it was made in.
     store = f"{source_digest()} {tracked.uri} {tracked.experiment_created}"
-    warnings.filterwarnings("ignore", module=r"kfp\.")
-    local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(output / "pipeline"),
-        enable_caching=run.use_cache,
-        cache_root=str(output / "cache" / hashlib.sha256(store.encode()).hexdigest()[:16]),
-    )
-    os.environ |= {
-        **tracked.environment,
-        "PRODUCT1M_WORK": str(output / "work"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    log = output / "run.log"
-    with transcript(log, _shown_names(pipeline)) as lines:
-        try:
-            task = pipeline(**arguments)
-        except (RuntimeError, ValueError) as error:
-            raise _failure(lines, error, log) from error
-    return lines.steps, task.outputs
-
-
-def _shown_names(pipeline: BaseComponent) -> dict[str, str]:
-    tasks = pipeline.pipeline_spec.root.dag.tasks
-    return {name: task.task_info.name.replace("-", "_") for name, task in tasks.items()}
-
-
-def _failure(lines: Transcript, error: Exception, log: Path) -> PipelineError:
-    step = lines.failed_step or "the pipeline"
-    reason = lines.error or str(error)
-    return PipelineError(f"{step} failed: {reason}\nIts whole output: {log}")
-
-
-def _refuse_rewritten_paths(*paths: object) -> None:
-    """kfp.local replaces `python3` anywhere in a task's arguments by the interpreter's path."""
-    for path in paths:
-        if "python3" in str(path):
-            raise PipelineError(
-                f"{path}: kfp.local would rewrite `python3` in this path; choose one without it "
-                f"(interpreter: {sys.executable})"
-            )
+    cache = hashlib.sha256(store.encode()).hexdigest()[:16] if run.use_cache else ""
+    pipeline = training_pipeline(run.config)
+    steps, artifacts = run_graph(pipeline, arguments, output, environment, cache)
+    summary = summarize(run.preset, arguments, steps, verified(artifacts), tracked)
+    summary.write(output / "summary.json")
+    return summary

@@ -63,7 +63,7 @@ def training_pipeline(config: Config) -> BaseComponent:
 
         def features_of(images: dsl.Dataset, part: str) -> dsl.Dataset:
             task = components.feature_extraction(images=images, rpn=rpn, config=feature_extraction)
-            return task.set_display_name(f"feature-extraction {part}").outputs["features"]
+            return task.set_display_name(f"feature-extraction/{part}").outputs["features"]
 
         train_features = features_of(train, "train")
         scene_features = features_of(scenes, "scenes")

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from product1m.config import STEPS, Preset, load_config, preset_values, section_model
 
-_SOURCE = re.compile(r"\((?P<source>(?:paper|released code|ours)[^()]*)\)\W*$")
+_SOURCE = re.compile(r"\s*\((?P<source>(?:paper|released code|ours)[^()]*)\)")
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 INTRODUCTION = """\
@@ -75,10 +75,11 @@ def settings(preset: Preset, overrides: Iterable[str] = ()) -> Iterator[Setting]
 def split_source(description: str) -> tuple[str, str]:
     """A docstring's meaning and its source; the source is empty if it states none."""
     text = " ".join(description.split())
-    match = _SOURCE.search(text)
-    if match is None:
+    matches = list(_SOURCE.finditer(text))
+    if not matches:
         return text, ""
-    return text[: match.start()].strip(), match["source"]
+    last = matches[-1]
+    return (text[: last.start()] + text[last.end() :]).rstrip(". "), last["source"]
 
 
 def allowed_values(field: FieldInfo) -> str:

@@ -1,0 +1,68 @@
+"""A compiled graph under `kfp.local`: one process a task, its results kept for the next run."""
+
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from kfp import dsl, local
+from kfp.dsl.base_component import BaseComponent
+
+from pipelines.console import StepTime, Transcript, transcript
+from product1m.errors import PipelineError
+
+LOG = "run.log"
+
+
+def run_graph(
+    pipeline: BaseComponent,
+    arguments: Mapping[str, str],
+    output: Path,
+    environment: Mapping[str, str],
+    cache: str,
+) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
+    """Run a straight graph; how each task went, and the graph's outputs.
+
+    Artifacts go below `output/pipeline`, everything printed to `output/run.log`. `cache` names the
+    set of results that unchanged tasks are answered from; without a name every task runs.
+    Raises PipelineError with the name of the task that failed and what it said.
+    """
+    _refuse_rewritten_paths(output, *arguments.values())
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(output / "pipeline"),
+        enable_caching=bool(cache),
+        cache_root=str(output / "cache" / cache),
+    )
+    os.environ |= {**environment, "PYTHONUNBUFFERED": "1"}
+    log = output / LOG
+    with warnings.catch_warnings(), transcript(log, _shown_names(pipeline)) as lines:
+        # That an image or a display name means nothing here is no news.
+        warnings.filterwarnings("ignore", module=r"kfp\.")
+        try:
+            task = pipeline(**arguments)
+        except (RuntimeError, ValueError) as error:
+            raise _failure(lines, error, log) from error
+    return lines.steps, task.outputs
+
+
+def _shown_names(pipeline: BaseComponent) -> dict[str, str]:
+    tasks = pipeline.pipeline_spec.root.dag.tasks
+    return {name: task.task_info.name.replace("-", "_") for name, task in tasks.items()}
+
+
+def _failure(lines: Transcript, error: Exception, log: Path) -> PipelineError:
+    step = lines.failed_step or "the pipeline"
+    reason = lines.error.removeprefix("product1m.errors.") or str(error)
+    return PipelineError(f"{step} failed: {reason}\nIts whole output: {log}")
+
+
+def _refuse_rewritten_paths(*paths: object) -> None:
+    """kfp.local replaces `python3` anywhere in a task's arguments by the interpreter's path."""
+    for path in paths:
+        if "python3" in str(path):
+            raise PipelineError(
+                f"{path}: kfp.local would rewrite `python3` in this path; choose one without it "
+                f"(interpreter: {sys.executable})"
+            )
