@@ -1,0 +1,171 @@
+"""Ranking files and list folders, read as meant and to the letter."""
+
+from pathlib import Path
+
+import pytest
+
+from product1m.errors import DatasetError, RetrievalError, StorageError
+from product1m.retrieval.scoring import read_rankings, score, write_rankings
+
+QUERY_1 = "101,301,201,102,401,103,202,104"
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    gallery = {f"{n}": "A" for n in range(101, 105)} | {"201": "B", "202": "B"}
+    gallery |= {"301": "C", "401": "D"}
+    write_list(folder / "product1m_gallery_ossurl_v2.txt", gallery)
+    write_list(folder / "product1m_dev_ossurl_v2.txt", {"d1": "C"})
+    write_list(folder / "product1m_test_ossurl_v2.txt", {"q1": "A#;#B", "q2": "A#;#A#;#C"})
+    return folder
+
+
+def write_list(path: Path, labels: dict[str, str]) -> None:
+    lines = [
+        f"{item}#####标题#####https://a/{item}.jpg#####http://b#####{of}"
+        for item, of in labels.items()
+    ]
+    path.write_text("".join(line + "\r\n" for line in lines), "utf-8", newline="")
+
+
+def ranking_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "retrieval_id_list.txt"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_ranking_file_is_scored_in_both_definitions(lists: Path, tmp_path: Path) -> None:
+    path = ranking_file(tmp_path, f"q1,{QUERY_1}\nq2,201,101,301,102,202,401,103,104\n")
+    report = score(lists, path)
+    assert report.scores["official"]["10"]["mAP"] == pytest.approx((0.770833 + 0.622619) / 2)
+    assert report.scores["strict"]["50"]["mAP"] == pytest.approx((0.757937 + 0.622619) / 2)
+    assert report.counts["rankings"] == 2
+    assert report.counts["queries_without_ranking"] == 0  # nobody ranked a dev query
+
+
+def test_blanks_after_commas_score_as_meant_with_a_warning_and_zero_as_released(
+    lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = ranking_file(tmp_path, f"q1, {QUERY_1.replace(',', ', ')}\nq2,101\n")
+    meant = score(lists, path, ["official"]).scores["official"]["10"]
+    assert meant["mAP"] == pytest.approx((0.770833 + 1) / 2)
+    assert "1 lines have blanks around ids" in caplog.text
+    released = score(lists, path, ["official"], as_released=True).scores["official"]["10"]
+    assert released["mAP"] == pytest.approx(1 / 2)
+
+
+def test_a_trailing_blank_line_is_ignored_with_a_warning_and_halves_the_score_as_released(
+    lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = ranking_file(tmp_path, f"q1,{QUERY_1}\n\n")
+    assert score(lists, path, ["official"]).scores["official"]["10"]["mAP"] == pytest.approx(
+        0.770833, abs=1e-6
+    )
+    assert "1 blank lines ignored" in caplog.text
+    released = score(lists, path, ["official"], as_released=True).scores["official"]["10"]
+    assert released["mAP"] == pytest.approx(0.385417, abs=1e-6)
+
+
+def test_a_query_listed_twice_is_counted_twice_as_released_and_refused_otherwise(
+    lists: Path, tmp_path: Path
+) -> None:
+    path = ranking_file(tmp_path, f"q1,{QUERY_1}\nq1,101\n")
+    assert read_rankings(path, as_released=True)[1] == ("q1", ["101"])
+    released = score(lists, path, ["official"], as_released=True).scores["official"]["10"]
+    assert released["mAP"] == pytest.approx((0.770833 + 1) / 2, abs=1e-6)
+    with pytest.raises(RetrievalError, match=r"txt:2: query q1 has a ranking in line 1 already"):
+        read_rankings(path)
+
+
+def test_a_query_without_a_ranking_scores_zero_in_strict_and_is_not_counted_in_official(
+    lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = score(lists, ranking_file(tmp_path, f"q1,{QUERY_1}\n"))
+    assert report.scores["official"]["10"]["mAP"] == pytest.approx(0.770833, abs=1e-6)
+    assert report.scores["strict"]["10"]["mAP"] == pytest.approx(0.757937 / 2, abs=1e-6)
+    assert report.counts["queries_without_ranking"] == 1
+    assert "1 queries have no ranking (q2)" in caplog.text
+
+
+def test_what_does_not_fit_the_lists_is_counted(lists: Path, tmp_path: Path) -> None:
+    write_list(lists / "product1m_dev_ossurl_v2.txt", {"d1": "C#;#Z"})
+    path = ranking_file(tmp_path, "d1,301,301,999\nq7,101\nq1,101\n")
+    counts = score(lists, path, ["official"]).counts
+    assert counts["unknown_gallery_ids"] == 1
+    assert counts["repeated_gallery_ids"] == 1
+    assert counts["labels_missing_from_gallery"] == 1
+    assert counts["queries_asking_for_labels_missing_from_gallery"] == 1
+    assert counts["rankings_of_unknown_queries"] == 1
+
+
+def test_json_lines_are_scored_too(tmp_path: Path) -> None:
+    gallery = '{"id": "g1", "caption": "a", "image": "g1.jpg", "labels": ["A"]}\n'
+    query = '{"id": "q1", "caption": "a", "image": "q1.jpg", "labels": ["A"]}\n'
+    (tmp_path / "gallery.jsonl").write_text(gallery)
+    (tmp_path / "queries.jsonl").write_text(query)
+    report = score(tmp_path, ranking_file(tmp_path, "q1,g1\n"))
+    assert report.scores["strict"]["10"] == {"mAP": 1.0, "mAR": 1.0, "Prec": 0.1}
+
+
+def test_written_rankings_read_back_the_same_both_ways(tmp_path: Path) -> None:
+    rankings = {"220478760026228932": ["101", "a b"], "q2": ["102"], "q3": []}
+    write_rankings(tmp_path / "list.txt", rankings)
+    assert dict(read_rankings(tmp_path / "list.txt")) == rankings
+    assert dict(read_rankings(tmp_path / "list.txt", as_released=True)) == rankings
+
+
+@pytest.mark.parametrize("name", ["", "a,b", " a", "a\n"])
+def test_an_id_that_would_not_come_back_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RetrievalError, match="cannot stand in a ranking file"):
+        write_rankings(tmp_path / "list.txt", {"q1": ["101", name]})
+    assert not (tmp_path / "list.txt").exists()
+
+
+@pytest.mark.parametrize("text", ["q1,101,,102\n", "q1,101,\n", ",101\n"])
+def test_an_empty_id_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RetrievalError, match=r"retrieval_id_list.txt:1: an id is empty"):
+        read_rankings(ranking_file(tmp_path, text))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_query(tmp_path: Path) -> None:
+    path = ranking_file(tmp_path, "\ufeffq1,101\n")
+    assert read_rankings(path)[0][0] == "q1"
+    assert read_rankings(path, as_released=True)[0][0] == "\ufeffq1"
+
+
+def test_files_that_hold_no_rankings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetrievalError, match="no rankings; expected one line a query"):
+        read_rankings(ranking_file(tmp_path, "\n \n"))
+    with pytest.raises(StorageError, match="cannot be read as UTF-8 text"):
+        read_rankings(tmp_path / "absent.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StorageError, match="cannot be read as UTF-8 text"):
+        read_rankings(tmp_path / "binary.txt")
+
+
+def test_lists_that_are_missing_short_or_ambiguous_are_refused(lists: Path, tmp_path: Path) -> None:
+    path = ranking_file(tmp_path, f"q1,{QUERY_1}\n")
+    gallery = lists / "product1m_gallery_ossurl_v2.txt"
+    whole = gallery.read_text("utf-8")
+    gallery.write_text(whole + "501#####标题\n", "utf-8")
+    with pytest.raises(
+        DatasetError, match=r"v2.txt:9: expected 5 fields.*the labels must be whole"
+    ):
+        score(lists, path)
+    with pytest.raises(DatasetError, match=r"v2.txt:9: expected 5 fields.*released script stops"):
+        score(lists, path, ["official"], as_released=True)
+    gallery.write_text(whole + whole.splitlines()[0] + "\n", "utf-8")
+    with pytest.raises(DatasetError, match=r"v2.txt:9: id 101 stands in the lists twice"):
+        score(lists, path)
+    gallery.unlink()
+    with pytest.raises(DatasetError, match=r"gallery_ossurl_v2.txt: missing; expected"):
+        score(lists, path)
+    with pytest.raises(DatasetError, match="the released script needs"):
+        score(lists, path, ["official"], as_released=True)
+
+
+def test_the_released_reading_has_no_strict_definition(lists: Path, tmp_path: Path) -> None:
+    with pytest.raises(RetrievalError, match="only the official definition has a released reading"):
+        score(lists, ranking_file(tmp_path, "q1,101\n"), as_released=True)
