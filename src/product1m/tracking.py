@@ -64,8 +64,12 @@ def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]
 
     prefix = f"{step}/{part}" if part else step
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else step):
-        mlflow.log_params(
-            {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
-        )
-        yield _MlflowRun(prefix)
+    try:
+        with mlflow.start_run(run_id=run_id, run_name=None if run_id else step):
+            mlflow.log_params(
+                {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
+            )
+            yield _MlflowRun(prefix)
+    finally:
+        if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
+            os.environ["MLFLOW_RUN_ID"] = run_id

@@ -27,6 +27,7 @@ from product1m.data.item_table import read_items
 REGIONS = "regions.parquet"
 INSTANCES = "instances.parquet"
 INSTANCE_FEATURES = "instances.safetensors"
+SCHEMA = pa.schema([("shard", pa.string()), ("start", pa.int64()), ("count", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,14 @@ class RegionWriter:
         self._shard_limit = shard_mib << 20
         self._pending: list[Regions] = []
         self._pending_bytes = 0
-        self._rows: list[dict[str, Any]] = []
         self._num_shards = 0
+        self._table: pq.ParquetWriter | None = None
 
     def add(self, regions: Regions) -> None:
         """Append the next item's regions, in the order of the item table."""
         num_bytes = regions.features.size * 2 + len(regions) * 20
         if self._pending and self._pending_bytes + num_bytes > self._shard_limit:
             self._flush()
-        start = sum(len(pending) for pending in self._pending)
-        self._rows.append(
-            {
-                "shard": f"regions-{self._num_shards:05d}.safetensors",
-                "start": start,
-                "count": len(regions),
-            }
-        )
         self._pending.append(regions)
         self._pending_bytes += num_bytes
 
@@ -121,16 +114,23 @@ class RegionWriter:
     ) -> None:
         if kind is None:
             self._flush()
-            pq.write_table(pa.Table.from_pylist(self._rows), self._folder / REGIONS)
+        if self._table is not None:
+            self._table.close()
 
     def _flush(self) -> None:
+        shard = f"regions-{self._num_shards:05d}.safetensors"
+        counts = np.array([len(regions) for regions in self._pending], np.int64)
+        rows = {"shard": [shard] * len(counts), "start": counts.cumsum() - counts, "count": counts}
+        if self._table is None:
+            self._table = pq.ParquetWriter(self._folder / REGIONS, SCHEMA)
+        self._table.write_table(pa.table(rows, SCHEMA))
         if self._pending:
             tensors: dict[str, np.ndarray] = {
                 "features": np.concatenate([r.features for r in self._pending]).astype(np.float16),
                 "boxes": np.concatenate([r.boxes_xyxy for r in self._pending]).astype(np.float32),
                 "scores": np.concatenate([r.scores for r in self._pending]).astype(np.float32),
             }
-            save_file(tensors, self._folder / f"regions-{self._num_shards:05d}.safetensors")
+            save_file(tensors, self._folder / shard)
             self._num_shards += 1
             self._pending, self._pending_bytes = [], 0
 
