@@ -201,12 +201,13 @@ class _RankTable:
 
     def without_repeats(self) -> "_RankTable":
         """An item that stands in a ranking again is no hit there; warn of it and of unknown ids."""
-        order = np.argsort(self.items, axis=1, kind="stable")
-        ranked = np.take_along_axis(self.items, order, axis=1)
-        again = np.zeros(self.items.shape, bool)
-        again[:, 1:] = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
+        width = self.items.shape[1]
+        # Item and rank in one number: a plain sort is several times faster than an argsort.
+        items, ranks = np.divmod(np.sort(self.items * width + np.arange(width), axis=1), width)
+        again = np.zeros(items.shape, bool)
+        again[:, 1:] = (items[:, 1:] == items[:, :-1]) & (items[:, 1:] >= 0)
         repeated = np.zeros_like(again)
-        np.put_along_axis(repeated, order, again, axis=1)
+        np.put_along_axis(repeated, ranks, again, axis=1)
         num_repeated, num_unknown = int(repeated.sum()), int((self.items == _UNKNOWN).sum())
         if num_repeated or num_unknown:
             logger.warning(
