@@ -1,0 +1,96 @@
+"""Writes the sample split: Product1M's four lists, `images/` and `backgrounds/`."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER
+from product1m.data.photos import encode_jpeg
+from product1m.data.sample.photos import render_photo
+from product1m.data.sample.plan import LISTS, List, Row, SampleSizes, label_statistics, plan_rows
+from product1m.data.sample.rooms import render_room
+from product1m.errors import DatasetError
+from product1m.progress import track
+
+URL_B = "http://photos.example/product1m/datasets/images/{id}.jpg"
+"""The second address; like the first it is in a domain that can never exist."""
+BACKGROUND_FOLDER = "backgrounds"
+
+
+def make_sample(
+    folder: Path,
+    seed: int = 0,
+    sizes: SampleSizes | None = None,
+    num_workers: int = 2,
+) -> dict[str, float]:
+    """Render the sample split into an empty or new folder and return its label statistics.
+
+    The same seed and sizes give the same bytes on one machine. Raises DatasetError where the
+    folder already holds something.
+    """
+    sizes = sizes or SampleSizes()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(f"{folder}: not an empty folder; remove it or name another")
+    rows = plan_rows(sizes, seed)
+    for name in (PHOTO_FOLDER, BACKGROUND_FOLDER):
+        (folder / name).mkdir(parents=True)
+    for number in range(sizes.backgrounds):
+        encoded = encode_jpeg(render_room(seed, number), 88)
+        (folder / BACKGROUND_FOLDER / f"room-{number:03d}.jpg").write_bytes(encoded)
+    _write_photos(folder / PHOTO_FOLDER, [row for name in LISTS for row in rows[name]], num_workers)
+    for name in LISTS:
+        write_list(folder / f"product1m_{name}_ossurl_v2.txt", rows[name])
+    return _statistics(rows)
+
+
+def write_list(path: Path, rows: Iterable[Row]) -> None:
+    """A list in Product1M's format: UTF-8, CRLF, four fields for train and five elsewhere."""
+    lines = []
+    for row in rows:
+        fields = [row.id, row.title, row.url, URL_B.format(id=row.id)]
+        if row.list_name != "train":
+            fields.append(LABEL_SEPARATOR.join(product.label for product in row.products))
+        lines.append(FIELD_SEPARATOR.join(fields) + "\r\n")
+    path.write_bytes("".join(lines).encode())
+
+
+def _write_photos(folder: Path, rows: Sequence[Row], num_workers: int) -> None:
+    # Brand by brand, because renderings of a product are kept and shared within a process.
+    ordered = sorted(rows, key=lambda row: (row.products[0].brand.name, row.id))
+    batches = [
+        (folder, list(batch))
+        for _, batch in groupby(ordered, key=lambda row: row.products[0].brand.name)
+    ]
+    if num_workers == 1:
+        for batch in track(batches, "rendering photos by brand"):
+            _write_batch(batch)
+        return
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_one_thread) as pool:
+        done = pool.map(_write_batch, batches)
+        for _ in track(done, "rendering photos by brand", total=len(batches)):
+            pass
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _write_batch(batch: tuple[Path, Sequence[Row]]) -> int:
+    folder, rows = batch
+    for row in rows:
+        quality = int(np.random.default_rng([*row.photo_seed, 1]).integers(62, 95))
+        (folder / f"{row.id}.jpg").write_bytes(encode_jpeg(render_photo(row), quality))
+    return len(rows)
+
+
+def _statistics(rows: dict[List, list[Row]]) -> dict[str, float]:
+    counts = {f"{name}_items": float(len(rows[name])) for name in LISTS}
+    queries = label_statistics([*rows["dev"], *rows["test"]])
+    return counts | {f"query_{name}": value for name, value in queries.items()}
