@@ -92,12 +92,24 @@ class BackgroundSynthesisConfig(StepConfig):
     """Standard deviation of the blur of a cut-out's edge (ours)."""
     max_occlusion: Fraction = 0.4
     """Of no pasted product more than this share is covered by others (ours)."""
+    max_shadow: Fraction = 0.4
+    """A pasted product's shadow darkens what lies under it by up to this (ours)."""
+    shared_words_share: Fraction = 0.9
+    """Share of scenes whose products have words of their titles in common, so that they are mostly
+    of one brand, as in 97 % of real multi-product photos (ours)."""
+    repeat_share: Fraction = 0.15
+    """Share of scenes that show a product twice (ours: what the real lists have)."""
+    max_damaged_backgrounds: Fraction = 0.5
+    """More than this share of background photos that cannot be decoded stops the step (ours)."""
     grabcut_side_px: PositiveInt = 256
     """Longer side of the photo GrabCut works on (ours)."""
-    grabcut_iterations: PositiveInt = 5
-    """GrabCut iterations (ours)."""
-    grabcut_margin: Fraction = 0.02
+    grabcut_iterations: PositiveInt = 2
+    """GrabCut iterations; more change nothing measurable (ours)."""
+    grabcut_margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     """Frame of the photo that GrabCut takes for background, relative to its sides (ours)."""
+    grabcut_dither: NonNegativeFloat = 3.0
+    """Gray levels of noise that keep a backdrop of one exact color from fitting too tightly
+    (ours)."""
     min_mask_area: Fraction = 0.05
     """A cut-out that covers less of its photo is rejected (ours)."""
     max_mask_area: Fraction = 0.9
@@ -106,8 +118,11 @@ class BackgroundSynthesisConfig(StepConfig):
     """A cut-out that touches more of the photo's border is rejected (ours)."""
     min_dominant_share: Fraction = 0.9
     """The largest connected part holds at least this share of the mask: one product (ours)."""
+    max_faint_edge: Fraction = 0.5
+    """Of a mask's outline no larger share lies where the photo shows no edge: a product of its
+    backdrop's color (ours)."""
     max_cutouts: PositiveInt = 50_000
-    """Cut-outs made at most; candidates are drawn at random (ours)."""
+    """Photos GrabCut works on at most; they are drawn at random among the candidates (ours)."""
     set_words: tuple[str, ...] = (
         "套装",
         "套盒",
@@ -249,10 +264,16 @@ class CapturePretrainingConfig(StepConfig):
     """Weight of masked region regression (paper)."""
     image_text_matching_weight: NonNegativeFloat = 0.0
     """Weight of image-text matching (paper's ablation; the released code has none)."""
+    matching_negatives: Literal["hard", "swap"] = "hard"
+    """The wrong photo of a title is drawn by its likeness to the title, or evenly, from the batch (ours)."""
     contrast_weight: NonNegativeFloat = 1.0
     """Weight of the cross-modal contrast (paper)."""
     scene_contrast_weight: NonNegativeFloat = 1.0
     """Weight of the contrast between pasted instances and their sources (ours)."""
+    scene_proposal_probability: Fraction = 0.5
+    """How often a proposal that overlaps a pasted instance stands for its exact box (ours)."""
+    scene_proposal_iou: Fraction = 0.6
+    """From this IoU with the exact box (ours)."""
     contrast: Literal["symmetric", "released"] = "symmetric"
     """`symmetric`: InfoNCE across modalities; `released`: both modalities' samples are negatives
     (ours)."""
@@ -262,6 +283,8 @@ class CapturePretrainingConfig(StepConfig):
     """The symmetric contrast learns its temperature (ours)."""
     mask_probability: Fraction = 0.15
     """Of tokens and of regions (paper)."""
+    mask_overlap_iou: Fraction = 1.0
+    """Regions that overlap a masked one more are masked with it; 1 for never (released code; others take 0.4)."""
     batch_size: PositiveInt = 128
     """Items a step over all ranks, before accumulation (paper, second hand; the script has 64)."""
     scene_batch_size: PositiveInt = 128
@@ -356,8 +379,16 @@ class RegistrationConfig(StepConfig):
     """Floor of the shipped ranking's strict mAP@10 (ours)."""
     min_index_recall: Fraction = 0.95
     """Floor of the index's recall@100 against exact search (ours)."""
+    min_baseline_lead: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """The shipped ranking leads raw features, titles, both, and the whole photo by more strict mAP@10, paired interval included (ours)."""
+    min_served_agreement: Fraction = 0.9
+    """Floor of the share of the evaluation's first ten that the registered model finds on the evaluation's example queries (ours)."""
     max_map_loss: Fraction = 0.01
     """Largest strict mAP@10 the candidate may lose to the champion, interval included (ours)."""
+    max_slice_loss: Fraction = 0.05
+    """A slice whose whole interval lies below this loss to the champion fails the gate (ours)."""
+    min_slice_queries: PositiveInt = 20
+    """Slices with fewer queries are not held against the candidate (ours)."""
     sample_data: bool = False
     """The data is a sample: the version says so and is not for promotion (ours)."""
 

@@ -1,0 +1,248 @@
+"""What CAPTURE is trained on: items, and pasted instances with the items they came from.
+
+A batch is a function of the seed and its number alone: an interrupted training goes on with the
+very batches it would have had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float32, Int, Int64
+from torch import Tensor
+
+from product1m.config import CapturePretrainingConfig
+from product1m.data.batches import Masking, OnDevice, Pairs, collate, mask_pairs
+from product1m.data.region_features import FeatureSet, Regions
+from product1m.data.tokens import TitleTokenizer
+from product1m.errors import ArtifactError, TrainingError
+from product1m.training import distributed
+
+CACHE_MIB = 1024
+"""Region features of a set no larger are kept in memory once read (ours)."""
+
+
+@dataclass(frozen=True)
+class PretrainingBatch(OnDevice):
+    """Items, then views of pasted instances, then the sources of these, one a view."""
+
+    pairs: Pairs
+    masking: Masking
+    """Of the items only."""
+    groups: Int[Tensor, " B"]
+    """Equal where two rows show one product for all we know; of a view, its source's."""
+    num_items: int
+    item_ids: list[str]
+
+
+class EpochSampler:
+    """Rows in an order that is shuffled anew every epoch; a last partial batch is left out."""
+
+    def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
+        ranks = distributed.world_size()
+        self.num_rows = num_rows
+        self.batch_size = min(batch_size, num_rows) // ranks * ranks
+        self.seed = seed
+        if not self.batch_size:
+            raise TrainingError(
+                f"{num_rows} rows in batches of {batch_size} leave none for some of {ranks} ranks; "
+                "train with fewer ranks or a larger batch"
+            )
+        self.batches_per_epoch = num_rows // self.batch_size
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def rows(self, index: int) -> Int64[np.ndarray, " B"]:
+        """This rank's rows of batch number `index`, counted over all epochs."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        start = place * self.batch_size
+        chosen = self._order(epoch)[start : start + self.batch_size]
+        return chosen[distributed.rank() :: distributed.world_size()]
+
+    def _shuffled(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
+
+
+class KeptRegions:
+    """A feature set's regions; a small set stays in memory once read."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self._features = features
+        entries = features.artifact.manifest.files.items()
+        num_bytes = sum(e.num_bytes for name, e in entries if name.startswith("regions-"))
+        self._kept: dict[int, Regions] | None = {} if num_bytes <= CACHE_MIB << 20 else None
+
+    def __getitem__(self, position: int) -> Regions:
+        if self._kept is None:
+            return self._features.regions(position)
+        if position not in self._kept:
+            self._kept[position] = self._features.regions(position)
+        return self._kept[position]
+
+
+class SceneViews:
+    """Pasted instances of one split of the scenes, and the rows of the items they came from."""
+
+    def __init__(self, scenes: FeatureSet, split: str, row_of_item: Mapping[str, int]) -> None:
+        self.scenes = scenes
+        self._regions = KeptRegions(scenes)
+        frame, features = scenes.instances()
+        in_split = (scenes.rows["split"].to_numpy() == split)[frame["scene"].to_numpy()]
+        self.frame: pd.DataFrame = frame[in_split].reset_index(drop=True)
+        self.features = features[in_split]
+        foreign = sorted(set(self.frame["source_id"]) - set(row_of_item))
+        if foreign:
+            raise ArtifactError(
+                f"{scenes.artifact.folder}: {len(foreign)} sources of its instances, {foreign[0]} "
+                "first, are no train items; make both feature sets from one ingestion"
+            )
+        self.sources = np.array(
+            [row_of_item[source] for source in self.frame["source_id"]], np.int64
+        )
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def title(self, instance: int) -> str:
+        """The title of the instance's whole scene."""
+        return str(self.scenes.rows["caption"].iloc[int(self.frame["scene"].iloc[instance])])
+
+    def box_xyxy(self, instance: int) -> Float32[np.ndarray, "4"]:
+        """The visible box of an instance in its scene, pixels."""
+        return self.frame.iloc[instance][["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+
+    def exact(self, instance: int) -> Regions:
+        """The instance's own box and vector, then the scene's regions inside it."""
+        regions = self._regions[int(self.frame["scene"].iloc[instance])]
+        return regions.instance(self.box_xyxy(instance), self.features[instance])
+
+    def proposed(self, instance: int, min_iou: float, generator: np.random.Generator) -> Regions:
+        """The same seen through one of the scene's proposals; exact if none overlaps enough."""
+        regions = self._regions[int(self.frame["scene"].iloc[instance])]
+        overlaps = iou_with(regions.boxes_xyxy, self.box_xyxy(instance))
+        candidates = np.flatnonzero(overlaps >= min_iou)
+        candidates = candidates[candidates > 0]
+        if not len(candidates):
+            return self.exact(instance)
+        chosen = int(generator.choice(candidates))
+        return regions.instance(regions.boxes_xyxy[chosen], regions.features[chosen])
+
+
+class PretrainingBatches:
+    """Batch number i of a training, for `training.loop.train`."""
+
+    def __init__(
+        self,
+        train: FeatureSet,
+        scenes: FeatureSet,
+        tokenizer: TitleTokenizer,
+        config: CapturePretrainingConfig,
+    ) -> None:
+        self.train, self.tokenizer, self.config = train, tokenizer, config
+        self._regions = KeptRegions(train)
+        self._captions = train.rows["caption"].tolist()
+        self._ids = train.rows["id"].tolist()
+        self._groups = item_groups(train)
+        self._items = EpochSampler(len(train), config.batch_size, config.seed)
+        self.views: SceneViews | None = None
+        if config.scene_contrast_weight:
+            rows = {item: row for row, item in enumerate(self._ids)}
+            self.views = SceneViews(scenes, "train", rows)
+            if not len(self.views):
+                raise ArtifactError(
+                    f"{scenes.artifact.folder}: no instance in a train scene; make more scenes or "
+                    "set capture_pretraining.scene_contrast_weight=0"
+                )
+            self._instances = EpochSampler(
+                len(self.views), config.scene_batch_size, config.seed + 1
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in which every item is seen about once."""
+        return self._items.batches_per_epoch
+
+    def __call__(self, index: int) -> PretrainingBatch:
+        """Batch number `index`: items, views, sources; the items masked."""
+        seed = [self.config.seed, 2, index, distributed.rank()]
+        generator = np.random.default_rng(seed)
+        items = self._items.rows(index)
+        titles = [self._captions[row] for row in items]
+        photos = [self._regions[row] for row in items]
+        groups = self._groups[items]
+        if self.views is not None:
+            instances = self._instances.rows(index)
+            sources = self.views.sources[instances]
+            titles += [self.views.title(i) for i in instances]
+            titles += [self._captions[row] for row in sources]
+            photos += [self._view(self.views, i, generator) for i in instances]
+            photos += [self._regions[row] for row in sources]
+            groups = np.concatenate([groups, self._groups[sources], self._groups[sources]])
+        tokens = self.tokenizer.encode(titles, self.config.max_tokens)
+        pairs = collate(tokens, photos, self.config.max_regions)
+        return PretrainingBatch(
+            pairs,
+            self._mask(pairs, len(items), generator),
+            torch.from_numpy(groups),
+            len(items),
+            [self._ids[row] for row in items],
+        )
+
+    def _view(self, views: SceneViews, instance: int, generator: np.random.Generator) -> Regions:
+        if generator.random() < self.config.scene_proposal_probability:
+            return views.proposed(instance, self.config.scene_proposal_iou, generator)
+        return views.exact(instance)
+
+    def _mask(self, pairs: Pairs, num_items: int, generator: np.random.Generator) -> Masking:
+        config = self.config
+        return mask_pairs(
+            pairs,
+            num_items,
+            self.tokenizer,
+            generator,
+            token_probability=config.mask_probability if config.masked_language_weight else 0.0,
+            region_probability=config.mask_probability if config.masked_region_weight else 0.0,
+            region_overlap=config.mask_overlap_iou,
+        )
+
+
+def shown(batch: PretrainingBatch) -> Pairs:
+    """The batch's pairs as the model sees them: masked tokens in place."""
+    return replace(batch.pairs, tokens=batch.masking.tokens)
+
+
+def item_groups(train: FeatureSet) -> Int64[np.ndarray, " n"]:
+    """Every item's duplicate group; an item without one is a group of its own."""
+    groups = train.rows["group"].to_numpy(np.int64)
+    return np.where(groups >= 0, groups, -1 - np.arange(len(groups), dtype=np.int64))
+
+
+def iou_with(
+    boxes_xyxy: Float32[np.ndarray, "R 4"], box_xyxy: Float32[np.ndarray, "4"]
+) -> Float[np.ndarray, " R"]:
+    """IoU of each box with one."""
+    low = np.maximum(boxes_xyxy[:, :2], box_xyxy[:2])
+    high = np.minimum(boxes_xyxy[:, 2:], box_xyxy[2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=1)
+    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    area = np.prod(box_xyxy[2:] - box_xyxy[:2])
+    return np.asarray(common / np.maximum(areas + area - common, 1e-12))
+
+
+def feature_moments(
+    train: FeatureSet, max_items: int = 10_000
+) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
+    """Mean and standard deviation of the region vectors, over evenly spaced items at most."""
+    positions = np.unique(np.linspace(0, len(train) - 1, min(len(train), max_items)).astype(int))
+    total, squares = np.zeros(train.feature_dim), np.zeros(train.feature_dim)
+    count = 0
+    for position in positions:
+        features = train.regions(int(position)).features.astype(np.float64)
+        total += features.sum(0)
+        squares += (features**2).sum(0)
+        count += len(features)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

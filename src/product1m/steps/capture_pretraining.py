@@ -1,0 +1,186 @@
+"""Pretrain CAPTURE on items and on scenes whose instances are known (paper; scenes: ours)."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from product1m.artifacts import Artifact, open_artifact, work_folder, write_artifact
+from product1m.config import CapturePretrainingConfig
+from product1m.data.pretraining import PretrainingBatch, PretrainingBatches, feature_moments
+from product1m.data.region_features import FeatureSet
+from product1m.data.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
+from product1m.errors import ArtifactError
+from product1m.model.bert import load_bert
+from product1m.model.capture import WEIGHTS, Capture, LoadedCapture, build_capture
+from product1m.model.held_out import instance_recall
+from product1m.model.pretext import pretext_losses
+from product1m.tracking import StepRun, step_run
+from product1m.training import distributed
+from product1m.training.loop import TrainingPlan, train
+from product1m.training.optimizer import ParameterGroup
+
+STEP = "capture_pretraining"
+PICTURE = "losses.png"
+SCRATCH = "scratch"
+NUM_POINTS = 200
+"""Points of a loss curve (ours)."""
+
+
+def run(
+    train_features: Path, scene_features: Path, checkpoint: Path, config: CapturePretrainingConfig
+) -> dict[str, float]:
+    """Train on the train items and the `train` scenes, measure on the `held_out` scenes.
+
+    Goes on after a kill. Under `torchrun` every rank calls it, and rank 0 writes.
+
+    Raises:
+        ArtifactError: the two feature sets were not made by one RPN or not of one ingestion.
+        TrainingError: the loss is not finite; the last good checkpoint is kept.
+    """
+    inputs = _open(train_features, scene_features)
+    work = work_folder(checkpoint, STEP, config, inputs)
+    torch.manual_seed(config.seed)
+    with distributed.process_group():
+        start = _Start.of(inputs, config)
+        if distributed.rank() > 0:
+            start.train(work)
+            return {}
+        with step_run(STEP, config) as tracking:
+            with write_artifact(checkpoint, STEP, config, inputs) as writer:
+                curve = start.train(work, tracking)
+                start.tokenizer.save(writer.folder)
+                save_file(_plain_state(start.capture), writer.folder / WEIGHTS)
+                draw_losses(curve, writer.folder / PICTURE)
+                writer.details.update(start.details())
+                loaded = LoadedCapture(start.capture.eval(), start.tokenizer, config)
+                writer.metrics.update(_last_losses(curve))
+                writer.metrics.update(instance_recall(loaded, start.items, start.scenes))
+            tracking.log_metrics(writer.metrics)
+            tracking.log_file(checkpoint / PICTURE)
+    shutil.rmtree(work)
+    return writer.metrics
+
+
+@dataclass
+class _Start:
+    """What a training begins with; the same on every rank and in every attempt."""
+
+    config: CapturePretrainingConfig
+    items: FeatureSet
+    scenes: FeatureSet
+    tokenizer: TitleTokenizer
+    capture: Capture
+    groups: list[ParameterGroup]
+
+    @classmethod
+    def of(cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig) -> "_Start":
+        items, scenes = FeatureSet(inputs["train_features"]), FeatureSet(inputs["scene_features"])
+        from_scratch = config.text_model == SCRATCH
+        tokenizer = (
+            train_tokenizer(items.rows["caption"].tolist(), config.vocabulary_size)
+            if from_scratch
+            else bert_tokenizer(config.text_model)
+        )
+        capture = build_capture(config, tokenizer.vocabulary_size, items.feature_dim)
+        mean, deviation = feature_moments(items)
+        capture.standardization.fit(torch.from_numpy(mean), torch.from_numpy(deviation))
+        pretrained = [] if from_scratch else load_bert(capture.text, config.text_model)
+        groups = parameter_groups(capture, pretrained, config.text_learning_rate_multiplier)
+        return cls(config, items, scenes, tokenizer, capture, groups)
+
+    def train(self, work: Path, tracking: StepRun | None = None) -> list[dict[str, float]]:
+        """Train the network in place; the loss curve."""
+        config = self.config
+        batches = PretrainingBatches(self.items, self.scenes, self.tokenizer, config)
+        num_batches = batches.batches_per_epoch * config.num_epochs
+        num_steps = max(1, num_batches // config.accumulation_steps)
+        plan = TrainingPlan(
+            num_steps=num_steps,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_share=config.warmup_share,
+            max_gradient_norm=config.max_gradient_norm,
+            accumulation_steps=config.accumulation_steps,
+            precision=config.precision,
+            checkpoint_interval_steps=config.checkpoint_interval_steps,
+            report_interval_steps=max(1, num_steps // NUM_POINTS),
+            seed=config.seed,
+        )
+
+        def report(step: int, terms: dict[str, float]) -> None:
+            if tracking is not None:
+                tracking.log_metrics({f"loss/{name}": value for name, value in terms.items()}, step)
+
+        def losses(capture: Capture, batch: PretrainingBatch) -> dict[str, Tensor]:
+            return pretext_losses(capture, batch, config)
+
+        return train(
+            self.capture,
+            losses,
+            batches,
+            plan,
+            work=work,
+            report=report,
+            groups=self.groups,
+            description="capture pretraining",
+        )
+
+    def details(self) -> dict[str, object]:
+        """What `load_capture` and a person need to know."""
+        return {
+            "feature_dim": self.items.feature_dim,
+            "vocabulary_size": self.tokenizer.vocabulary_size,
+            "rpn": self.items.artifact.manifest.details["rpn"],
+            "num_parameters": sum(p.numel() for p in self.capture.parameters()),
+        }
+
+
+def parameter_groups(
+    capture: Capture, pretrained: list[nn.Parameter], multiplier: float
+) -> list[ParameterGroup]:
+    """Weights that came from BERT at their own rate, all others at the full one."""
+    taken = {id(parameter) for parameter in pretrained}
+    others = [p for p in capture.parameters() if id(p) not in taken]
+    return [ParameterGroup(others), ParameterGroup(pretrained, multiplier)]
+
+
+def _open(train_features: Path, scene_features: Path) -> dict[str, Artifact]:
+    inputs = {
+        "train_features": open_artifact(train_features, "feature_extraction", "train"),
+        "scene_features": open_artifact(scene_features, "feature_extraction", "scenes"),
+    }
+    made_by = [artifact.manifest.details["rpn"] for artifact in inputs.values()]
+    if made_by[0] != made_by[1]:
+        raise ArtifactError(
+            f"{scene_features}: features of the RPN {made_by[1]}, but {train_features} has those "
+            f"of {made_by[0]}; extract both with one RPN"
+        )
+    return inputs
+
+
+def _plain_state(capture: Capture) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().cpu() for name, tensor in capture.state_dict().items()}
+
+
+def _last_losses(curve: list[dict[str, float]]) -> dict[str, float]:
+    """The last point of the curve, and how many steps led there."""
+    last = dict(curve[-1])
+    num_steps = last.pop("step")
+    del last["learning_rate"]
+    return {"num_steps": num_steps, **{f"loss/{name}": value for name, value in last.items()}}
+
+
+def draw_losses(curve: list[dict[str, float]], path: Path) -> None:
+    """Draw every term over the steps."""
+    names = [name for name in curve[0] if name not in {"step", "learning_rate"}]
+    figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot([row["step"] for row in curve], [row[name] for row in curve])
+        axes.set(title=name.replace("_", " "), xlabel="step", ylim=(0, None))
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
