@@ -13,6 +13,7 @@ from product1m.errors import RetrievalError
 
 MIN_BRAND_QUERIES = 5
 """A brand with fewer queries is counted under `other` (ours)."""
+THIRDS = ("rare", "medium", "frequent")
 _CHUNK = 1 << 20
 
 
@@ -105,7 +106,7 @@ def slices_of(query_labels: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
 
     `products` counts label occurrences: 1, 2, 3, 4+. `brand` is the first word of the labels,
     `several` where they differ, `other` below `MIN_BRAND_QUERIES` queries. `class_frequency`
-    ranks queries by how many queries ask for their labels, on average, and cuts in thirds.
+    ranks queries by how many queries ask for their labels, on average, and cuts in thirds (ours).
     """
     if not query_labels:
         raise RetrievalError("no queries to slice; the query list is empty")
@@ -166,13 +167,11 @@ def _brands(labels: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _thirds(values: Float[np.ndarray, " Q"]) -> list[str]:
-    """Equal values fall into the same third."""
-    low, high = np.quantile(values, [1 / 3, 2 / 3])
-    return [
-        "rare" if value <= low else "medium" if value <= high else "frequent" for value in values
-    ]
+    """By mean rank, so that equal values fall into the same third."""
+    middles = (pd.Series(values).rank() - 0.5) / len(values)
+    return [THIRDS[int(3 * middle)] for middle in middles]
 
 
 def _order(name: str) -> tuple[int, str]:
-    last = ["rare", "medium", "frequent", "several", "other"]
+    last = [*THIRDS, "several", "other"]
     return (last.index(name) + 1, "") if name in last else (0, name)
