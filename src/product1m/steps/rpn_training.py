@@ -1,0 +1,114 @@
+"""Train the class-agnostic region proposal network on the scenes (paper), and measure it."""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from product1m.artifacts import open_artifact, work_folder, write_artifact
+from product1m.config import RpnTrainingConfig
+from product1m.detection.baselines import grabcut_box, whole_image_box
+from product1m.detection.held_out import Found, measure, propose_on, recalls
+from product1m.detection.map_cache import cache_maps
+from product1m.detection.pictures import draw_proposals
+from product1m.detection.rpn import MODEL, ProposalNetwork, build_network
+from product1m.detection.scenes import SceneBatches, Scenes, losses
+from product1m.tracking import StepRun, step_run
+from product1m.training import distributed
+from product1m.training.loop import TrainingPlan, train
+
+PICTURE = "proposals.png"
+NUM_PICTURES = 12
+
+
+def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, float]:
+    """Train on the `train` scenes, measure on the `held_out` ones; goes on after a kill.
+
+    Under `torchrun` every rank calls it, and rank 0 writes.
+    """
+    source = open_artifact(scenes, "background_synthesis")
+    inputs = {"scenes": source}
+    work = work_folder(checkpoint, "rpn_training", config, inputs)
+    read = Scenes(source)
+    held_out = read.split("held_out")
+    torch.manual_seed(config.seed)
+    network = build_network(config, config.weights)
+    with distributed.process_group():
+        if distributed.rank() > 0:
+            _train(network, read, config, work)
+            return {}
+        with step_run("rpn_training", config) as tracking:
+            with write_artifact(checkpoint, "rpn_training", config, inputs) as writer:
+                _train(network, read, config, work, tracking)
+                save_file(_plain_state(network), writer.folder / MODEL)
+                writer.details.update(_details(network, config))
+                found = propose_on(network.eval(), read, held_out)
+                writer.metrics.update(_measure(read, held_out, found))
+                _draw(writer.folder / PICTURE, read, held_out, found)
+            tracking.log_metrics(writer.metrics)
+            tracking.log_file(checkpoint / PICTURE)
+    shutil.rmtree(work)
+    return writer.metrics
+
+
+def _train(
+    network: ProposalNetwork,
+    scenes: Scenes,
+    config: RpnTrainingConfig,
+    work: Path,
+    tracking: StepRun | None = None,
+) -> None:
+    positions = scenes.split("train")
+    cached = cache_maps(network, scenes.items, positions, config)
+    batches = SceneBatches(scenes, positions, config, cached)
+    plan = TrainingPlan(
+        num_steps=batches.num_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_share=config.warmup_share,
+        precision=config.precision,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        seed=config.seed,
+    )
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        if tracking is not None:
+            tracking.log_metrics({f"loss/{name}": value for name, value in metrics.items()}, step)
+
+    train(network, losses, batches, plan, work=work, report=report, description="rpn training")
+
+
+def _plain_state(network: ProposalNetwork) -> dict[str, Tensor]:
+    """The weights in the usual memory order, so that equal weights are equal files."""
+    return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+
+
+def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, Any]:
+    return {
+        "feature_dim": network.feature_dim,
+        "backbone": config.backbone,
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _measure(scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) -> dict[str, float]:
+    """The network's scores, and the two baselines' on the same scenes."""
+    truth = [scenes.boxes_xyxy[position] for position in held_out]
+    metrics = measure(found, truth)
+    for name, baseline in (("whole_image", whole_image_box), ("grabcut_box", grabcut_box)):
+        # GrabCut leaves the interpreter's lock, so threads share the cores.
+        with ThreadPoolExecutor() as pool:
+            boxes = list(pool.map(lambda i, box=baseline: box(scenes.items.photo(i)), held_out))
+        metrics |= {f"{name}/{key}": value for key, value in recalls(boxes, truth).items()}
+    return metrics
+
+
+def _draw(path: Path, scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) -> None:
+    shown = list(held_out[:NUM_PICTURES])
+    photos = [scenes.items.photo(position) for position in shown]
+    draw_proposals(path, photos, found, [scenes.boxes_xyxy[position] for position in shown])
