@@ -1,175 +1,22 @@
-"""What is printed on a pack: each brand's layout, wrapped around the pack by `packaging`.
-
-Only Latin script is drawn, in fonts that come with matplotlib, so that no system font matters.
-"""
+"""What is printed on a pack: each brand's layout, wrapped around the pack by `packaging`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from matplotlib import get_data_path
-from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from product1m.data.sample.catalogue import Layout, Product
-from product1m.data.sample.shapes import Solid
+from product1m.data.sample.printing import Print, Sheet, mixed
+from product1m.data.sample.solids import Solid
 
 LONG_SIDE_PX = 520
 """Texture samples along a pack's longer side (ours)."""
 
-_FONT_FILES = {
-    "serif": "DejaVuSerif.ttf",
-    "light": "DejaVuSans.ttf",
-    "mono": "DejaVuSansMono-Bold.ttf",
-    "condensed": "DejaVuSans-Bold.ttf",
-    "sans": "DejaVuSans-Bold.ttf",
-    "roman": "STIXGeneral.ttf",
-    "display": "STIXGeneralBol.ttf",
-    "bold": "DejaVuSans-BoldOblique.ttf",
-}
-
-Color = tuple[int, int, int]
-
-
-@lru_cache(maxsize=512)
-def font(style: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib's, by style."""
-    path = Path(get_data_path()) / "fonts" / "ttf" / _FONT_FILES[style]
-    return ImageFont.truetype(str(path), max(size, 4), layout_engine=ImageFont.Layout.BASIC)
-
-
-def rgb(color: str) -> Color:
-    """A hex color as numbers from 0 to 255."""
-    red, green, blue = ImageColor.getrgb(color)[:3]
-    return red, green, blue
-
-
-def mixed(first: str, second: str, share: float) -> str:
-    """`first` with a share of `second` in it, as hex."""
-    blend = [round(a + (b - a) * share) for a, b in zip(rgb(first), rgb(second), strict=True)]
-    return "#{:02x}{:02x}{:02x}".format(*blend)
-
-
-@dataclass(frozen=True)
-class Print:
-    """A texture: `x` along the section's perimeter, front in the middle, `y` downwards."""
-
-    color: Float32[np.ndarray, "H W 3"]
-    cover: Float32[np.ndarray, "H W"]
-    """1 where print hides the material below."""
-    foil: Float32[np.ndarray, "H W"]
-    """1 where print is metal foil."""
-    lid: Float32[np.ndarray, "S S 2"]
-    """Print of the top seen from above: cover, and how much of it is foil."""
-
-
-class Sheet:
-    """Draws into the color, cover and foil planes of a print at once."""
-
-    def __init__(self, width: int, height: int, panel_px: float) -> None:
-        self.width, self.height, self.panel_px = width, height, panel_px
-        self._planes = (
-            Image.new("RGB", (width, height)),
-            Image.new("L", (width, height)),
-            Image.new("L", (width, height)),
-        )
-        self._draws = tuple(ImageDraw.Draw(plane) for plane in self._planes)
-
-    def _inks(self, color: str, foil: bool) -> tuple[Color, int, int]:
-        return rgb(color), 255, 255 if foil else 0
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, color: str, **options: bool) -> None:
-        """A filled rectangle; x is 0 at the front's center, in panel widths, y is 0 at the top."""
-        for draw, ink in zip(
-            self._draws, self._inks(color, options.get("foil", False)), strict=True
-        ):
-            draw.rectangle((self._x(x0), self._y(y0), self._x(x1), self._y(y1)), fill=ink)
-
-    def frame(self, x0: float, y0: float, x1: float, y1: float, color: str, width: int = 3) -> None:
-        """A foil frame."""
-        for draw, ink in zip(self._draws, self._inks(color, True), strict=True):
-            draw.rectangle(
-                (self._x(x0), self._y(y0), self._x(x1), self._y(y1)), outline=ink, width=width
-            )
-
-    def ring(self, y0: float, y1: float, color: str, foil: bool = False) -> None:
-        """A stripe all around the pack."""
-        for draw, ink in zip(self._draws, self._inks(color, foil), strict=True):
-            draw.rectangle((0, self._y(y0), self.width, self._y(y1)), fill=ink)
-
-    def disc(
-        self, x: float, y: float, radius: float, color: str, foil: bool = False, line: int = 0
-    ) -> None:
-        """A circle, filled unless `line` gives an outline's width; radius in panel widths."""
-        r = radius * self.panel_px
-        cx, cy = self._x(x), self._y(y)
-        for draw, ink in zip(self._draws, self._inks(color, foil), strict=True):
-            if line:
-                draw.ellipse((cx - r, cy - r, cx + r, cy + r), outline=ink, width=line)
-            else:
-                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=ink)
-
-    def polygon(self, points: list[tuple[float, float]], color: str, foil: bool = False) -> None:
-        """A filled polygon of panel coordinates."""
-        flat = [(self._x(x), self._y(y)) for x, y in points]
-        for draw, ink in zip(self._draws, self._inks(color, foil), strict=True):
-            draw.polygon(flat, fill=ink)
-
-    def text(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        style: str,
-        size: float,
-        color: str,
-        *,
-        foil: bool = False,
-        anchor: str = "mm",
-        widest: float = 0.96,
-    ) -> None:
-        """A line of text, `size` in panel widths, made smaller where it would be too wide."""
-        px = round(size * self.panel_px)
-        limit = widest * self.panel_px
-        length = font(style, px).getlength(text)
-        chosen = font(style, int(px * min(1.0, limit / max(length, 1))))
-        for draw, ink in zip(self._draws, self._inks(color, foil), strict=True):
-            draw.text((self._x(x), self._y(y)), text, font=chosen, fill=ink, anchor=anchor)
-
-    def upright_text(
-        self, text: str, x: float, y: float, style: str, size: float, color: str, longest: float
-    ) -> None:
-        """A line of text that reads from bottom to top, centered."""
-        px = round(size * self.panel_px)
-        length = font(style, px).getlength(text)
-        chosen = font(style, int(px * min(1.0, longest * self.height / max(length, 1))))
-        left, top, right, bottom = chosen.getbbox(text, anchor="ls")
-        stencil = Image.new("L", (int(right - left) + 4, int(bottom - top) + 4))
-        ImageDraw.Draw(stencil).text((2 - left, 2 - top), text, font=chosen, fill=255, anchor="ls")
-        stencil = stencil.transpose(Image.Transpose.ROTATE_90)
-        corner = (
-            round(self._x(x) - stencil.width / 2),
-            round(self._y(y) - stencil.height / 2),
-        )
-        for plane, ink in zip(self._planes, self._inks(color, False), strict=True):
-            plane.paste(ink, corner, stencil)
-
-    def planes(self) -> tuple[Float32[np.ndarray, "..."], ...]:
-        """Color, cover, foil from 0 to 1."""
-        return tuple(np.asarray(plane, np.float32) / 255 for plane in self._planes)
-
-    def _x(self, x: float) -> float:
-        return self.width / 2 + x * self.panel_px
-
-    def _y(self, y: float) -> float:
-        return y * self.height
-
 
 @dataclass(frozen=True)
 class Area:
-    """Where a layout may print: `top` and `bottom` in sheet heights, `tall` relative to its width."""
+    """Where to print: `top` and `bottom` in sheet heights, `tall` relative to the panel's width."""
 
     top: float
     bottom: float
@@ -207,17 +54,17 @@ def _minimal(sheet: Sheet, product: Product, area: Area) -> None:
     sheet.text(product.size, -0.44, area.at(0.93), "light", 0.08, "#ffffff", anchor="lm")
 
 
-def _sprig(sheet: Sheet, product: Product, y0: float, y1: float) -> None:
+def _sprig(sheet: Sheet, product: Product, y0: float, y1: float, x: float = 0.0) -> None:
     for step in range(5):
         y = y0 + (y1 - y0) * step / 5
         rise = (y1 - y0) / 5
         for side in (-1, 1):
-            tip = (side * 0.2, y - rise * 0.5)
+            tip = (x + side * 0.2, y - rise * 0.5)
             sheet.polygon(
-                [(0, y + rise), (side * 0.12, y + rise * 0.6), tip, (side * 0.06, y)],
+                [(x, y + rise), (x + side * 0.12, y + rise * 0.6), tip, (x + side * 0.06, y)],
                 product.accent,
             )
-    sheet.box(-0.012, y0, 0.012, y1 + 0.02, product.accent)
+    sheet.box(x - 0.012, y0, x + 0.012, y1 + 0.02, product.accent)
 
 
 def _botanical(sheet: Sheet, product: Product, area: Area) -> None:
@@ -311,6 +158,47 @@ def _arc(sheet: Sheet, product: Product, area: Area) -> None:
     sheet.text(product.size, 0, area.at(0.53), "light", 0.08, ink)
 
 
+def _low(sheet: Sheet, product: Product, area: Area) -> None:
+    """The house style in little, for jars: the layout's mark and three lines of text."""
+    layout, line = product.brand.layout, product.line
+    _low_mark(sheet, product, area)
+    foil = layout in ("centered", "framed")
+    name = product.brand.name.lower() if layout == "minimal" else product.brand.name
+    ink = "#ffffff" if layout == "band" else line.ink
+    style = product.brand.font
+    sheet.text(
+        name, 0.03, area.at(0.26), style, 0.3, line.cap if foil else line.ink, foil=foil, widest=1.2
+    )
+    sheet.text(line.latin, 0.03, area.at(0.5), style, 0.13, line.ink, widest=0.9)
+    sheet.text(" ".join(product.print), 0.03, area.at(0.68), style, 0.15, ink, widest=1.1)
+
+
+def _low_mark(sheet: Sheet, product: Product, area: Area) -> None:
+    layout, ink, accent = product.brand.layout, product.line.ink, product.accent
+    if layout == "botanical":
+        sheet.box(-0.95, area.at(0), 0.95, area.at(1), "#efe6d2")
+        sheet.box(-0.95, area.at(0.82), 0.95, area.at(1), accent)
+        _sprig(sheet, product, area.at(0.12), area.at(0.66), x=-0.72)
+    elif layout == "band":
+        sheet.ring(area.at(0.5), area.at(0.86), accent)
+        sheet.ring(area.at(0.9), area.at(0.95), product.line.accent)
+    elif layout == "block":
+        slant = [(-3.0, 1.0), (-3.0, 0.75), (3.0, 0.5), (3.0, 0.75)]
+        sheet.polygon([(x, area.at(y)) for x, y in slant], accent)
+    elif layout == "framed":
+        sheet.frame(-0.95, area.at(0.03), 0.95, area.at(0.97), ink)
+        sheet.disc(-0.72, area.at(0.5), 0.13, ink, foil=True, line=2)
+        sheet.disc(-0.72, area.at(0.5), 0.07, accent)
+    elif layout == "arc":
+        sheet.disc(0.62, area.at(0.95), 0.42, accent)
+        sheet.disc(0.62, area.at(0.95), 0.34, "#fffaf0", line=4)
+    elif layout == "vertical":
+        sheet.disc(0.68, area.at(0.4), 0.2, accent)
+        sheet.disc(0.77, area.at(0.34), 0.18, product.body)
+    else:
+        sheet.ring(area.at(0.84), area.at(0.97), accent)
+
+
 _LAYOUTS: dict[Layout, Callable[[Sheet, Product, Area], None]] = {
     "centered": _centered,
     "minimal": _minimal,
@@ -332,7 +220,8 @@ def print_of(product: Product, solid: Solid, perimeter: float) -> Print:
     panel = min(panel, 1.15 * (high - low) * scale)  # a low jar has room for small print only
     sheet = Sheet(width, height, panel)
     area = Area(1 - high, 1 - low, (high - low) * scale / panel)
-    _LAYOUTS[product.brand.layout](sheet, product, area)
+    layout = _LAYOUTS[product.brand.layout] if area.tall > 1.2 else _low
+    layout(sheet, product, area)
     _small_print(sheet, product, area)
     color, cover, foil = sheet.planes()
     return Print(color, cover, foil, _lid(product))

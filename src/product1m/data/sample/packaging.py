@@ -1,15 +1,17 @@
-"""Renders a pack as a sprite: sphere tracing against its solid, print, materials and studio light."""
+"""Renders packs as sprites: sphere tracing of the solid, print, materials and studio light."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from product1m.data.sample.catalogue import Product
-from product1m.data.sample.labels import Print, mixed, print_of, rgb
-from product1m.data.sample.shapes import Solid, carton_of, sampled, solid_of
+from product1m.data.sample.labels import print_of
+from product1m.data.sample.printing import Print, mixed, rgb
+from product1m.data.sample.shapes import carton_of, solid_of
+from product1m.data.sample.solids import Solid, sampled
 
 TRACED_SIDE_PX = 500
 """Rays along a sprite's longer side (ours)."""
@@ -112,7 +114,7 @@ def render_pack(product: Product, view: View, *, carton: bool = False) -> Sprite
     canvas = np.zeros((rows * columns, 4), np.float32)
     canvas[hits.index, :3] = color * alpha[:, None]
     canvas[hits.index, 3] = alpha
-    image = _cropped(canvas.reshape(rows, columns, 4))
+    image = cv2.GaussianBlur(_cropped(canvas.reshape(rows, columns, 4)), (0, 0), 0.7)
     shrink = SPRITE_SIDE_PX / TRACED_SIDE_PX
     small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     return Sprite(
@@ -149,7 +151,7 @@ def _rays(
     )
     origin = (0.0, 0.5 + distance * np.sin(tilt), distance * np.cos(tilt))
     turned = _turn(world, yaw)
-    start = _turn((np.float32(origin[0]), np.float32(origin[1]), np.float32(origin[2])), yaw)
+    start = origin[2] * -np.sin(yaw), origin[1], origin[2] * np.cos(yaw)
     return (float(start[0]), float(start[1]), float(start[2])), turned
 
 
@@ -170,7 +172,7 @@ def _trace(solid: Solid, view: View, rows: int, columns: int, pitch: float, size
     for step in range(NUM_STEPS):
         x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
         distance = solid.distance(x, y, z)
-        t = t + distance * 0.95
+        t = np.asarray(t + distance * 0.95, np.float32)
         if step % 4 == 3 or step == NUM_STEPS - 1:
             hit = distance < 0.0015
             found.append((index[hit], t[hit]))
@@ -188,10 +190,10 @@ def _trace(solid: Solid, view: View, rows: int, columns: int, pitch: float, size
 def _cropped(canvas: Float32[np.ndarray, "H W 4"]) -> Float32[np.ndarray, "h w 4"]:
     filled = canvas[:, :, 3] > 0
     ys, xs = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
-    return canvas[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    return canvas[max(ys[0] - 2, 0) : ys[-1] + 3, max(xs[0] - 2, 0) : xs[-1] + 3]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _perimeter(squareness: float, depth: float) -> tuple[Array, Array, float]:
     """Angles around the section, the share of the perimeter up to them, the whole perimeter."""
     angle = np.linspace(-np.pi, np.pi, 721)
@@ -202,7 +204,7 @@ def _perimeter(squareness: float, depth: float) -> tuple[Array, Array, float]:
     return angle, along / along[-1], float(along[-1])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _printed(product: Product, carton: bool) -> Print:
     solid = carton_of(product) if carton else solid_of(product)
     perimeter = _perimeter(solid.squareness, max(solid.depth))[2]
@@ -349,4 +351,6 @@ def _studio(mirror: tuple[Array, ...], blur: Array) -> Array:
     bands = 0.5 + 0.32 * np.cos(3 * azimuth + 0.6) + 0.18 * np.cos(7 * azimuth)
     soft = np.clip(1 - blur / 40, 0, 1)
     table = np.clip(-mirror[1] * 2, 0, 1)
-    return np.asarray((0.5 + (bands - 0.5) * soft) * (1 - 0.45 * table) + 0.15 * mirror[1])
+    return np.asarray(
+        (0.5 + (bands - 0.5) * soft) * (1 - 0.45 * table) + 0.3 * mirror[1].clip(-0.3, 1)
+    )

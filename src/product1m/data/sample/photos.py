@@ -1,4 +1,4 @@
-"""Composes photos: sprites on scenes with shadows, mirror images, banners, and a camera's faults."""
+"""Composes photos: packs on scenes with shadows, mirror images, banners, and a camera's faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from PIL import ImageDraw
 
 from product1m.data.photos import Photo
 from product1m.data.sample.catalogue import Product
-from product1m.data.sample.labels import font
 from product1m.data.sample.packaging import RIGS, Sprite, View, render_pack
 from product1m.data.sample.plan import Row
+from product1m.data.sample.printing import font
 from product1m.data.sample.scenes import (
     SELLER_SCENES,
     SELLER_SHARES,
@@ -26,7 +26,7 @@ from product1m.data.sample.scenes import (
 from product1m.data.sample.surfaces import Image, blurred, pick
 
 NUM_POSES = 10
-"""Renderings of a product that all its photos share, as sellers share a brand's packshots (ours)."""
+"""Renderings of a product that its photos share, as sellers share a brand's packshots (ours)."""
 QUERY_POSES = (3, 10)
 """Customers' photos show poses from this range, sellers' the others and some of these (ours)."""
 SELLER_POSES = (0, 7)
@@ -39,9 +39,10 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
     """A rendering of the product, the same whenever and wherever it is asked for."""
     rng = np.random.default_rng([sum(map(ord, product.label)), len(product.name), pose, carton])
     flat = product.shape == "compact" and not carton
+    tilt = rng.uniform(48, 78) if flat else rng.choice([3, 8, 14, 22]) + rng.uniform(-3, 4)
     view = View(
         yaw_deg=float(rng.normal(0, 9) if pose < 3 else rng.uniform(-42, 42)),
-        elevation_deg=float(rng.uniform(48, 78) if flat else rng.choice([3, 8, 14, 22]) + rng.uniform(-3, 4)),
+        elevation_deg=float(tilt),
         distance=float(rng.uniform(2.6, 6)),
         rig=int(rng.integers(len(RIGS))),
     )  # fmt: skip
@@ -154,7 +155,7 @@ def _place_single(rng: np.random.Generator, image: Image, scene: Scene, product:
         _stand(rng, image, scene, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985)
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
-        tilt = float(rng.choice([-90, 90, -30, 30])) + float(rng.normal(0, 8))
+        tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
     _stand(rng, image, scene, _cutout(rng, sprite, scale, tilt, 0.08), center, base)
 
 
@@ -167,8 +168,8 @@ def _line_up(
     sprites = [posed(product, _pose(rng, query), False) for product in order]
     # Sellers make small things larger than they are.
     sizes = [
-        (product.height_cm / 12) ** -0.45 / sprite.px_per_cm
-        for product, sprite in zip(order, sprites, strict=True)
+        (max(sprite.pixels.shape) / sprite.px_per_cm / 12) ** -0.45 / sprite.px_per_cm
+        for sprite in sprites
     ]
     widths = [s.pixels.shape[1] * size for s, size in zip(sprites, sizes, strict=True)]
     heights = [s.pixels.shape[0] * size for s, size in zip(sprites, sizes, strict=True)]
@@ -210,8 +211,8 @@ def _lay(rng: np.random.Generator, image: Image, scene: Scene, products: Sequenc
         sprite = posed(product, _pose(rng, query=True), False)
         turn = lean + float(rng.normal(0, 18))
         long_side = max(sprite.pixels.shape[:2])
-        reach = max(cell.min(), 0.62 * cell.max()) * (product.height_cm / 12) ** 0.3
-        scale = reach * float(rng.uniform(0.8, 1.08)) / long_side
+        reach = max(cell.min(), 0.62 * cell.max()) * (long_side / sprite.px_per_cm / 14) ** 0.4
+        scale = reach * float(rng.uniform(0.72, 0.98)) / long_side
         cutout = _cutout(rng, sprite, scale, turn, 0.1)
         middle = (np.array([at % columns, at // columns]) + 0.5 + rng.normal(0, 0.07, 2)) * cell
         x = int(middle[0] - cutout.pixels.shape[1] / 2)
@@ -251,10 +252,10 @@ def _stand(
 
 
 def _window_of(
-    image: Image, rows: int, columns: int, x: int, y: int
+    image: Image, size: tuple[int, int], x: int, y: int
 ) -> tuple[slice, slice, slice, slice] | None:
     """Where a layer at (x, y) meets the image: image rows and columns, layer rows and columns."""
-    height, width = image.shape[:2]
+    (height, width), (rows, columns) = image.shape[:2], size
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + rows, height), min(x + columns, width)
     if top >= bottom or left >= right:
@@ -268,7 +269,7 @@ def _window_of(
 
 
 def _paste(image: Image, layer: Layer, x: int, y: int) -> None:
-    spot = _window_of(image, *layer.shape[:2], x, y)
+    spot = _window_of(image, (layer.shape[0], layer.shape[1]), x, y)
     if spot is not None:
         part = layer[spot[2], spot[3]]
         image[spot[0], spot[1]] = image[spot[0], spot[1]] * (1 - part[:, :, 3:]) + part[:, :, :3]
@@ -285,7 +286,7 @@ def _cast(
     """Darken the image by a blurred shape."""
     pad = int(3 * blur)
     soft = cv2.GaussianBlur(np.pad(shape, pad), (0, 0), blur)
-    spot = _window_of(image, *soft.shape[:2], int(x) - pad, int(y) - pad)
+    spot = _window_of(image, (soft.shape[0], soft.shape[1]), int(x) - pad, int(y) - pad)
     if spot is not None:
         image[spot[0], spot[1]] *= 1 - strength * soft[spot[2], spot[3]][:, :, None]
 
@@ -303,18 +304,19 @@ def _through_camera(rng: np.random.Generator, image: Image, harsh: bool) -> Imag
     )
     if rng.random() < 0.5 * strength:
         height, width = image.shape[:2]
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]  # type: ignore[misc]
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         image = image * (1 - 0.2 * (x * x + y * y)[:, :, None]).astype(np.float32)
     if rng.random() < 0.35 * strength:
         image = blurred(np.asarray(image, np.float32), float(rng.uniform(0.5, 1.3)))
     grain = float(rng.uniform(0, 0.022)) * strength
-    noisy = image + rng.normal(0, 1, image.shape).astype(np.float32) * grain
+    noisy = image + rng.standard_normal(image.shape, np.float32) * grain
     return np.asarray(noisy.clip(0, 1), np.float32)
 
 
 _BANNERS = (
     "HOT SALE", "NEW", "-30%", "OFFICIAL STORE", "BUY 1 GET 1", "FREE GIFT", "TOP 1", "24H",
-    "-50 OFF", "BEST PRICE", "11.11", "6.18", "VIP", "LIMITED EDITION", "100% GENUINE", "DAY & NIGHT",
+    "-50 OFF", "BEST PRICE", "11.11", "6.18", "VIP", "LIMITED EDITION", "100% GENUINE",
+    "DAY & NIGHT",
 )  # fmt: skip
 _BANNER_COLORS = (
     "#d6202a",

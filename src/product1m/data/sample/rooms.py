@@ -1,4 +1,4 @@
-"""Rooms, shelves and tables without products: backgrounds for synthesis, unlike any query's scene."""
+"""Rooms, shelves and desks without products: backgrounds for synthesis, unlike a query's scene."""
 
 from collections.abc import Callable
 
@@ -50,10 +50,10 @@ def _interior(rng: np.random.Generator, height: int, width: int) -> Image:
     )
     cv2.fillPoly(image, [side], (wall * 0.78).tolist(), cv2.LINE_AA)
     _wall_decor(rng, image, corner, edge)
+    image[edge - 4 : edge] = (image[edge - 4 : edge] + 1) / 2
     for _ in range(int(rng.integers(2, 5))):
         _furniture(rng, image, edge)
-    image[edge - 4 : edge] = (image[edge - 4 : edge] + 1) / 2
-    ramp = np.linspace(*rng.uniform(0.75, 1.15, 2), width, dtype=np.float32)
+    ramp = np.linspace(rng.uniform(0.75, 1.15), rng.uniform(0.75, 1.15), width, dtype=np.float32)
     return blurred((image * ramp[None, :, None]).clip(0, 1), float(rng.uniform(0.6, 1.4)))
 
 

@@ -12,6 +12,13 @@ Image = Float32[np.ndarray, "H W 3"]
 Plane = Float32[np.ndarray, "H W"]
 Color = Float32[np.ndarray, "3"]
 
+_CLOTH_COLORS = (
+    "#e8dcd0", "#d9c3c6", "#c3d1da", "#f2ede4", "#8fa596", "#b5886e", "#5b6a80", "#e6d5e6",
+)  # fmt: skip
+_WALL_COLORS = (
+    "#ece6dd", "#d8dfe2", "#e8d3cc", "#c5cfc0", "#f4f1ea", "#b9b2c6", "#c9a58f", "#8ea3ad",
+)  # fmt: skip
+
 
 def color(hex_code: str) -> Color:
     """A hex color from 0 to 1."""
@@ -59,8 +66,14 @@ def wood(rng: np.random.Generator, height: int, width: int) -> Image:
 def marble(rng: np.random.Generator, height: int, width: int) -> Image:
     """Stone with veins."""
     base, vein = pick(
-        rng, (("#f1efec", "#9a9a9e"), ("#e9ded2", "#a98f76"), ("#34383a", "#cfd4d2"), ("#dfe9e6", "#7f9a96"))
-    )  # fmt: skip
+        rng,
+        (
+            ("#f1efec", "#9a9a9e"),
+            ("#e9ded2", "#a98f76"),
+            ("#34383a", "#cfd4d2"),
+            ("#dfe9e6", "#7f9a96"),
+        ),
+    )
     field = fractal(rng, height, width, 120)
     veins = np.exp(-np.abs(np.sin(field * float(rng.uniform(9, 15)))) * 14)
     return shaded(color(base), color(vein), 0.7 * veins + 0.12 * fractal(rng, height, width, 30))
@@ -79,9 +92,7 @@ def terrazzo(rng: np.random.Generator, height: int, width: int) -> Image:
 
 def cloth(rng: np.random.Generator, height: int, width: int) -> Image:
     """Woven cloth with soft folds."""
-    base = color(
-        pick(rng, ("#e8dcd0", "#d9c3c6", "#c3d1da", "#f2ede4", "#8fa596", "#b5886e", "#5b6a80", "#e6d5e6"))
-    )  # fmt: skip
+    base = color(pick(rng, _CLOTH_COLORS))
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     angle = float(rng.uniform(0, np.pi))
     along = x * np.cos(angle) + y * np.sin(angle) + 60 * noise(rng, height, width, 90)
@@ -109,9 +120,7 @@ def tiles(rng: np.random.Generator, height: int, width: int) -> Image:
 
 def plaster(rng: np.random.Generator, height: int, width: int) -> Image:
     """A painted wall."""
-    base = color(
-        pick(rng, ("#ece6dd", "#d8dfe2", "#e8d3cc", "#c5cfc0", "#f4f1ea", "#b9b2c6", "#c9a58f", "#8ea3ad"))
-    )  # fmt: skip
+    base = color(pick(rng, _WALL_COLORS))
     return shaded(base, base * 0.85, fractal(rng, height, width, 60)).clip(0, 1)
 
 
