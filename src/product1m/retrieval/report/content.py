@@ -84,7 +84,7 @@ class ReportContent:
     slices: pd.DataFrame
     """Columns by, slice, num_queries, mean, low, high: shipped, strict mAP@10."""
     fusion: Mapping[str, float]
-    """Block to weight, chosen on the dev queries."""
+    """Block to weight, in units of the block's spread, chosen on the dev queries."""
     queries: Sequence[QueryCard]
     trials: pd.DataFrame | None = None
     """One row a tried fusion: a column a block with its weight, `dev_map` the dev strict mAP@10."""

@@ -2,12 +2,8 @@
 
 from collections.abc import Mapping
 
+from product1m.retrieval.methods import BASELINES, WHOLE_PHOTO
 from product1m.retrieval.statistics import Interval
-
-WHOLE_PHOTO = "_whole_photo"
-"""Suffix of a method that asks once with the whole photo instead of once an instance."""
-ENDS = ("random", "oracle")
-"""Not rivals but the two ends of the scale."""
 
 _DESCRIPTIONS = {
     "shipped": "all blocks fused, weights chosen on the dev queries",
@@ -30,5 +26,5 @@ def describe(method: str) -> str:
 
 
 def rivals_of(differences: Mapping[str, Interval]) -> dict[str, Interval]:
-    """The methods the shipped ranking competes with: all but the ends of the scale."""
-    return {name: interval for name, interval in differences.items() if name not in ENDS}
+    """The methods the shipped ranking competes with: all but the two ends of the scale."""
+    return {name: interval for name, interval in differences.items() if name not in BASELINES}

@@ -15,9 +15,10 @@ from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
+from product1m.retrieval.methods import BASELINES
 from product1m.retrieval.metrics import DEFINITIONS
 from product1m.retrieval.report.content import TAGS, QueryCard, ReportContent, thumbnail
-from product1m.retrieval.report.methods import ENDS, describe, rivals_of
+from product1m.retrieval.report.methods import describe, rivals_of
 from product1m.retrieval.report.plots import curve_plot, fusion_plot
 from product1m.retrieval.statistics import Interval
 
@@ -34,12 +35,14 @@ def write_report(content: ReportContent, path: Path) -> int:
 
     Raises RetrievalError where the smallest photos still do not fit.
     """
-    page = render(content).encode()
+    curves, fusion_plots = _curves(content), _fusion_plots(content)
+    page = _render(content, curves, fusion_plots).encode()
     for side_px in _SHRUNK_SIDES_PX:
         if len(page) < MAX_REPORT_BYTES:
             break
         logger.info("%s: %.1f MB, photos shrink to %d px", path, len(page) / 1e6, side_px)
-        page = render(replace(content, queries=_shrunk(content.queries, side_px))).encode()
+        smaller = replace(content, queries=_shrunk(content.queries, side_px))
+        page = _render(smaller, curves, fusion_plots).encode()
     if len(page) >= MAX_REPORT_BYTES:
         raise RetrievalError(
             f"{path}: the report of {len(content.queries)} queries has {len(page)} bytes, more "
@@ -49,8 +52,9 @@ def write_report(content: ReportContent, path: Path) -> int:
     return len(page)
 
 
-def render(content: ReportContent) -> str:
-    """The page's HTML."""
+def _render(
+    content: ReportContent, curves: "Sequence[_Plot]", fusion_plots: "Sequence[_Plot]"
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("product1m.retrieval.report", "templates"),
         autoescape=True,
@@ -71,8 +75,8 @@ def render(content: ReportContent) -> str:
         metrics=METRICS,
         depths=_depths(content),
         tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
-        plots=_curves(content),
-        fusion_plots=_fusion_plots(content),
+        curves=curves,
+        fusion_plots=fusion_plots,
         percent=f"{content.confidence:.0%}".replace("%", " %"),
     )
 
@@ -103,7 +107,7 @@ class _Forest:
 
     low: float
     high: float
-    ends: tuple[str, ...] = ENDS
+    ends: tuple[str, ...] = BASELINES
 
     @classmethod
     def of(cls, differences: Mapping[str, Interval]) -> "_Forest":

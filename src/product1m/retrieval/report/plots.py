@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from product1m.retrieval.methods import BASELINES, WHOLE_PHOTO
 from product1m.retrieval.report.content import ReportContent
-from product1m.retrieval.report.methods import ENDS, WHOLE_PHOTO, rivals_of
+from product1m.retrieval.report.methods import rivals_of
 from product1m.retrieval.statistics import Interval
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
     bases: list[str] = []
     for method, curve in curves.groupby("method", sort=False):
         base = str(method).removesuffix(WHOLE_PHOTO)
-        bases += [] if base in bases or base in ENDS else [base]
+        bases += [] if base in bases or base in BASELINES else [base]
         number = bases.index(base) if base in bases else 7  # the eighth colour is grey
         axes.plot(
             curve["depth"],
