@@ -140,8 +140,8 @@ def sampled(table: Array, column: Array, row: Array) -> Array:
     num_points, width = len(column), 1024  # OpenCV maps no side beyond 32767
     where = np.zeros((2, -(-num_points // width) * width), np.float32)
     where[0, :num_points], where[1, :num_points] = column, row
-    where = where.reshape(2, -1, width)
-    found = cv2.remap(table, where[0], where[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    columns, rows = where[0].reshape(-1, width), where[1].reshape(-1, width)
+    found = cv2.remap(table, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found).reshape(-1, *table.shape[2:])[:num_points]
 
 
