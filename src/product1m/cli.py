@@ -1,9 +1,10 @@
 """`product1m`: every step by hand, the sample split, the configuration."""
 
+import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -202,6 +203,47 @@ def registration(
     _report(step.run(rpn, capture, index, evaluation, registered, section))
 
 
+@app.command(epilog="Example: `product1m make-sample build/sample-data --seed 1`")
+def make_sample(
+    folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same photos.", min=0)] = 0,
+) -> None:
+    """Write a sample split: lists in Product1M's format, photos, backgrounds."""
+    from product1m.data.sample import make_sample as render
+
+    _report(render(folder, seed))
+
+
+@app.command(epilog="Example: `product1m score lists/ results/retrieval_id_list.txt --json`")
+def score(
+    lists: Annotated[Path, typer.Argument(help="Folder with product lists.")],
+    rankings: Annotated[Path, typer.Argument(help="Lines `query,id1,id2,…`, best first.")],
+    definition: Annotated[
+        Literal["official", "strict", "both"], typer.Option(help="How metrics are defined.")
+    ] = "both",
+    as_released: Annotated[
+        bool,
+        typer.Option("--as-released", help="Read to the letter what the released script reads."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a file of rankings against product lists: mAP, mAR and Prec at 10, 50 and 100."""
+    from product1m.retrieval.metrics import DEFINITIONS
+    from product1m.retrieval.scoring import score as score_rankings
+
+    wanted = [name for name in DEFINITIONS if definition in (name, "both")]
+    if as_released and definition == "both":
+        wanted = ["official"]
+    found = score_rankings(lists, rankings, wanted, as_released)
+    if as_json:
+        typer.echo(json.dumps(found.scores))
+        return
+    for name, depths in found.scores.items():
+        for depth, metrics in depths.items():
+            figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            typer.echo(f"{name:<8} @{depth:<4} {figures}")
+
+
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
 def show(overrides: Overrides, preset: PresetName = "sample") -> None:
     """Print every key in effect: value, default, who set it, what it means and its source."""
@@ -210,7 +252,9 @@ def show(overrides: Overrides, preset: PresetName = "sample") -> None:
 
     from product1m.config_docs import settings, shown
 
-    table = Table("key", "value", "default", "set by", "meaning", "source")
+    table = Table()
+    for name in ("key", "value", "default", "set by", "meaning", "source"):
+        table.add_column(name, no_wrap=name in ("key", "set by"))
     for setting in settings(preset, overrides):
         table.add_row(
             f"{setting.section}.{setting.key}",
