@@ -96,12 +96,8 @@ def content() -> ReportContent:
             ]
         ),
         slices=pd.DataFrame(
-            [
-                {"by": "products", "slice": "4+", "num_queries": 31}
-                | {"mean": 0.4, "low": 0.3, "high": 0.5},
-                {"by": "brand", "slice": "倩碧", "num_queries": 119}
-                | {"mean": 0.4, "low": 0.3, "high": 0.5},
-            ]
+            [("products", "4+", 31, 0.4, 0.3, 0.5), ("brand", "倩碧", 119, 0.4, 0.3, 0.5)],
+            columns=["by", "slice", "num_queries", "mean", "low", "high"],
         ),
         fusion={"joint": 0.0, "image": 0.75},
         queries=[card(1, "best"), card(2, "worst"), card(3, "worst"), card(4, "random")],
