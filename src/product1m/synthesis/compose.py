@@ -1,0 +1,120 @@
+"""One scene: its plan depends on seed and number alone, and so does everything drawn for it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from product1m.config import BackgroundSynthesisConfig
+from product1m.data.photos import encode_jpeg
+from product1m.errors import DatasetError
+from product1m.synthesis.backgrounds import draw_background, read_background
+from product1m.synthesis.candidates import Verdict, read_cutout
+from product1m.synthesis.coco import annotation
+from product1m.synthesis.paste import Scene, paste
+from product1m.synthesis.sources import SourcePool, num_held_out_scenes
+from product1m.synthesis.titles import compose_title
+
+_PLAN, _RENDER = 0, 1
+_MAX_BACKGROUNDS = 16
+"""Damaged background photos met in a row before the step stops (ours)."""
+_MAX_LAYOUTS = 8
+"""Layouts tried until a scene shows `min_products` (ours)."""
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """What a scene will show."""
+
+    number: int
+    split: str
+    sources: Sequence[Verdict]
+    title: str
+    backgrounds: Sequence[Path]
+    """The first that can be read is taken; none asks for a drawn one."""
+    config: BackgroundSynthesisConfig
+
+
+@dataclass(frozen=True)
+class ComposedScene:
+    """A finished scene, ready to be written."""
+
+    plan: ScenePlan
+    encoded: bytes
+    annotations: list[dict[str, Any]]
+    instances: list[dict[str, Any]]
+    num_dropped: int
+    background: Path | None
+    """The background photo, unless it was drawn."""
+    damaged: Sequence[Path]
+    """Background photos that could not be read."""
+
+    @property
+    def id(self) -> str:
+        """The scene's item id."""
+        return f"scene-{self.plan.number:06d}"
+
+
+def plan_scenes(
+    pools: dict[str, SourcePool], backgrounds: Sequence[Path], config: BackgroundSynthesisConfig
+) -> Iterator[ScenePlan]:
+    """The plans of all scenes, train ones first."""
+    num_train = config.num_scenes - num_held_out_scenes(config)
+    for number in range(config.num_scenes):
+        rng = np.random.default_rng([config.seed, number, _PLAN])
+        split = "train" if number < num_train else "held_out"
+        sources = pools[split].draw(rng)
+        captions = [source.candidate.caption for source in sources]
+        title = compose_title(captions, config.max_title_chars, rng)
+        tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
+        paths = [backgrounds[int(k)] for k in tried]
+        yield ScenePlan(number, split, sources, title, paths, config)
+
+
+def compose(plan: ScenePlan) -> ComposedScene:
+    """Render a planned scene.
+
+    Raises DatasetError if none of its backgrounds can be read.
+    """
+    config = plan.config
+    rng = np.random.default_rng([config.seed, plan.number, _RENDER])
+    size = config.scene_width_px, config.scene_height_px
+    background, damaged = read_background(plan.backgrounds, *size, rng)
+    if background is None and plan.backgrounds:
+        raise DatasetError(
+            f"{plan.backgrounds[0].parent}: none of {len(set(damaged))} background photos drawn "
+            f"could be read, {damaged[0].name} for one; expected whole photos"
+        )
+    if background is None:
+        background = draw_background(*size, rng)
+    cutouts = [read_cutout(source.path) for source in plan.sources]
+    for _ in range(_MAX_LAYOUTS):
+        scene = paste(background, cutouts, config, rng)
+        if len(scene.products) >= config.min_products:
+            break
+    return _finished(plan, scene, damaged)
+
+
+def _finished(plan: ScenePlan, scene: Scene, damaged: Sequence[Path]) -> ComposedScene:
+    ids = [plan.sources[product.source].candidate.id for product in scene.products]
+    named = list(zip(scene.products, ids, strict=True))
+    instances = [
+        {
+            "scene": plan.number,
+            "source_id": source_id,
+            **dict(zip(("x1", "y1", "x2", "y2"), map(float, product.box_xyxy), strict=True)),
+            "visible": product.visible,
+        }
+        for product, source_id in named
+    ]
+    return ComposedScene(
+        plan,
+        encode_jpeg(scene.photo),
+        [annotation(product, source_id) for product, source_id in named],
+        instances,
+        scene.num_dropped,
+        plan.backgrounds[len(damaged)] if plan.backgrounds else None,
+        damaged,
+    )

@@ -1,0 +1,149 @@
+"""Cut a product out of its photo with GrabCut, at reduced resolution, and judge what came out."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from product1m.data.photos import Photo, resize_photo
+
+Mask = Bool[np.ndarray, "H W"]
+
+_EDGE_REACH_PX = 5
+"""Window over which an edge's contrast is measured, in pixels of the reduced photo (ours)."""
+_FAINT_LEVELS = 12
+"""An edge with a smaller step in every channel is no edge of the photo, of 256 levels (ours)."""
+_MIN_ALPHA = 0.5
+"""Opacity from which a pixel belongs to a cut-out (ours)."""
+
+
+@dataclass(frozen=True)
+class GrabCut:
+    """How GrabCut runs; the names are those of the configuration."""
+
+    side_px: int
+    iterations: int
+    margin: float
+    dither: float
+    """Standard deviation, in gray levels, of the noise added to the reduced photo.
+
+    A studio backdrop is one exact color. The Gaussian fitted to it is then so narrow that the
+    JPEG's ringing beside the product counts as product, and a white halo is cut out with it.
+    """
+
+
+@dataclass(frozen=True)
+class MaskQuality:
+    """What makes a mask plausible as one product."""
+
+    area: float
+    """Share of the photo the mask covers."""
+    border_contact: float
+    """Share of the frame's inner edge that lies in the mask: a product cut off by its photo."""
+    dominant_share: float
+    """Share of the mask that its largest connected part holds."""
+    faint_edge: float
+    """Share of the mask's outline where the photo shows no edge."""
+
+
+def foreground(photo: Photo, settings: GrabCut, seed: int) -> tuple[Mask, MaskQuality]:
+    """The largest connected part of what GrabCut takes for foreground, and the whole's quality.
+
+    The mask has the reduced photo's size. It is empty where GrabCut finds nothing, or where all
+    pixels have one color.
+    """
+    small = resize_photo(photo, min(1.0, settings.side_px / max(photo.shape[:2])))
+    left, top, width, height = _frame(small, settings.margin)
+    labels = np.zeros(small.shape[:2], np.uint8)
+    if min(width, height) > 0 and int(np.ptp(small)) > 0:
+        cv2.setRNGSeed(seed)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        dithered = _dithered(small, settings.dither, seed)
+        rectangle = (left, top, width, height)
+        cv2.grabCut(
+            dithered, labels, rectangle, *models, settings.iterations, cv2.GC_INIT_WITH_RECT
+        )
+    mask = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    dominant = largest_part(mask)
+    quality = MaskQuality(
+        area=float(mask.mean()),
+        border_contact=_border_contact(mask, left, top),
+        dominant_share=float(dominant.sum() / max(1, mask.sum())),
+        faint_edge=_faint_edge(small, dominant),
+    )
+    return dominant, quality
+
+
+def soft_mask(mask: Mask, width: int, height: int) -> Float32[np.ndarray, "H W"]:
+    """The mask at another size with soft edges, 0 … 1; 0.5 lies on the outline."""
+    size = (width, height)
+    grown = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(grown, dtype=np.float32)
+
+
+def largest_part(mask: Mask) -> Mask:
+    """The largest 8-connected part of a mask; all of an empty one."""
+    count, parts, statistics, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    if count < 2:
+        return mask
+    return np.asarray(parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+
+
+def cut_out(photo: Photo, mask: Mask, max_side_px: int) -> UInt8[np.ndarray, "h w 4"]:
+    """The masked product as RGBA, cropped to it, its longer side at most `max_side_px`.
+
+    Color is kept beyond the outline, so that a later blur of the alpha shows no dark fringe.
+    """
+    height, width = photo.shape[:2]
+    alpha = soft_mask(mask, width, height)
+    left, top, right, bottom = bounds(alpha >= _MIN_ALPHA)
+    rows = slice(max(0, top - 2), min(height, bottom + 2))
+    columns = slice(max(0, left - 2), min(width, right + 2))
+    levels = np.rint(alpha[rows, columns] * 255).astype(np.uint8)
+    cutout = np.dstack([photo[rows, columns], levels])
+    scale = min(1.0, max_side_px / max(cutout.shape[:2]))
+    return resize_photo(cutout, scale) if scale < 1 else cutout
+
+
+def bounds(mask: Mask) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a mask that is not empty; right and bottom lie outside it."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _frame(photo: Photo, margin: float) -> tuple[int, int, int, int]:
+    height, width = photo.shape[:2]
+    left, top = max(1, round(width * margin)), max(1, round(height * margin))
+    return left, top, width - 2 * left, height - 2 * top
+
+
+def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
+    if not strength:
+        return photo
+    noise = np.random.default_rng(seed).standard_normal(photo.shape, np.float32) * strength
+    # Squeezed by three deviations at both ends, or the noise of pure white would be clipped away.
+    room = 3 * strength
+    levels = photo * np.float32(1 - 2 * room / 255) + np.float32(room) + noise
+    return np.asarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def _border_contact(mask: Mask, left: int, top: int) -> float:
+    # GrabCut never marks the frame itself, so contact shows on the first pixels inside it.
+    inner = mask[top : mask.shape[0] - top, left : mask.shape[1] - left]
+    if not inner.size:
+        return 0.0
+    edge = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+    return float(edge.mean())
+
+
+def _faint_edge(photo: Photo, mask: Mask) -> float:
+    kernel = np.ones((3, 3), np.uint8)
+    outline = mask & ~cv2.erode(mask.astype(np.uint8), kernel).astype(bool)
+    if not outline.any():
+        return 0.0
+    window = np.ones((_EDGE_REACH_PX, _EDGE_REACH_PX), np.uint8)
+    contrast = (cv2.dilate(photo, window) - cv2.erode(photo, window)).max(axis=2)
+    return float((contrast[outline] < _FAINT_LEVELS).mean())

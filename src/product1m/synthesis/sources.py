@@ -1,0 +1,104 @@
+"""Which cut-outs meet in a scene: apart for train and held out, mostly with words in common."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from product1m.config import BackgroundSynthesisConfig
+from product1m.errors import DatasetError
+from product1m.synthesis.candidates import Verdict
+from product1m.synthesis.titles import join, units
+
+_NEIGHBOR_SHARE = 0.06
+"""Share of the sources, those with the titles nearest to the first's, of which the others are drawn
+(ours)."""
+_MIN_NEIGHBORS = 12
+"""But at least so many (ours)."""
+_NGRAMS = (2, 4)
+"""Lengths of the character n-grams by which titles are compared, each counted once (ours).
+
+Without document frequencies: those favor a product's own words over its brand's.
+"""
+
+
+class SourcePool:
+    """The cut-outs of one split."""
+
+    def __init__(self, sources: Sequence[Verdict], config: BackgroundSynthesisConfig) -> None:
+        self.sources = sources
+        self._config = config
+        self._groups = [group_of(source) for source in sources]
+        titles = [join(units(source.candidate.caption)).casefold() for source in sources]
+        self._vectors = HashingVectorizer(
+            analyzer="char", ngram_range=_NGRAMS, binary=True, alternate_sign=False
+        ).transform(titles)
+
+    def draw(self, rng: np.random.Generator) -> list[Verdict]:
+        """A scene's sources, each of another group but for a twin in `repeat_share` of the scenes."""
+        config = self._config
+        number = int(rng.integers(config.min_products, config.max_products + 1))
+        first = int(rng.integers(len(self.sources)))
+        alike, repeated = rng.random(2) < (config.shared_words_share, config.repeat_share)
+        order = self._nearest(first, rng) if alike else rng.permutation(len(self.sources))
+        chosen = {self._groups[first]: first}
+        for position in order.tolist():
+            chosen.setdefault(self._groups[position], position)
+            if len(chosen) == number - int(repeated and number > 1):
+                break
+        positions = list(chosen.values())[:number]
+        while len(positions) < number:
+            positions.append(positions[int(rng.integers(len(positions)))])
+        return [self.sources[position] for position in rng.permutation(positions).tolist()]
+
+    def _nearest(self, first: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
+        """The sources with titles like the first's, shuffled; then all others, nearest first."""
+        similarity = (self._vectors @ self._vectors[first].T).toarray().ravel()
+        order = np.argsort(-similarity, kind="stable")
+        count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(order)))
+        return np.concatenate([rng.permutation(order[:count]), order[count:]])
+
+
+def split_sources(
+    sources: Sequence[Verdict], config: BackgroundSynthesisConfig
+) -> dict[str, list[Verdict]]:
+    """The cut-outs for `train` and for `held_out` scenes: no group of duplicates is in both.
+
+    Raises DatasetError if there are too few groups for the scenes that are asked for.
+    """
+    groups = sorted(
+        {group_of(source) for source in sources}, key=lambda group: _hash(group, config)
+    )
+    num_held_out = num_held_out_scenes(config)
+    share = num_held_out / config.num_scenes
+    count = max(int(num_held_out > 0), round(share * len(groups)))
+    count = min(count, len(groups) - int(num_held_out < config.num_scenes))
+    held_out = set(groups[:count])
+    split = {
+        "train": [source for source in sources if group_of(source) not in held_out],
+        "held_out": [source for source in sources if group_of(source) in held_out],
+    }
+    if count < int(num_held_out > 0) or not sources:
+        raise DatasetError(
+            f"{len(sources)} cut-outs of {len(groups)} different products are too few for train "
+            "and held-out scenes; see the rejected ones in cutouts.png, and relax "
+            "background_synthesis.min_mask_area, max_border_contact, min_dominant_share, set_words"
+        )
+    return split
+
+
+def num_held_out_scenes(config: BackgroundSynthesisConfig) -> int:
+    """The last so many scenes are held out."""
+    return round(config.held_out_share * config.num_scenes)
+
+
+def group_of(source: Verdict) -> str:
+    """What duplicates have in common: the item table's group, or where it has none the caption."""
+    candidate = source.candidate
+    return str(candidate.group) if candidate.group >= 0 else f"caption {candidate.caption}"
+
+
+def _hash(group: str, config: BackgroundSynthesisConfig) -> bytes:
+    return hashlib.blake2b(f"{config.seed} {group}".encode(), digest_size=8).digest()
