@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image as PilImage
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 
 from product1m.data.photos import Photo
-from product1m.data.sample.catalogue import Product
+from product1m.data.sample.catalogue import PRODUCTS, Product
 from product1m.data.sample.packaging import RIGS, Sprite, View, render_pack
 from product1m.data.sample.plan import Row
 from product1m.data.sample.printing import font
@@ -37,7 +37,7 @@ Layer = Float32[np.ndarray, "h w 4"]
 @lru_cache(maxsize=1200)
 def posed(product: Product, pose: int, carton: bool) -> Sprite:
     """A rendering of the product, the same whenever and wherever it is asked for."""
-    rng = np.random.default_rng([sum(map(ord, product.label)), len(product.name), pose, carton])
+    rng = np.random.default_rng([PRODUCTS.index(product), pose, carton])
     flat = product.shape == "compact" and not carton
     tilt = rng.uniform(48, 78) if flat else rng.choice([3, 8, 14, 22]) + rng.uniform(-3, 4)
     view = View(
@@ -331,7 +331,7 @@ _BANNER_COLORS = (
 
 
 def _with_banner(rng: np.random.Generator, image: Image) -> Image:
-    """A seller's strip, corner badge or line of text."""
+    """A seller's strip, corner badge, frame or line of text."""
     height, width = image.shape[:2]
     canvas = PilImage.fromarray((image * 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
@@ -342,20 +342,25 @@ def _with_banner(rng: np.random.Generator, image: Image) -> Image:
         tall = int(height * rng.uniform(0.08, 0.15))
         top = 0 if rng.random() < 0.5 else height - tall
         draw.rectangle((0, top, width, top + tall), fill=fill)
-        draw.text((width / 2, top + tall / 2), f"{text}  {pick(rng, _BANNERS)}", "#ffffff",
-                  font(style, int(tall * 0.5)), anchor="mm")  # fmt: skip
+        words = f"{text}  {pick(rng, _BANNERS)}"
+        chosen = _fitting(words, style, tall // 2, width * 0.94)
+        draw.text((width / 2, top + tall / 2), words, "#ffffff", chosen, anchor="mm")
     elif kind == "badge":
         size = int(width * rng.uniform(0.14, 0.22))
         x = 6 if rng.random() < 0.5 else width - size - 6
         y = 6 if rng.random() < 0.6 else height - size - 6
         draw.ellipse((x, y, x + size, y + size), fill=fill)
-        draw.text(
-            (x + size / 2, y + size / 2), text, "#ffffff", font(style, size // 5), anchor="mm"
-        )
+        chosen = _fitting(text, style, size // 4, size * 0.86)
+        draw.text((x + size / 2, y + size / 2), text, "#ffffff", chosen, anchor="mm")
     elif kind == "frame":
         draw.rectangle((0, 0, width - 1, height - 1), outline=fill, width=max(4, width // 40))
     else:
-        size = int(width * rng.uniform(0.05, 0.09))
+        left = width * float(rng.uniform(0.04, 0.25))
         y = int(height * rng.uniform(0.03, 0.1))
-        draw.text((width * float(rng.uniform(0.05, 0.3)), y), text, fill, font(style, size))
+        chosen = _fitting(text, style, int(width * rng.uniform(0.05, 0.09)), width * 0.97 - left)
+        draw.text((left, y), text, fill, chosen)
     return np.asarray(canvas, np.float32) / 255
+
+
+def _fitting(text: str, style: str, size: int, widest: float) -> ImageFont.FreeTypeFont:
+    return font(style, int(size * min(1.0, widest / font(style, size).getlength(text))))

@@ -15,7 +15,7 @@ from product1m.data.photos import encode_jpeg
 from product1m.data.sample.photos import render_photo
 from product1m.data.sample.plan import LISTS, List, Row, SampleSizes, label_statistics, plan_rows
 from product1m.data.sample.rooms import render_room
-from product1m.errors import DatasetError
+from product1m.data.sample.staging import appearing
 from product1m.progress import track
 
 URL_B = "http://photos.example/product1m/datasets/images/{id}.jpg"
@@ -35,17 +35,17 @@ def make_sample(
     folder already holds something.
     """
     sizes = sizes or SampleSizes()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder}: not an empty folder; remove it or name another")
     rows = plan_rows(sizes, seed)
-    for name in (PHOTO_FOLDER, BACKGROUND_FOLDER):
-        (folder / name).mkdir(parents=True)
-    for number in range(sizes.backgrounds):
-        encoded = encode_jpeg(render_room(seed, number), 88)
-        (folder / BACKGROUND_FOLDER / f"room-{number:03d}.jpg").write_bytes(encoded)
-    _write_photos(folder / PHOTO_FOLDER, [row for name in LISTS for row in rows[name]], num_workers)
-    for name in LISTS:
-        write_list(folder / f"product1m_{name}_ossurl_v2.txt", rows[name])
+    with appearing(folder) as partial:
+        for name in (PHOTO_FOLDER, BACKGROUND_FOLDER):
+            (partial / name).mkdir()
+        for number in range(sizes.backgrounds):
+            encoded = encode_jpeg(render_room(seed, number), 88)
+            (partial / BACKGROUND_FOLDER / f"room-{number:03d}.jpg").write_bytes(encoded)
+        every_row = [row for name in LISTS for row in rows[name]]
+        _write_photos(partial / PHOTO_FOLDER, every_row, num_workers)
+        for name in LISTS:
+            write_list(partial / f"product1m_{name}_ossurl_v2.txt", rows[name])
     return _statistics(rows)
 
 
