@@ -250,7 +250,9 @@ class CapturePretrainingConfig(StepConfig):
     projection_dim: PositiveInt = 512
     """Width of an embedding (released code)."""
     dropout: Fraction = 0.1
-    """On attention, residuals and embeddings (released code)."""
+    """On residuals and embeddings (released code)."""
+    attention_dropout: Fraction = 0.1
+    """On attention weights (released code)."""
     relu_projection: bool = False
     """End every projection in a ReLU, as the released code does; cosines then stay in [0, 1]
     (ours: off)."""
@@ -288,7 +290,7 @@ class CapturePretrainingConfig(StepConfig):
     batch_size: PositiveInt = 128
     """Items a step over all ranks, before accumulation (paper, second hand; the script has 64)."""
     scene_batch_size: PositiveInt = 128
-    """Pasted instances a step for the scene contrast (ours)."""
+    """Pasted instances a step over all ranks, of the batch's items first (ours)."""
     accumulation_steps: PositiveInt = 1
     """Batches whose gradients are added before a step (ours)."""
     num_epochs: PositiveInt = 10
@@ -380,9 +382,9 @@ class RegistrationConfig(StepConfig):
     min_index_recall: Fraction = 0.95
     """Floor of the index's recall@100 against exact search (ours)."""
     min_baseline_lead: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """The shipped ranking leads raw features, titles, both, and the whole photo by more strict mAP@10, paired interval included (ours)."""
+    """Least lead in strict mAP@10 over each baseline, the paired interval included (ours)."""
     min_served_agreement: Fraction = 0.9
-    """Floor of the share of the evaluation's first ten that the registered model finds on the evaluation's example queries (ours)."""
+    """Floor of the share of an evaluated first ten that the registered model finds too (ours)."""
     max_map_loss: Fraction = 0.01
     """Largest strict mAP@10 the candidate may lose to the champion, interval included (ours)."""
     max_slice_loss: Fraction = 0.05

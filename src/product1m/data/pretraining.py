@@ -27,14 +27,17 @@ CACHE_MIB = 1024
 
 @dataclass(frozen=True)
 class PretrainingBatch(OnDevice):
-    """Items, then views of pasted instances, then the sources of these, one a view."""
+    """Items of the epoch, then more items that views need, then views of pasted instances."""
 
     pairs: Pairs
     masking: Masking
-    """Of the items only."""
-    groups: Int[Tensor, " B"]
-    """Equal where two rows show one product for all we know; of a view, its source's."""
+    """Of the items; views are shown whole."""
+    groups: Int[Tensor, " I"]
+    """The items' duplicate groups: equal where two show one product for all we know."""
+    sources: Int[Tensor, " S"]
+    """The row of the item that each view came from."""
     num_items: int
+    """Of the epoch; as many on every rank."""
     item_ids: list[str]
 
 
@@ -101,6 +104,10 @@ class SceneViews:
         self.sources = np.array(
             [row_of_item[source] for source in self.frame["source_id"]], np.int64
         )
+        self.of_item: dict[int, list[int]] = {}
+        """Row of an item to its instances."""
+        for instance, row in enumerate(self.sources.tolist()):
+            self.of_item.setdefault(row, []).append(instance)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -165,30 +172,57 @@ class PretrainingBatches:
         return self._items.batches_per_epoch
 
     def __call__(self, index: int) -> PretrainingBatch:
-        """Batch number `index`: items, views, sources; the items masked."""
-        seed = [self.config.seed, 2, index, distributed.rank()]
-        generator = np.random.default_rng(seed)
-        items = self._items.rows(index)
-        titles = [self._captions[row] for row in items]
-        photos = [self._regions[row] for row in items]
-        groups = self._groups[items]
+        """Batch number `index`: items, masked, and views of instances cut from some of them."""
+        generator = np.random.default_rng([self.config.seed, 2, index, distributed.rank()])
+        epoch_items = self._items.rows(index)
+        items, instances = epoch_items, np.empty(0, np.int64)
+        titles, photos = [], []
         if self.views is not None:
-            instances = self._instances.rows(index)
-            sources = self.views.sources[instances]
-            titles += [self.views.title(i) for i in instances]
-            titles += [self._captions[row] for row in sources]
-            photos += [self._view(self.views, i, generator) for i in instances]
-            photos += [self._regions[row] for row in sources]
-            groups = np.concatenate([groups, self._groups[sources], self._groups[sources]])
-        tokens = self.tokenizer.encode(titles, self.config.max_tokens)
-        pairs = collate(tokens, photos, self.config.max_regions)
+            instances = self._choose_instances(self.views, index, epoch_items, generator)
+            more = np.setdiff1d(self.views.sources[instances], epoch_items)
+            items = np.concatenate([epoch_items, more])
+            titles = [self.views.title(i) for i in instances.tolist()]
+            photos = [self._view(self.views, i, generator) for i in instances.tolist()]
+        tokens = self.tokenizer.encode(
+            [self._captions[row] for row in items] + titles, self.config.max_tokens
+        )
+        regions = [self._regions[row] for row in items] + photos
+        pairs = collate(tokens, regions, self.config.max_regions)
         return PretrainingBatch(
             pairs,
             self._mask(pairs, len(items), generator),
-            torch.from_numpy(groups),
-            len(items),
+            torch.from_numpy(self._groups[items]),
+            torch.from_numpy(self._places(items, instances)),
+            len(epoch_items),
             [self._ids[row] for row in items],
         )
+
+    def _choose_instances(
+        self,
+        views: SceneViews,
+        index: int,
+        items: Int64[np.ndarray, " B"],
+        generator: np.random.Generator,
+    ) -> Int64[np.ndarray, " S"]:
+        """One instance of each of the batch's items that has any, topped up with others.
+
+        A source that is in the batch anyway costs nothing more.
+        """
+        drawn = self._instances.rows(index)
+        known = [views.of_item[row] for row in items.tolist() if row in views.of_item]
+        own = np.array([generator.choice(instances) for instances in known], np.int64)
+        others = drawn[~np.isin(views.sources[drawn], items)]
+        return np.concatenate([own, others, drawn])[: len(drawn)]
+
+    def _places(
+        self, items: Int64[np.ndarray, " I"], instances: Int64[np.ndarray, " S"]
+    ) -> Int64[np.ndarray, " S"]:
+        """Where in the batch the source of every instance is."""
+        if self.views is None:
+            return np.empty(0, np.int64)
+        order = np.argsort(items)
+        sources = self.views.sources[instances]
+        return np.asarray(order[np.searchsorted(items, sources, sorter=order)])
 
     def _view(self, views: SceneViews, instance: int, generator: np.random.Generator) -> Regions:
         if generator.random() < self.config.scene_proposal_probability:

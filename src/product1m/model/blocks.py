@@ -5,6 +5,7 @@ every layer but the attention itself works on those rows alone.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -12,6 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from product1m.model.embeddings import NORM_EPS
+
+
+class Dropouts(NamedTuple):
+    """Probabilities of dropout."""
+
+    hidden: float
+    """On what a block adds."""
+    attention: float
+    """On attention weights."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +110,13 @@ class FeedForward(nn.Sequential):
 class PostNormBlock(nn.Module):
     """A BERT layer: self-attention and feed-forward, each added and then normalized (paper)."""
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
         super().__init__()
-        self.attention = Attention(dim, dim, num_heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropouts.attention)
         self.attention_norm = nn.LayerNorm(dim, NORM_EPS)
         self.ffn = FeedForward(dim, ffn_dim)
         self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropouts.hidden)
 
     def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
         """One layer over the real tokens."""
@@ -120,14 +130,14 @@ class CrossAttentionBlock(nn.Module):
     """One stream attends to the other, then a feed-forward; post-norm (released code)."""
 
     def __init__(
-        self, dim: int, attention_dim: int, num_heads: int, ffn_dim: int, dropout: float
+        self, dim: int, attention_dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts
     ) -> None:
         super().__init__()
-        self.attention = Attention(dim, attention_dim, num_heads, dropout)
+        self.attention = Attention(dim, attention_dim, num_heads, dropouts.attention)
         self.attention_norm = nn.LayerNorm(dim, NORM_EPS)
         self.ffn = FeedForward(dim, ffn_dim)
         self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropouts.hidden)
 
     def forward(
         self,
@@ -146,13 +156,13 @@ class CrossAttentionBlock(nn.Module):
 class PreNormBlock(nn.Module):
     """Self-attention and feed-forward, each normalized before and added (released code)."""
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, dim, num_heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropouts.attention)
         self.ffn_norm = nn.LayerNorm(dim)
         self.ffn = FeedForward(dim, ffn_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropouts.hidden)
 
     def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
         """One layer over the real tokens."""

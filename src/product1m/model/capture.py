@@ -15,7 +15,7 @@ from product1m.data.batches import Pairs, collate
 from product1m.data.region_features import Regions
 from product1m.data.tokens import TitleTokenizer
 from product1m.errors import ArtifactError
-from product1m.model.blocks import Packing, initialize, rows_of_first
+from product1m.model.blocks import Dropouts, Packing, initialize, rows_of_first
 from product1m.model.cross import CrossTransformer
 from product1m.model.embeddings import Standardization
 from product1m.model.heads import (
@@ -143,6 +143,7 @@ def build_capture(
     D, E = config.hidden_dim, config.projection_dim
     text_sizes = {"num_heads": config.text_heads, "ffn_dim": config.text_ffn_dim}
     visual_sizes = {"num_heads": config.visual_heads, "ffn_dim": config.visual_ffn_dim}
+    dropouts = Dropouts(config.dropout, config.attention_dropout)
     skips = {"text": D, "image": feature_dim} if config.input_skip else {}
     capture = Capture(
         text=TextStream(
@@ -150,11 +151,11 @@ def build_capture(
             config.max_tokens,
             D,
             num_layers=config.text_layers,
-            dropout=config.dropout,
+            dropouts=dropouts,
             **text_sizes,
         ),
         visual=VisualStream(
-            feature_dim, D, num_layers=config.visual_layers, dropout=config.dropout, **visual_sizes
+            feature_dim, D, num_layers=config.visual_layers, dropouts=dropouts, **visual_sizes
         ),
         cross=CrossTransformer(
             D,
@@ -163,7 +164,7 @@ def build_capture(
             num_heads=config.visual_heads,
             text_ffn_dim=config.text_ffn_dim,
             visual_ffn_dim=config.visual_ffn_dim,
-            dropout=config.dropout,
+            dropouts=dropouts,
         ),
         joint=JointTransformer(
             D,
@@ -172,7 +173,7 @@ def build_capture(
             num_layers=config.joint_layers,
             num_heads=config.visual_heads,
             ffn_dim=config.text_ffn_dim,
-            dropout=config.dropout,
+            dropouts=dropouts,
         ),
         projections={
             name: Projection(D, E, config.relu_projection)

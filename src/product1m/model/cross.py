@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from product1m.model.blocks import CrossAttentionBlock, Packing
+from product1m.model.blocks import CrossAttentionBlock, Dropouts, Packing
 
 
 class CrossTransformer(nn.Module):
@@ -18,13 +18,13 @@ class CrossTransformer(nn.Module):
         num_heads: int,
         text_ffn_dim: int,
         visual_ffn_dim: int,
-        dropout: float,
+        dropouts: Dropouts,
     ) -> None:
         super().__init__()
 
         def blocks(ffn_dim: int) -> nn.ModuleList:
             return nn.ModuleList(
-                CrossAttentionBlock(dim, attention_dim, num_heads, ffn_dim, dropout)
+                CrossAttentionBlock(dim, attention_dim, num_heads, ffn_dim, dropouts)
                 for _ in range(num_layers)
             )
 

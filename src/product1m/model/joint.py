@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from product1m.model.blocks import Packing, PreNormBlock
+from product1m.model.blocks import Dropouts, Packing, PreNormBlock
 
 
 class JointTransformer(nn.Module):
@@ -23,13 +23,13 @@ class JointTransformer(nn.Module):
         num_layers: int,
         num_heads: int,
         ffn_dim: int,
-        dropout: float,
+        dropouts: Dropouts,
     ) -> None:
         super().__init__()
         self.text_position = nn.Embedding(max_tokens, dim)
         self.region_position = nn.Embedding(max_regions + 1, dim)
         self.layers = nn.ModuleList(
-            PreNormBlock(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)
+            PreNormBlock(dim, num_heads, ffn_dim, dropouts) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
 

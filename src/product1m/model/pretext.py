@@ -163,9 +163,10 @@ def _scene_contrast(
         ),
         joint.text_embedding.float() * joint.image_embedding.float(),
     )
+    groups = batch.groups[batch.sources]
     losses = []
     for embedded in kinds:
-        views, sources = embedded[batch.num_items :].chunk(2)
-        groups = batch.groups[-len(sources) :]
+        views = embedded[-len(batch.sources) :]
+        sources = embedded[batch.sources]
         losses.append(contrastive_loss(views, sources, groups, config.temperature))
     return torch.stack(losses).mean()

@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from product1m.model.blocks import Packing, PostNormBlock
+from product1m.model.blocks import Dropouts, Packing, PostNormBlock
 from product1m.model.embeddings import RegionEmbedding, TextEmbedding
 
 
@@ -19,12 +19,12 @@ class TextStream(nn.Module):
         num_layers: int,
         num_heads: int,
         ffn_dim: int,
-        dropout: float,
+        dropouts: Dropouts,
     ) -> None:
         super().__init__()
-        self.embedding = TextEmbedding(vocabulary_size, max_tokens, dim, dropout)
+        self.embedding = TextEmbedding(vocabulary_size, max_tokens, dim, dropouts.hidden)
         self.layers = nn.ModuleList(
-            PostNormBlock(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)
+            PostNormBlock(dim, num_heads, ffn_dim, dropouts) for _ in range(num_layers)
         )
 
     def forward(self, tokens: Int[Tensor, "B T"], packing: Packing) -> Float[Tensor, "P D"]:
@@ -46,12 +46,12 @@ class VisualStream(nn.Module):
         num_layers: int,
         num_heads: int,
         ffn_dim: int,
-        dropout: float,
+        dropouts: Dropouts,
     ) -> None:
         super().__init__()
-        self.embedding = RegionEmbedding(feature_dim, dim, dropout)
+        self.embedding = RegionEmbedding(feature_dim, dim, dropouts.hidden)
         self.layers = nn.ModuleList(
-            PostNormBlock(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)
+            PostNormBlock(dim, num_heads, ffn_dim, dropouts) for _ in range(num_layers)
         )
 
     def forward(
