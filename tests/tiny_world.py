@@ -25,6 +25,7 @@ from product1m.config import (
 from product1m.data.item_table import ItemWriter, read_items
 from product1m.data.photos import encode_jpeg
 from product1m.data.region_features import Regions, RegionWriter, write_instances
+from product1m.steps import capture_pretraining, evaluation, indexing
 
 FEATURE_DIM = 24
 NUM_CLASSES = 10
@@ -108,6 +109,35 @@ def write_world(root: Path, seed: int = 0) -> TinyArtifacts:
             write_photos(images, items)
         write_features(root, part, items, prototypes, generator)
     return TinyArtifacts(root)
+
+
+def pretrain(world: TinyArtifacts) -> dict[str, float]:
+    """CAPTURE, at `capture`."""
+    return capture_pretraining.run(
+        world.train_features, world.scenes_features, world.capture, CAPTURE
+    )
+
+
+def build_index(
+    world: TinyArtifacts, folder: Path | None = None, config: IndexingConfig = INDEXING
+) -> dict[str, float]:
+    """The gallery's index, at `index` or elsewhere."""
+    return indexing.run(world.gallery_features, world.capture, folder or world.index, config)
+
+
+def evaluate(
+    world: TinyArtifacts, folder: Path, config: EvaluationConfig = EVALUATION
+) -> dict[str, float]:
+    """Evaluate into `folder`."""
+    return evaluation.run(
+        world.queries_features,
+        world.capture,
+        world.index,
+        world.queries,
+        world.gallery,
+        folder,
+        config,
+    )
 
 
 def write_photos(writer: ArtifactWriter, items: Sequence[Item]) -> None:

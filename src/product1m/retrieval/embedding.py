@@ -7,7 +7,7 @@ serves every fusion: the inner product is then the weighted sum of the blocks' c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -16,10 +16,8 @@ from safetensors.numpy import load_file, save_file
 from product1m.artifacts import Artifact
 from product1m.data.region_features import Regions
 from product1m.errors import RetrievalError
+from product1m.model.capture import LoadedCapture
 from product1m.retrieval.text import TextEncoder
-
-if TYPE_CHECKING:
-    from product1m.model.capture import LoadedCapture
 
 BLOCKS = ("joint", "streams", "image", "text")
 """What a vector consists of, in this order; the first two come from CAPTURE."""
@@ -87,7 +85,7 @@ class BlockEncoder:
 
     def __init__(
         self,
-        capture: "LoadedCapture",
+        capture: LoadedCapture,
         standardization: Standardization,
         text: TextEncoder,
         streams: Streams,

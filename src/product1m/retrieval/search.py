@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -12,6 +11,7 @@ from product1m.artifacts import Artifact
 from product1m.config import EvaluationConfig
 from product1m.data.region_features import FeatureSet, Regions
 from product1m.errors import ArtifactError, RetrievalError
+from product1m.model.capture import load_capture
 from product1m.progress import track
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardization
 from product1m.retrieval.index import GalleryIndex
@@ -19,9 +19,6 @@ from product1m.retrieval.instances import Instances, find_instances
 from product1m.retrieval.lineage import require_built_with
 from product1m.retrieval.merging import round_robin
 from product1m.retrieval.text import TextEncoder
-
-if TYPE_CHECKING:
-    from product1m.model.capture import LoadedCapture
 
 QUERY_BATCH = 32
 """Queries whose views go through CAPTURE together (ours)."""
@@ -90,20 +87,12 @@ class Searcher:
         self.config = config
 
     @classmethod
-    def load(
-        cls,
-        index: Artifact,
-        capture: Artifact,
-        config: EvaluationConfig,
-        loaded: "LoadedCapture | None" = None,
-    ) -> "Searcher":
+    def load(cls, index: Artifact, capture: Artifact, config: EvaluationConfig) -> "Searcher":
         """Open an index and its CAPTURE; ArtifactError if the index was built with another one."""
-        from product1m.model.capture import load_capture
-
         require_built_with(index, capture)
         details = index.manifest.details
         encoder = BlockEncoder(
-            loaded or load_capture(capture),
+            load_capture(capture),
             Standardization.load(index),
             TextEncoder.load(index),
             details["streams"],

@@ -15,6 +15,7 @@ from product1m.config import EvaluationConfig
 from product1m.data.item_table import ItemTable
 from product1m.data.region_features import FeatureSet
 from product1m.errors import RetrievalError
+from product1m.examples import write_examples
 from product1m.retrieval.findings import Findings, report_content
 from product1m.retrieval.fusion import Fusion
 from product1m.retrieval.lineage import require_descends, require_same_rpn
@@ -85,6 +86,7 @@ def run(
             write_plots(content, writer.folder)
             _write_tables(writer.folder, metrics, scores, fusions, found.slices)
             _write_list(writer.folder / RESULT_LIST, ranked)
+            write_examples(writer.folder, features, photos[0], ranked["test"][SHIPPED])
         # The artifact is whole before a server that may be away is asked for anything.
         tracker.log_metrics(writer.metrics)
         for path in (evaluation / REPORT, *sorted(evaluation.glob("*.png"))):

@@ -14,6 +14,7 @@ from product1m.artifacts import Artifact, open_artifact, write_artifact
 from product1m.config import IndexingConfig
 from product1m.data.region_features import FeatureSet
 from product1m.errors import RetrievalError
+from product1m.model.capture import load_capture
 from product1m.progress import track
 from product1m.retrieval.embedding import (
     BlockEncoder,
@@ -84,8 +85,6 @@ def _fit(
     checkpoint: Artifact,
     config: IndexingConfig,
 ) -> BlockEncoder:
-    from product1m.model.capture import load_capture
-
     captions = gallery.rows["caption"].iloc[sample].tolist()
     whole_photos = np.stack([gallery.regions(int(row)).features[0] for row in sample])
     return BlockEncoder(
