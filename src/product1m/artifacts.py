@@ -71,6 +71,11 @@ class Manifest(Summary):
     lineage: dict[str, Summary] = {}
     """Every ancestor's summary by key."""
 
+    def content_digest(self) -> str:
+        """What `digest` has to be, from the files as they are listed."""
+        content = "\n".join(f"{name} {entry.sha256}" for name, entry in self.files.items())
+        return hashlib.sha256(content.encode()).hexdigest()
+
 
 class Artifact:
     """A finished artifact folder, opened for reading."""
@@ -252,8 +257,7 @@ def _finish(partial: Path, folder: Path, manifest: Manifest) -> None:
     for path in paths:
         name = path.relative_to(partial).as_posix()
         manifest.files[name] = FileEntry(sha256=sha256_of(path), num_bytes=path.stat().st_size)
-    content = "\n".join(f"{name} {entry.sha256}" for name, entry in manifest.files.items())
-    manifest.digest = hashlib.sha256(content.encode()).hexdigest()
+    manifest.digest = manifest.content_digest()
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2), "utf-8")
     if folder.exists():
         shutil.rmtree(folder)

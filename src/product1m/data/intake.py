@@ -24,6 +24,8 @@ class StoredPhoto:
     encoded: bytes
     width: int
     height: int
+    downscaled: float
+    """Its sides relative to those of the photo that came in, turned upright."""
 
 
 def take_in(raw: bytes, config: IngestionConfig) -> StoredPhoto:
@@ -33,6 +35,7 @@ def take_in(raw: bytes, config: IngestionConfig) -> StoredPhoto:
     """
     try:
         image = Image.open(io.BytesIO(raw))
+        original_px = image.size
         _check_size(image, config)
         keep = _can_be_kept(image, config)
         photo = _decode(image, config)
@@ -43,7 +46,8 @@ def take_in(raw: bytes, config: IngestionConfig) -> StoredPhoto:
     height, width = photo.shape[:2]
     if min(width, height) < config.min_photo_side_px:
         raise PhotoError(f"{width} x {height} px once downscaled: too narrow")
-    return StoredPhoto(raw if keep else encode_jpeg(photo), width, height)
+    downscaled = max(width, height) / max(original_px)
+    return StoredPhoto(raw if keep else encode_jpeg(photo), width, height, downscaled)
 
 
 @contextmanager
