@@ -13,7 +13,7 @@ from product1m.data.sample.printing import Print, mixed, rgb
 from product1m.data.sample.shapes import carton_of, solid_of
 from product1m.data.sample.solids import Solid, sampled
 
-TRACED_SIDE_PX = 500
+TRACED_SIDE_PX = 460
 """Rays along a sprite's longer side (ours)."""
 SPRITE_SIDE_PX = 350
 """Longer side of a sprite: supersampled by TRACED / SPRITE (ours)."""

@@ -88,8 +88,9 @@ def _furniture(rng: np.random.Generator, image: Image, edge: int) -> None:
     top, depth = base - tall, int(tall * rng.uniform(0.15, 0.4))
     slab = np.array([[left, top], [left + depth, top - depth], [left + wide - depth, top - depth],
                      [left + wide, top]], np.int32)  # fmt: skip
-    cv2.ellipse(image, (left + wide // 2, base), (wide // 2 + 8, 8), 0, 0, 360,
-                (tint * 0.25).tolist(), -1, cv2.LINE_AA)  # fmt: skip
+    shade = np.zeros((height, width), np.float32)
+    cv2.ellipse(shade, (left + wide // 2, base), (wide // 2, 6), 0, 0, 360, 1.0, -1)
+    image *= 1 - 0.6 * cv2.GaussianBlur(shade, (0, 0), 5)[:, :, None]
     cv2.rectangle(image, (left, top), (left + wide, base), (tint * 0.85).tolist(), -1)
     cv2.fillPoly(image, [slab], np.minimum(tint * 1.15, 1).tolist(), cv2.LINE_AA)
     for part in range(1, int(rng.integers(2, 5))):

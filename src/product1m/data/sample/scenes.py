@@ -217,15 +217,7 @@ def lying_prop(rng: np.random.Generator, image: Image) -> None:
     kind = pick(rng, ("leaf", "pad", "card", "beads", "ring"))
     angle = float(rng.uniform(0, 360))
     if kind == "leaf":
-        for step in range(6):
-            shade = (color("#5d8a55") * rng.uniform(0.7, 1.2)).clip(0, 1).tolist()
-            turn = np.deg2rad(angle)
-            at = (int(center[0] + step * size * 0.4 * np.cos(turn)),
-                  int(center[1] + step * size * 0.4 * np.sin(turn)))  # fmt: skip
-            side = angle + (55 if step % 2 else -55)
-            cv2.ellipse(
-                image, at, (size // 2 + 2, size // 6 + 1), side, 0, 360, shade, -1, cv2.LINE_AA
-            )
+        _sprig(rng, image, center, size, np.deg2rad(angle))
     elif kind == "card":
         shade = color(pick(rng, ("#faf7f0", "#e9c7c7", "#cfd9e6", "#d9b97a"))).tolist()
         corners = cv2.boxPoints((center, (size * 2.2, size * 1.4), angle)).astype(np.int32)
@@ -239,6 +231,20 @@ def lying_prop(rng: np.random.Generator, image: Image) -> None:
         shade = color(pick(rng, ("#fbfaf6", "#efe3d6", "#cf8f7f"))).tolist()
         thick = -1 if kind == "pad" else max(size // 6, 2)
         cv2.circle(image, center, size // 2 + 4, shade, thick, cv2.LINE_AA)
+
+
+def _sprig(
+    rng: np.random.Generator, image: Image, center: tuple[int, int], size: int, turn: float
+) -> None:
+    along = np.array([np.cos(turn), np.sin(turn)])
+    across = np.array([-along[1], along[0]])
+    for step in range(8):
+        side = 1 if step % 2 else -1
+        at = np.array(center) + along * step * size * 0.22 + across * side * size * 0.3
+        shade = (color("#5d8a55") * rng.uniform(0.7, 1.2)).clip(0, 1).tolist()
+        lean = float(np.rad2deg(turn)) + side * 50
+        axes = (int(size * 0.36) + 2, int(size * 0.13) + 1)
+        cv2.ellipse(image, (int(at[0]), int(at[1])), axes, lean, 0, 360, shade, -1, cv2.LINE_AA)
 
 
 def _lit_from_side(rng: np.random.Generator, image: Image) -> Image:

@@ -254,9 +254,9 @@ def solid_of(product: Product) -> Solid:
 
 @cache
 def carton_of(product: Product) -> Solid:
-    """The folding box a product is sold in, as tall as the product needs."""
+    """The folding box a product is sold in, as tall as the product."""
     pack = solid_of(product)
-    half_width = min(0.52, pack.radius * 1.12 + 0.02)
+    half_width = pack.radius * 1.06 + 0.02
     return Solid(
         profile=((0, 0), (half_width, 0), (half_width, 1), (0, 1)),
         parts=(Part(2, "body"),),
