@@ -83,7 +83,9 @@ def train_tokenizer(captions: Sequence[str], vocabulary_size: int) -> TitleToken
 
     Text is lower-cased, accents go, and every Chinese character is a word, as in BERT (paper).
     """
-    alphabet, inner = _alphabet(captions, int(vocabulary_size * MAX_ALPHABET_SHARE))
+    alphabet, inner = _alphabet(
+        captions, int((vocabulary_size - len(SPECIAL)) * MAX_ALPHABET_SHARE)
+    )
     backend = _backend(WordPiece(unk_token=UNKNOWN))
     # The trainer numbers inner characters in the order of a hash map, and breaks ties by number.
     # Named beforehand they have fixed numbers, and so has everything merged from them.

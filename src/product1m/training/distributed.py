@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+from torch.autograd.function import FunctionCtx
 
 
 def rank() -> int:
@@ -49,6 +49,22 @@ def barrier() -> None:
         dist.barrier()
 
 
+class _GatherRows(torch.autograd.Function):
+    """`all_gather` whose gradient is the sum of what every rank's loss says of these rows."""
+
+    @staticmethod
+    def forward(_context: FunctionCtx, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(_context: FunctionCtx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
 def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "W ..."]:
     """The rows of all ranks, rank 0's first; gradients flow back to the rank they came from.
 
@@ -56,5 +72,5 @@ def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "W ..."]:
     """
     if world_size() == 1:
         return rows
-    parts: tuple[Tensor, ...] = all_gather(rows.contiguous())  # type: ignore[no-untyped-call]
-    return torch.cat(parts)
+    gathered: Tensor = _GatherRows.apply(rows)
+    return gathered
