@@ -1,0 +1,65 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from product1m.retrieval.baselines import oracle_rankings, random_rankings
+from product1m.retrieval.merging import round_robin
+
+RANKINGS = st.lists(st.lists(st.integers(0, 12), unique=True, max_size=13), max_size=5)
+
+
+def test_rankings_take_turns_and_an_item_already_listed_costs_no_turn() -> None:
+    # second turn of the first: b is listed, so it gives c; of the second: a is listed, so d
+    assert round_robin([["a", "b", "c"], ["b", "a", "d"]], 10) == ["a", "b", "c", "d"]
+
+
+def test_a_ranking_that_is_used_up_leaves_its_turns_to_the_others() -> None:
+    assert round_robin([["a"], ["b", "c", "d"]], 3) == ["a", "b", "c"]
+    assert round_robin([[], ["b"]], 3) == ["b"]
+
+
+def test_merging_stops_in_the_middle_of_a_round_at_its_depth() -> None:
+    assert round_robin([["a", "b"], ["c", "d"], ["e", "f"]], 4) == ["a", "c", "e", "b"]
+
+
+def test_one_ranking_stays_as_it_is_and_none_gives_nothing() -> None:
+    assert round_robin([["c", "a", "b"]], 2) == ["c", "a"]
+    assert round_robin([], 5) == []
+
+
+@given(RANKINGS, st.integers(1, 15))
+def test_merging_equals_picking_by_hand(rankings: list[list[int]], depth: int) -> None:
+    left = [list(ranking) for ranking in rankings]
+    expected: list[int] = []
+    while any(left) and len(expected) < depth:
+        for ranking in left:
+            if ranking and len(expected) < depth:
+                picked = ranking[0]
+                expected.append(picked)
+                for other in left:
+                    if picked in other:
+                        other.remove(picked)
+    assert round_robin(rankings, depth) == expected
+
+
+@given(RANKINGS, st.integers(1, 15))
+def test_a_merged_list_needs_no_more_of_a_ranking_than_its_own_depth(
+    rankings: list[list[int]], depth: int
+) -> None:
+    cut = [ranking[:depth] for ranking in rankings]
+    assert round_robin(cut, depth) == round_robin(rankings, depth)
+
+
+def test_a_random_ranking_lists_gallery_items_once_and_follows_its_seed() -> None:
+    gallery = [f"g{n}" for n in range(30)]
+    ranked = random_rankings(["q1", "q2"], gallery, 10, seed=3)
+    assert ranked == random_rankings(["q1", "q2"], gallery, 10, seed=3)
+    assert ranked != random_rankings(["q1", "q2"], gallery, 10, seed=4)
+    assert ranked["q1"] != ranked["q2"]
+    assert all(len(set(ids)) == 10 and set(ids) <= set(gallery) for ids in ranked.values())
+    assert sorted(random_rankings(["q"], gallery, 100, seed=0)["q"]) == sorted(gallery)
+
+
+def test_the_oracle_gives_every_label_mention_its_turn() -> None:
+    gallery = {"a1": "A", "b1": "B", "a2": "A", "a3": "A", "b2": "B", "c1": "C"}
+    ranked = oracle_rankings({"q": ("A", "A", "B"), "lost": ("Z", "C")}, gallery, 4)
+    assert ranked == {"q": ["a1", "a2", "b1", "a3"], "lost": ["c1"]}
