@@ -79,7 +79,7 @@ def train(
         plan: kept with the checkpoint; a checkpoint of another plan is refused.
         work: folder of the checkpoints, on storage all ranks share.
         report: called on rank 0 with the step and the mean of each term since the last call, their
-            sum as `total`, and the `learning_rate`.
+            sum as `total`, and this step's `learning_rate`.
         groups: parameters with their own learning rates; all of them at the plan's rate by default.
 
     Returns:
@@ -108,10 +108,9 @@ def train(
                 terms = _descend(objective, parts, plan, device, optimizer)
             except _NotFiniteError as error:
                 raise TrainingError(f"step {step}: {error}; {_kept(work)}") from None
-            terms["learning_rate"] = float(scheduler.get_last_lr()[0])
-            scheduler.step()
             state.step = step + 1
-            _record(state, terms, plan, report)
+            _record(state, terms, optimizer.param_groups[0]["lr"], plan, report)
+            scheduler.step()
             if state.step % plan.checkpoint_interval_steps == 0 or state.step == plan.num_steps:
                 if distributed.rank() == 0:
                     save_checkpoint(work, module, optimizer, scheduler, state)
@@ -198,6 +197,7 @@ def _kept(work: Path) -> str:
 def _record(
     state: TrainingState,
     terms: Mapping[str, float],
+    learning_rate: float,
     plan: TrainingPlan,
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
@@ -208,6 +208,7 @@ def _record(
     if since < plan.report_interval_steps and state.step < plan.num_steps:
         return
     means = {name: value / since for name, value in state.pending.items()}
+    means["learning_rate"] = float(learning_rate)
     state.pending = {}
     state.curve.append({"step": float(state.step), **means})
     if distributed.rank() == 0:
@@ -221,12 +222,12 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch's tensors on a device, whatever lists, tuples and dicts they lie in."""
+    if hasattr(batch, "to"):
+        return batch.to(device)
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device) for value in batch)
-    if hasattr(batch, "to"):
-        return batch.to(device)
     return batch
 
 
