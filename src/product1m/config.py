@@ -182,6 +182,8 @@ class RpnTrainingConfig(StepConfig):
     (ours)."""
     nms_iou: Fraction = 0.7
     """Of two proposals whose IoU exceeds this, the weaker is dropped (released code)."""
+    num_candidates: PositiveInt = 1000
+    """Best boxes of a pyramid level that enter NMS (ours: torchvision's default)."""
     num_proposals: PositiveInt = 300
     """Proposals kept after NMS (released code)."""
     precision: Precision = "bf16"
@@ -189,7 +191,7 @@ class RpnTrainingConfig(StepConfig):
     checkpoint_interval_steps: PositiveInt = 500
     """Steps between two checkpoints (ours)."""
     num_workers: NonNegativeInt = 8
-    """Processes that decode scenes ahead (ours)."""
+    """Threads that decode a batch's scenes (ours)."""
 
 
 class FeatureExtractionConfig(StepConfig):
@@ -203,6 +205,12 @@ class FeatureExtractionConfig(StepConfig):
     """Objectness from which a region beyond `min_regions` is kept (released code)."""
     nms_iou: Fraction = 0.7
     """Class-agnostic NMS over the proposals (released code: 0.3, raised until 36 are left)."""
+    photo_scales: PositiveInt = 2
+    """Sizes at which a photo is encoded, each half the one before; a region is pooled where its
+    side comes closest to `canonical_side_px` (ours: a product then looks alike whether it fills
+    its photo or shares it with others)."""
+    canonical_side_px: PositiveInt = 192
+    """The size at which regions are compared (ours)."""
     roi_size: PositiveInt = 7
     """RoIAlign bins a side, averaged afterwards (ours: torchvision's default)."""
     batch_size: PositiveInt = 16

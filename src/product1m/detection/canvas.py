@@ -1,6 +1,6 @@
 """Photos as the network sees them: resized, and filled up to whole strides."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -52,15 +52,3 @@ def stack_canvases(canvases: Sequence[Canvas]) -> UInt8[Tensor, "B 3 H W"]:
     for row, canvas in zip(batch, canvases, strict=True):
         row[: canvas.pixels.shape[0], : canvas.pixels.shape[1]] = canvas.pixels
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
-
-
-def batches_of_one_size(canvases: Iterable[Canvas], batch_size: int) -> list[list[int]]:
-    """Positions of the canvases in batches whose members are equally large."""
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for position, canvas in enumerate(canvases):
-        by_size.setdefault(canvas.pixels.shape, []).append(position)
-    return [
-        positions[start : start + batch_size]
-        for positions in by_size.values()
-        for start in range(0, len(positions), batch_size)
-    ]

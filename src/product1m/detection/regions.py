@@ -1,17 +1,21 @@
-"""Photos to region features: proposals, NMS, RoIAlign on the last stage, its mean (paper)."""
+"""Photos to region features: proposals, NMS, RoIAlign on the last stage, its mean (paper).
+
+A network's features of one product differ much with its size. So a photo is encoded at several
+sizes, and a region is pooled from the one where it comes closest to the canonical size (ours).
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32
+from jaxtyping import Float, Float16, Float32, Int
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
 from product1m.config import FeatureExtractionConfig
 from product1m.data.photos import Photo
 from product1m.data.region_features import Regions
-from product1m.detection.canvas import Canvas, batches_of_one_size, stack_canvases
+from product1m.detection.canvas import Canvas, stack_canvases
 from product1m.detection.rpn import ProposalNetwork, Proposals
 
 SAMPLES_PER_BIN = 2
@@ -19,6 +23,8 @@ SAMPLES_PER_BIN = 2
 
 Boxes = Float32[np.ndarray, "K 4"]
 Extracted = tuple[Regions, Float16[np.ndarray, "K F"]]
+SizedPhoto = list[Canvas]
+"""One photo at the network's size, at half of it, and so on."""
 
 
 def extract_regions(
@@ -37,46 +43,72 @@ def extract_regions(
         config: how many regions, and how they are pooled.
         extra_boxes: for every photo boxes in its own pixels whose vectors are wanted too.
     """
-    canvases = [network.canvas(photo) for photo in photos]
-    return extract_from_canvases(network, canvases, config, extra_boxes)
+    sized = [sized_photo(network, photo, config) for photo in photos]
+    return extract_sized(network, sized, config, extra_boxes)
 
 
-def extract_from_canvases(
+def sized_photo(
+    network: ProposalNetwork, photo: Photo, config: FeatureExtractionConfig
+) -> SizedPhoto:
+    """A photo at the sizes at which it will be encoded."""
+    return [network.canvas(photo, 2**scale) for scale in range(config.photo_scales)]
+
+
+def extract_sized(
     network: ProposalNetwork,
-    canvases: Sequence[Canvas],
+    photos: Sequence[SizedPhoto],
     config: FeatureExtractionConfig,
     extra_boxes: Sequence[Boxes] | None = None,
 ) -> list[Extracted]:
-    """`extract_regions` of photos that are on their canvases already."""
-    extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(canvases)
+    """`extract_regions` of photos that have their sizes already."""
+    extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(photos)
     found: dict[int, Extracted] = {}
-    for positions in batches_of_one_size(canvases, config.batch_size):
+    for positions in batches_of_one_shape(photos, config.batch_size):
         results = _extract_batch(
-            network, [canvases[i] for i in positions], [extra[i] for i in positions], config
+            network, [photos[i] for i in positions], [extra[i] for i in positions], config
         )
         found.update(zip(positions, results, strict=True))
-    return [found[position] for position in range(len(canvases))]
+    return [found[position] for position in range(len(photos))]
+
+
+def batches_of_one_shape(photos: Sequence[SizedPhoto], batch_size: int) -> list[list[int]]:
+    """Positions of the photos in batches whose members are equally large at every size."""
+    by_shape: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for position, photo in enumerate(photos):
+        shapes = tuple(canvas.pixels.shape for canvas in photo)
+        by_shape.setdefault(shapes, []).append(position)
+    return [
+        positions[start : start + batch_size]
+        for positions in by_shape.values()
+        for start in range(0, len(positions), batch_size)
+    ]
 
 
 @torch.inference_mode()
 def _extract_batch(
     network: ProposalNetwork,
-    canvases: list[Canvas],
+    photos: list[SizedPhoto],
     extra_boxes: list[Boxes],
     config: FeatureExtractionConfig,
 ) -> list[Extracted]:
+    largest = [photo[0] for photo in photos]
     with torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        maps = network(stack_canvases(canvases).to(network.device))
-        proposals = network.propose(maps, [canvas.inner_px for canvas in canvases])
+        maps = network(stack_canvases(largest).to(network.device))
+        proposals = network.propose(maps, [canvas.inner_px for canvas in largest])
+        smaller = [
+            network(stack_canvases(canvases).to(network.device))[-1]
+            for canvases in list(zip(*photos, strict=True))[1:]
+        ]
     kept = [select(proposal, config) for proposal in proposals]
     boxes = [
-        torch.cat([_whole(canvas), chosen.boxes_xyxy.cpu(), _on_canvas(canvas, extra)])
-        for canvas, chosen, extra in zip(canvases, kept, extra_boxes, strict=True)
+        np.concatenate([_whole(canvas), _on_photo(canvas, chosen), extra])
+        for canvas, chosen, extra in zip(largest, kept, extra_boxes, strict=True)
     ]
-    vectors = pool(maps[-1], boxes, network.backbone.strides[-1], config.roi_size)
+    stride = network.backbone.strides[-1]
+    vectors = _pool_sizes([maps[-1], *smaller], photos, boxes, stride, config)
     return [
-        _result(canvas, chosen, rows)
-        for canvas, chosen, rows in zip(canvases, kept, vectors, strict=True)
+        _result(all_boxes, chosen, rows)
+        for all_boxes, chosen, rows in zip(boxes, kept, vectors, strict=True)
     ]
 
 
@@ -86,6 +118,46 @@ def select(proposals: Proposals, config: FeatureExtractionConfig) -> Proposals:
     confident = int((proposals.scores[kept] >= config.min_score).sum())
     kept = kept[: max(confident, config.min_regions)]
     return Proposals(proposals.boxes_xyxy[kept], proposals.scores[kept])
+
+
+def scale_of(
+    boxes_xyxy: Boxes, canvas: Canvas, config: FeatureExtractionConfig
+) -> Int[np.ndarray, " K"]:
+    """At which size each box of a photo is pooled: 0 is the network's own, 1 half of it.
+
+    The one where the square root of the box's area, in pixels, comes closest to
+    `canonical_side_px`, by factor.
+    """
+    boxes = boxes_xyxy * canvas.scale()
+    sides = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 1.0, None).prod(axis=1))
+    halvings = np.rint(np.log2(sides / config.canonical_side_px))
+    return np.asarray(np.clip(halvings, 0, config.photo_scales - 1).astype(np.int64))
+
+
+def _pool_sizes(
+    last_maps: list[Float[Tensor, "B F H_s W_s"]],
+    photos: list[SizedPhoto],
+    boxes_xyxy: list[Boxes],
+    stride: int,
+    config: FeatureExtractionConfig,
+) -> list[Float32[np.ndarray, "K F"]]:
+    """The vectors of every photo's boxes, each from the size that suits it."""
+    feature_dim = last_maps[0].shape[1]
+    vectors = [np.empty((len(boxes), feature_dim), np.float32) for boxes in boxes_xyxy]
+    scales = [
+        scale_of(boxes, photo[0], config) for boxes, photo in zip(boxes_xyxy, photos, strict=True)
+    ]
+    for scale, last_map in enumerate(last_maps):
+        rows = [np.flatnonzero(chosen == scale) for chosen in scales]
+        here = [
+            torch.from_numpy(boxes[some] * photo[scale].scale())
+            for boxes, some, photo in zip(boxes_xyxy, rows, photos, strict=True)
+        ]
+        for vector, some, pooled in zip(
+            vectors, rows, pool(last_map, here, stride, config.roi_size), strict=True
+        ):
+            vector[some] = pooled.cpu().numpy()
+    return vectors
 
 
 def pool(
@@ -103,30 +175,22 @@ def pool(
         sampling_ratio=SAMPLES_PER_BIN,
         aligned=True,
     )
-    vectors = bins.mean(dim=(2, 3))
-    return list(vectors.split([len(boxes) for boxes in boxes_xyxy]))
+    return list(bins.mean(dim=(2, 3)).split([len(boxes) for boxes in boxes_xyxy]))
 
 
-def _whole(canvas: Canvas) -> Float[Tensor, "1 4"]:
-    height, width = canvas.inner_px
-    return torch.tensor([[0.0, 0.0, width, height]])
-
-
-def _on_canvas(canvas: Canvas, boxes: Boxes) -> Float[Tensor, "K 4"]:
-    return torch.from_numpy(np.asarray(boxes, np.float32).reshape(-1, 4) * canvas.scale())
-
-
-def _result(canvas: Canvas, chosen: Proposals, vectors: Float[Tensor, "K F"]) -> Extracted:
-    """Regions in the stored photo's pixels, and the vectors that follow them."""
-    num_regions = 1 + len(chosen.scores)
-    features = vectors.cpu().numpy().astype(np.float16)
+def _whole(canvas: Canvas) -> Boxes:
     height, width = canvas.photo_px
-    boxes = np.concatenate(
-        [
-            np.array([[0, 0, width, height]], np.float32),
-            chosen.boxes_xyxy.cpu().numpy() / canvas.scale(),
-        ]
-    )
-    scores = np.concatenate([np.ones(1), chosen.scores.cpu().numpy()])
-    regions = Regions(features[:num_regions], boxes.astype(np.float32), scores.astype(np.float32))
+    return np.array([[0, 0, width, height]], np.float32)
+
+
+def _on_photo(canvas: Canvas, proposals: Proposals) -> Boxes:
+    return np.asarray(proposals.boxes_xyxy.cpu().numpy() / canvas.scale(), np.float32)
+
+
+def _result(boxes_xyxy: Boxes, chosen: Proposals, vectors: Float32[np.ndarray, "K F"]) -> Extracted:
+    """The whole photo and the regions, and apart from them the vectors at the extra boxes."""
+    num_regions = 1 + len(chosen.scores)
+    features = vectors.astype(np.float16)
+    scores = np.concatenate([np.ones(1, np.float32), chosen.scores.cpu().numpy()])
+    regions = Regions(features[:num_regions], boxes_xyxy[:num_regions], scores)
     return regions, features[num_regions:]

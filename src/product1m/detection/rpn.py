@@ -55,6 +55,7 @@ class ProposalNetwork(nn.Module):
         fpn_channels: int,
         anchor_ratios: Sequence[float],
         nms_iou: float,
+        num_candidates: int,
         num_proposals: int,
         short_side_px: int,
         long_side_px: int,
@@ -75,7 +76,7 @@ class ProposalNetwork(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 1000, "testing": 1000},
+            pre_nms_top_n={"training": num_candidates, "testing": num_candidates},
             post_nms_top_n={"training": num_proposals, "testing": num_proposals},
             nms_thresh=nms_iou,
         )
@@ -90,9 +91,9 @@ class ProposalNetwork(nn.Module):
         """Where the weights are."""
         return self.backbone.mean.device
 
-    def canvas(self, photo: Photo) -> Canvas:
-        """The photo at the size this network was trained for."""
-        return make_canvas(photo, self.short_side_px, self.long_side_px)
+    def canvas(self, photo: Photo, reduction: int = 1) -> Canvas:
+        """The photo at the size this network was trained for, divided by `reduction`."""
+        return make_canvas(photo, self.short_side_px // reduction, self.long_side_px // reduction)
 
     def forward(self, photos: UInt8[Tensor, "B 3 H W"]) -> Maps:
         """The backbone's maps, finest first."""
@@ -146,6 +147,7 @@ def build_network(config: RpnTrainingConfig, weights: str) -> ProposalNetwork:
         config.fpn_channels,
         config.anchor_ratios,
         config.nms_iou,
+        config.num_candidates,
         config.num_proposals,
         config.short_side_px,
         config.long_side_px,

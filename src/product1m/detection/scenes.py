@@ -1,6 +1,7 @@
 """Synthesized scenes as training batches: a pure function of seed, batch number and rank."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -135,14 +136,10 @@ class SceneBatches:
         config = self._config
         factor = generator.uniform(1 - config.scale_jitter, 1 + config.scale_jitter)
         short, long = round(config.short_side_px * factor), round(config.long_side_px * factor)
-        return [
-            make_canvas(
-                jitter_colors(self._scenes.items.photo(i), config.color_jitter, generator),
-                short,
-                long,
-            )
-            for i in positions
-        ]
+        with ThreadPoolExecutor(max(1, config.num_workers), "decode") as pool:
+            photos = pool.map(self._scenes.items.photo, positions)
+            colored = [jitter_colors(photo, config.color_jitter, generator) for photo in photos]
+        return [make_canvas(photo, short, long) for photo in colored]
 
     def _boxes(self, position: int, scale: Float32[np.ndarray, "4"]) -> Float[Tensor, "K 4"]:
         return torch.from_numpy(self._scenes.boxes_xyxy[position] * scale)

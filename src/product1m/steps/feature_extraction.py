@@ -14,8 +14,7 @@ from product1m.config import FeatureExtractionConfig
 from product1m.data.item_table import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
 from product1m.data.region_features import INSTANCES, RegionWriter, write_instances
-from product1m.detection.canvas import Canvas
-from product1m.detection.regions import Boxes, Extracted, extract_from_canvases
+from product1m.detection.regions import Boxes, Extracted, SizedPhoto, extract_sized, sized_photo
 from product1m.detection.rpn import ProposalNetwork, load_rpn, rpn_config
 from product1m.detection.scenes import boxes_by_scene
 from product1m.errors import DatasetError
@@ -82,20 +81,20 @@ def _extract(
     size = BATCHES_A_WINDOW * config.batch_size
     windows = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
 
-    def canvas(encoded: bytes, name: str) -> Canvas:
-        return network.canvas(decode_photo(encoded, name))
+    def sized(encoded: bytes, name: str) -> SizedPhoto:
+        return sized_photo(network, decode_photo(encoded, name), config)
 
     with ThreadPoolExecutor(max(1, config.num_workers), "decode") as pool:
 
-        def decode(window: range) -> list[Future[Canvas]]:
-            return [pool.submit(canvas, items.encoded(i), _name(items, i)) for i in window]
+        def decode(window: range) -> list[Future[SizedPhoto]]:
+            return [pool.submit(sized, items.encoded(i), _name(items, i)) for i in window]
 
         waiting = decode(windows[0]) if windows else []
         for number, window in enumerate(windows):
-            canvases = [future.result() for future in waiting]
+            ready = [future.result() for future in waiting]
             waiting = decode(windows[number + 1]) if number + 1 < len(windows) else []
             wanted = None if boxes is None else [boxes[i] for i in window]
-            yield from extract_from_canvases(network, canvases, config, wanted)
+            yield from extract_sized(network, ready, config, wanted)
 
 
 def _name(items: ItemTable, position: int) -> str:
