@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -93,7 +94,8 @@ def test_probes_are_kept_with_the_index_and_never_exceed_its_cells(tmp_path: Pat
         write_index(build(factory, clustered(400), probes), tmp_path / "index.faiss")
         assert faiss.extract_index_ivf(read_index(tmp_path / "index.faiss")).nprobe == kept
     write_index(build("HNSW16", clustered(400), 77), tmp_path / "index.faiss")
-    assert faiss.downcast_index(read_index(tmp_path / "index.faiss")).hnsw.efSearch == 77
+    graph: Any = faiss.downcast_index(read_index(tmp_path / "index.faiss"))
+    assert graph.hnsw.efSearch == 77
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

@@ -47,7 +47,7 @@ def test_doubtful_regions_are_no_instances_and_the_whole_photo_never_is() -> Non
 
 
 def test_at_most_so_many_instances_as_configured_the_best_ones() -> None:
-    boxes = [[10 * n, 0, 10 * n + 9, 9] for n in range(5)]
+    boxes = [[10.0 * n, 0, 10 * n + 9, 9] for n in range(5)]
     found = find_instances(regions(boxes, [0.5, 0.9, 0.6, 0.8, 0.7]), CONFIG)
     assert found.rows.tolist() == [2, 4, 5]
 

@@ -49,10 +49,12 @@ def test_unreduced_cosines_equal_tfidf_by_plain_loops() -> None:
 def test_a_new_title_ranks_the_gallery_as_tfidf_does() -> None:
     title = "cream with aloe"
     (query,) = tfidf([title], CAPTIONS)
-    expected = [
-        sum(query.get(gram, 0.0) * value for gram, value in vector.items())
-        for vector in tfidf(CAPTIONS, CAPTIONS)
-    ]
+    expected = np.array(
+        [
+            sum(query.get(gram, 0.0) * value for gram, value in vector.items())
+            for vector in tfidf(CAPTIONS, CAPTIONS)
+        ]
+    )
     encoder = fit()
     found = (encoder.encode([title]) @ encoder.encode(CAPTIONS).T)[0]
     # What a title shares with no caption is lost in the reduction, the same for every item.

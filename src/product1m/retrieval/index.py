@@ -140,6 +140,9 @@ class GalleryIndex:
                 f"the index holds {index.ntotal} vectors but {GALLERY} lists {len(rows)} items; "
                 "run indexing again"
             )
+        for part in _parts(index):
+            if isinstance(part, faiss.IndexIVF):
+                part.make_direct_map()  # so that stored vectors can be looked up by row
         self._index = index
         self.rows = rows
         self.ids: list[str] = rows["id"].tolist()
@@ -180,12 +183,8 @@ def write_index(index: Any, path: Path) -> None:
 
 
 def read_index(path: Path) -> Any:
-    """Read an index file so that stored vectors can be looked up by row."""
-    index = faiss.read_index(str(path))
-    for part in _parts(index):
-        if isinstance(part, faiss.IndexIVF):
-            part.make_direct_map()
-    return index
+    """Read an index file."""
+    return faiss.read_index(str(path))
 
 
 def _parts(index: Any) -> list[Any]:
