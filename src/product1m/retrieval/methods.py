@@ -11,7 +11,7 @@ from product1m.retrieval.fusion import DevQueries, Fusion, candidates, choose_we
 from product1m.retrieval.metrics import GroundTruth
 from product1m.retrieval.search import QueryVectors, Searcher
 
-SHIPPED = "shipped"
+SHIPPED, IMAGE_TEXT = "shipped", "image_text"
 WHOLE_PHOTO = "_whole_photo"
 FIXED: Mapping[str, Mapping[str, float]] = {
     "joint": {"joint": 1.0},
@@ -22,9 +22,8 @@ FIXED: Mapping[str, Mapping[str, float]] = {
 }
 """Rankings without anything to choose: the paper's embedding, the first author's, the two towers,
 raw features, titles."""
-FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, "image_text": ("image", "text")}
+FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, IMAGE_TEXT: ("image", "text")}
 """Rankings whose block weights are chosen on dev, and the blocks they may use."""
-BASELINES = ("random", "oracle")
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,10 @@ def choose_fusions(searcher: Searcher, dev: QueryVectors, truth: GroundTruth) ->
 
 def list_methods(fusions: Mapping[str, Fusion]) -> list[Method]:
     """Every ranking of the gallery by an index, shipped first."""
-    weights = {name: fusions[name].weights for name in FUSED} | dict(FIXED)
-    whole = {name: fusions[name + WHOLE_PHOTO].weights for name in FUSED} | dict(FIXED)
-    return [Method(name, weights[name], False) for name in weights] + [
-        Method(name + WHOLE_PHOTO, whole[name], True) for name in whole
+    return [
+        Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, bool(suffix))
+        for suffix in ("", WHOLE_PHOTO)
+        for name in (SHIPPED, *FIXED, IMAGE_TEXT)
     ]
 
 
