@@ -24,6 +24,8 @@ FIXED: Mapping[str, Mapping[str, float]] = {
 raw features, titles."""
 FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, IMAGE_TEXT: ("image", "text")}
 """Rankings whose block weights are chosen on dev, and the blocks they may use."""
+RANDOM, ORACLE = BASELINES = ("random", "oracle")
+"""The two ends of the scale, which no index ranks."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def rank_all(
         method.name: searcher.rank(queries, method.weights, method.whole_photo)
         for method in track(list_methods(fusions), "ranking")
     }
-    ranked["random"] = random_rankings(
+    ranked[RANDOM] = random_rankings(
         queries.query_ids, searcher.gallery.ids, config.depth, config.seed
     )
     labels = {query: truth.query_labels[query] for query in queries.query_ids}
-    ranked["oracle"] = oracle_rankings(labels, truth.gallery_label, config.depth)
+    ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, config.depth)
     return ranked
