@@ -21,10 +21,11 @@ from product1m.config import RegistrationConfig
 from product1m.errors import ArtifactError, RegistryError
 from product1m.gate import EVIDENCE, Champion, Evidence, Gate, decide
 
+NONE = "none"
 CHALLENGER, CHAMPION = "challenger", "champion"
 STEP_OF = {"rpn": "rpn_training", "capture": "capture_pretraining", "index": "indexing"}
 """Folders of a registered model to the steps that wrote them."""
-SERVING = "serving.json"
+SERVING, CODE = "serving.json", "serving.py"
 MODEL_FOLDER = "model"
 """The one MLflow artifact of a version, with those folders and `serving.json`."""
 
@@ -140,7 +141,7 @@ def promote(
         "promoted_at": _now(),
         "promotion_reason": reason.strip(),
         "promoted_from": f"{candidate.model}/{candidate.number}",
-        "previous_champion": champion.version if champion else "",
+        "previous_champion": champion.version if champion else NONE,
         "promotion_gate": gate.verdict,
     }
     if objections:
@@ -152,8 +153,8 @@ def rollback(reason: str, config: RegistrationConfig, by: str = "", to: str = ""
     """Make the previous champion, or version `to`, the champion again; nothing is deleted."""
     by = _named(by, reason)
     champion = show(config.champion_model, CHAMPION)
-    target = to or champion.tags.get("previous_champion", "")
-    if not target:
+    target = to or champion.tags.get("previous_champion", NONE)
+    if target == NONE:
         raise RegistryError(
             f"{_title(champion)} has no previous champion; name a version to go back to"
         )
@@ -174,8 +175,9 @@ def rollback(reason: str, config: RegistrationConfig, by: str = "", to: str = ""
 def verify_files(version: Version) -> None:
     """Fetch a version's files and check them against its tags; RegistryError names a wrong one."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _download(version, f"artifacts/{MODEL_FOLDER}", scratch)
-        found = digests_of(folder)
+        folder = _download(version, "", scratch)
+        model = folder / "artifacts" / MODEL_FOLDER
+        found = digests_of(model, folder / CODE, folder / EVIDENCE)
     for name, digest in found.items():
         expected = version.tags.get(f"digest.{name}", "none")
         if digest != expected:
@@ -185,16 +187,16 @@ def verify_files(version: Version) -> None:
             )
 
 
-def digests_of(folder: Path) -> dict[str, str]:
-    """Digest of each part of a model folder, from the files themselves."""
-    digests = {SERVING: sha256_of(folder / SERVING)}
+def digests_of(model: Path, code: Path, evidence: Path) -> dict[str, str]:
+    """Digest of everything a version consists of, from the files themselves."""
+    digests = {path.name: sha256_of(path) for path in (model / SERVING, code, evidence)}
     for name, step in STEP_OF.items():
         try:
-            artifact = open_artifact(folder / name, step)
+            artifact = open_artifact(model / name, step)
             artifact.verify()
         except ArtifactError as error:
-            raise RegistryError(f"{folder.name}/{name}: {error}") from error
-        digests[name] = artifact.manifest.content_digest()
+            raise RegistryError(f"{name}: {error}") from error
+        digests[step] = artifact.manifest.content_digest()
     return digests
 
 
@@ -230,14 +232,16 @@ def _evidence(version: Version) -> Evidence | None:
 
 
 def _download(version: Version, path: str, to: str) -> Path:
-    with talking_to_registry(f"reading {path} of {_title(version)}"):
-        uri = f"models:/{version.model}/{version.number}/{path}"
+    with talking_to_registry(f"reading {path or 'the files'} of {_title(version)}"):
+        uri = f"models:/{version.model}/{version.number}/{path}".rstrip("/")
         return Path(quiet_mlflow().artifacts.download_artifacts(uri, dst_path=to))
 
 
 def _version(row: Any, aliases: Mapping[str, str]) -> Version:
     # The rows of a search lack their aliases, the model itself has them.
-    names = tuple(sorted(alias for alias, number in aliases.items() if number == str(row.version)))
+    names = tuple(
+        sorted(alias for alias, number in aliases.items() if str(number) == str(row.version))
+    )
     created = datetime.fromtimestamp(row.creation_timestamp / 1000, UTC)
     return Version(
         row.name, str(row.version), created, names, dict(row.tags), row.description or ""

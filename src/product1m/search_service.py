@@ -76,13 +76,12 @@ class SearchService:
     def answer(self, photos: Sequence[bytes], titles: Sequence[str], top_k: int) -> list[Answer]:
         """The `top_k` best gallery items for every product in every photo, and merged.
 
+        Fewer where the gallery is smaller.
+
         Raises RetrievalError, with its place in the batch, for an unusable photo or title.
         """
-        if not 1 <= top_k <= len(self.searcher.gallery):
-            raise RetrievalError(
-                f"top_k: expected 1 to {len(self.searcher.gallery)}, the size of the gallery, "
-                f"got {top_k}"
-            )
+        if top_k < 1:
+            raise RetrievalError(f"top_k: expected 1 or more, got {top_k}")
         stored, captions = [], []
         for position, (photo, title) in enumerate(zip(photos, titles, strict=True)):
             try:

@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
+import product1m
 from product1m.artifacts import Artifact, ArtifactWriter, Summary, open_artifact, write_artifact
 from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.examples import Example, agreement, read_examples
@@ -21,6 +22,7 @@ from product1m.gate import BASELINES, EVIDENCE, Evidence, Gate, decide
 from product1m.model_card import shorten, write_card
 from product1m.provenance import git_revision, pipeline_run
 from product1m.registry import (
+    CODE,
     MODEL_FOLDER,
     SERVING,
     current_champion,
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 STEP = "registration"
 CARD, GATE = "model_card.md", "gate.json"
+SERVING_CODE = Path(product1m.__file__).with_name(CODE)
 TOP_K = 10
 """Length of a ranking unless the caller asks for another (ours)."""
 
@@ -80,7 +83,8 @@ def run(
         card = write_card(lineage, scores, evidence, gate, _provenance())
         _write(writer.folder, evidence, gate, card)
         quiet_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(writer.folder))
-        tags = _tags(digests_of(model), evidence, gate, lineage)
+        digests = digests_of(model, SERVING_CODE, writer.folder / EVIDENCE)
+        tags = _tags(digests, evidence, gate, lineage)
         version = register(logged.model_uri, config.candidate_model, tags, shorten(card))
         _describe(writer, gate, evidence, config.candidate_model, version)
         tracked.log_metrics(writer.metrics)
@@ -124,10 +128,9 @@ def _link(source: str, target: str) -> None:
 
 def _log_model(model: Path, example: Example, lineage: Mapping[str, Summary]) -> Any:
     mlflow = quiet_mlflow()
-    code = resources.files("product1m").joinpath("serving.py")
     logged = mlflow.pyfunc.log_model(
         name="product1m",
-        python_model=str(code),
+        python_model=str(SERVING_CODE),
         artifacts={MODEL_FOLDER: str(model)},
         signature=_signature(),
         input_example=(_as_input([example]), {"top_k": TOP_K}),
