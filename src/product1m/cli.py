@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from product1m.config import Preset, load_config
 from product1m.errors import ConfigError, Product1MError
+from product1m.registry_cli import registry_app
 
 Overrides = Annotated[
     list[str],
@@ -67,6 +68,7 @@ def set_up_logging() -> None:
 app = new_app("Instance-level product search: its retraining, step by step.")
 config_app = new_app("The configuration: what is in effect, and its documentation.")
 app.add_typer(config_app, name="config")
+app.add_typer(registry_app, name="registry")
 
 
 @app.callback()
