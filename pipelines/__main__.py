@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipelines.dataset import check_dataset
 from product1m.cli import Overrides, PresetName, new_app, set_up_logging
@@ -37,8 +36,12 @@ def run(
     from pipelines.summary import show
 
     started = time.monotonic()
-    summary = run_training(LocalRun(config, preset, dataset, output, backgrounds, cache))
-    show(summary, Console(), time.monotonic() - started)
+    try:
+        summary = run_training(LocalRun(config, preset, dataset, output, backgrounds, cache))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    show(summary, time.monotonic() - started)
 
 
 @app.command(name="compile", epilog="Example: `python -m pipelines compile -o training.yaml`")

@@ -28,7 +28,11 @@ _EXECUTOR_NOISE = (
     "Loading KFP component ",
     "Got executor_input:",
     "Wrote executor output file",
+    "Loading faiss",
+    "Could not load library with AVX",
+    "Successfully loaded faiss",
 )
+"""What every step's process says before and after its work, and faiss while it is looked for."""
 _OWN_ERRORS = "product1m.errors."
 _RAISED = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?$")
 
@@ -49,9 +53,10 @@ class Transcript(io.TextIOBase):
         console: Where a person reads.
         log: Where every line is kept.
         names: Task name in the graph to the name shown.
+        root: Folder of the run; shown paths are relative to it.
     """
 
-    def __init__(self, console: Console, log: TextIO, names: Mapping[str, str]) -> None:
+    def __init__(self, console: Console, log: TextIO, names: Mapping[str, str], root: Path) -> None:
         self.steps: dict[str, StepTime] = {}
         self.failed_step = ""
         self.error = ""
@@ -59,6 +64,7 @@ class Transcript(io.TextIOBase):
         self._console = console
         self._log = log
         self._names = names
+        self._root = f"{root}/"
         self._pending = ""
         self._in_noise = False
         self._traceback: list[str] = []
@@ -135,6 +141,7 @@ class Transcript(io.TextIOBase):
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, highlight=False)
 
     def _echo(self, text: str) -> None:
+        text = text.replace(self._root, "")
         self._console.print(text, soft_wrap=True, highlight=False, markup=False, style="dim")
 
     @contextlib.contextmanager
@@ -156,6 +163,6 @@ class Transcript(io.TextIOBase):
 def transcript(log: Path, names: Mapping[str, str]) -> Iterator[Transcript]:
     """Listen to a local run within the block, its whole output kept in `log`."""
     with log.open("w", encoding="utf-8") as file:
-        lines = Transcript(Console(file=sys.stdout), file, names)
+        lines = Transcript(Console(file=sys.stdout), file, names, log.parent)
         with lines.listening():
             yield lines

@@ -33,7 +33,10 @@ def only_run(output: Path, work: Path) -> Iterator[None]:
             raise PipelineError(
                 f"{output}: another run is writing here; wait for it or choose another --output"
             ) from None
-        _end([process for process in psutil.process_iter() if _works_in(process, work)])
+        orphans = [process for process in psutil.process_iter() if _works_in(process, work)]
+        if orphans:
+            logger.warning("ending %d processes that a killed run left behind", len(orphans))
+        _end(orphans)
         yield
 
 
@@ -61,7 +64,6 @@ def _works_in(process: psutil.Process, work: Path) -> bool:
 
 def _end(processes: list[psutil.Process]) -> None:
     for process in processes:
-        logger.warning("ending process %d, left behind by a run that was killed", process.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     _, alive = psutil.wait_procs(processes, timeout=GRACE_S)

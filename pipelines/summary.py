@@ -1,7 +1,7 @@
 """What a run left: every artifact verified, `summary.json`, and the tables a person reads."""
 
 import json
-import time
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from kfp import dsl
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.console import StepTime
@@ -17,6 +18,8 @@ from product1m import __version__
 from product1m.artifacts import Artifact, open_artifact
 from product1m.errors import PipelineError, Product1MError
 
+WIDTH = 120
+"""Columns of the tables where there is no terminal."""
 PRODUCED_BY: dict[str, tuple[str, str]] = {
     "train": ("ingestion", "train"),
     "gallery": ("ingestion", "gallery"),
@@ -172,15 +175,17 @@ def _cached_metrics(
     return metrics
 
 
-def show(summary: RunSummary, console: Console, seconds: float) -> None:
+def show(summary: RunSummary, seconds: float) -> None:
     """Print the tables and where to look next."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     console.print(_step_table(summary), _method_table(summary))
     console.print(
         f"report            {summary.report}\n"
         f"registered model  {summary.model.name}, version {summary.model.version}\n"
         f"MLflow            {_ui_command(summary)}\n"
-        f"run took          {time.strftime('%M:%S', time.gmtime(seconds))} min, "
-        f"at most {summary.peak_memory_mib / 1024:.1f} GiB a step",
+        f"run took          {seconds:.0f} s, at most {summary.peak_memory_mib / 1024:.1f} GiB",
         soft_wrap=True,
         highlight=False,
     )
@@ -188,13 +193,13 @@ def show(summary: RunSummary, console: Console, seconds: float) -> None:
 
 def _method_table(summary: RunSummary) -> Table:
     table = Table(
-        title="Test queries at 10 (strict | official), and what the shipped ranking gains"
+        title="Test queries, rankings cut at 10; what the shipped ranking gains in strict mAP@10"
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for definition in ("strict", "official"):
         for name in ("mAP", "mAR", "Prec"):
-            table.add_column(f"{definition}\n{name}@10", justify="right")
-    table.add_column("shipped − method\nstrict mAP@10 [95 %]", justify="right")
+            table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
+    table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
     for method, scores in summary.metrics["test"].items():
         figures = [
             f"{scores[definition]['10'][name]:.3f}"
@@ -203,20 +208,23 @@ def _method_table(summary: RunSummary) -> Table:
         ]
         gain = summary.differences.get(method)
         told = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
-        table.add_row(method, *figures, told, style="bold" if method == "shipped" else None)
+        table.add_row(method, *figures, escape(told), style="bold" if method == "shipped" else None)
     return table
 
 
 def _step_table(summary: RunSummary) -> Table:
     table = Table(title="Steps")
-    for name in ("step", "seconds", "peak MiB", "from"):
-        table.add_column(name, justify="left" if name in ("step", "from") else "right")
+    table.add_column("step", no_wrap=True)
+    for name in ("seconds", "with start", "peak MiB"):
+        table.add_column(name, justify="right")
     for task, row in summary.steps.items():
-        origin = "cache" if row.cached else "this run"
-        table.add_row(task, f"{row.seconds:.1f}", f"{row.peak_memory_mib:.0f}", origin)
+        wall = "from the cache" if row.cached else f"{row.wall_seconds:.1f}"
+        table.add_row(task, f"{row.seconds:.1f}", wall, f"{row.peak_memory_mib:.0f}")
     return table
 
 
 def _ui_command(summary: RunSummary) -> str:
     uri = summary.mlflow["tracking_uri"]
-    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri
+    if not uri.startswith("sqlite:"):
+        return uri
+    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"

@@ -92,7 +92,7 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
     monkeypatch.setattr(module, "run", record)
     section = getattr(load_config("sample"), step)
     function = getattr(components, step).python_func
-    metrics = dsl.Metrics()
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     given: dict[str, Any] = {}
     for name, annotation in inspect.get_annotations(function).items():
         if name == "config":
@@ -120,6 +120,7 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
         else:
             assert value == f"value of {NAMED_DIFFERENTLY[name]}"
     assert metrics.metadata == {"test/mAP@10": 0.5}
+    assert (tmp_path / "metrics").exists(), "without it kfp.local would run the step every time"
     if "report" in given:
         assert (tmp_path / "copy.html").read_text() == "the report"
 
@@ -130,7 +131,7 @@ def test_the_ingestion_component_ingests(tmp_path: Path) -> None:
         part: SimpleNamespace(path=str(tmp_path / part), metadata={})
         for part in ("train", "gallery", "queries")
     }
-    metrics = dsl.Metrics()
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     config = load_config("sample").ingestion.model_dump(mode="json")
     components.ingestion.python_func(
         dataset_uri=str(tmp_path / "data"),
