@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,10 @@ def compile_pipeline(
     output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")],
     overrides: Overrides,
     preset: PresetName = "reference",
+    profile: Annotated[
+        Literal["cpu-small", "gpu-1"] | None,
+        typer.Option(help="What tasks ask of the cluster; nothing unless named."),
+    ] = None,
 ) -> None:
     """Write the pipeline's IR, which `kfp.Client` or the KFP UI takes."""
     config = load_config(preset, overrides)
@@ -57,7 +61,7 @@ def compile_pipeline(
     from pipelines.training import training_pipeline
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(config), str(output))
+    compiler.Compiler().compile(training_pipeline(config, profile), str(output))
     print(output)
 
 

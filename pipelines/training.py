@@ -7,6 +7,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import components
 from pipelines.parameters import parameter
+from pipelines.resources import Profile, request
 from product1m.config import Config
 
 
@@ -28,8 +29,8 @@ class Artifacts(NamedTuple):
     registration: dsl.Dataset
 
 
-def training_pipeline(config: Config) -> BaseComponent:
-    """The pipeline whose parameters default to `config`."""
+def training_pipeline(config: Config, profile: Profile | None = None) -> BaseComponent:
+    """The pipeline whose parameters default to `config`, its tasks sized for a profile."""
 
     @dsl.pipeline(
         name="product1m-training",
@@ -52,56 +53,69 @@ def training_pipeline(config: Config) -> BaseComponent:
         items = components.ingestion(
             dataset_uri=dataset_uri, dataset_digest=dataset_digest, config=ingestion
         )
-        train, gallery, queries = (items.outputs[part] for part in ("train", "gallery", "queries"))
         scenes = components.background_synthesis(
-            products=train,
+            products=items.outputs["train"],
             backgrounds_uri=backgrounds_uri,
             backgrounds_digest=backgrounds_digest,
             config=background_synthesis,
-        ).outputs["scenes"]
-        rpn = components.rpn_training(scenes=scenes, config=rpn_training).outputs["checkpoint"]
-
-        def features_of(images: dsl.Dataset, part: str) -> dsl.Dataset:
-            task = components.feature_extraction(images=images, rpn=rpn, config=feature_extraction)
-            return task.set_display_name(f"feature-extraction/{part}").outputs["features"]
-
-        train_features = features_of(train, "train")
-        scene_features = features_of(scenes, "scenes")
-        gallery_features = features_of(gallery, "gallery")
-        query_features = features_of(queries, "queries")
+        )
+        rpn = components.rpn_training(scenes=scenes.outputs["scenes"], config=rpn_training)
+        train_features, scene_features, gallery_features, query_features = (
+            components.feature_extraction(
+                images=task.outputs[part],
+                rpn=rpn.outputs["checkpoint"],
+                config=feature_extraction,
+            ).set_display_name(f"feature-extraction/{part}")
+            for task, part in (
+                (items, "train"),
+                (scenes, "scenes"),
+                (items, "gallery"),
+                (items, "queries"),
+            )
+        )
         capture = components.capture_pretraining(
-            train_features=train_features,
-            scene_features=scene_features,
+            train_features=train_features.outputs["features"],
+            scene_features=scene_features.outputs["features"],
             config=capture_pretraining,
-        ).outputs["checkpoint"]
+        )
         index = components.indexing(
-            gallery_features=gallery_features, capture=capture, config=indexing
-        ).outputs["index"]
+            gallery_features=gallery_features.outputs["features"],
+            capture=capture.outputs["checkpoint"],
+            config=indexing,
+        )
         evaluated = components.evaluation(
-            query_features=query_features,
-            capture=capture,
-            index=index,
-            queries=queries,
-            gallery=gallery,
+            query_features=query_features.outputs["features"],
+            capture=capture.outputs["checkpoint"],
+            index=index.outputs["index"],
+            queries=items.outputs["queries"],
+            gallery=items.outputs["gallery"],
             config=evaluation,
-        ).outputs["evaluation"]
+        )
         registered = components.registration(
-            rpn=rpn, capture=capture, index=index, evaluation=evaluated, config=registration
-        ).outputs["registration"]
+            rpn=rpn.outputs["checkpoint"],
+            capture=capture.outputs["checkpoint"],
+            index=index.outputs["index"],
+            evaluation=evaluated.outputs["evaluation"],
+            config=registration,
+        )
+        if profile:
+            features = (train_features, scene_features, gallery_features, query_features)
+            for task in (items, scenes, rpn, *features, capture, index, evaluated, registered):
+                request(task, profile)
         return Artifacts(
-            train,
-            gallery,
-            queries,
-            scenes,
-            rpn,
-            train_features,
-            scene_features,
-            gallery_features,
-            query_features,
-            capture,
-            index,
-            evaluated,
-            registered,
+            train=items.outputs["train"],
+            gallery=items.outputs["gallery"],
+            queries=items.outputs["queries"],
+            scenes=scenes.outputs["scenes"],
+            rpn=rpn.outputs["checkpoint"],
+            train_features=train_features.outputs["features"],
+            scene_features=scene_features.outputs["features"],
+            gallery_features=gallery_features.outputs["features"],
+            query_features=query_features.outputs["features"],
+            capture=capture.outputs["checkpoint"],
+            index=index.outputs["index"],
+            evaluation=evaluated.outputs["evaluation"],
+            registration=registered.outputs["registration"],
         )
 
     return training

@@ -105,6 +105,25 @@ def test_every_image_is_the_steps_own_with_a_version(ir: dict[str, Any]) -> None
         assert "pip install" not in str(executor["container"]["command"])
 
 
+def test_a_profile_sizes_every_task(tmp_path: Path) -> None:
+    path = tmp_path / "ir.yaml"
+    arguments = ["compile", "--profile", "gpu-1", "-o", str(path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"]
+    asked = {name: executor["container"]["resources"] for name, executor in executors.items()}
+    assert len(asked) == 11
+    trainer = asked["exec-capture-pretraining"]
+    assert trainer["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert trainer["accelerator"]["resourceCount"] == "1"
+    assert (trainer["resourceCpuRequest"], trainer["resourceMemoryLimit"]) == ("12", "64Gi")
+    assert "accelerator" not in asked["exec-ingestion"]
+
+
+def test_without_a_profile_no_task_asks_for_anything(ir: dict[str, Any]) -> None:
+    for executor in ir["deploymentSpec"]["executors"].values():
+        assert "resources" not in executor["container"]
+
+
 def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         compiled(load_config("reference"), tmp_path / f"{name}.yaml")
