@@ -27,9 +27,10 @@ _LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
 class Backbone(nn.Module):
     """The maps of a timm model's last stages, from RGB photos in 0 … 255.
 
-    Batch norms keep their running statistics and affine terms whatever trains (torchvision's
-    detectors do the same: a batch of scenes is too small for its own statistics). Mean and standard
-    deviation of the input are buffers, so a checkpoint knows its own normalization.
+    Batch norms keep their running statistics whatever trains, because a batch of scenes is too
+    small for its own, and their affine terms where the weights are pretrained (torchvision's
+    detectors do the same). Mean and standard deviation of the input are buffers, so a checkpoint
+    knows its own normalization.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -46,6 +47,8 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
         _freeze(self.body, stages.module_name(), trainable_stages)
+        if weights != "none":
+            _freeze_norms(self.body)
 
     @property
     def feature_dim(self) -> int:
@@ -195,12 +198,15 @@ def _load(features: nn.Module, name: str, weights: dict[str, Tensor], source: st
 
 
 def _freeze(body: nn.Module, stage_names: list[str], trainable_stages: int) -> None:
-    """Let the last stages train, without their batch norms; everything before is frozen."""
+    """Let the last stages train; everything before is frozen."""
     names = [name for name, _ in body.named_parameters()]
     ends = _stage_ends(names, stage_names)
     first = 0 if trainable_stages >= len(ends) else ends[-1 - trainable_stages]
     for position, parameter in enumerate(body.parameters()):
         parameter.requires_grad_(position >= first)
+
+
+def _freeze_norms(body: nn.Module) -> None:
     for module in body.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)

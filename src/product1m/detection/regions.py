@@ -5,10 +5,11 @@ sizes, and a region is pooled from the one where it comes closest to the canonic
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
@@ -22,7 +23,7 @@ SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 
 Boxes = Float32[np.ndarray, "K 4"]
-Extracted = tuple[Regions, Float16[np.ndarray, "K F"]]
+Extracted = tuple[Regions, Float[np.ndarray, "K F"]]
 SizedPhoto = list[Canvas]
 """One photo at the network's size, at half of it, and so on."""
 
@@ -35,7 +36,8 @@ def extract_regions(
 ) -> list[Extracted]:
     """The regions of every photo, the whole photo first, and vectors at given boxes.
 
-    A photo's result does not depend on the other photos.
+    A photo's result does not depend on the other photos. Vectors are rounded to float16, as a
+    feature set stores them, so that a served query sees the very numbers of the batch step.
 
     Args:
         network: as `load_rpn` gives it.
@@ -44,7 +46,10 @@ def extract_regions(
         extra_boxes: for every photo boxes in its own pixels whose vectors are wanted too.
     """
     sized = [sized_photo(network, photo, config) for photo in photos]
-    return extract_sized(network, sized, config, extra_boxes)
+    return [
+        (replace(regions, features=regions.features.astype(np.float16)), extra.astype(np.float16))
+        for regions, extra in extract_sized(network, sized, config, extra_boxes)
+    ]
 
 
 def sized_photo(
@@ -60,7 +65,7 @@ def extract_sized(
     config: FeatureExtractionConfig,
     extra_boxes: Sequence[Boxes] | None = None,
 ) -> list[Extracted]:
-    """`extract_regions` of photos that have their sizes already."""
+    """`extract_regions` of photos that have their sizes already, in float32."""
     extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(photos)
     found: dict[int, Extracted] = {}
     for positions in batches_of_one_shape(photos, config.batch_size):
@@ -190,7 +195,6 @@ def _on_photo(canvas: Canvas, proposals: Proposals) -> Boxes:
 def _result(boxes_xyxy: Boxes, chosen: Proposals, vectors: Float32[np.ndarray, "K F"]) -> Extracted:
     """The whole photo and the regions, and apart from them the vectors at the extra boxes."""
     num_regions = 1 + len(chosen.scores)
-    features = vectors.astype(np.float16)
     scores = np.concatenate([np.ones(1, np.float32), chosen.scores.cpu().numpy()])
-    regions = Regions(features[:num_regions], boxes_xyxy[:num_regions], scores)
-    return regions, features[num_regions:]
+    regions = Regions(vectors[:num_regions], boxes_xyxy[:num_regions], scores)
+    return regions, vectors[num_regions:]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -17,7 +18,7 @@ from torchvision.models.detection.rpn import (
 from torchvision.ops import FeaturePyramidNetwork, nms
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from product1m.artifacts import Artifact
+from product1m.artifacts import MANIFEST, Artifact
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import Photo
 from product1m.detection.backbone import Backbone
@@ -170,4 +171,10 @@ def load_rpn(artifact: Artifact) -> ProposalNetwork:
 
 def rpn_config(artifact: Artifact) -> RpnTrainingConfig:
     """The configuration a checkpoint was trained under: photo sizes and architecture."""
-    return RpnTrainingConfig.model_validate(artifact.manifest.config)
+    try:
+        return RpnTrainingConfig.model_validate(artifact.manifest.config)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{artifact.folder / MANIFEST}: its configuration is not one of this version "
+            f"({error}); run rpn_training again"
+        ) from error

@@ -48,7 +48,7 @@ def run(
             for regions, at_instances in track(extracted, f"regions of {part}", len(items)):
                 regions_writer.add(regions)
                 counts.append(len(regions) - 1)
-                instance_features.append(at_instances)
+                instance_features.append(at_instances.astype(np.float16))
         if instances is not None:
             write_instances(writer.folder, instances, np.concatenate(instance_features))
         writer.details.update(_details(network, checkpoint))

@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from product1m.artifacts import open_artifact, work_folder, write_artifact
-from product1m.config import RpnTrainingConfig
+from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.detection.baselines import grabcut_box, whole_image_box
 from product1m.detection.held_out import Found, measure, propose_on, recalls
 from product1m.detection.map_cache import cache_maps
 from product1m.detection.pictures import draw_proposals
 from product1m.detection.rpn import MODEL, ProposalNetwork, build_network
-from product1m.detection.scenes import SceneBatches, Scenes, losses
+from product1m.detection.scenes import Boxes, SceneBatches, Scenes, losses
+from product1m.progress import track
 from product1m.tracking import StepRun, step_run
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
@@ -99,11 +100,18 @@ def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, A
 def _measure(scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) -> dict[str, float]:
     """The network's scores, and the two baselines' on the same scenes."""
     truth = [scenes.boxes_xyxy[position] for position in held_out]
+    synthesis = BackgroundSynthesisConfig.model_validate(scenes.items.artifact.manifest.config)
+
+    def cut(position: int) -> Boxes:
+        return grabcut_box(scenes.items.photo(position), synthesis)
+
+    # GrabCut runs outside the interpreter's lock, so threads share the cores.
+    with ThreadPoolExecutor(synthesis.num_workers) as pool:
+        grabcut = list(track(pool.map(cut, held_out), "GrabCut baseline", len(held_out)))
+    sizes = scenes.items.rows[["width", "height"]].iloc[list(held_out)].to_numpy()
+    whole = [whole_image_box(width, height) for width, height in sizes]
     metrics = measure(found, truth)
-    for name, baseline in (("whole_image", whole_image_box), ("grabcut_box", grabcut_box)):
-        # GrabCut leaves the interpreter's lock, so threads share the cores.
-        with ThreadPoolExecutor() as pool:
-            boxes = list(pool.map(lambda i, box=baseline: box(scenes.items.photo(i)), held_out))
+    for name, boxes in (("whole_image", whole), ("grabcut_box", grabcut)):
         metrics |= {f"{name}/{key}": value for key, value in recalls(boxes, truth).items()}
     return metrics
 
