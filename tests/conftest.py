@@ -1,11 +1,15 @@
 """What several test files share."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from registered_model import MlflowStore
     from tiny_world import TinyArtifacts
+
+    from product1m.registry import Version
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,39 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
     tiny_world.build_index(world)
     tiny_world.evaluate(world, world.evaluation)
     return world
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
+    """A tiny data set taken through every step before registration; never write into it."""
+    import tiny_chain
+
+    return tiny_chain.run_chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> "MlflowStore":
+    """A database for the session; `store` makes it the one that the environment names."""
+    from registered_model import MlflowStore
+
+    return MlflowStore.create(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.fixture
+def store(mlflow_store: "MlflowStore") -> Iterator["MlflowStore"]:
+    """The session's MLflow store, named by the environment during one test."""
+    with mlflow_store.active():
+        yield mlflow_store
+
+
+@pytest.fixture(scope="session")
+def registered(
+    made: "TinyArtifacts",
+    mlflow_store: "MlflowStore",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Version":
+    """What was made, registered as the first candidate version."""
+    from registered_model import LENIENT, run_registration
+
+    with mlflow_store.active():
+        return run_registration(made, tmp_path_factory.mktemp("registered") / "out", LENIENT)

@@ -1,12 +1,12 @@
-"""A registered version: packaged, asked, described, promoted and rolled back, in a real MLflow."""
+"""A registered version: packaged, asked, described, in a real MLflow."""
 
 import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import tiny_chain
 from PIL import Image
+from registered_model import LENIENT, MlflowStore, run_registration
 from tiny_world import TinyArtifacts
 
 from product1m import registry
@@ -21,53 +22,23 @@ from product1m.artifacts import open_artifact
 from product1m.config import RegistrationConfig
 from product1m.data.item_table import ItemTable
 from product1m.data.region_features import FeatureSet
+from product1m.errors import ArtifactError, RegistryError
+from product1m.provenance import git_revision
 from product1m.retrieval.search import Searcher
 from product1m.steps import registration
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
-
-LENIENT = RegistrationConfig(min_baseline_lead=-1)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifacts:
-    """A tiny data set taken through every step before registration."""
-    return tiny_chain.run_chain(tmp_path_factory.mktemp("chain"))
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An MLflow store on SQLite that every test of this file shares."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.delenv("MLFLOW_RUN_ID", raising=False)
-        client = registry.quiet_mlflow().MlflowClient()
-        experiment = client.create_experiment("tests", (folder / "files").as_uri())
-        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
-        yield folder
-
-
-def register(made: TinyArtifacts, folder: Path, config: RegistrationConfig) -> dict[str, Any]:
-    """Register what was made; returns what the artifact says of it."""
-    registration.run(made.rpn, made.capture, made.index, made.evaluation, folder, config)
-    return open_artifact(folder, "registration").manifest.details
-
-
-@pytest.fixture(scope="module")
-def registered(
-    made: TinyArtifacts, store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> registry.Version:
-    """The first version."""
-    details = register(made, tmp_path_factory.mktemp("first") / "out", LENIENT)
-    return registry.show(details["name"], details["version"])
-
-
-@pytest.fixture(scope="module")
-def model(registered: registry.Version) -> Any:
-    """It loaded back."""
-    uri = f"models:/{registered.model}/{registered.number}"
-    return registry.quiet_mlflow().pyfunc.load_model(uri)
+def model(registered: registry.Version, mlflow_store: MlflowStore) -> Any:
+    """The version loaded back."""
+    with mlflow_store.active():
+        uri = f"models:/{registered.model}/{registered.number}"
+        return registry.quiet_mlflow().pyfunc.load_model(uri)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +67,7 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     made: TinyArtifacts, registered: registry.Version, test_queries: pd.DataFrame, tmp_path: Path
 ) -> None:
     test_queries.to_parquet(tmp_path / "queries.parquet")
-    uri = f"models:/{registered.model}@challenger"
+    uri = f"models:/{registered.model}/{registered.number}"
     paths = [str(tmp_path / name) for name in ("queries.parquet", "answers.json")]
     command = [sys.executable, "-c", FRESH_PROCESS, uri, *paths]
     subprocess.run(command, check=True, cwd=tmp_path, env=os.environ, capture_output=True)
@@ -215,10 +186,10 @@ def test_the_description_holds_what_a_reviewer_needs(
 
 
 def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
-    made: TinyArtifacts, registered: registry.Version, store: Path
+    made: TinyArtifacts, registered: registry.Version, tmp_path: Path
 ) -> None:
     mlflow = registry.quiet_mlflow()
-    assert registered.aliases == ("challenger",)
+    assert "challenger" in registered.aliases
     assert registered.tags["gate"] == "passed"
     assert registered.tags["sample_data"] == "false"
     assert registered.tags["git_revision"]
@@ -235,9 +206,75 @@ def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
     for name, value in trained.items():
         assert metrics[f"capture_pretraining/{name.replace('@', '_at_')}"] == pytest.approx(value)
     assert metrics["ingestion/queries/items"] == 18
-    files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(store / "fetched")))
+    files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
     required = (files / "requirements.txt").read_text("utf-8").splitlines()
     assert any(line.startswith("product1m==") for line in required)
     assert any(line.startswith("torch==") for line in required)
     assert all("==" in line and "+" not in line for line in required)
     assert not list(files.rglob("*.pkl"))
+
+
+def test_a_model_of_other_parts_is_refused_with_both_digests(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    foreign = shutil.copytree(made.index, tmp_path / "index")
+    manifest = json.loads((foreign / "manifest.json").read_text("utf-8"))
+    manifest["inputs"]["capture"] = "another-digest"
+    (foreign / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    inputs = (made.rpn, made.capture, foreign, made.evaluation, tmp_path / "out")
+    with pytest.raises(ArtifactError, match=r"CAPTURE of digest another-digest, but .* has digest"):
+        registration.run(*inputs, RegistrationConfig(candidate_model="foreign"))
+    assert registry.list_versions("foreign") == []
+
+
+def test_a_damaged_file_is_named_and_nothing_is_registered(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(made.capture, tmp_path / "capture")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    inputs = (made.rpn, damaged, made.index, made.evaluation, tmp_path / "out")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged: expected sha256"):
+        registration.run(*inputs, RegistrationConfig(candidate_model="damaged"))
+    assert registry.list_versions("damaged") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_registry_the_step_says_what_to_set(
+    made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI is not set; name the server"):
+        run_registration(made, tmp_path / "out", LENIENT)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError, match=r"registering the model at http://127\.0\.0\.1:1"):
+        run_registration(made, tmp_path / "out", LENIENT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "0123abc")
+    assert git_revision() == "0123abc"
+    monkeypatch.delenv("PRODUCT1M_GIT_REVISION")
+    repository = tmp_path / "repository"
+    package = repository / "product1m"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr("product1m.__file__", str(package / "__init__.py"))
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        command = ["git", "-C", str(repository), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_revision() == "unknown"
+    git("init")
+    assert git_revision() == "unknown"  # inside a repository, but not part of it
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert git_revision() == git("rev-parse", "HEAD")
+    (package / "__init__.py").write_text("changed = True\n")
+    assert git_revision() == git("rev-parse", "HEAD") + "+changes"

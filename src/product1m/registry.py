@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from product1m.artifacts import open_artifact, sha256_of
 from product1m.config import RegistrationConfig
 from product1m.errors import ArtifactError, RegistryError
@@ -228,7 +230,10 @@ def _evidence(version: Version) -> Evidence | None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         path = _download(version, EVIDENCE, scratch)
-        return Evidence.model_validate_json(path.read_text("utf-8"))
+        try:
+            return Evidence.model_validate_json(path.read_text("utf-8"))
+        except ValidationError as error:
+            raise RegistryError(f"{_title(version)}: {EVIDENCE} is damaged: {error}") from error
 
 
 def _download(version: Version, path: str, to: str) -> Path:

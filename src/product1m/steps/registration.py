@@ -68,10 +68,10 @@ def run(
     lineage = {**inputs["evaluation"].manifest.lineage, "evaluation": inputs["evaluation"].manifest}
     examples = read_examples(inputs["evaluation"])
     with (
+        talking_to_registry("registering the model"),
         step_run(STEP, config) as tracked,
         write_artifact(registration, STEP, config, inputs) as writer,
         tempfile.TemporaryDirectory() as scratch,
-        talking_to_registry("registering the model"),
     ):
         model = Path(scratch) / MODEL_FOLDER
         _stage(model, inputs, lineage)
