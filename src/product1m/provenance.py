@@ -27,8 +27,11 @@ def git_revision() -> str:
 
 
 def pipeline_run() -> str:
-    """`$PRODUCT1M_PIPELINE_RUN` or KFP's run id; `unknown` for a step run by hand."""
-    return os.environ.get("PRODUCT1M_PIPELINE_RUN") or os.environ.get("KFP_RUN_ID") or UNKNOWN
+    """`$PRODUCT1M_PIPELINE_RUN`, which a cluster sets from the pod's label `pipeline/runid`.
+
+    `unknown` for a step run by hand.
+    """
+    return os.environ.get("PRODUCT1M_PIPELINE_RUN") or UNKNOWN
 
 
 def _git(folder: Path, *arguments: str) -> str:
