@@ -7,7 +7,7 @@ The target (1.2 million vectors of 1,024 dimensions, 2 cores): recall@100 of at 
 times the queries per second of exact search, in at most 1.5 GB. The vectors are made up as an
 encoder would place a catalogue: categories, products within them, some 13 photos of a product, all
 near a surface of 64 dimensions, with noise in every direction. Chunks are made when they are
-needed, so the vectors are never in memory as a whole; queries are other photos of the same products.
+needed, so the vectors are never in memory as a whole; queries are other photos of those products.
 """
 
 import argparse

@@ -348,8 +348,8 @@ class IndexingConfig(StepConfig):
     batch_size: PositiveInt = 256
     """Gallery items embedded and added at once (ours)."""
     factory: str = "IVF1024,SQ8"
-    """FAISS factory string. About 4 √items cells: the paper's gallery has 40,033 items, for a million
-    take `IVF4096,SQ8`; one byte a dimension costs 0.002 of recall@100 (ours)."""
+    """FAISS factory string. About 4 √items cells: the paper's gallery has 40,033 items; for a
+    million take `IVF4096,SQ8`. A byte a dimension costs 0.002 of recall@100 (ours)."""
     probes: PositiveInt = 64
     """Cells visited a query (IVF) or breadth of the search (HNSW); with 64 a query with all its
     weight on one block still finds 0.99 of its true nearest (ours)."""

@@ -20,8 +20,8 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     "image": {"image": 1.0},
     "text": {"text": 1.0},
 }
-"""Rankings without anything to choose: the paper's embedding, the first author's (to the letter with
-`indexing.streams` as a product), the two towers, raw features, titles."""
+"""Rankings without anything to choose: the paper's embedding, the first author's (to the letter
+with `indexing.streams` as a product), the two towers, raw features, titles."""
 FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, IMAGE_TEXT: ("image", "text")}
 """Rankings whose block weights are chosen on dev, and the blocks they may use."""
 RANDOM, ORACLE = BASELINES = ("random", "oracle")
