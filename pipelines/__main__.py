@@ -15,7 +15,7 @@ app = new_app("The training pipeline: run it here, or compile it for a cluster."
 
 @app.callback()
 def _main() -> None:
-    set_up_logging()
+    set_up_logging("product1m", "pipelines")
 
 
 @app.command(epilog="Example: `python -m pipelines run --dataset DIR --output build/mine`")

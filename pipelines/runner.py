@@ -14,6 +14,7 @@ from pipelines.tracking import TrackedRun, start_run
 from pipelines.training import training_pipeline
 from product1m.artifacts import sha256_of
 from product1m.config import Config
+from product1m.errors import PipelineError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ def run_training(run: LocalRun) -> RunSummary:
     """
     arguments = data_parameters(run.dataset, run.backgrounds)
     output = run.output.expanduser().resolve()
+    for name in ("dataset_uri", "backgrounds_uri"):
+        if arguments[name] and output.is_relative_to(arguments[name]):
+            raise PipelineError(
+                f"{output}: lies in {arguments[name]}, which a run would change; choose another"
+            )
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():

@@ -1,12 +1,16 @@
 """The MLflow run of a pipeline run: SQLite below the output folder unless a server is named."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
+
+from product1m.tracking import talking_to_mlflow
+
+logger = logging.getLogger(__name__)
 
 EXPERIMENT = "product1m-training"
 
@@ -32,28 +36,34 @@ class TrackedRun:
 
     def end(self, status: str, metrics: Mapping[str, float]) -> None:
         """Close the run with a status of MLflow, its last metrics first."""
-        client = MlflowClient(self.uri)
-        for name, value in metrics.items():
-            client.log_metric(self.run_id, name, value)
-        client.set_terminated(self.run_id, status)
+        with talking_to_mlflow("ending the run", self.uri):
+            client = MlflowClient(self.uri)
+            for name, value in metrics.items():
+                client.log_metric(self.run_id, name, value)
+            client.set_terminated(self.run_id, status)
 
 
 def start_run(output: Path, tags: Mapping[str, str]) -> TrackedRun:
-    """Open the run; one that `MLFLOW_RUN_ID` names is joined."""
+    """Open the run; one that `MLFLOW_RUN_ID` names is joined.
+
+    Raises TrackingError where the server that `MLFLOW_TRACKING_URI` names cannot be reached.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    joined = os.environ.get("MLFLOW_RUN_ID")
-    if joined:
-        run = client.get_run(joined)
-        client.update_run(joined, RunStatus.to_string(RunStatus.RUNNING))
-        experiment = client.get_experiment(run.info.experiment_id)
-    else:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            location = None if "MLFLOW_TRACKING_URI" in os.environ else output / "mlflow-artifacts"
-            client.create_experiment(EXPERIMENT, location and location.as_uri())
+    logger.info("MLflow keeps this run at %s", uri)
+    with talking_to_mlflow("starting a run", uri):
+        client = MlflowClient(uri)
+        joined = os.environ.get("MLFLOW_RUN_ID")
+        if joined:
+            run = client.get_run(joined)
+            experiment = client.get_experiment(run.info.experiment_id)
+        else:
             experiment = client.get_experiment_by_name(EXPERIMENT)
-        run = client.create_run(experiment.experiment_id, run_name="training")
-    for name, value in tags.items():
-        client.set_tag(run.info.run_id, name, value)
+            if experiment is None:
+                # A server knows where it keeps artifacts; a database file does not.
+                folder = (output / "mlflow-artifacts").as_uri() if "sqlite:" in uri else None
+                client.create_experiment(EXPERIMENT, folder)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+            run = client.create_run(experiment.experiment_id, run_name="training")
+        for name, value in tags.items():
+            client.set_tag(run.info.run_id, name, value)
     return TrackedRun(uri, experiment.experiment_id, experiment.creation_time, run.info.run_id)

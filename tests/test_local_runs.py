@@ -44,6 +44,14 @@ def test_a_mistyped_key_stops_the_run_before_any_work(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_results_do_not_go_into_the_data(tmp_path: Path) -> None:
+    data = small_dataset(tmp_path / "data")
+    result = CliRunner().invoke(app, ["run", "--dataset", str(data), "--output", str(data / "out")])
+    assert result.exit_code == 1
+    assert f"{data / 'out'}: lies in {data}" in result.output
+    assert not (data / "out").exists()
+
+
 def test_a_folder_without_lists_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected train\.jsonl.*or the Product1M lists"):
         check_dataset(str(tmp_path))

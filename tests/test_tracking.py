@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from product1m.config import IndexingConfig
+from product1m.errors import TrackingError
 from product1m.progress import track
 from product1m.tracking import step_run
 
@@ -56,6 +57,27 @@ def test_parts_of_a_step_do_not_mix(store: tuple[str, str], run_id: str) -> None
     metrics = MlflowClient(store[0]).get_run(run_id).data.metrics
     assert metrics["feature_extraction/train/items"] == 1.0
     assert metrics["feature_extraction/gallery/items"] == 2.0
+
+
+def test_a_step_that_fails_ends_its_run_as_failed(store: tuple[str, str], run_id: str) -> None:
+    def fail() -> None:
+        with step_run("indexing", IndexingConfig()):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert MlflowClient(store[0]).get_run(run_id).info.status == "FAILED"
+
+
+def test_a_server_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    with (
+        pytest.raises(TrackingError, match=r"starting a run at MLflow, http://127\.0\.0\.1:9: "),
+        step_run("indexing", IndexingConfig()),
+    ):
+        pytest.fail("the step must not start")
 
 
 def test_without_an_address_a_step_works_and_says_that_nothing_is_logged(

@@ -52,8 +52,8 @@ def new_app(help: str) -> typer.Typer:
     )
 
 
-def set_up_logging() -> None:
-    """Log lines in colour on a terminal, plain ones elsewhere."""
+def set_up_logging(*names: str) -> None:
+    """Log in colour on a terminal, plainly elsewhere; of `names` all, of others warnings."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler
@@ -62,7 +62,9 @@ def set_up_logging() -> None:
         logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
     else:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%X")
-    logging.getLogger("product1m").setLevel(logging.INFO)
+    for name in names:
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
 app = new_app("Instance-level product search: its retraining, step by step.")
@@ -73,7 +75,7 @@ app.add_typer(registry_app, name="registry")
 
 @app.callback()
 def _main() -> None:
-    set_up_logging()
+    set_up_logging("product1m")
 
 
 def _report(scores: dict[str, float]) -> None:

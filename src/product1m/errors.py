@@ -33,5 +33,9 @@ class RegistryError(Product1MError):
     """The model registry refuses, or a version is not what it claims."""
 
 
+class TrackingError(Product1MError):
+    """MLflow cannot be reached, or refuses what a step reports."""
+
+
 class PipelineError(Product1MError):
     """A pipeline run that could not start, or a step of one that failed."""

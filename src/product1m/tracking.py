@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from product1m.config import StepConfig
+from product1m.errors import TrackingError
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,14 @@ class _MlflowRun:
             f"{self._prefix}/{name.replace('@', '_at_')}": float(value)
             for name, value in metrics.items()
         }
-        mlflow.log_metrics(named, step=step)
+        with talking_to_mlflow("logging metrics"):
+            mlflow.log_metrics(named, step=step)
 
     def log_file(self, path: Path) -> None:
         import mlflow
 
-        mlflow.log_artifact(str(path), self._prefix)
+        with talking_to_mlflow(f"attaching {path.name}"):
+            mlflow.log_artifact(str(path), self._prefix)
 
 
 @contextmanager
@@ -65,11 +68,40 @@ def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]
     prefix = f"{step}/{part}" if part else step
     run_id = os.environ.get("MLFLOW_RUN_ID")
     try:
-        with mlflow.start_run(run_id=run_id, run_name=None if run_id else step):
+        with talking_to_mlflow("starting a run"):
+            mlflow.start_run(run_id=run_id, run_name=None if run_id else step)
             mlflow.log_params(
                 {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
             )
-            yield _MlflowRun(prefix)
+        yield _MlflowRun(prefix)
+    except BaseException:
+        try:
+            _end_run("FAILED")
+        except TrackingError as error:  # what stopped the step is the news
+            logger.warning("%s", error)
+        raise
+    else:
+        _end_run("FINISHED")
     finally:
         if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
             os.environ["MLFLOW_RUN_ID"] = run_id
+
+
+def _end_run(status: str) -> None:
+    import mlflow
+
+    if mlflow.active_run():
+        with talking_to_mlflow("ending the run"):
+            mlflow.end_run(status)
+
+
+@contextmanager
+def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
+    """What MLflow refuses, after its own retries, comes out as a TrackingError with the address."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        address = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        raise TrackingError(f"{action} at MLflow, {address}: {error}") from error
