@@ -32,6 +32,7 @@ class TrackedRun:
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_EXPERIMENT_ID": self.experiment_id,
             "MLFLOW_RUN_ID": self.run_id,
+            "PRODUCT1M_PIPELINE_RUN": self.run_id,
         }
 
     def end(self, status: str, metrics: Mapping[str, float]) -> None:

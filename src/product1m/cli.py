@@ -207,15 +207,27 @@ def registration(
     _report(step.run(rpn, capture, index, evaluation, registered, section))
 
 
-@app.command(epilog="Example: `product1m make-sample build/sample-data --seed 1`")
+@app.command(
+    epilog="Examples: `product1m make-sample build/sample-data --seed 1`, "
+    "`product1m make-sample build/small --from DIR --classes 40`"
+)
 def make_sample(
     folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same photos.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sample.", min=0)] = 0,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Cut the sample out of this data set.")
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(help="With --from: about how many classes to keep.", min=1)
+    ] = 40,
 ) -> None:
-    """Write a sample split: lists in Product1M's format, photos, backgrounds."""
-    from product1m.data.sample import make_sample as render
+    """Write a sample split: rendered packs in Product1M's list format, or a cut of real data."""
+    from product1m.data import sample
 
-    _report(render(folder, seed))
+    if source is None:
+        _report(sample.make_sample(folder, seed))
+    else:
+        _report(sample.cut_sample(source, folder, classes, seed))
 
 
 @app.command(epilog="Example: `product1m score lists/ results/retrieval_id_list.txt --json`")
