@@ -22,7 +22,9 @@ from product1m.artifacts import open_artifact
 from product1m.config import RegistrationConfig
 from product1m.data.item_table import ItemTable
 from product1m.data.region_features import FeatureSet
-from product1m.errors import ArtifactError, RegistryError
+from product1m.errors import ArtifactError, RegistryError, TrackingError
+from product1m.examples import Example, agreement
+from product1m.model_card import shorten
 from product1m.provenance import git_revision
 from product1m.retrieval.search import Searcher
 from product1m.steps import registration
@@ -248,9 +250,26 @@ def test_without_a_registry_the_step_says_what_to_set(
         run_registration(made, tmp_path / "out", LENIENT)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(RegistryError, match=r"registering the model at http://127\.0\.0\.1:1"):
+    with pytest.raises(TrackingError, match=r"MLflow, http://127\.0\.0\.1:1: "):
         run_registration(made, tmp_path / "out", LENIENT)
     assert not (tmp_path / "out").exists()
+
+
+def test_agreement_is_the_share_of_two_first_tens() -> None:
+    examples = [Example("a", b"", "", list("abcdefghijkl")), Example("b", b"", "", ["x", "y"])]
+    # Nine of ten, in another order and beyond the tenth place or not; then one of two.
+    found = [[*"jihgfedcbz", "a"], ["y", "z", "w"]]
+    assert agreement(found, examples) == pytest.approx((0.9 + 0.5) / 2)
+
+
+def test_a_card_that_is_too_long_ends_at_a_line_and_says_where_the_rest_is() -> None:
+    card = "\n".join(f"line {number}" for number in range(900))
+    short = shorten(card)
+    assert len(short) <= 5000
+    kept, _, note = short.partition("\n\n")
+    assert kept.splitlines() == card.splitlines()[: len(kept.splitlines())]
+    assert "model_card.md" in note
+    assert shorten("short") == "short"
 
 
 def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(

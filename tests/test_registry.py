@@ -86,6 +86,7 @@ def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
     assert "| pass | not behind the champion | interval above -0.010 | +0.000 [" in (
         sample.description
     )
+    assert "Different from champion version 1: no artifact; git " in sample.description
     assert sample.tags["sample_data"] == "true"
     assert sample.tags["gate"] == "failed"
     assert sample.tags["gate_rules_not_passed"].startswith("lead over raw image features, ")

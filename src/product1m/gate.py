@@ -1,7 +1,7 @@
 """May a version become champion? Rules with numbers, on evidence that travels with it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,8 @@ class Champion:
     version: str
     evidence: Evidence | None
     """None where it was registered without any."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of its version: digests, revision, …"""
 
 
 class Rule(BaseModel):

@@ -8,7 +8,7 @@ import jinja2
 
 from product1m.artifacts import Summary
 from product1m.config import RegistrationConfig
-from product1m.gate import BASELINES, Evidence, Gate
+from product1m.gate import BASELINES, Champion, Evidence, Gate
 from product1m.retrieval.statistics import Interval
 
 MAX_CHARS = 5000
@@ -27,6 +27,7 @@ def write_card(
     scores: Mapping[str, Any],
     evidence: Evidence,
     gate: Gate,
+    champion: Champion | None,
     provenance: Mapping[str, str],
 ) -> str:
     """Render the page.
@@ -36,6 +37,7 @@ def write_card(
         scores: the evaluation's `metrics.json`.
         evidence: what the gate was decided on.
         gate: its verdict.
+        champion: the version it was held against.
         provenance: `git_revision`, `pipeline_run`, `mlflow_run`.
     """
     environment = jinja2.Environment(  # noqa: S701  it is Markdown, not HTML
@@ -58,6 +60,7 @@ def write_card(
         num_scenes=lineage["background_synthesis/scenes"].config["num_scenes"],
         code_version=lineage["evaluation"].code_version,
         seed=lineage["evaluation"].config["seed"],
+        changes=_changes(lineage, champion, provenance["git_revision"]),
         limits=_limits(lineage, scores, evidence.rules),
         **provenance,
     )
@@ -107,6 +110,19 @@ def _step_rows(lineage: Mapping[str, Summary]) -> list[dict[str, str]]:
         }
         for key, summary in lineage.items()
     ]
+
+
+def _changes(lineage: Mapping[str, Summary], champion: Champion | None, git_revision: str) -> str:
+    """What is not as it was when the champion was made; empty without a champion."""
+    if champion is None:
+        return ""
+    others = [
+        key
+        for key, summary in lineage.items()
+        if champion.tags.get(f"digest.{key}") != summary.digest
+    ]
+    before = champion.tags.get("git_revision", "unknown")
+    return f"{', '.join(others) or 'no artifact'}; git {before} → {git_revision}"
 
 
 def _limits(

@@ -104,7 +104,7 @@ def current_champion(config: RegistrationConfig) -> Champion | None:
     """The version that the alias `champion` names, with its evidence; None if there is none."""
     for version in list_versions(config.champion_model):
         if CHAMPION in version.aliases:
-            return Champion(version.number, _evidence(version))
+            return Champion(version.number, _evidence(version), version.tags)
     return None
 
 

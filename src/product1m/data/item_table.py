@@ -74,6 +74,7 @@ class ItemWriter:
         member.size = len(encoded)
         offset = tar.offset + tarfile.BLOCKSIZE
         tar.addfile(member, io.BytesIO(encoded))
+        tar.getmembers().clear()  # it remembers every member, a kilobyte each
         self._rows.append(
             {
                 "id": id,
