@@ -31,9 +31,9 @@ from product1m.synthesis.candidates import (
     read_candidate,
 )
 from product1m.synthesis.coco import write_coco
-from product1m.synthesis.compose import ComposedScene, compose, plan_scenes
-from product1m.synthesis.parallel import in_processes
-from product1m.synthesis.sources import SourcePool, split_sources
+from product1m.synthesis.compose import ComposedScene, compose
+from product1m.synthesis.parallel import Workers
+from product1m.synthesis.sources import plan_scenes, split_sources
 from product1m.tracking import step_run
 
 logger = logging.getLogger(__name__)
@@ -63,16 +63,17 @@ def run(
     inputs = {"products": source}
     work = work_folder(scenes, STEP, config, inputs)
     with step_run(STEP, config, "scenes") as tracked:
-        with write_artifact(scenes, STEP, config, inputs, part="scenes") as writer:
+        with (
+            write_artifact(scenes, STEP, config, inputs, part="scenes") as writer,
+            Workers(config.num_workers) as workers,
+        ):
             candidates, counts = draw_candidates(source, config)
-            verdicts = cut_candidates(source, candidates, work / "cutouts", config)
+            verdicts = cut_candidates(source, candidates, work / "cutouts", config, workers)
             writer.metrics.update(counts | _count_cutouts(verdicts, counts))
             picture = _picture_cutouts(source, verdicts, writer.folder, config)
             tracked.log_file(picture)
             split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
-            pools = {name: SourcePool(own, config) for name, own in split.items() if own}
-            plans = plan_scenes(pools, background_photos, config)
-            composed = in_processes(compose, plans, config.num_workers)
+            composed = workers.map(compose, plan_scenes(split, background_photos, config))
             writer.metrics.update(_write_scenes(composed, writer.folder, work, config))
             writer.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
             writer.details["background_photos"] = len(background_photos)

@@ -8,7 +8,8 @@ import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
 from product1m.progress import track
 from product1m.synthesis.grabcut import GrabCut, Mask, MaskQuality, cut_out, foreground
-from product1m.synthesis.parallel import in_processes
+from product1m.synthesis.parallel import Workers
 
 REASONS = ("too_small", "too_large", "cut_off", "fragmented", "faint_edge")
 """Why a mask is not plausible as one product, in the order of the checks."""
@@ -89,10 +90,7 @@ def draw_candidates(
                 heapq.heappush(heap, (-key, row["id"]))
                 drawn[key] = Candidate(number=0, **row)
     ordered = sorted(drawn.values(), key=lambda candidate: (candidate.shard, candidate.offset))
-    candidates = [
-        Candidate(number, c.id, c.caption, c.group, c.shard, c.offset, c.num_bytes)
-        for number, c in enumerate(ordered)
-    ]
+    candidates = [replace(candidate, number=k) for k, candidate in enumerate(ordered)]
     return candidates, {"items": float(num_items), "items/of_sets": float(num_sets)}
 
 
@@ -107,6 +105,7 @@ def cut_candidates(
     candidates: Sequence[Candidate],
     folder: Path,
     config: BackgroundSynthesisConfig,
+    workers: Workers,
 ) -> list[Verdict]:
     """Cut every candidate into `folder`, or take what an earlier attempt left there.
 
@@ -114,11 +113,8 @@ def cut_candidates(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(products, candidates, folder, config)
-    num_tasks = -(-len(candidates) // _CHUNK)
-    chunks = track(
-        in_processes(_cut_chunk, tasks, config.num_workers), "GrabCut, by photos", num_tasks
-    )
-    return [verdict for chunk in chunks for verdict in chunk]
+    verdicts = chain.from_iterable(workers.map(_cut_chunk, tasks))
+    return list(track(verdicts, "cutting out photos", len(candidates)))
 
 
 def read_candidate(candidate: Candidate, shard: Path) -> Photo:
@@ -143,7 +139,7 @@ def cut(photo: Photo, config: BackgroundSynthesisConfig) -> tuple[Mask, str]:
 def reject(quality: MaskQuality, config: BackgroundSynthesisConfig) -> str:
     """The first of `REASONS` that applies; empty for a plausible mask."""
     failed = (
-        quality.area < config.min_mask_area,
+        quality.area < config.min_mask_area or quality.area == 0,
         quality.area > config.max_mask_area,
         quality.border_contact > config.max_border_contact,
         quality.dominant_share < config.min_dominant_share,

@@ -1,6 +1,6 @@
 """One scene: its plan depends on seed and number alone, and so does everything drawn for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,9 @@ from product1m.synthesis.backgrounds import draw_background, read_background
 from product1m.synthesis.candidates import Verdict, read_cutout
 from product1m.synthesis.coco import annotation
 from product1m.synthesis.paste import Scene, paste
-from product1m.synthesis.sources import SourcePool, num_held_out_scenes
-from product1m.synthesis.titles import compose_title
 
-_PLAN, _RENDER = 0, 1
-_MAX_BACKGROUNDS = 16
-"""Damaged background photos met in a row before the step stops (ours)."""
+PLAN, RENDER = 0, 1
+"""What a scene's two generators are for; with seed and number they make their seeds."""
 _MAX_LAYOUTS = 8
 """Layouts tried until a scene shows `min_products` (ours)."""
 
@@ -57,29 +54,13 @@ class ComposedScene:
         return f"scene-{self.plan.number:06d}"
 
 
-def plan_scenes(
-    pools: dict[str, SourcePool], backgrounds: Sequence[Path], config: BackgroundSynthesisConfig
-) -> Iterator[ScenePlan]:
-    """The plans of all scenes, train ones first."""
-    num_train = config.num_scenes - num_held_out_scenes(config)
-    for number in range(config.num_scenes):
-        rng = np.random.default_rng([config.seed, number, _PLAN])
-        split = "train" if number < num_train else "held_out"
-        sources = pools[split].draw(rng)
-        captions = [source.candidate.caption for source in sources]
-        title = compose_title(captions, config.max_title_chars, rng)
-        tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
-        paths = [backgrounds[int(k)] for k in tried]
-        yield ScenePlan(number, split, sources, title, paths, config)
-
-
 def compose(plan: ScenePlan) -> ComposedScene:
     """Render a planned scene.
 
     Raises DatasetError if none of its backgrounds can be read.
     """
     config = plan.config
-    rng = np.random.default_rng([config.seed, plan.number, _RENDER])
+    rng = np.random.default_rng([config.seed, plan.number, RENDER])
     size = config.scene_width_px, config.scene_height_px
     background, damaged = read_background(plan.backgrounds, *size, rng)
     if background is None and plan.backgrounds:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from product1m.data.photos import Photo, resize_photo
+from product1m.synthesis.backdrop import level_backdrop
 
 Mask = Bool[np.ndarray, "H W"]
 
@@ -14,6 +15,10 @@ _EDGE_REACH_PX = 5
 """Window over which an edge's contrast is measured, in pixels of the reduced photo (ours)."""
 _FAINT_LEVELS = 12
 """An edge with a smaller step in every channel is no edge of the photo, of 256 levels (ours)."""
+_FRAMED_AREA, _FRAME_RIM, _MAX_FRAMES = 0.85, 0.02, 2
+"""A mask that covers more is a photo in a frame, which is as wide as this relative to it (ours)."""
+_MIN_SIDE_PX = 12
+"""Of a smaller photo there is too little to model (ours)."""
 _MIN_ALPHA = 0.5
 """Opacity from which a pixel belongs to a cut-out (ours)."""
 
@@ -51,28 +56,28 @@ def foreground(photo: Photo, settings: GrabCut, seed: int) -> tuple[Mask, MaskQu
     """The largest connected part of what GrabCut takes for foreground, and the whole's quality.
 
     The mask has the reduced photo's size. It is empty where GrabCut finds nothing, or where all
-    pixels have one color.
+    pixels have one color. Where a picture frame is all it finds, it looks again inside the frame.
     """
     small = resize_photo(photo, min(1.0, settings.side_px / max(photo.shape[:2])))
-    left, top, width, height = _frame(small, settings.margin)
-    labels = np.zeros(small.shape[:2], np.uint8)
-    if min(width, height) > 0 and int(np.ptp(small)) > 0:
-        cv2.setRNGSeed(seed)
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        dithered = _dithered(small, settings.dither, seed)
-        rectangle = (left, top, width, height)
-        cv2.grabCut(
-            dithered, labels, rectangle, *models, settings.iterations, cv2.GC_INIT_WITH_RECT
-        )
-    mask = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    top, left, inside = 0, 0, small
+    for _ in range(_MAX_FRAMES + 1):
+        mask = _grab_cut(np.ascontiguousarray(inside), settings, seed)
+        rim = max(2, round(_FRAME_RIM * mask.shape[1]))
+        if mask.mean() <= _FRAMED_AREA or min(mask.shape) < _MIN_SIDE_PX + 4 * rim:
+            break
+        x1, y1, x2, y2 = bounds(mask)
+        inside = inside[y1 + rim : y2 - rim, x1 + rim : x2 - rim]
+        top, left = top + y1 + rim, left + x1 + rim
     dominant = largest_part(mask)
     quality = MaskQuality(
-        area=float(mask.mean()),
-        border_contact=_border_contact(mask, left, top),
+        area=float(mask.sum() / small[..., 0].size),
+        border_contact=_border_contact(mask, settings.margin),
         dominant_share=float(dominant.sum() / max(1, mask.sum())),
-        faint_edge=_faint_edge(small, dominant),
+        faint_edge=_faint_edge(inside, dominant),
     )
-    return dominant, quality
+    whole = np.zeros(small.shape[:2], bool)
+    whole[top : top + dominant.shape[0], left : left + dominant.shape[1]] = dominant
+    return whole, quality
 
 
 def soft_mask(mask: Mask, width: int, height: int) -> Float32[np.ndarray, "H W"]:
@@ -114,10 +119,23 @@ def bounds(mask: Mask) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _frame(photo: Photo, margin: float) -> tuple[int, int, int, int]:
+def _grab_cut(photo: Photo, settings: GrabCut, seed: int) -> Mask:
     height, width = photo.shape[:2]
-    left, top = max(1, round(width * margin)), max(1, round(height * margin))
-    return left, top, width - 2 * left, height - 2 * top
+    labels = np.zeros((height, width), np.uint8)
+    if min(height, width) >= _MIN_SIDE_PX and int(np.ptp(photo)) > 0:
+        left, top = _margins(labels.shape, settings.margin)
+        dithered = _dithered(level_backdrop(photo), settings.dither, seed)
+        rectangle = (left, top, width - 2 * left, height - 2 * top)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.setRNGSeed(seed)
+        cv2.grabCut(
+            dithered, labels, rectangle, *models, settings.iterations, cv2.GC_INIT_WITH_RECT
+        )
+    return np.asarray((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
+
+
+def _margins(shape: tuple[int, ...], margin: float) -> tuple[int, int]:
+    return max(1, round(shape[1] * margin)), max(1, round(shape[0] * margin))
 
 
 def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
@@ -130,7 +148,8 @@ def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
     return np.asarray(np.clip(levels, 0, 255).astype(np.uint8))
 
 
-def _border_contact(mask: Mask, left: int, top: int) -> float:
+def _border_contact(mask: Mask, margin: float) -> float:
+    left, top = _margins(mask.shape, margin)
     # GrabCut never marks the frame itself, so contact shows on the first pixels inside it.
     inner = mask[top : mask.shape[0] - top, left : mask.shape[1] - left]
     if not inner.size:

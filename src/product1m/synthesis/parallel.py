@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import cv2
 
@@ -18,22 +18,40 @@ PENDING_PER_WORKER = 4
 """Tasks in flight a process: enough to keep it busy, little enough to bound memory (ours)."""
 
 
-def in_processes(work: Callable[[In], Out], tasks: Iterable[In], num_workers: int) -> Iterator[Out]:
-    """Results in the order of the tasks; one worker works in this very process.
+class Workers:
+    """Processes with one OpenCV thread each; a single one works in this very process.
 
-    Processes are spawned, not forked: a fork would copy the locks of the threads that MLflow and
-    OpenCV started. Raises DatasetError if a process is killed, as it is when memory runs out.
+    They are spawned, not forked: a fork would copy the locks of the threads that MLflow and OpenCV
+    started.
     """
-    if num_workers == 1:
-        yield from map(work, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=_use_one_thread) as pool:
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._number > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._number, context, initializer=_use_one_thread)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[In], Out], tasks: Iterable[In]) -> Iterator[Out]:
+        """Results in the order of the tasks.
+
+        Raises DatasetError if a process is killed, as it is when memory runs out.
+        """
+        if self._pool is None:
+            yield from map(work, tasks)
+            return
         pending: deque[Future[Out]] = deque()
         try:
             for task in tasks:
-                pending.append(pool.submit(work, task))
-                if len(pending) >= num_workers * PENDING_PER_WORKER:
+                pending.append(self._pool.submit(work, task))
+                if len(pending) >= self._number * PENDING_PER_WORKER:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -42,8 +60,6 @@ def in_processes(work: Callable[[In], Out], tasks: Iterable[In], num_workers: in
                 f"a process of background_synthesis was killed ({error}); is memory short? "
                 "lower background_synthesis.num_workers and run it again, it goes on from there"
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _use_one_thread() -> None:

@@ -1,7 +1,8 @@
 """Which cut-outs meet in a scene: apart for train and held out, mostly with words in common."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -10,8 +11,11 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from product1m.config import BackgroundSynthesisConfig
 from product1m.errors import DatasetError
 from product1m.synthesis.candidates import Verdict
-from product1m.synthesis.titles import join, units
+from product1m.synthesis.compose import PLAN, ScenePlan
+from product1m.synthesis.titles import TitleComposer, join, units
 
+_MAX_BACKGROUNDS = 16
+"""Damaged background photos met in a row before the step stops (ours)."""
 _NEIGHBOR_SHARE = 0.06
 """Share of the sources, those with the titles nearest to the first's, of which the others are drawn
 (ours)."""
@@ -24,6 +28,23 @@ Without document frequencies: those favor a product's own words over its brand's
 """
 
 
+def plan_scenes(
+    split: Mapping[str, Sequence[Verdict]],
+    backgrounds: Sequence[Path],
+    config: BackgroundSynthesisConfig,
+) -> Iterator[ScenePlan]:
+    """The plans of all scenes, train ones first; each depends on seed and number alone."""
+    pools = {name: SourcePool(sources, config) for name, sources in split.items() if sources}
+    num_train = config.num_scenes - num_held_out_scenes(config)
+    for number in range(config.num_scenes):
+        rng = np.random.default_rng([config.seed, number, PLAN])
+        name = "train" if number < num_train else "held_out"
+        sources = pools[name].draw(rng)
+        title = pools[name].compose_title(sources, rng)
+        tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
+        yield ScenePlan(number, name, sources, title, [backgrounds[int(k)] for k in tried], config)
+
+
 class SourcePool:
     """The cut-outs of one split."""
 
@@ -31,13 +52,15 @@ class SourcePool:
         self.sources = sources
         self._config = config
         self._groups = [group_of(source) for source in sources]
-        titles = [join(units(source.candidate.caption)).casefold() for source in sources]
+        captions = [source.candidate.caption for source in sources]
+        self._titles = TitleComposer(captions)
+        titles = [join(units(caption)).casefold() for caption in captions]
         self._vectors = HashingVectorizer(
             analyzer="char", ngram_range=_NGRAMS, binary=True, alternate_sign=False
         ).transform(titles)
 
     def draw(self, rng: np.random.Generator) -> list[Verdict]:
-        """A scene's sources, each of another group but for a twin in `repeat_share` of the scenes."""
+        """A scene's sources, of different groups but for a twin in `repeat_share` of the scenes."""
         config = self._config
         number = int(rng.integers(config.min_products, config.max_products + 1))
         first = int(rng.integers(len(self.sources)))
@@ -52,6 +75,11 @@ class SourcePool:
         while len(positions) < number:
             positions.append(positions[int(rng.integers(len(positions)))])
         return [self.sources[position] for position in rng.permutation(positions).tolist()]
+
+    def compose_title(self, sources: Sequence[Verdict], rng: np.random.Generator) -> str:
+        """A title of a scene of these sources."""
+        captions = [source.candidate.caption for source in sources]
+        return self._titles.compose(captions, self._config.max_title_chars, rng)
 
     def _nearest(self, first: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
         """The sources with titles like the first's, shuffled; then all others, nearest first."""

@@ -1,7 +1,9 @@
 """Titles of scenes: pieces of the sources' captions, so that each product shows but none wholly."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -10,7 +12,7 @@ _BLANKLESS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _RUN = re.compile(
     rf"(?P<blankless>[{_BLANKLESS}]+)|(?:[^\W{_BLANKLESS}]|(?<=\w)[.'’&%+-](?=\w))+%?"
 )
-_LONGEST_PIECE = {True: 4, False: 2}
+_LONGEST_PIECE = {True: 6, False: 2}
 """Units of a piece, of blankless scripts (characters) and of others (words) (ours)."""
 _MAX_SHARED_CHARS = 16
 """Longest common run that opens a title, such as a brand's name (ours)."""
@@ -18,25 +20,59 @@ _MAX_SHARED_CHARS = 16
 Units = tuple[str, ...]
 
 
-def compose_title(captions: Sequence[str], max_chars: int, rng: np.random.Generator) -> str:
-    """A title of at most `max_chars` that tells of every caption and repeats none.
+class TitleComposer:
+    """Knows from many captions where a script without blanks has its words."""
 
-    What all captions share (a brand's name) comes first, then shuffled pieces of each caption in
-    its turn: up to four characters of Chinese, up to two words of other scripts.
-    """
-    texts = [units(caption) for caption in captions]
-    shared = longest_shared(list(dict.fromkeys(texts)))
-    queues = [_shuffled(_pieces(_without(text, shared), rng), rng) for text in texts]
-    chosen: list[Units] = []
-    for turn in range(max(map(len, queues), default=0)):
-        # A caption's last piece stays untold, so that no caption is told in full.
-        offered = [queue[turn] for queue in queues if turn < max(1, len(queue) - 1) and queue]
-        for piece in offered:
-            words = (*shared, *(unit for known in [*chosen, piece] for unit in known))
-            if piece not in chosen and len(join(words)) <= max_chars:
-                chosen.append(piece)
-    words = (*shared, *(unit for piece in _shuffled(chosen, rng) for unit in piece))
-    return join(words) or captions[0][:max_chars]
+    def __init__(self, captions: Iterable[str]) -> None:
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        for caption in captions:
+            self._pairs.update(pairwise(units(caption)))
+
+    def compose(self, captions: Sequence[str], max_chars: int, rng: np.random.Generator) -> str:
+        """A title of at most `max_chars` that tells of every caption and repeats none.
+
+        What all captions share (a brand's name) comes first, then shuffled pieces of each caption
+        in its turn: a few characters of Chinese, up to two words of other scripts.
+        """
+        texts = [units(caption) for caption in captions]
+        shared = longest_shared(list(dict.fromkeys(texts)))
+        queues = [_shuffled(self._pieces_without(text, shared), rng) for text in texts]
+        chosen: list[Units] = []
+        for turn in range(max(map(len, queues), default=0)):
+            # A caption's last piece stays untold, so that no caption is told in full.
+            offered = [queue[turn] for queue in queues if queue and turn < max(1, len(queue) - 1)]
+            for piece in offered:
+                if piece not in chosen and _length([shared, *chosen, piece]) <= max_chars:
+                    chosen.append(piece)
+        pieces = [shared, *_shuffled(chosen, rng)]
+        while len(pieces) > 1 and _length(pieces) > max_chars:
+            pieces.pop()  # shuffling brought words together that need blanks
+        return join([unit for piece in pieces for unit in piece]) or captions[0][:max_chars]
+
+    def _pieces_without(self, text: Units, shared: Units) -> list[Units]:
+        at = _find(text, shared) if shared else -1
+        parts = [text] if at < 0 else [text[:at], text[at + len(shared) :]]
+        return [piece for part in parts for piece in self.pieces(part)]
+
+    def pieces(self, text: Units) -> list[Units]:
+        """A text cut where two characters follow each other less often than their neighbors do."""
+        pieces: list[list[str]] = []
+        for at, unit in enumerate(text):
+            if not pieces or self._parts(text, at) or len(pieces[-1]) == _longest(unit):
+                pieces.append([])
+            pieces[-1].append(unit)
+        return [tuple(piece) for piece in pieces]
+
+    def _parts(self, text: Units, at: int) -> bool:
+        if _blankless(text[at - 1]) != _blankless(text[at]):
+            return True
+        if not _blankless(text[at]):
+            return False
+        before, here, after = (
+            self._pairs[text[k - 1], text[k]] if 0 < k < len(text) else 0
+            for k in (at - 1, at, at + 1)
+        )
+        return here < max(before, after) and here <= max(1, min(before, after))
 
 
 def units(caption: str) -> Units:
@@ -82,24 +118,12 @@ def _find(text: Units, run: Units) -> int:
     return next((at for at in range(last + 1) if text[at : at + len(run)] == run), -1)
 
 
-def _without(text: Units, run: Units) -> list[Units]:
-    at = _find(text, run) if run else -1
-    return [text] if at < 0 else [text[:at], text[at + len(run) :]]
+def _length(pieces: Sequence[Units]) -> int:
+    return len(join([unit for piece in pieces for unit in piece]))
 
 
-def _pieces(texts: Sequence[Units], rng: np.random.Generator) -> list[Units]:
-    pieces: list[Units] = []
-    for text in texts:
-        start = 0
-        while start < len(text):
-            kind = _blankless(text[start])
-            wanted = int(rng.integers(max(1, _LONGEST_PIECE[kind] // 2), _LONGEST_PIECE[kind] + 1))
-            stop = start + 1
-            while stop < min(len(text), start + wanted) and _blankless(text[stop]) == kind:
-                stop += 1
-            pieces.append(text[start:stop])
-            start = stop
-    return pieces
+def _longest(unit: str) -> int:
+    return _LONGEST_PIECE[_blankless(unit)]
 
 
 def _blankless(unit: str) -> bool:
