@@ -16,9 +16,10 @@ from tiny_scenes import RPN, write_scenes
 
 from product1m.artifacts import Artifact, open_artifact
 from product1m.config import RpnTrainingConfig
+from product1m.detection.jitter import jitter_colors
 from product1m.detection.map_cache import cache_maps
 from product1m.detection.rpn import MODEL, build_network
-from product1m.detection.scenes import SceneBatches, Scenes, jitter_colors, losses
+from product1m.detection.scenes import SceneBatches, Scenes, losses
 from product1m.errors import DatasetError
 from product1m.steps import rpn_training
 
@@ -151,14 +152,26 @@ def test_cached_maps_give_the_losses_of_the_photos(scenes: Artifact) -> None:
         assert both[0] == pytest.approx(both[1], rel=1e-2)
 
 
+def test_views_differ_in_size_and_color_and_take_turns(scenes: Artifact) -> None:
+    changes = {"cached_views": 2, "scale_jitter": 0.5, "color_jitter": 0.3}
+    config = RPN.model_copy(update=changes)
+    read = Scenes(scenes)
+    positions = read.split("train")
+    network = build_network(config, config.weights)
+    cached = cache_maps(network, read.items, positions, config)
+    assert cached is not None
+    batches = SceneBatches(read, positions, config, cached)
+    for number, side_px in ((0, 72), (1, 120), (2, 72)):  # 96 times 0.75 and 1.25
+        batch = batches(number)
+        assert isinstance(batch.seen, list)
+        assert batch.seen[-1].shape[2:] == (-(-side_px // 32),) * 2
+        position = next(i for i in positions if read.id(i) == batch.item_ids[0])
+        expected = np.sort(read.boxes_xyxy[position] * side_px / 96, axis=0)
+        np.testing.assert_allclose(np.sort(batch.boxes_xyxy[0], axis=0), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"color_jitter": 0.1},
-        {"scale_jitter": 0.1},
-        {"trainable_stages": 1},
-        {"feature_cache_mib": 0},
-    ],
+    "changes", [{"cached_views": 0}, {"trainable_stages": 1}, {"feature_cache_mib": 0}]
 )
 def test_maps_are_not_cached_where_they_change_or_do_not_fit(
     scenes: Artifact, changes: dict[str, float]

@@ -22,6 +22,7 @@ RPN = RpnTrainingConfig(
     long_side_px=2 * SIDE_PX,
     color_jitter=0,
     scale_jitter=0,
+    cached_views=1,
     num_candidates=100,
     num_proposals=50,
     num_epochs=6,

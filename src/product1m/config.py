@@ -178,9 +178,11 @@ class RpnTrainingConfig(StepConfig):
     """Brightness and contrast of a training scene are scaled by 1 ± this (ours)."""
     scale_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """A training batch's scenes are resized by 1 ± this (ours)."""
+    cached_views: NonNegativeInt = 0
+    """Jittered views of every scene whose maps are computed once, where the backbone is frozen; 0
+    jitters anew at every step (ours)."""
     feature_cache_mib: NonNegativeInt = 1024
-    """A frozen backbone's maps of unjittered scenes are computed once where they fit this
-    (ours)."""
+    """Main memory for them; views that need more are not cached (ours)."""
     nms_iou: Fraction = 0.7
     """Of two proposals whose IoU exceeds this, the weaker is dropped (released code)."""
     num_candidates: PositiveInt = 1000

@@ -1,4 +1,7 @@
-"""A frozen backbone's maps, computed once: they never change where nothing is jittered."""
+"""A frozen backbone's maps, computed once: they never change.
+
+Jittered scenes cannot be kept, so a few jittered views of every scene are (ours).
+"""
 
 import copy
 import logging
@@ -14,6 +17,7 @@ from product1m.config import RpnTrainingConfig
 from product1m.data.item_table import ItemTable
 from product1m.data.photos import fit_within
 from product1m.detection.canvas import STRIDE, stack_canvases
+from product1m.detection.jitter import jitter
 from product1m.detection.rpn import Maps, ProposalNetwork
 from product1m.progress import track
 from product1m.training import distributed
@@ -23,45 +27,64 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedScene:
-    """What training needs of a scene."""
+    """What training needs of a view of a scene."""
 
     scale: Float32[np.ndarray, "4"]
     """Factors from boxes on the stored scene to boxes on the canvas."""
     maps: list[Float16[Tensor, "C H_s W_s"]]
 
 
-CachedMaps = Mapping[int, CachedScene]
+@dataclass(frozen=True)
+class MapCache:
+    """The views of all training scenes; a batch has one view, so its scenes are of one size."""
+
+    views: Sequence[Mapping[int, CachedScene]]
+
+    def scene(self, position: int, batch: int) -> CachedScene:
+        """The scene at a row position in the view of a batch's number."""
+        return self.views[batch % len(self.views)][position]
 
 
 def cache_maps(
     network: ProposalNetwork, items: ItemTable, positions: Sequence[int], config: RpnTrainingConfig
-) -> CachedMaps | None:
-    """The maps of all scenes by row position, in main memory.
+) -> MapCache | None:
+    """The maps of `cached_views` views of every scene, in main memory.
 
-    None, with the reason logged, where the backbone trains, scenes are jittered, or the maps
+    None, with the reason logged, where the backbone trains, no view is asked for, or they would
     exceed `feature_cache_mib`.
     """
-    if not network.backbone.frozen or config.color_jitter or config.scale_jitter:
-        logger.info("the backbone runs every step: it trains, or its scenes are jittered")
+    factors = view_factors(config)
+    if not network.backbone.frozen or not factors:
+        logger.info("the backbone runs every step: it trains, or no views are to be cached")
         return None
-    needed = _num_bytes(network, items, positions) / 2**20
+    needed = sum(num_bytes(network, items, positions, factor) for factor in factors) / 2**20
     if needed > config.feature_cache_mib:
         logger.info(
-            "the backbone runs every step: maps of all scenes need %d MiB, "
+            "the backbone runs every step: maps of %d views need %d MiB, "
             "rpn_training.feature_cache_mib is %d",
+            len(factors),
             needed,
             config.feature_cache_mib,
         )
         return None
     backbone = copy.deepcopy(network.backbone).fold_batch_norms().to(distributed.device()).eval()
-    cached: dict[int, CachedScene] = {}
+    views: list[dict[int, CachedScene]] = [{} for _ in factors]
     for position in track(positions, "backbone maps"):
-        canvas = network.canvas(items.photo(position))
-        with torch.inference_mode():
-            maps = backbone(stack_canvases([canvas]).to(distributed.device()))
-        halves = [level[0].half().cpu() for level in maps]
-        cached[position] = CachedScene(canvas.scale(), halves)
-    return cached
+        photo = items.photo(position)
+        for view, factor in enumerate(factors):
+            generator = np.random.default_rng([config.seed, 2, view, position])
+            canvas = jitter(photo, config, factor, generator)
+            with torch.inference_mode():
+                maps = backbone(stack_canvases([canvas]).to(distributed.device()))
+            halves = [level[0].half().cpu() for level in maps]
+            views[view][position] = CachedScene(canvas.scale(), halves)
+    return MapCache(views)
+
+
+def view_factors(config: RpnTrainingConfig) -> list[float]:
+    """The sizes of the views relative to the network's, evenly spread over the jitter."""
+    count = config.cached_views
+    return [1 + config.scale_jitter * ((2 * view + 1) / count - 1) for view in range(count)]
 
 
 def stack_maps(scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]]) -> Maps:
@@ -76,13 +99,16 @@ def stack_maps(scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]]) -> Maps:
     return stacked
 
 
-def _num_bytes(network: ProposalNetwork, items: ItemTable, positions: Sequence[int]) -> int:
-    """Bytes of the maps in float16."""
+def num_bytes(
+    network: ProposalNetwork, items: ItemTable, positions: Sequence[int], factor: float
+) -> int:
+    """Bytes of the scenes' maps in float16 at `factor` times the network's size."""
     backbone = network.backbone
+    short, long = round(network.short_side_px * factor), round(network.long_side_px * factor)
     total = 0
     for width, height in items.rows[["width", "height"]].iloc[list(positions)].to_numpy():
-        factor = fit_within(width, height, network.short_side_px, network.long_side_px)
-        cells = [-(-round(side * factor) // STRIDE) * STRIDE for side in (width, height)]
+        scale = fit_within(width, height, short, long)
+        cells = [-(-round(side * scale) // STRIDE) * STRIDE for side in (width, height)]
         for channels, stride in zip(backbone.channels, backbone.strides, strict=True):
             total += 2 * channels * (cells[0] // stride) * (cells[1] // stride)
     return total

@@ -15,10 +15,10 @@ from torch import Tensor
 from product1m.artifacts import Artifact
 from product1m.config import RpnTrainingConfig
 from product1m.data.item_table import ItemTable
-from product1m.data.photos import Photo
 from product1m.data.region_features import INSTANCES
-from product1m.detection.canvas import Canvas, make_canvas, stack_canvases
-from product1m.detection.map_cache import CachedMaps, stack_maps
+from product1m.detection.canvas import stack_canvases
+from product1m.detection.jitter import jitter
+from product1m.detection.map_cache import MapCache, stack_maps
 from product1m.detection.rpn import Maps, ProposalNetwork
 from product1m.errors import ConfigError, DatasetError
 from product1m.training import distributed
@@ -91,7 +91,7 @@ class SceneBatches:
         scenes: Scenes,
         positions: Sequence[int],
         config: RpnTrainingConfig,
-        cached: CachedMaps | None = None,
+        cached: MapCache | None = None,
     ) -> None:
         if config.batch_size % distributed.world_size():
             raise ConfigError(
@@ -114,11 +114,15 @@ class SceneBatches:
         chosen = self._members(number)[distributed.rank() :: distributed.world_size()]
         ids = [self._scenes.id(position) for position in chosen]
         if self._cached is not None:
-            found = [self._cached[position] for position in chosen]
+            found = [self._cached.scene(position, number) for position in chosen]
             boxes = [self._boxes(i, one.scale) for i, one in zip(chosen, found, strict=True)]
             return SceneBatch(ids, boxes, stack_maps([one.maps for one in found]))
         generator = np.random.default_rng([self._config.seed, 1, number, distributed.rank()])
-        canvases = self._draw(chosen, generator)
+        strength = self._config.scale_jitter
+        factor = generator.uniform(1 - strength, 1 + strength)
+        with ThreadPoolExecutor(max(1, self._config.num_workers), "decode") as pool:
+            photos = pool.map(self._scenes.items.photo, chosen)
+            canvases = [jitter(photo, self._config, factor, generator) for photo in photos]
         boxes = [self._boxes(i, canvas.scale()) for i, canvas in zip(chosen, canvases, strict=True)]
         return SceneBatch(ids, boxes, stack_canvases(canvases))
 
@@ -131,25 +135,5 @@ class SceneBatches:
         generator = np.random.default_rng([self._config.seed, 0, epoch])
         return generator.permutation(self._positions)
 
-    def _draw(self, positions: list[int], generator: np.random.Generator) -> list[Canvas]:
-        """Scenes at one size a batch, each with its own colors."""
-        config = self._config
-        factor = generator.uniform(1 - config.scale_jitter, 1 + config.scale_jitter)
-        short, long = round(config.short_side_px * factor), round(config.long_side_px * factor)
-        with ThreadPoolExecutor(max(1, config.num_workers), "decode") as pool:
-            photos = pool.map(self._scenes.items.photo, positions)
-            colored = [jitter_colors(photo, config.color_jitter, generator) for photo in photos]
-        return [make_canvas(photo, short, long) for photo in colored]
-
     def _boxes(self, position: int, scale: Float32[np.ndarray, "4"]) -> Float[Tensor, "K 4"]:
         return torch.from_numpy(self._scenes.boxes_xyxy[position] * scale)
-
-
-def jitter_colors(photo: Photo, strength: float, generator: np.random.Generator) -> Photo:
-    """Scale brightness, and contrast about the mean, each by 1 ± `strength`."""
-    if not strength:
-        return photo
-    brightness, contrast = generator.uniform(1 - strength, 1 + strength, 2)
-    mean = photo.mean()
-    changed = ((photo - mean) * contrast + mean) * brightness
-    return np.asarray(np.clip(changed, 0, 255).astype(np.uint8))
