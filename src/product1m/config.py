@@ -278,7 +278,7 @@ class CapturePretrainingConfig(StepConfig):
     image_text_matching_weight: NonNegativeFloat = 0.0
     """Weight of image-text matching (paper's ablation; the released code has none)."""
     matching_negatives: Literal["hard", "swap"] = "hard"
-    """The wrong photo of a title is drawn by its likeness to the title, or evenly, from the batch (ours)."""
+    """A title's wrong photo is drawn by its likeness to the title, or evenly (ours)."""
     contrast_weight: NonNegativeFloat = 1.0
     """Weight of the cross-modal contrast (paper)."""
     scene_contrast_weight: NonNegativeFloat = 1.0
@@ -297,7 +297,7 @@ class CapturePretrainingConfig(StepConfig):
     mask_probability: Fraction = 0.15
     """Of tokens and of regions (paper)."""
     mask_overlap_iou: Fraction = 1.0
-    """Regions that overlap a masked one more are masked with it; 1 for never (released code; others take 0.4)."""
+    """Regions that overlap a masked one more are masked with it; 1 for never (released code)."""
     batch_size: PositiveInt = 128
     """Items a step over all ranks, before accumulation (paper, second hand; the script has 64)."""
     scene_batch_size: PositiveInt = 128
