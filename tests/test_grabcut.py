@@ -13,7 +13,7 @@ from product1m.config import BackgroundSynthesisConfig, load_config
 from product1m.data.photos import Photo, decode_photo, encode_jpeg
 from product1m.synthesis.backdrop import find_backdrop, level_backdrop
 from product1m.synthesis.candidates import cut
-from product1m.synthesis.grabcut import bounds, cut_out, largest_part, soft_mask
+from product1m.synthesis.grabcut import bounds, cut_out, largest_part, soft_mask, without_threads
 
 CONFIG = load_config("sample").background_synthesis
 SHARED = os.environ.get("PRODUCT1M_SHARED_DATA")
@@ -157,6 +157,20 @@ def test_the_largest_part_is_found_as_by_counting_pixels() -> None:
     for row, column in ((1, 3), (2, 2), (3, 3), (3, 4)):  # touching corners count as one part
         expected[row, column] = True
     np.testing.assert_array_equal(largest_part(mask), expected)
+
+
+def test_a_horizon_line_is_no_part_of_the_product() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[40:90, 30:60] = True
+    pack = mask.copy()
+    mask[70:72] = True
+    np.testing.assert_array_equal(without_threads(mask), pack)
+
+
+def test_a_thin_product_is_not_taken_for_a_thread() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[10:90, 50:52] = True
+    np.testing.assert_array_equal(without_threads(mask), mask)
 
 
 def test_a_cutout_is_cropped_to_its_mask_and_keeps_its_color() -> None:

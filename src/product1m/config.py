@@ -146,6 +146,17 @@ class BackgroundSynthesisConfig(StepConfig):
     shard_mib: PositiveInt = 256
     """Largest size of a scene shard (ours)."""
 
+    @model_validator(mode="after")
+    def _bounds_do_not_cross(self) -> "BackgroundSynthesisConfig":
+        for name, low, high in (
+            ("products", self.min_products, self.max_products),
+            ("scale", self.min_scale, self.max_scale),
+            ("mask_area", self.min_mask_area, self.max_mask_area),
+        ):
+            if low > high:
+                raise ValueError(f"min_{name} = {low} is above max_{name} = {high}")
+        return self
+
 
 class RpnTrainingConfig(StepConfig):
     """Class-agnostic region proposals, learned from the scenes (paper)."""

@@ -17,6 +17,8 @@ _FAINT_LEVELS = 12
 """An edge with a smaller step in every channel is no edge of the photo, of 256 levels (ours)."""
 _FRAMED_AREA, _FRAME_RIM, _MAX_FRAMES = 0.85, 0.02, 2
 """A mask that covers more is a photo in a frame, which is as wide as this relative to it (ours)."""
+_THREAD = 0.03
+"""Width up to which a part of a mask is a thread, relative to the photo's longer side (ours)."""
 _MIN_SIDE_PX = 12
 """Of a smaller photo there is too little to model (ours)."""
 _MIN_ALPHA = 0.5
@@ -68,7 +70,7 @@ def foreground(photo: Photo, settings: GrabCut, seed: int) -> tuple[Mask, MaskQu
         x1, y1, x2, y2 = bounds(mask)
         inside = inside[y1 + rim : y2 - rim, x1 + rim : x2 - rim]
         top, left = top + y1 + rim, left + x1 + rim
-    dominant = largest_part(mask)
+    dominant = largest_part(without_threads(mask))
     quality = MaskQuality(
         area=float(mask.sum() / small[..., 0].size),
         border_contact=_border_contact(mask, settings.margin),
@@ -95,6 +97,18 @@ def largest_part(mask: Mask) -> Mask:
     if count < 2:
         return mask
     return np.asarray(parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+
+
+def without_threads(mask: Mask) -> Mask:
+    """The mask without what is thinner than a few pixels: a horizon, a bridge to a banner.
+
+    As it is where that would take half of it away: some products are thin.
+    """
+    width = max(3, round(_THREAD * max(mask.shape)))
+    opened = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8)
+    )
+    return np.asarray(opened > 0) if 2 * opened.sum() > mask.sum() else mask
 
 
 def cut_out(photo: Photo, mask: Mask, max_side_px: int) -> UInt8[np.ndarray, "h w 4"]:

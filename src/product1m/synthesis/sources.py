@@ -19,7 +19,7 @@ _MAX_BACKGROUNDS = 16
 _NEIGHBOR_SHARE = 0.06
 """Share of the sources, those with the titles nearest to the first's, of which the others are drawn
 (ours)."""
-_MIN_NEIGHBORS = 12
+_MIN_NEIGHBORS = 6
 """But at least so many (ours)."""
 _NGRAMS = (2, 4)
 """Lengths of the character n-grams by which titles are compared, each counted once (ours).
@@ -66,12 +66,13 @@ class SourcePool:
         first = int(rng.integers(len(self.sources)))
         alike, repeated = rng.random(2) < (config.shared_words_share, config.repeat_share)
         order = self._nearest(first, rng) if alike else rng.permutation(len(self.sources))
+        num_different = number - int(repeated and number > 1)
         chosen = {self._groups[first]: first}
         for position in order.tolist():
-            chosen.setdefault(self._groups[position], position)
-            if len(chosen) == number - int(repeated and number > 1):
+            if len(chosen) == num_different:
                 break
-        positions = list(chosen.values())[:number]
+            chosen.setdefault(self._groups[position], position)
+        positions = list(chosen.values())
         while len(positions) < number:
             positions.append(positions[int(rng.integers(len(positions)))])
         return [self.sources[position] for position in rng.permutation(positions).tolist()]
