@@ -73,6 +73,17 @@ def test_streams_as_concatenation_average_the_two_cosines() -> None:
     np.testing.assert_allclose(found @ found.T, expected, atol=1e-6)
 
 
+def test_streams_as_sum_average_cosines_within_and_across_the_two() -> None:
+    generator = np.random.default_rng(0)
+    tokens = generator.standard_normal((2, 4, 6)) * np.array([9.0, 0.1])[:, None, None]
+    units = tokens / np.linalg.norm(tokens, axis=2, keepdims=True)
+    found = stream_block(tokens[0], tokens[1], "sum")
+    for a, b in ((0, 0), (0, 1), (2, 3)):
+        four = sum(float(of_a @ of_b) for of_a in units[:, a] for of_b in units[:, b])
+        lengths = [np.sqrt(2 + 2 * float(units[0, n] @ units[1, n])) for n in (a, b)]
+        assert float(found[a] @ found[b]) == pytest.approx(four / lengths[0] / lengths[1])
+
+
 def test_streams_as_product_multiply_entry_by_entry() -> None:
     generator = np.random.default_rng(0)
     text, image = generator.standard_normal((2, 4, 6))

@@ -230,6 +230,18 @@ def test_a_damaged_query_stops_the_step_with_its_id(
     assert not (tmp_path / "evaluation").exists()
 
 
+def test_a_query_that_cannot_be_embedded_is_named_too(
+    tiny_artifacts: TinyArtifacts, tmp_path: Path
+) -> None:
+    def no_title(rows: pd.DataFrame) -> None:
+        rows["caption"] = rows["caption"].astype(object)
+        rows.loc[22, "caption"] = None
+
+    world = with_queries(tiny_artifacts, tmp_path, rows=no_title)
+    with pytest.raises(RetrievalError, match="query 322: "):
+        tiny_world.evaluate(world, tmp_path / "evaluation")
+
+
 @pytest.mark.parametrize("missing", ["dev", "test"])
 def test_queries_of_one_split_only_are_refused(
     tiny_artifacts: TinyArtifacts, tmp_path: Path, missing: str

@@ -1,8 +1,9 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from product1m.retrieval.baselines import oracle_rankings, random_rankings
-from product1m.retrieval.merging import round_robin
+from product1m.retrieval.merging import best_score, merge, round_robin
 
 RANKINGS = st.lists(st.lists(st.integers(0, 12), unique=True, max_size=13), max_size=5)
 
@@ -47,6 +48,41 @@ def test_a_merged_list_needs_no_more_of_a_ranking_than_its_own_depth(
 ) -> None:
     cut = [ranking[:depth] for ranking in rankings]
     assert round_robin(cut, depth) == round_robin(rankings, depth)
+
+
+SCORED = [[("a", 0.9), ("b", 0.5), ("c", 0.1)], [("b", 0.7), ("d", 0.6), ("a", 0.2)]]
+
+
+def test_by_best_score_an_item_counts_where_it_suits_best() -> None:
+    assert best_score(SCORED, 10) == ["a", "b", "d", "c"]
+    assert best_score(SCORED, 2) == ["a", "b"]
+
+
+def test_an_instance_that_suits_nothing_claims_no_place() -> None:
+    clutter = [("x", 0.05), ("y", 0.04)]
+    assert best_score([*SCORED, clutter], 4) == best_score(SCORED, 4)
+    assert merge([*SCORED, clutter], 4, "round_robin") == ["a", "b", "x", "c"]
+
+
+def test_of_equal_scores_the_one_seen_first_comes_first() -> None:
+    assert best_score([[("b", 0.5), ("a", 0.5)], [("c", 0.5)]], 3) == ["b", "a", "c"]
+
+
+def test_the_rule_decides_how_rankings_merge() -> None:
+    assert merge(SCORED, 3, "best_score") == ["a", "b", "d"]
+    assert merge(SCORED[::-1], 3, "round_robin") == ["b", "a", "d"]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 15))
+def test_best_score_equals_the_maximum_over_rankings(seed: int, depth: int) -> None:
+    scores = np.random.default_rng(seed).permutation(39).reshape(3, 13) / 39
+    rankings = [
+        sorted(((item, float(row[item])) for item in range(13)), key=lambda pair: -pair[1])
+        for row in scores
+    ]
+    expected = np.argsort(-scores.max(axis=0)).tolist()[:depth]
+    assert best_score(rankings, depth) == expected
+    assert best_score([ranking[:depth] for ranking in rankings], depth) == expected
 
 
 def test_a_random_ranking_lists_gallery_items_once_and_follows_its_seed() -> None:

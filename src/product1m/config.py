@@ -245,7 +245,7 @@ class CapturePretrainingConfig(StepConfig):
     `scratch` trains a WordPiece vocabulary on the captions (paper: Chinese BERT)."""
     vocabulary_size: PositiveInt = 8000
     """Of a vocabulary trained from scratch (ours)."""
-    max_tokens: PositiveInt = 36
+    max_tokens: Annotated[int, Field(ge=3)] = 36
     """Tokens of a title, [CLS] and [SEP] included (released code)."""
     max_regions: PositiveInt = 36
     """Regions of a photo beside the whole image (released code)."""
@@ -347,8 +347,9 @@ class CapturePretrainingConfig(StepConfig):
 class IndexingConfig(StepConfig):
     """Gallery items to block vectors to a FAISS index."""
 
-    streams: Literal["concatenation", "product"] = "concatenation"
-    """How the two single-stream embeddings form one block (ours; the first author: product)."""
+    streams: Literal["sum", "concatenation", "product"] = "sum"
+    """How the two single-stream embeddings form one block (ours: sum, as OpenBG-Align does; the
+    first author: product)."""
     text_dim: PositiveInt = 256
     """Width of the character n-gram TF-IDF block after reduction (ours)."""
     text_max_ngram: PositiveInt = 3
@@ -382,8 +383,9 @@ class EvaluationConfig(StepConfig):
     max_instances: PositiveInt = 8
     """Most instances of a photo; the test list's longest rows have 12 labels, 99.8 % have at most 8
     (ours)."""
-    merge: Literal["round_robin"] = "round_robin"
-    """How the instances' rankings become one; no item twice (ours)."""
+    merge: Literal["best_score", "round_robin"] = "best_score"
+    """How the instances' rankings become one, no item twice: by an item's best score over the
+    instances, or in turns, the best-scored instance first (ours)."""
     num_bootstrap: PositiveInt = 2000
     """Resamples of the queries for an interval (ours)."""
     confidence: Fraction = 0.95

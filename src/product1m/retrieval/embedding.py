@@ -23,7 +23,7 @@ BLOCKS = ("joint", "streams", "image", "text")
 """What a vector consists of, in this order; the first two come from CAPTURE."""
 STANDARDIZATION = "image_block.safetensors"
 
-Streams = Literal["concatenation", "product"]
+Streams = Literal["sum", "concatenation", "product"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,13 @@ def concatenate(
 def stream_block(
     text: Float[np.ndarray, "n P"], image: Float[np.ndarray, "n P"], streams: Streams
 ) -> Float32[np.ndarray, "n W"]:
-    """The two single-stream tokens as one block of unit length."""
+    """The two single-stream tokens as one block of unit length.
+
+    Cosines of sums also compare one item's photo with the other's title, which the contrast made
+    alike.
+    """
+    if streams == "sum":
+        return normalize(normalize(text) + normalize(image))
     if streams == "product":
         return normalize(normalize(text) * normalize(image))
     return normalize(np.concatenate([normalize(text), normalize(image)], axis=1))

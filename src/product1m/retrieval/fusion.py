@@ -14,7 +14,7 @@ from product1m.errors import RetrievalError
 from product1m.progress import track
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.merging import round_robin
+from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.metrics import GroundTruth, score_queries
 from product1m.retrieval.search import QueryVectors
 
@@ -72,9 +72,16 @@ class DevQueries:
     ids: list[str]
     gallery_ids: list[str]
     truth: GroundTruth
+    merge: MergeRule
 
     @classmethod
-    def of(cls, queries: QueryVectors, gallery_ids: list[str], truth: GroundTruth) -> "DevQueries":
+    def of(
+        cls,
+        queries: QueryVectors,
+        gallery_ids: list[str],
+        truth: GroundTruth,
+        merge: MergeRule,
+    ) -> "DevQueries":
         """Leave out queries whose labels the gallery lacks altogether, as `strict` does."""
         rows = [
             row
@@ -86,13 +93,15 @@ class DevQueries:
                 f"none of the {len(queries.query_ids)} dev queries has a label that the gallery "
                 "has, so no block weights can be chosen; the lists belong to different data sets"
             )
-        return cls(rows, [queries.query_ids[row] for row in rows], gallery_ids, truth)
+        return cls(rows, [queries.query_ids[row] for row in rows], gallery_ids, truth, merge)
 
     def ap(self, pool: Candidates, shares: Float32[np.ndarray, " K"]) -> Float[np.ndarray, " Q"]:
         """Strict AP@10 of each query under some block weights."""
         rankings = {
             query: [self.gallery_ids[position] for position in ranking]
-            for query, ranking in zip(self.ids, _merged(pool, shares, self.rows), strict=True)
+            for query, ranking in zip(
+                self.ids, _merged(pool, shares, self.rows, self.merge), strict=True
+            )
         }
         scores = score_queries(rankings, self.truth, "strict", (CHOICE_DEPTH,))
         return scores["ap"].to_numpy()
@@ -170,7 +179,7 @@ def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.nda
 
 
 def _merged(
-    pool: Candidates, weights: Float32[np.ndarray, " K"], queries: Sequence[int]
+    pool: Candidates, weights: Float32[np.ndarray, " K"], queries: Sequence[int], rule: MergeRule
 ) -> list[list[int]]:
     """The first `CHOICE_DEPTH` of each query's merged ranking."""
     scores = np.where(pool.positions >= 0, pool.scores @ weights, -np.inf)
@@ -178,15 +187,15 @@ def _merged(
     # No more than its first N items of any view can enter the first N of a merged list.
     top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     top_scores = np.take_along_axis(scores, top, axis=1)
-    top = np.take_along_axis(top, np.argsort(-top_scores, axis=1, kind="stable"), axis=1)
-    ranked = np.take_along_axis(pool.positions, top, axis=1).tolist()
-    return [
-        round_robin(
-            [[p for p in row if p >= 0] for row in ranked[pool.starts[q] : pool.starts[q + 1]]],
-            CHOICE_DEPTH,
-        )
-        for q in queries
+    order = np.argsort(-top_scores, axis=1, kind="stable")
+    top_scores = np.take_along_axis(top_scores, order, axis=1)
+    positions = np.take_along_axis(pool.positions, np.take_along_axis(top, order, axis=1), axis=1)
+    ranked = [
+        [(item, score) for item, score in zip(*row, strict=True) if item >= 0]
+        for row in zip(positions.tolist(), top_scores.tolist(), strict=True)
     ]
+    starts = pool.starts
+    return [merge(ranked[starts[q] : starts[q + 1]], CHOICE_DEPTH, rule) for q in queries]
 
 
 def _by_block(blocks: Sequence[str], values: Float32[np.ndarray, " K"]) -> dict[str, float]:

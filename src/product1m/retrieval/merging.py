@@ -1,9 +1,33 @@
-"""Several instances' rankings as one list."""
+"""Several instances' rankings as one list, by scores and turns alone."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
+MergeRule = Literal["best_score", "round_robin"]
+
+
+def merge(
+    rankings: Sequence[Sequence[tuple[Item, float]]], depth: int, rule: MergeRule
+) -> list[Item]:
+    """At most `depth` items of rankings of items with their scores, best first; none twice."""
+    if rule == "round_robin":
+        return round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
+    return best_score(rankings, depth)
+
+
+def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
+    """Rank an item by its score with the instance it suits best (ours).
+
+    A region that shows no product suits nothing well and so claims no place. Of equal scores the
+    one seen first, ranking by ranking, comes first.
+    """
+    best: dict[Item, float] = {}
+    for ranking in rankings:
+        for item, score in ranking:
+            if item not in best or score > best[item]:
+                best[item] = score
+    return sorted(best, key=best.__getitem__, reverse=True)[:depth]
 
 
 def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:

@@ -40,7 +40,7 @@ class Method:
 
 def choose_fusions(searcher: Searcher, dev: QueryVectors, truth: GroundTruth) -> dict[str, Fusion]:
     """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
-    answerable = DevQueries.of(dev, searcher.gallery.ids, truth)
+    answerable = DevQueries.of(dev, searcher.gallery.ids, truth, searcher.config.merge)
     fusions = {}
     for suffix in ("", WHOLE_PHOTO):
         pool = candidates(dev, searcher.gallery, searcher.layout, bool(suffix))

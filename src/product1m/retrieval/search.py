@@ -10,14 +10,14 @@ from jaxtyping import Float32, Int64
 from product1m.artifacts import Artifact
 from product1m.config import EvaluationConfig
 from product1m.data.region_features import FeatureSet, Regions
-from product1m.errors import ArtifactError, RetrievalError
+from product1m.errors import Product1MError, RetrievalError
 from product1m.model.capture import load_capture
 from product1m.progress import track
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardization
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.instances import Instances, find_instances
 from product1m.retrieval.lineage import require_built_with
-from product1m.retrieval.merging import round_robin
+from product1m.retrieval.merging import merge
 from product1m.retrieval.text import TextEncoder
 
 QUERY_BATCH = 32
@@ -113,8 +113,7 @@ class Searcher:
         views = instances.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
         rankings = self.rank_instances(vectors, weights, depth)
-        merged = round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
-        return SearchResult(instances, rankings, merged)
+        return SearchResult(instances, rankings, merge(rankings, depth, self.config.merge))
 
     def rank_instances(
         self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
@@ -135,17 +134,13 @@ class Searcher:
         # A few thousand vectors at once, so that weighting them doubles no memory.
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
-            rows = slice(starts[first], starts[last])
-            _, positions = self.gallery.search(
-                vectors[rows] * self.layout.scale(weights), self.config.depth
+            found = self.rank_instances(
+                vectors[starts[first] : starts[last]], weights, self.config.depth
             )
             for row in range(first, last):
-                found = positions[starts[row] - starts[first] : starts[row + 1] - starts[first]]
-                merged = round_robin(
-                    [[p for p in ranking if p >= 0] for ranking in found.tolist()],
-                    self.config.depth,
-                )
-                rankings[queries.query_ids[row]] = [self.gallery.ids[p] for p in merged]
+                of_query = found[starts[row] - starts[first] : starts[row + 1] - starts[first]]
+                merged = merge(of_query, self.config.depth, self.config.merge)
+                rankings[queries.query_ids[row]] = merged
         return rankings
 
     def embed(self, queries: FeatureSet) -> QueryVectors:
@@ -155,35 +150,54 @@ class Searcher:
         found: list[Instances] = []
         instances: list[np.ndarray] = []
         whole: list[np.ndarray] = []
-        batches = range(0, len(ids), QUERY_BATCH)
-        for start in track(batches, "embedding queries"):
-            titles: list[str] = []
-            views: list[Regions] = []
+        for start in track(range(0, len(ids), QUERY_BATCH), "embedding queries"):
+            batch: list[_Query] = []
             for row in range(start, min(start + QUERY_BATCH, len(ids))):
-                with naming(ids[row]):
+                with _naming(ids[row]):
                     regions = queries.regions(row)
-                    check_regions(regions)
+                    _check(regions)
                     found.append(find_instances(regions, self.config))
-                    views += [regions, *found[-1].views(regions)]
-                    titles += [captions[row]] * (1 + len(found[-1]))
-            with naming(", ".join(ids[start : start + QUERY_BATCH])):
-                vectors = self.encoder.vectors(titles, views)
-            firsts = np.cumsum([0, *(1 + len(each) for each in found[start:])])[:-1]
+                    views = [regions, *found[-1].views(regions)]
+                    batch.append(_Query(ids[row], captions[row], views))
+            vectors = self._encode(batch)
+            firsts = np.cumsum([0, *(len(query.views) for query in batch)])[:-1]
             whole.append(vectors[firsts])
             instances.append(np.delete(vectors, firsts, axis=0))
         return QueryVectors(ids, found, np.concatenate(instances), np.concatenate(whole))
 
+    def _encode(self, batch: Sequence["_Query"]) -> Float32[np.ndarray, "I D"]:
+        """Vectors of all views of some queries, one query after the other."""
+        titles = [query.caption for query in batch for _ in query.views]
+        try:
+            return self.encoder.vectors(titles, [view for query in batch for view in query.views])
+        except _FAILURES:
+            for query in batch:  # alone, to learn whose fault it is
+                with _naming(query.id):
+                    self.encoder.vectors([query.caption] * len(query.views), query.views)
+            raise
+
+
+@dataclass(frozen=True)
+class _Query:
+    id: str
+    caption: str
+    views: list[Regions]
+    """The whole photo and its instances."""
+
+
+_FAILURES = (Product1MError, ValueError, RuntimeError, IndexError, TypeError)
+
 
 @contextmanager
-def naming(query: str) -> Iterator[None]:
+def _naming(query: str) -> Iterator[None]:
     """Say which query it was that could not be answered."""
     try:
         yield
-    except (RetrievalError, ArtifactError, ValueError, RuntimeError, IndexError) as error:
+    except _FAILURES as error:
         raise RetrievalError(f"query {query}: {error}") from error
 
 
-def check_regions(regions: Regions) -> None:
+def _check(regions: Regions) -> None:
     """RetrievalError where a photo has no region or a feature is not a number."""
     if not len(regions):
         raise RetrievalError("no region, not even the whole photo; run feature_extraction again")
