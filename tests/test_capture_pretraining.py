@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from feature_artifacts import caption_of, make_scenes, make_train
 from safetensors.numpy import load_file, save_file
+from torch.multiprocessing.spawn import start_processes
 
 from product1m.artifacts import open_artifact, sha256_of
 from product1m.config import CapturePretrainingConfig
+from product1m.data.pretraining import PretrainingBatch, PretrainingBatches
 from product1m.data.region_features import FeatureSet
 from product1m.errors import ArtifactError
 from product1m.model.capture import load_capture
@@ -177,6 +180,36 @@ def test_a_killed_run_ends_with_the_same_weights_when_run_again(
     assert open_artifact(folder, "capture_pretraining").digest == whole.digest
     assert metrics == whole.manifest.metrics
     assert not list(folder.parent.glob(".work/*")), "nothing is left behind"
+
+
+def test_two_ranks_train_one_network_on_batches_they_share(
+    features: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"num_epochs": 40})
+    arguments = (tmp_path, *features, config)
+    start_processes(_one_rank, arguments, nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+    metrics = _metrics(tmp_path / "checkpoint")
+    assert metrics["num_steps"] == 40 * (ITEMS // 12)
+    assert metrics["held_out/instance_recall@1"] > metrics["held_out/instance_recall@1/raw"] + 0.1
+    shares = [set(json.loads((tmp_path / f"{rank}.json").read_text())) for rank in range(2)]
+    assert shares[0].isdisjoint(shares[1])
+    assert len(shares[0] | shares[1]) == 12
+
+
+def _one_rank(rank: int, folder: Path, train: Path, scenes: Path, config: Any) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": str(30_000 + os.getppid() % 20_000)}  # as torchrun sets them
+    make_batch = PretrainingBatches.__call__
+
+    def noted(self: PretrainingBatches, index: int) -> PretrainingBatch:
+        batch = make_batch(self, index)
+        if index == 0:
+            ids = batch.item_ids[: batch.num_items]
+            (folder / f"{rank}.json").write_text(json.dumps(ids))
+        return batch
+
+    PretrainingBatches.__call__ = noted  # type: ignore[method-assign]
+    capture_pretraining.run(train, scenes, folder / "checkpoint", config)
 
 
 def test_bf16_learns_too(features: tuple[Path, Path], tmp_path: Path) -> None:

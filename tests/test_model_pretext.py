@@ -176,7 +176,7 @@ def test_a_proposal_stands_for_an_instance_only_if_it_overlaps_enough(
     views = SceneViews(scenes, "train", _rows(items))
     generator = np.random.default_rng(0)
     for instance in range(len(views)):
-        box = views.box_xyxy(instance).tolist()
+        box = views.boxes_xyxy[instance].tolist()
         seen = views.proposed(instance, 0.6, generator)
         assert seen.boxes_xyxy[0].tolist() != box
         assert oracles.iou(seen.boxes_xyxy[0].tolist(), box) >= 0.6

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
@@ -89,46 +88,44 @@ class SceneViews:
     """Pasted instances of one split of the scenes, and the rows of the items they came from."""
 
     def __init__(self, scenes: FeatureSet, split: str, row_of_item: Mapping[str, int]) -> None:
-        self.scenes = scenes
         self._regions = KeptRegions(scenes)
-        frame, features = scenes.instances()
-        in_split = (scenes.rows["split"].to_numpy() == split)[frame["scene"].to_numpy()]
-        self.frame: pd.DataFrame = frame[in_split].reset_index(drop=True)
+        self._titles = scenes.rows["caption"].tolist()
+        every, features = scenes.instances()
+        in_split = (scenes.rows["split"].to_numpy() == split)[every["scene"].to_numpy()]
+        frame = every[in_split]
+        self._scenes = frame["scene"].to_numpy()
+        self.boxes_xyxy = frame[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+        """The visible box of each instance in its scene, pixels."""
         self.features = features[in_split]
-        foreign = sorted(set(self.frame["source_id"]) - set(row_of_item))
+        foreign = sorted(set(frame["source_id"]) - set(row_of_item))
         if foreign:
             raise ArtifactError(
                 f"{scenes.artifact.folder}: {len(foreign)} sources of its instances, {foreign[0]} "
                 "first, are no train items; make both feature sets from one ingestion"
             )
-        self.sources = np.array(
-            [row_of_item[source] for source in self.frame["source_id"]], np.int64
-        )
+        self.sources = np.array([row_of_item[source] for source in frame["source_id"]], np.int64)
+        """The row of the item each instance came from."""
         self.of_item: dict[int, list[int]] = {}
         """Row of an item to its instances."""
         for instance, row in enumerate(self.sources.tolist()):
             self.of_item.setdefault(row, []).append(instance)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.sources)
 
     def title(self, instance: int) -> str:
         """The title of the instance's whole scene."""
-        return str(self.scenes.rows["caption"].iloc[int(self.frame["scene"].iloc[instance])])
-
-    def box_xyxy(self, instance: int) -> Float32[np.ndarray, "4"]:
-        """The visible box of an instance in its scene, pixels."""
-        return self.frame.iloc[instance][["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+        return str(self._titles[self._scenes[instance]])
 
     def exact(self, instance: int) -> Regions:
         """The instance's own box and vector, then the scene's regions inside it."""
-        regions = self._regions[int(self.frame["scene"].iloc[instance])]
-        return regions.instance(self.box_xyxy(instance), self.features[instance])
+        regions = self._regions[int(self._scenes[instance])]
+        return regions.instance(self.boxes_xyxy[instance], self.features[instance])
 
     def proposed(self, instance: int, min_iou: float, generator: np.random.Generator) -> Regions:
         """The same seen through one of the scene's proposals; exact if none overlaps enough."""
-        regions = self._regions[int(self.frame["scene"].iloc[instance])]
-        overlaps = iou_with(regions.boxes_xyxy, self.box_xyxy(instance))
+        regions = self._regions[int(self._scenes[instance])]
+        overlaps = iou_with(regions.boxes_xyxy, self.boxes_xyxy[instance])
         candidates = np.flatnonzero(overlaps >= min_iou)
         candidates = candidates[candidates > 0]
         if not len(candidates):
