@@ -60,13 +60,14 @@ class Transcript(io.TextIOBase):
         self.steps: dict[str, StepTime] = {}
         self.failed_step = ""
         self.error = ""
-        """What the failed step's traceback said, without the frames."""
+        """What the failed step's traceback said, without the frames; else its last line."""
         self._console = console
         self._log = log
         self._names = names
         self._root = f"{root}/"
         self._pending = ""
         self._in_noise = False
+        self._last = ""
         self._traceback: list[str] = []
         self._error: list[str] = []
 
@@ -106,6 +107,8 @@ class Transcript(io.TextIOBase):
         else:
             self.failed_step = step
             self.error = "\n".join(self._error).strip()
+            if not self._traceback:
+                self.error = f"it ended without an error of its own; its last line: {self._last}"
             if not self.error.startswith(_OWN_ERRORS):
                 self._echo_traceback()
             self._show(f"[bold]{step}[/bold] [red]failed[/red] after {timing.seconds:.1f} s")
@@ -113,6 +116,7 @@ class Transcript(io.TextIOBase):
     def _line(self, line: str) -> None:
         self._log.write(f"{line}\n")
         self._log.flush()
+        self._last = line.strip(" -") or self._last
         if match := _EXECUTOR_LINE.match(line):
             self._echo_traceback()
             clock, level, message = match.groups()
