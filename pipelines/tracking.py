@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow import MlflowClient
-
 from product1m.tracking import talking_to_mlflow
 
 logger = logging.getLogger(__name__)
@@ -37,6 +35,8 @@ class TrackedRun:
 
     def end(self, status: str, metrics: Mapping[str, float]) -> None:
         """Close the run with a status of MLflow, its last metrics first."""
+        from mlflow import MlflowClient
+
         with talking_to_mlflow("ending the run", self.uri):
             client = MlflowClient(self.uri)
             for name, value in metrics.items():
@@ -49,6 +49,8 @@ def start_run(output: Path, tags: Mapping[str, str]) -> TrackedRun:
 
     Raises TrackingError where the server that `MLFLOW_TRACKING_URI` names cannot be reached.
     """
+    from mlflow import MlflowClient
+
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output / 'mlflow.db'}"
     logger.info("MLflow keeps this run at %s", uri)
     with talking_to_mlflow("starting a run", uri):

@@ -1,6 +1,9 @@
 """What a step tells MLflow, read back from a real SQLite store; and progress without a terminal."""
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,19 @@ def test_a_server_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         step_run("indexing", IndexingConfig()),
     ):
         pytest.fail("the step must not start")
+
+
+def test_mlflow_reports_its_use_to_nobody() -> None:
+    script = """
+import product1m.tracking, mlflow
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(is_telemetry_disabled())
+"""
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+    out = subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == "True"
 
 
 def test_without_an_address_a_step_works_and_says_that_nothing_is_logged(

@@ -16,6 +16,9 @@ from product1m.errors import TrackingError
 
 logger = logging.getLogger(__name__)
 
+# MLflow reports its use over the network unless told not to, before it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 
 class StepRun(Protocol):
     """What a step can report; names come out as `step/name` or `step/part/name`."""
