@@ -3,7 +3,8 @@
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from kfp import dsl, local
@@ -35,9 +36,12 @@ def run_graph(
         enable_caching=bool(cache),
         cache_root=str(output / "cache" / cache),
     )
-    os.environ |= {**environment, "PYTHONUNBUFFERED": "1"}
     log = output / LOG
-    with warnings.catch_warnings(), transcript(log, _shown_names(pipeline)) as lines:
+    with (
+        warnings.catch_warnings(),
+        _environment({**environment, "PYTHONUNBUFFERED": "1"}),
+        transcript(log, _shown_names(pipeline)) as lines,
+    ):
         # That an image or a display name means nothing here is no news.
         warnings.filterwarnings("ignore", module=r"kfp\.")
         try:
@@ -45,6 +49,21 @@ def run_graph(
         except (RuntimeError, ValueError) as error:
             raise _failure(lines, error, log) from error
     return lines.steps, task.outputs
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set what the tasks' processes inherit, and set it back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _shown_names(pipeline: BaseComponent) -> dict[str, str]:

@@ -146,6 +146,7 @@ def test_a_graph_runs_with_its_environment_and_shows_every_step(
 ) -> None:
     steps, outputs = run_small(tmp_path / "out", text="ab")
     assert (Path(outputs["doubled"].path) / "text").read_text() == "ab!ab!"
+    assert "TEST_SUFFIX" not in os.environ, "a run leaves the environment as it was"
     assert not any(step.cached for step in steps.values())
     assert all(step.seconds > 0 for step in steps.values())
     shown = capsys.readouterr().out
