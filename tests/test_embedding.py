@@ -18,7 +18,7 @@ from product1m.retrieval.embedding import (
 )
 from product1m.retrieval.search import Searcher
 
-LAYOUT = BlockLayout({"joint": 2, "streams": 3, "image": 1, "text": 2})
+LAYOUT = BlockLayout({"joint": 2, "streams": 3, "image": 1, "text": 2, "stream_product": 1})
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +36,20 @@ def gallery(tiny_artifacts: TinyArtifacts) -> FeatureSet:
 
 
 def test_a_block_lies_where_the_layout_says() -> None:
-    rows = np.arange(16.0).reshape(2, 8)
-    assert LAYOUT.dim == 8
+    rows = np.arange(18.0).reshape(2, 9)
+    assert LAYOUT.dim == 9
     assert [rows[0, LAYOUT.columns(block)].tolist() for block in BLOCKS] == [
         [0, 1],
         [2, 3, 4],
         [5],
         [6, 7],
+        [8],
     ]
 
 
 def test_weights_scale_their_blocks_and_what_is_not_named_is_off() -> None:
     scale = LAYOUT.scale({"streams": 0.5, "text": 2.0})
-    assert scale.tolist() == [0, 0, 0.5, 0.5, 0.5, 0, 2, 2]
+    assert scale.tolist() == [0, 0, 0.5, 0.5, 0.5, 0, 2, 2, 0]
 
 
 def test_weights_for_a_block_that_the_index_lacks_are_refused() -> None:
@@ -84,15 +85,6 @@ def test_streams_as_sum_average_cosines_within_and_across_the_two() -> None:
         assert float(found[a] @ found[b]) == pytest.approx(four / lengths[0] / lengths[1])
 
 
-def test_streams_as_product_multiply_entry_by_entry() -> None:
-    generator = np.random.default_rng(0)
-    text, image = generator.standard_normal((2, 4, 6))
-    found = stream_block(text, image, "product")
-    products = text * image
-    expected = [[cosine(products, a, b) for b in range(4)] for a in range(4)]
-    np.testing.assert_allclose(found @ found.T, expected, atol=1e-6)
-
-
 def test_standardization_takes_off_the_gallery_mean_and_spread() -> None:
     features = np.array([[1, 5, 0], [3, 5, 0], [5, 5, 6]], np.float16)
     fitted = Standardization.fit(features)
@@ -110,6 +102,9 @@ def test_every_block_equals_its_definition(encoder: BlockEncoder, gallery: Featu
     for row in range(len(captions)):
         joint = tokens.joint_text[row] * tokens.joint_image[row]
         np.testing.assert_allclose(blocks["joint"][row], joint / np.linalg.norm(joint), atol=1e-5)
+        product = tokens.stream_text[row] * tokens.stream_image[row]
+        product /= np.linalg.norm(product)
+        np.testing.assert_allclose(blocks["stream_product"][row], product, atol=1e-5)
         image = standardized[row] / np.linalg.norm(standardized[row])
         np.testing.assert_allclose(blocks["image"][row], image, atol=1e-4)
     assert list(blocks) == list(BLOCKS)

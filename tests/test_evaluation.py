@@ -13,10 +13,11 @@ from tiny_world import EVALUATION, TinyArtifacts
 
 from product1m.artifacts import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig, IngestionConfig
-from product1m.data.region_features import FeatureSet
+from product1m.data.region_features import FeatureSet, Regions
 from product1m.errors import ArtifactError, RetrievalError
-from product1m.retrieval.embedding import BLOCKS
+from product1m.retrieval.embedding import FUSABLE, normalize
 from product1m.retrieval.instances import find_instances
+from product1m.retrieval.methods import FIXED
 from product1m.retrieval.search import Searcher
 
 FUSED_OR_SINGLE = ["shipped", "joint", "joint_streams", "streams", "image", "text", "image_text"]
@@ -75,7 +76,7 @@ def test_every_method_is_measured_on_both_splits_in_both_definitions(done: Artif
             assert set(scores) == {"official", "strict"}
             assert list(scores["strict"]) == ["10", "50", "100"]
             assert set(scores["official"]["10"]) == {"mAP", "mAR", "Prec"}
-    assert list(metrics["fusion"]) == list(BLOCKS)
+    assert list(metrics["fusion"]) == list(FUSABLE)
     assert list(metrics["differences"]) == METHODS[1:]
 
 
@@ -142,6 +143,26 @@ def test_an_instance_ranks_by_weighted_block_cosines(
     best = np.argsort(-scores)[:5]
     assert [item for item, _ in found.rankings[0][:5]] == [searcher.gallery.ids[i] for i in best]
     assert [s for _, s in found.rankings[0][:5]] == pytest.approx(scores[best].tolist(), abs=1e-5)
+
+
+def test_the_first_authors_ranking_takes_products_of_joint_and_of_stream_tokens(
+    done: Artifact, queries: FeatureSet, searcher: Searcher, tiny_artifacts: TinyArtifacts
+) -> None:
+    gallery = FeatureSet(open_artifact(tiny_artifacts.gallery_features, "feature_extraction"))
+    every = [gallery.regions(row) for row in range(len(gallery))]
+
+    def embedding(titles: list[str], views: list[Regions]) -> np.ndarray:
+        tokens = searcher.encoder.capture.embed(titles, views)
+        joint = normalize(tokens.joint_text * tokens.joint_image)
+        streams = normalize(tokens.stream_text) * normalize(tokens.stream_image)
+        return np.concatenate([joint, normalize(streams)], axis=1)
+
+    items = embedding(gallery.rows["caption"].tolist(), every)
+    regions, title = queries.regions(20), queries.rows["caption"][20]
+    views = find_instances(regions, EVALUATION).views(regions)
+    scores = (embedding([title] * len(views), views) @ items.T).max(axis=0)
+    found = searcher.search(title, regions, FIXED["joint_streams"]).merged
+    assert found[:8] == [gallery.rows["id"][item] for item in np.argsort(-scores)[:8]]
 
 
 def test_per_query_rows_average_to_the_metrics(done: Artifact) -> None:

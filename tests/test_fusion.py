@@ -64,7 +64,9 @@ class World:
             {f"g{n}": f"c{label}" for n, label in enumerate(items)},
         )
         self.dev = DevQueries.of(self.queries, ids, self.truth, "best_score")
-        self.pool = candidates(self.queries, self.gallery, LAYOUT, whole_photo=False)
+        self.pool = candidates(
+            self.queries, self.gallery, LAYOUT, tuple(LAYOUT.widths), whole_photo=False
+        )
 
 
 def answerable(world: World, truth: GroundTruth) -> list[str]:
@@ -112,7 +114,7 @@ def test_a_large_gallery_gives_each_views_nearest_of_every_block_as_candidates(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fusion, "POOL", 4)
-    pool = candidates(world.queries, world.gallery, LAYOUT, whole_photo=False)
+    pool = candidates(world.queries, world.gallery, LAYOUT, tuple(LAYOUT.widths), whole_photo=False)
     for view in (0, 31):
         query = world.queries.instances[view]
         expected: set[int] = set()
@@ -212,6 +214,6 @@ def test_dev_queries_without_any_label_in_the_gallery_are_left_out(world: World)
 
 
 def test_whole_photo_candidates_are_one_view_a_query(world: World) -> None:
-    pool = candidates(world.queries, world.gallery, LAYOUT, whole_photo=True)
+    pool = candidates(world.queries, world.gallery, LAYOUT, tuple(LAYOUT.widths), whole_photo=True)
     assert pool.positions.shape[0] == NUM_QUERIES
     assert pool.starts.tolist() == list(range(NUM_QUERIES + 1))

@@ -16,6 +16,8 @@ from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher
 
+WIDTHS = {"joint": 16, "streams": 16, "image": 24, "text": 24, "stream_product": 16}
+
 
 def changed(**values: object) -> IndexingConfig:
     return INDEXING.model_copy(update=values)
@@ -42,7 +44,7 @@ def test_the_index_holds_every_gallery_item_in_order_with_its_blocks(
     expected = searcher.encoder.vectors(gallery.rows["caption"].tolist(), views)
     np.testing.assert_allclose(index.vectors(np.arange(len(index))), expected, atol=1e-5)
     layout = BlockLayout(artifact.manifest.details["blocks"])
-    assert dict(layout.widths) == {"joint": 16, "streams": 16, "image": 24, "text": 24}
+    assert dict(layout.widths) == WIDTHS
     assert layout.dim == expected.shape[1]
 
 
@@ -52,8 +54,8 @@ def test_what_the_index_says_of_itself(tiny_artifacts: TinyArtifacts, tmp_path: 
     assert manifest.metrics == metrics
     assert metrics["recall@100"] == 1.0  # Flat
     assert metrics["num_items"] == 40
-    assert metrics["dim"] == 80
-    assert metrics["bytes_per_item"] == pytest.approx(80 * 4, abs=4)  # and a header
+    assert metrics["dim"] == 96
+    assert metrics["bytes_per_item"] == pytest.approx(96 * 4, abs=4)  # and a header
     assert {"queries_per_s", "exact_queries_per_s", "build_s"} <= metrics.keys()
     assert set(manifest.inputs) == {"gallery_features", "capture"}
 
@@ -87,19 +89,13 @@ def test_an_approximate_index_reports_what_it_misses(
 ) -> None:
     metrics = build(tiny_artifacts, tmp_path / "index", changed(factory="IVF4,SQ8", probes=1))
     assert metrics["recall@100"] < 0.9
-    assert metrics["bytes_per_item"] < 80 * 2
+    assert metrics["bytes_per_item"] < 96 * 2
 
 
-@pytest.mark.parametrize(("streams", "width"), [("product", 16), ("concatenation", 32)])
-def test_streams_may_be_joined_otherwise(
-    tiny_artifacts: TinyArtifacts, tmp_path: Path, streams: str, width: int
-) -> None:
-    build(tiny_artifacts, tmp_path / "index", changed(streams=streams))
+def test_streams_may_be_concatenated(tiny_artifacts: TinyArtifacts, tmp_path: Path) -> None:
+    build(tiny_artifacts, tmp_path / "index", changed(streams="concatenation"))
     details = open_artifact(tmp_path / "index", "indexing").manifest.details
-    assert details == {
-        "blocks": {"joint": 16, "streams": width, "image": 24, "text": 24},
-        "streams": streams,
-    }
+    assert details == {"blocks": WIDTHS | {"streams": 32}, "streams": "concatenation"}
 
 
 def test_a_factory_too_large_for_the_gallery_leaves_nothing_behind(

@@ -347,9 +347,9 @@ class CapturePretrainingConfig(StepConfig):
 class IndexingConfig(StepConfig):
     """Gallery items to block vectors to a FAISS index."""
 
-    streams: Literal["sum", "concatenation", "product"] = "sum"
-    """How the two single-stream embeddings form one block (ours: sum, as OpenBG-Align does; the
-    first author: product)."""
+    streams: Literal["sum", "concatenation"] = "sum"
+    """How the two single-stream embeddings form one block; their product, the first author's choice,
+    is always there beside it (ours: sum, as OpenBG-Align does)."""
     text_dim: PositiveInt = 256
     """Width of the character n-gram TF-IDF block after reduction (ours)."""
     text_max_ngram: PositiveInt = 3

@@ -19,11 +19,13 @@ from product1m.errors import RetrievalError
 from product1m.model.capture import LoadedCapture
 from product1m.retrieval.text import TextEncoder
 
-BLOCKS = ("joint", "streams", "image", "text")
-"""What a vector consists of, in this order; the first two come from CAPTURE."""
+FUSABLE = ("joint", "streams", "image", "text")
+"""Blocks a fusion may weigh; the first two come from CAPTURE."""
+BLOCKS = (*FUSABLE, "stream_product")
+"""What a vector consists of, in this order; the last serves the first author's ranking alone."""
 STANDARDIZATION = "image_block.safetensors"
 
-Streams = Literal["sum", "concatenation", "product"]
+Streams = Literal["sum", "concatenation"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class BlockEncoder:
             "streams": stream_block(tokens.stream_text, tokens.stream_image, self.streams),
             "image": normalize(image),
             "text": self.text.encode(captions),
+            "stream_product": normalize(
+                normalize(tokens.stream_text) * normalize(tokens.stream_image)
+            ),
         }
 
     def vectors(
@@ -133,8 +138,6 @@ def stream_block(
     """
     if streams == "sum":
         return normalize(normalize(text) + normalize(image))
-    if streams == "product":
-        return normalize(normalize(text) * normalize(image))
     return normalize(np.concatenate([normalize(text), normalize(image)], axis=1))
 
 

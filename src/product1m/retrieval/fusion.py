@@ -108,11 +108,14 @@ class DevQueries:
 
 
 def candidates(
-    queries: QueryVectors, gallery: GalleryIndex, layout: BlockLayout, whole_photo: bool
+    queries: QueryVectors,
+    gallery: GalleryIndex,
+    layout: BlockLayout,
+    blocks: Sequence[str],
+    whole_photo: bool,
 ) -> Candidates:
-    """The nearest of every block alone and of all blocks together, scored by each block."""
+    """The nearest of each of some blocks and of all of them together, scored by each."""
     vectors, starts = queries.views(whole_photo)
-    blocks = tuple(layout.widths)
     searches = [{block: 1.0} for block in blocks] + [dict.fromkeys(blocks, 1.0)]
     found = [gallery.search(vectors * layout.scale(weights), POOL)[1] for weights in searches]
     positions = _distinct(np.concatenate(found, axis=1))
@@ -129,7 +132,7 @@ def candidates(
     valid = positions >= 0
     spread = {block: float(scores[valid][:, n].std()) or 1.0 for n, block in enumerate(blocks)}
     scores /= np.array(list(spread.values()), np.float32)
-    return Candidates(blocks, starts, positions, scores, spread)
+    return Candidates(tuple(blocks), starts, positions, scores, spread)
 
 
 def choose_weights(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from product1m.config import EvaluationConfig
 from product1m.progress import track
 from product1m.retrieval.baselines import oracle_rankings, random_rankings
-from product1m.retrieval.embedding import BLOCKS
+from product1m.retrieval.embedding import FUSABLE
 from product1m.retrieval.fusion import DevQueries, Fusion, candidates, choose_weights
 from product1m.retrieval.metrics import GroundTruth
 from product1m.retrieval.search import QueryVectors, Searcher
@@ -15,14 +15,14 @@ SHIPPED, IMAGE_TEXT = "shipped", "image_text"
 WHOLE_PHOTO = "_whole_photo"
 FIXED: Mapping[str, Mapping[str, float]] = {
     "joint": {"joint": 1.0},
-    "joint_streams": {"joint": 1.0, "streams": 1.0},
+    "joint_streams": {"joint": 1.0, "stream_product": 1.0},
     "streams": {"streams": 1.0},
     "image": {"image": 1.0},
     "text": {"text": 1.0},
 }
-"""Rankings without anything to choose: the paper's embedding, the first author's (to the letter
-with `indexing.streams` as a product), the two towers, raw features, titles."""
-FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: BLOCKS, IMAGE_TEXT: ("image", "text")}
+"""Rankings without anything to choose: the paper's embedding, the first author's (products of the
+joint and of the stream tokens), the two towers, raw features, titles."""
+FUSED: Mapping[str, tuple[str, ...]] = {SHIPPED: FUSABLE, IMAGE_TEXT: ("image", "text")}
 """Rankings whose block weights are chosen on dev, and the blocks they may use."""
 RANDOM, ORACLE = BASELINES = ("random", "oracle")
 """The two ends of the scale, which no index ranks."""
@@ -43,7 +43,7 @@ def choose_fusions(searcher: Searcher, dev: QueryVectors, truth: GroundTruth) ->
     answerable = DevQueries.of(dev, searcher.gallery.ids, truth, searcher.config.merge)
     fusions = {}
     for suffix in ("", WHOLE_PHOTO):
-        pool = candidates(dev, searcher.gallery, searcher.layout, bool(suffix))
+        pool = candidates(dev, searcher.gallery, searcher.layout, FUSABLE, bool(suffix))
         for name, blocks in FUSED.items():
             fusions[name + suffix] = choose_weights(pool, answerable, blocks, searcher.config)
     return fusions

@@ -8,7 +8,7 @@ from product1m.retrieval.statistics import Interval
 _DESCRIPTIONS = {
     "shipped": "all blocks fused, weights chosen on the dev queries",
     "joint": "CAPTURE, product of the joint tokens (paper)",
-    "joint_streams": "CAPTURE, joint and stream tokens (first author)",
+    "joint_streams": "CAPTURE, products of the joint and of the stream tokens (first author)",
     "streams": "CAPTURE, single-stream tokens: two towers",
     "image": "region features alone, no CAPTURE",
     "text": "character n-grams of the title alone, no CAPTURE",
