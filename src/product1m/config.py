@@ -348,8 +348,8 @@ class IndexingConfig(StepConfig):
     """Gallery items to block vectors to a FAISS index."""
 
     streams: Literal["sum", "concatenation"] = "sum"
-    """How the two single-stream embeddings form one block; their product, the first author's choice,
-    is always there beside it (ours: sum, as OpenBG-Align does)."""
+    """How the two single-stream embeddings form one block; their product, the first author's
+    choice, is always there beside it (ours: sum, as OpenBG-Align does)."""
     text_dim: PositiveInt = 256
     """Width of the character n-gram TF-IDF block after reduction (ours)."""
     text_max_ngram: PositiveInt = 3
