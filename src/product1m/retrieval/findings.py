@@ -137,6 +137,7 @@ def _card(
     gallery_label = findings.truth.gallery_label
     rankings = searcher.rank_instances(of_query.instances, findings.fusion.weights, SHOWN_RESULTS)
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
+    boxes, scores = found.boxes_xyxy.tolist(), found.scores.tolist()
     return QueryCard(
         query_id=query,
         title=photos[0].caption(query),
@@ -147,25 +148,22 @@ def _card(
             InstanceCard(
                 tuple(box),
                 score,
-                [
-                    ResultCard(
-                        item,
-                        gallery_label[item],
-                        photos[1].thumbnail(item),
-                        similarity,
-                        gallery_label[item] in labels,
-                    )
-                    for item, similarity in ranking
-                ],
+                [_result(pair, findings.truth, labels, photos[1]) for pair in ranking],
             )
-            for box, score, ranking in zip(
-                found.boxes_xyxy.tolist(), found.scores.tolist(), rankings, strict=True
-            )
+            for box, score, ranking in zip(boxes, scores, rankings, strict=True)
         ],
         ap=float(findings.shipped_ap[query]),
         hits=[gallery_label[item] in labels for item in merged],
         tag=tag,
     )
+
+
+def _result(
+    found: tuple[str, float], truth: GroundTruth, labels: Sequence[str], gallery: "_Photos"
+) -> ResultCard:
+    item, score = found
+    label = truth.gallery_label[item]
+    return ResultCard(item, label, gallery.thumbnail(item), score, label in labels)
 
 
 def _notes(findings: Findings) -> list[str]:
