@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from product1m.detection.held_out import Found
+from product1m.detection.held_out import Found, measure
 from product1m.detection.recall import (
     average_recall,
     box_iou,
@@ -94,3 +94,17 @@ def test_instances_are_confident_boxes_that_hardly_overlap() -> None:
     instances = found.instances()
     np.testing.assert_allclose(instances.scores, [0.9, 0.6])
     assert instances.boxes_xyxy[:, 0].tolist() == [0, 20]
+    assert len(found.instances(min_score=0.7).scores) == 1
+
+
+def test_the_best_threshold_keeps_the_products_and_drops_the_rest() -> None:
+    product, other = [0, 0, 10, 10], [40, 40, 50, 50]
+    found = [
+        Found(np.array([product, other], np.float32), np.array(scores, np.float32))
+        for scores in ([0.97, 0.85], [0.92, 0.75])
+    ]
+    metrics = measure(found, [np.array([product], np.float32)] * 2)
+    assert metrics["instances/best_min_score"] == 0.9
+    assert metrics["instances/best_f1"] == pytest.approx(1)
+    assert metrics["instances/precision"] == 0.5  # at the default threshold both count
+    assert (metrics["instances/found"], metrics["instances/true"]) == (2, 1)

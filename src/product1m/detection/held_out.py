@@ -18,6 +18,9 @@ from product1m.progress import track
 DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; 36 is what feature extraction keeps."""
 
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+"""Scores that are tried as the threshold of an instance (ours)."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -26,15 +29,16 @@ class Found:
     boxes_xyxy: Boxes
     scores: Float32[np.ndarray, " P"]
 
-    def instances(self) -> "Found":
-        """What `evaluation` would take for instances under its default threshold and NMS."""
+    def instances(self, min_score: float | None = None) -> "Found":
+        """What `evaluation` would take for instances under its defaults, or another threshold."""
         config = EvaluationConfig()
+        threshold = config.instance_min_score if min_score is None else min_score
         kept = nms(
             torch.from_numpy(self.boxes_xyxy),
             torch.from_numpy(self.scores),
             config.instance_nms_iou,
         ).numpy()
-        kept = kept[self.scores[kept] >= config.instance_min_score][: config.max_instances]
+        kept = kept[self.scores[kept] >= threshold][: config.max_instances]
         return Found(self.boxes_xyxy[kept], self.scores[kept])
 
 
@@ -60,13 +64,27 @@ def recalls(boxes: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, float]:
 
 
 def measure(found: Sequence[Found], truth: Sequence[Boxes]) -> dict[str, float]:
-    """Recall of the proposals, and how far their scores can be trusted to tell instances."""
+    """Recall of the proposals, and how far their scores can be trusted to tell instances.
+
+    `instances/best_min_score` is the threshold of the highest F1 on these scenes: what
+    `evaluation.instance_min_score` might be set to.
+    """
     instances = [one.instances().boxes_xyxy for one in found]
     precision, share_found = precision_and_recall(instances, truth)
+    best = max(THRESHOLDS, key=lambda threshold: f1(found, truth, threshold))
     return {
         **recalls([one.boxes_xyxy for one in found], truth),
         "instances/precision": precision,
         "instances/recall": share_found,
         "instances/found": float(np.mean([len(one) for one in instances])),
         "instances/true": float(np.mean([len(one) for one in truth])),
+        "instances/best_min_score": best,
+        "instances/best_f1": f1(found, truth, best),
     }
+
+
+def f1(found: Sequence[Found], truth: Sequence[Boxes], min_score: float) -> float:
+    """Harmonic mean of the instances' precision and recall above a score."""
+    instances = [one.instances(min_score).boxes_xyxy for one in found]
+    precision, share_found = precision_and_recall(instances, truth)
+    return 2 * precision * share_found / max(precision + share_found, 1e-9)
