@@ -13,13 +13,14 @@ def background_synthesis(
     backgrounds_uri: str,
     backgrounds_digest: str,
     config: dict[str, Any],
+    storage: dict[str, Any],
     scenes: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Paste cut-out products on backgrounds: scenes with known boxes (paper)."""
     from pathlib import Path
 
-    from product1m.config import BackgroundSynthesisConfig
+    from product1m.config import BackgroundSynthesisConfig, StorageConfig
     from product1m.steps import background_synthesis
 
     scores = background_synthesis.run(
@@ -27,6 +28,7 @@ def background_synthesis(
         backgrounds_uri,
         Path(scenes.path),
         BackgroundSynthesisConfig.model_validate(config),
+        StorageConfig.model_validate(storage).root,
     )
     scenes.metadata["backgrounds_digest"] = backgrounds_digest
     for name, value in scores.items():

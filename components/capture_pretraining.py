@@ -12,20 +12,22 @@ def capture_pretraining(
     train_features: dsl.Input[dsl.Dataset],
     scene_features: dsl.Input[dsl.Dataset],
     config: dict[str, Any],
+    training_job: dict[str, Any],
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Pretrain CAPTURE, the hybrid-stream transformer, on titles and regions (paper)."""
     from pathlib import Path
 
-    from product1m.config import CapturePretrainingConfig
-    from product1m.steps import capture_pretraining
+    from product1m.config import CapturePretrainingConfig, TrainingJobConfig
+    from product1m.training.launch import launch
 
-    scores = capture_pretraining.run(
-        Path(train_features.path),
-        Path(scene_features.path),
+    scores = launch(
+        "capture_pretraining",
+        [Path(train_features.path), Path(scene_features.path)],
         Path(checkpoint.path),
         CapturePretrainingConfig.model_validate(config),
+        TrainingJobConfig.model_validate(training_job),
     )
     for name, value in scores.items():
         metrics.log_metric(name, value)

@@ -14,6 +14,7 @@ def evaluation(
     index: dsl.Input[dsl.Model],
     queries: dsl.Input[dsl.Dataset],
     gallery: dsl.Input[dsl.Dataset],
+    rpn: dsl.Input[dsl.Model],
     config: dict[str, Any],
     evaluation: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -34,6 +35,7 @@ def evaluation(
         Path(gallery.path),
         Path(evaluation.path),
         EvaluationConfig.model_validate(config),
+        Path(rpn.path),
     )
     shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
     for name, value in scores.items():

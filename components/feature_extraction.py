@@ -12,13 +12,14 @@ def feature_extraction(
     images: dsl.Input[dsl.Dataset],
     rpn: dsl.Input[dsl.Model],
     config: dict[str, Any],
+    storage: dict[str, Any],
     features: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Turn photos into the features of their proposed regions (paper)."""
     from pathlib import Path
 
-    from product1m.config import FeatureExtractionConfig
+    from product1m.config import FeatureExtractionConfig, StorageConfig
     from product1m.steps import feature_extraction
 
     scores = feature_extraction.run(
@@ -26,6 +27,7 @@ def feature_extraction(
         Path(rpn.path),
         Path(features.path),
         FeatureExtractionConfig.model_validate(config),
+        StorageConfig.model_validate(storage).root,
     )
     for name, value in scores.items():
         metrics.log_metric(name, value)

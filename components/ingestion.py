@@ -12,6 +12,7 @@ def ingestion(
     dataset_uri: str,
     dataset_digest: str,
     config: dict[str, Any],
+    storage: dict[str, Any],
     train: dsl.Output[dsl.Dataset],
     gallery: dsl.Output[dsl.Dataset],
     queries: dsl.Output[dsl.Dataset],
@@ -20,7 +21,7 @@ def ingestion(
     """Read product lists and photos into item tables."""
     from pathlib import Path
 
-    from product1m.config import IngestionConfig
+    from product1m.config import IngestionConfig, StorageConfig
     from product1m.steps import ingestion
 
     scores = ingestion.run(
@@ -29,6 +30,7 @@ def ingestion(
         Path(gallery.path),
         Path(queries.path),
         IngestionConfig.model_validate(config),
+        StorageConfig.model_validate(storage).root,
     )
     for items in (train, gallery, queries):
         items.metadata["dataset_digest"] = dataset_digest

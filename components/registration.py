@@ -13,6 +13,8 @@ def registration(
     capture: dsl.Input[dsl.Model],
     index: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Dataset],
+    queries: dsl.Input[dsl.Dataset],
+    gallery: dsl.Input[dsl.Dataset],
     config: dict[str, Any],
     registration: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -28,6 +30,8 @@ def registration(
         Path(capture.path),
         Path(index.path),
         Path(evaluation.path),
+        Path(queries.path),
+        Path(gallery.path),
         Path(registration.path),
         RegistrationConfig.model_validate(config),
     )

@@ -11,19 +11,22 @@ from pipelines.images import image
 def rpn_training(
     scenes: dsl.Input[dsl.Dataset],
     config: dict[str, Any],
+    training_job: dict[str, Any],
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Train the class-agnostic region proposal network on synthesized scenes (paper)."""
     from pathlib import Path
 
-    from product1m.config import RpnTrainingConfig
-    from product1m.steps import rpn_training
+    from product1m.config import RpnTrainingConfig, TrainingJobConfig
+    from product1m.training.launch import launch
 
-    scores = rpn_training.run(
-        Path(scenes.path),
+    scores = launch(
+        "rpn_training",
+        [Path(scenes.path)],
         Path(checkpoint.path),
         RpnTrainingConfig.model_validate(config),
+        TrainingJobConfig.model_validate(training_job),
     )
     for name, value in scores.items():
         metrics.log_metric(name, value)

@@ -1,4 +1,4 @@
-"""`python -m pipelines`: run the training pipeline here, or compile it for a cluster."""
+"""`python -m pipelines`: the training pipeline, run here or on a cluster."""
 
 import time
 from pathlib import Path
@@ -6,11 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines import ablation_cli, image_build
 from pipelines.dataset import check_dataset
-from product1m.cli import Overrides, PresetName, new_app, set_up_logging
+from pipelines.options import Cached, ProfileName, WorkVolume
+from pipelines.runs_cli import runs_app
+from pipelines.schedule_cli import schedule_app
+from pipelines.submit_cli import submit
+from product1m.cli import Overrides, PresetName, new_app
 from product1m.config import load_config
+from product1m.logs import set_up_logging
 
-app = new_app("The training pipeline: run it here, or compile it for a cluster.")
+app = new_app("The training pipeline: run it here, or on a cluster, now or on schedule.")
 
 
 @app.callback()
@@ -20,14 +26,23 @@ def _main() -> None:
 
 @app.command(epilog="Example: `python -m pipelines run --dataset DIR --output build/mine`")
 def run(
-    dataset: Annotated[str, typer.Option(help="Folder with product lists and photos.")],
+    dataset: Annotated[
+        str, typer.Option(help="Folder or s3:// prefix with product lists and photos.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for everything the run writes.")],
     overrides: Overrides,
     preset: PresetName = "sample",
     backgrounds: Annotated[
-        str, typer.Option(help="Folder of background photos; default: DATASET/backgrounds.")
+        str,
+        typer.Option(
+            help="Folder or s3:// prefix of background photos; default: DATASET/backgrounds."
+        ),
     ] = "",
-    cache: Annotated[bool, typer.Option(help="Answer unchanged steps from the cache.")] = True,
+    cache: Cached = True,
+    runner: Annotated[
+        Literal["subprocess", "docker"],
+        typer.Option(help="Where a step works; see `images build`."),
+    ] = "subprocess",
 ) -> None:
     """Run the pipeline on this machine: `kfp.local`, MLflow on SQLite unless a server is named."""
     config = load_config(preset, overrides)
@@ -37,32 +52,50 @@ def run(
 
     started = time.monotonic()
     try:
-        summary = run_training(LocalRun(config, preset, dataset, output, backgrounds, cache))
+        summary = run_training(
+            LocalRun(config, preset, dataset, output, backgrounds, cache, runner)
+        )
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     show(summary, time.monotonic() - started)
 
 
-@app.command(name="compile", epilog="Example: `python -m pipelines compile -o training.yaml`")
+@app.command(
+    name="compile",
+    epilog="Examples: `python -m pipelines compile -o training.yaml`, "
+    "`python -m pipelines compile --format manifests --namespace product1m -o versions.yaml`",
+)
 def compile_pipeline(
     output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")],
     overrides: Overrides,
     preset: PresetName = "reference",
-    profile: Annotated[
-        Literal["cpu-small", "gpu-1"] | None,
-        typer.Option(help="What tasks ask of the cluster; nothing unless named."),
-    ] = None,
+    profile: ProfileName = None,
+    cache: Cached = True,
+    work_volume: WorkVolume = "",
+    format: Annotated[
+        Literal["ir", "manifests"],
+        typer.Option(help="`ir` for the KFP UI and API, `manifests` for `kubectl apply`."),
+    ] = "ir",
+    namespace: Annotated[str, typer.Option(help="Of the manifests.")] = "",
 ) -> None:
-    """Write the pipeline's IR, which `kfp.Client` or the KFP UI takes."""
-    config = load_config(preset, overrides)
-    from kfp import compiler
+    """Write the pipeline for a cluster, pipeline spec and platform spec."""
+    load_config(preset, overrides)
+    from pipelines.package import Variant, package
 
-    from pipelines.training import training_pipeline
-
+    made = package(Variant(preset, profile, cache, work_volume, tuple(overrides)))
     output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(config, profile), str(output))
-    print(output)
+    output.write_text(made.text if format == "ir" else made.manifests(namespace), "utf-8")
+    print(f"{output}: version {made.version}")
+
+
+app.command(epilog=ablation_cli.EPILOG)(ablation_cli.ablate)
+app.command(
+    epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`"
+)(submit)
+app.add_typer(schedule_app, name="schedule")
+app.add_typer(runs_app, name="runs")
+app.add_typer(image_build.app, name="images")
 
 
 if __name__ == "__main__":

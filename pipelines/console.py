@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -19,9 +19,9 @@ from typing import TextIO
 from rich.console import Console
 
 _ANSI = re.compile(r"\033\[\d+m")
-_STARTED = re.compile(r"Executing task '([^']+)'")
-_FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
-_CACHED = re.compile(r"Task (\S+) cache hit")
+STARTED = re.compile(r"Executing task '([^']+)'")
+FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
+CACHED = re.compile(r"Task (\S+) cache hit")
 _EXECUTOR_LINE = re.compile(r"\[KFP Executor \S+ ([\d:]+),\d+ (\w+)\]: (.*)")
 _EXECUTOR_NOISE = (
     "Looking for component ",
@@ -54,9 +54,17 @@ class Transcript(io.TextIOBase):
         log: Where every line is kept.
         names: Task name in the graph to the name shown.
         root: Folder of the run; shown paths are relative to it.
+        verdict: Says of the step that kfp.local takes for finished why it is not; else nothing.
     """
 
-    def __init__(self, console: Console, log: TextIO, names: Mapping[str, str], root: Path) -> None:
+    def __init__(
+        self,
+        console: Console,
+        log: TextIO,
+        names: Mapping[str, str],
+        root: Path,
+        verdict: Callable[[], str] = str,
+    ) -> None:
         self.steps: dict[str, StepTime] = {}
         self.failed_step = ""
         self.error = ""
@@ -65,6 +73,7 @@ class Transcript(io.TextIOBase):
         self._log = log
         self._names = names
         self._root = f"{root}/"
+        self._verdict = verdict
         self._pending = ""
         self._in_noise = False
         self._last = ""
@@ -81,13 +90,19 @@ class Transcript(io.TextIOBase):
     def filter(self, record: logging.LogRecord) -> bool:
         """Turn kfp's own log records into events; only its warnings stay records."""
         message = _ANSI.sub("", record.getMessage())
+        reason = self._verdict() if FINISHED.match(message) else ""
+        if reason:
+            message = message.replace("SUCCESS", "FAILURE")
         self._log.write(f"{message}\n")
-        if match := _STARTED.match(message):
+        if match := STARTED.match(message):
             self._start(self._names.get(match[1], match[1]))
-        elif match := _CACHED.match(message):
+        elif match := CACHED.match(message):
             self._from_cache(self._names.get(match[1], match[1]))
-        elif match := _FINISHED.match(message):
-            self._finish(self._names.get(match[1], match[1]), succeeded=match[2] == "SUCCESS")
+        elif match := FINISHED.match(message):
+            step, succeeded = self._names.get(match[1], match[1]), match[2] == "SUCCESS"
+            self._finish(step, reason, succeeded=succeeded)
+            if reason:  # kfp.local must not go on, nor keep the result for the next run
+                raise RuntimeError(f"{step}: {reason}")
         return False
 
     def _start(self, step: str) -> None:
@@ -99,7 +114,7 @@ class Transcript(io.TextIOBase):
         self.steps[step] = StepTime(cached=True)
         self._show(f"[bold]{step}[/bold] [cyan]unchanged, answered from the cache[/cyan]")
 
-    def _finish(self, step: str, *, succeeded: bool) -> None:
+    def _finish(self, step: str, reason: str, *, succeeded: bool) -> None:
         timing = self.steps[step]
         timing.seconds = round(time.monotonic() - timing.started, 2)
         if succeeded:
@@ -108,7 +123,8 @@ class Transcript(io.TextIOBase):
             self.failed_step = step
             self.error = "\n".join(self._error).strip()
             if not self._traceback:
-                self.error = f"it ended without an error of its own; its last line: {self._last}"
+                reason = reason or "it ended without an error of its own"
+                self.error = f"{reason}; its last line: {self._last}"
             if not self.error.startswith(_OWN_ERRORS):
                 self._echo_traceback()
             self._show(f"[bold]{step}[/bold] [red]failed[/red] after {timing.seconds:.1f} s")
@@ -164,9 +180,11 @@ class Transcript(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def transcript(log: Path, names: Mapping[str, str]) -> Iterator[Transcript]:
+def transcript(
+    log: Path, names: Mapping[str, str], verdict: Callable[[], str] = str
+) -> Iterator[Transcript]:
     """Listen to a local run within the block, its whole output kept in `log`."""
     with log.open("w", encoding="utf-8") as file:
-        lines = Transcript(Console(file=sys.stdout), file, names, log.parent)
+        lines = Transcript(Console(file=sys.stdout), file, names, log.parent, verdict)
         with lines.listening():
             yield lines

@@ -1,15 +1,18 @@
 """What a run reads: checked before any work, and digested so that changed data voids the cache."""
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from product1m.artifacts import sha256_of
 from product1m.data.lists import find_lists
+from product1m.data.sources import list_names
 from product1m.errors import DatasetError
+from product1m.storage import Folder, Store, is_remote, open_store
 
 LIST_SUFFIXES = (".jsonl", ".txt")
+BACKGROUNDS = "backgrounds"
+"""Where a data set may have photos to paste on."""
+_BLOCK_BYTES = 16 << 20
+"""Of a list in memory at once (ours)."""
 
 
 def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
@@ -17,48 +20,64 @@ def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
 
     Without `backgrounds` the data set's own `backgrounds/` is taken where there is one.
     """
-    folder = check_dataset(dataset)
-    own = folder / "backgrounds"
-    photos: Path | None = own if own.is_dir() else None
+    data = check_dataset(dataset)
+    own = open_store(f"{data.uri}/{BACKGROUNDS}")
+    photos: Store | None = own if _holds_files(own) else None
     if backgrounds:
-        photos = existing_folder(backgrounds, "--backgrounds")
+        photos = existing(backgrounds, "--backgrounds")
     return {
-        "dataset_uri": str(folder),
-        "dataset_digest": folder_digest(folder, leave_out=own),
-        "backgrounds_uri": str(photos or ""),
-        "backgrounds_digest": folder_digest(photos) if photos else "",
+        "dataset_uri": data.uri,
+        "dataset_digest": data_digest(data, leave_out=f"{BACKGROUNDS}/"),
+        "backgrounds_uri": photos.uri if photos else "",
+        "backgrounds_digest": data_digest(photos) if photos else "",
     }
 
 
-def check_dataset(dataset: str) -> Path:
-    """The data set's folder; DatasetError if it is absent or holds no lists."""
-    folder = existing_folder(dataset, "--dataset")
-    find_lists(folder)
-    return folder
+def check_dataset(dataset: str) -> Store:
+    """The data set's folder or prefix; DatasetError if it is absent or holds no lists."""
+    data = existing(dataset, "--dataset")
+    if isinstance(data, Folder):
+        find_lists(data.root)
+    else:
+        find_lists(Path(), data.uri, list_names(data))
+    return data
 
 
-def existing_folder(uri: str, option: str) -> Path:
-    """A local folder as an absolute path; DatasetError names the option it came from."""
-    if "://" in uri:
-        raise DatasetError(f"{option} {uri}: a local run reads local folders")
-    folder = Path(uri).expanduser().resolve()
+def existing(uri: str, option: str) -> Store:
+    """What lies at an address, made absolute; DatasetError names the option it came from."""
+    if is_remote(uri):
+        return open_store(uri)
+    folder = Path(uri.removeprefix("file://")).expanduser().resolve()
     if not folder.is_dir():
         raise DatasetError(f"{option} {folder}: no such folder")
-    return folder
+    return Folder(folder)
 
 
-def folder_digest(folder: Path, leave_out: Path | None = None) -> str:
-    """SHA-256 over a folder: content of the lists, name and size of every other file."""
+def data_digest(data: Store, leave_out: str = "") -> str:
+    """Of what lies there: content of the lists, name and size of every other file.
+
+    The same for a folder and for its copy below a prefix: the files' SHA-256 are added up, so their
+    order does not count and none are held in memory. What begins with `leave_out` is not seen.
+    """
+    total = 0
+    for file in data.files():
+        if leave_out and file.name.startswith(leave_out):
+            continue
+        is_list = "/" not in file.name and file.name.endswith(LIST_SUFFIXES)
+        fact = _content_digest(data, file.name) if is_list else str(file.num_bytes)
+        digest = hashlib.sha256(f"{file.name}\0{fact}".encode()).digest()
+        total = (total + int.from_bytes(digest, "big")) % (1 << 256)
+    return f"{total:064x}"
+
+
+def _content_digest(data: Store, name: str) -> str:
     digest = hashlib.sha256()
-    for path in _files(folder, leave_out):
-        name = path.relative_to(folder).as_posix()
-        is_list = path.parent == folder and path.suffix in LIST_SUFFIXES
-        fact = sha256_of(path) if is_list else str(path.stat().st_size)
-        digest.update(f"{name}\0{fact}\n".encode())
+    start = 0
+    while block := data.read_range(name, start, _BLOCK_BYTES):
+        digest.update(block)
+        start += len(block)
     return digest.hexdigest()
 
 
-def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if Path(root, name) != leave_out)
-        yield from (Path(root, name) for name in sorted(files))
+def _holds_files(data: Store) -> bool:
+    return next(iter(data.files()), None) is not None

@@ -1,8 +1,59 @@
-"""The container image of every step; a version names it, never `latest`."""
+"""The container image of every step: a versioned name here, a digest from the lock on a cluster."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from product1m import __version__
+from product1m.config import STEPS
+from product1m.errors import PipelineError
+
+LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
+"""Step to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_TAG = re.compile(r":(?P<tag>[\w][\w.-]{0,127})$")
 
 
 def image(step: str) -> str:
     """Image of a step: `product1m/rpn-training:0.1.0`."""
     return f"product1m/{step.replace('_', '-')}:{__version__}"
+
+
+def locked_images(lock: Path = LOCK) -> dict[str, str]:
+    """Step to image: what the lock says, `image(step)` of every step where there is no lock.
+
+    Raises PipelineError if a step is missing or unknown, or an image could change under its name:
+    the cluster's cache keys on the image's name, not on its content.
+    """
+    if not lock.is_file():
+        return {step: image(step) for step in STEPS}
+    try:
+        found = yaml.safe_load(lock.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{lock}: not YAML or JSON: {error}; run `make images`") from error
+    if not isinstance(found, Mapping):
+        raise PipelineError(f"{lock}: expected a mapping of step to image; run `make images`")
+    images = {str(step).replace("-", "_"): reference for step, reference in found.items()}
+    for step in sorted(images.keys() ^ set(STEPS)):
+        what = "no image of" if step in STEPS else "an image of the unknown step"
+        raise PipelineError(f"{lock}: {what} {step}; expected {', '.join(STEPS)}")
+    return {step: _checked(images[step], step, lock) for step in STEPS}
+
+
+def _checked(reference: object, step: str, lock: Path) -> str:
+    """The reference; PipelineError if it names no fixed content."""
+    text = str(reference)
+    named = _DIGEST.sub("", text)
+    tag = None if "@" in named else _TAG.search(named)
+    if tag and tag["tag"] == "latest":
+        reason = "`latest` is another image tomorrow"
+    elif not (tag or _DIGEST.search(text)):
+        reason = "it has neither digest nor tag"
+    else:
+        return text
+    raise PipelineError(
+        f"{lock}: {step}: {text!r}: {reason}; expected name@sha256:<64 hex digits>, "
+        "run `make images`"
+    )

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from product1m.config import StepConfig
+from product1m.config import Section
 
 
-def parameter(section: StepConfig) -> dict[str, Any]:
+def parameter(section: Section) -> dict[str, Any]:
     """A section as the default of its dict parameter: plain values that JSON can hold."""
     return section.model_dump(mode="json")

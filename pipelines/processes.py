@@ -40,6 +40,15 @@ def only_run(output: Path, work: Path) -> Iterator[None]:
         yield
 
 
+def is_alive(pid: int, since: float) -> bool:
+    """Whether the process of that id that ran at a time (Unix) still runs."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= since and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @contextlib.contextmanager
 def steps_end_with_run() -> Iterator[None]:
     """Within the block SIGTERM ends the running step too, then interrupts as Ctrl-C does."""

@@ -38,11 +38,17 @@ PRODUCED_BY: dict[str, tuple[str, str]] = {
 """Name of an artifact of the pipeline to the step and part its manifest must state."""
 
 
+COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+"""What a manifest says its step cost, as `product1m.usage` measures it."""
+
+
 class StepSummary(BaseModel):
     """What a step took; from the manifest, so that a step from the cache has its figures too."""
 
     seconds: float
+    cpu_seconds: float = 0.0
     peak_memory_mib: float
+    peak_gpu_memory_mib: float = 0.0
     cached: bool
     wall_seconds: float
     """Start of its process to its end; 0 for a step from the cache."""
@@ -147,9 +153,9 @@ def _step_rows(
         task = manifest.key if manifest.step == "feature_extraction" else manifest.step
         timing = steps[task]
         before = rows.get(task)
+        cost = {name: getattr(manifest, name) for name in COSTS}
         rows[task] = StepSummary(
-            seconds=max(manifest.seconds, before.seconds if before else 0),
-            peak_memory_mib=max(manifest.peak_memory_mib, before.peak_memory_mib if before else 0),
+            **{name: max(cost[name], getattr(before, name, 0)) for name in COSTS},
             cached=timing.cached,
             wall_seconds=timing.seconds,
         )
@@ -215,11 +221,13 @@ def _method_table(summary: RunSummary) -> Table:
 def _step_table(summary: RunSummary) -> Table:
     table = Table(title="Steps")
     table.add_column("step", no_wrap=True)
-    for name in ("seconds", "with start", "peak MiB"):
+    for name in ("seconds", "with start", "CPU s", "peak MiB", "GPU MiB"):
         table.add_column(name, justify="right")
     for task, row in summary.steps.items():
         wall = "from the cache" if row.cached else f"{row.wall_seconds:.1f}"
-        table.add_row(task, f"{row.seconds:.1f}", wall, f"{row.peak_memory_mib:.0f}")
+        gpu = f"{row.peak_gpu_memory_mib:.0f}" if row.peak_gpu_memory_mib else ""
+        figures = (f"{row.seconds:.1f}", wall, f"{row.cpu_seconds:.1f}")
+        table.add_row(task, *figures, f"{row.peak_memory_mib:.0f}", gpu)
     return table
 
 

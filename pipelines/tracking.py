@@ -1,10 +1,12 @@
 """The MLflow run of a pipeline run: SQLite below the output folder unless a server is named."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from product1m.tracking import talking_to_mlflow
 
@@ -43,8 +45,31 @@ class TrackedRun:
                 client.log_metric(self.run_id, name, value)
             client.set_terminated(self.run_id, status)
 
+    def child(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+    ) -> "TrackedRun":
+        """Open a run that MLflow shows below this one."""
+        from mlflow import MlflowClient
 
-def start_run(output: Path, tags: Mapping[str, str]) -> TrackedRun:
+        with talking_to_mlflow("starting a run", self.uri):
+            client = MlflowClient(self.uri)
+            parent = {"mlflow.parentRunId": self.run_id}
+            run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **parent})
+            for key, value in parameters.items():
+                client.log_param(run.info.run_id, key, value)
+        return dataclasses.replace(self, run_id=run.info.run_id)
+
+    def attach(self, *paths: Path) -> None:
+        """Keep files with the run."""
+        from mlflow import MlflowClient
+
+        with talking_to_mlflow("attaching files", self.uri):
+            client = MlflowClient(self.uri)
+            for path in paths:
+                client.log_artifact(self.run_id, str(path))
+
+
+def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> TrackedRun:
     """Open the run; one that `MLFLOW_RUN_ID` names is joined.
 
     Raises TrackingError where the server that `MLFLOW_TRACKING_URI` names cannot be reached.
@@ -66,7 +91,7 @@ def start_run(output: Path, tags: Mapping[str, str]) -> TrackedRun:
                 folder = (output / "mlflow-artifacts").as_uri() if "sqlite:" in uri else None
                 client.create_experiment(EXPERIMENT, folder)
                 experiment = client.get_experiment_by_name(EXPERIMENT)
-            run = client.create_run(experiment.experiment_id, run_name="training")
-        for name, value in tags.items():
-            client.set_tag(run.info.run_id, name, value)
+            run = client.create_run(experiment.experiment_id, run_name=name)
+        for tag, value in tags.items():
+            client.set_tag(run.info.run_id, tag, value)
     return TrackedRun(uri, experiment.experiment_id, experiment.creation_time, run.info.run_id)

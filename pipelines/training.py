@@ -6,8 +6,10 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 import components
+from pipelines.chain import evaluated_chain
+from pipelines.containers import StepImages
 from pipelines.parameters import parameter
-from pipelines.resources import Profile, request
+from pipelines.resources import Platform
 from product1m.config import Config
 
 
@@ -29,11 +31,21 @@ class Artifacts(NamedTuple):
     registration: dsl.Dataset
 
 
-def training_pipeline(config: Config, profile: Profile | None = None) -> BaseComponent:
-    """The pipeline whose parameters default to `config`, its tasks sized for a profile."""
+NAME = "product1m-training"
+
+
+def training_pipeline(
+    config: Config, platform: Platform | StepImages | None = None, cache: bool = True
+) -> BaseComponent:
+    """The pipeline whose parameters default to `config`.
+
+    A platform says how its tasks run on a cluster, or in which images here. Without `cache` every
+    task of it runs always: a run parameter cannot say that, for the cluster reads it from the
+    compiled tasks.
+    """
 
     @dsl.pipeline(
-        name="product1m-training",
+        name=NAME,
         description="Retrain instance-level product search: from lists and photos to a candidate.",
     )
     def training(
@@ -49,72 +61,55 @@ def training_pipeline(config: Config, profile: Profile | None = None) -> BaseCom
         indexing: dict[str, Any] = parameter(config.indexing),
         evaluation: dict[str, Any] = parameter(config.evaluation),
         registration: dict[str, Any] = parameter(config.registration),
+        storage: dict[str, Any] = parameter(config.storage),
+        training_job: dict[str, Any] = parameter(config.training_job),
     ) -> Artifacts:
-        items = components.ingestion(
-            dataset_uri=dataset_uri, dataset_digest=dataset_digest, config=ingestion
-        )
-        scenes = components.background_synthesis(
-            products=items.outputs["train"],
-            backgrounds_uri=backgrounds_uri,
-            backgrounds_digest=backgrounds_digest,
-            config=background_synthesis,
-        )
-        rpn = components.rpn_training(scenes=scenes.outputs["scenes"], config=rpn_training)
-        train_features, scene_features, gallery_features, query_features = (
-            components.feature_extraction(
-                images=task.outputs[part],
-                rpn=rpn.outputs["checkpoint"],
-                config=feature_extraction,
-            ).set_display_name(f"feature-extraction/{part}")
-            for task, part in (
-                (items, "train"),
-                (scenes, "scenes"),
-                (items, "gallery"),
-                (items, "queries"),
-            )
-        )
-        capture = components.capture_pretraining(
-            train_features=train_features.outputs["features"],
-            scene_features=scene_features.outputs["features"],
-            config=capture_pretraining,
-        )
-        index = components.indexing(
-            gallery_features=gallery_features.outputs["features"],
-            capture=capture.outputs["checkpoint"],
-            config=indexing,
-        )
-        evaluated = components.evaluation(
-            query_features=query_features.outputs["features"],
-            capture=capture.outputs["checkpoint"],
-            index=index.outputs["index"],
-            queries=items.outputs["queries"],
-            gallery=items.outputs["gallery"],
-            config=evaluation,
+        chain = evaluated_chain(
+            {
+                "dataset_uri": dataset_uri,
+                "dataset_digest": dataset_digest,
+                "backgrounds_uri": backgrounds_uri,
+                "backgrounds_digest": backgrounds_digest,
+            },
+            {
+                "ingestion": ingestion,
+                "background_synthesis": background_synthesis,
+                "rpn_training": rpn_training,
+                "feature_extraction": feature_extraction,
+                "capture_pretraining": capture_pretraining,
+                "indexing": indexing,
+                "evaluation": evaluation,
+                "storage": storage,
+                "training_job": training_job,
+            },
         )
         registered = components.registration(
-            rpn=rpn.outputs["checkpoint"],
-            capture=capture.outputs["checkpoint"],
-            index=index.outputs["index"],
-            evaluation=evaluated.outputs["evaluation"],
+            rpn=chain.rpn.outputs["checkpoint"],
+            capture=chain.capture.outputs["checkpoint"],
+            index=chain.index.outputs["index"],
+            evaluation=chain.evaluated.outputs["evaluation"],
+            queries=chain.items.outputs["queries"],
+            gallery=chain.items.outputs["gallery"],
             config=registration,
         )
-        if profile:
-            features = (train_features, scene_features, gallery_features, query_features)
-            for task in (items, scenes, rpn, *features, capture, index, evaluated, registered):
-                request(task, profile)
+        for task in (*chain, registered):
+            if not cache:
+                task.set_caching_options(False)
+            if platform:
+                platform.apply(task)
         return Artifacts(
-            train=items.outputs["train"],
-            gallery=items.outputs["gallery"],
-            queries=items.outputs["queries"],
-            scenes=scenes.outputs["scenes"],
-            rpn=rpn.outputs["checkpoint"],
-            train_features=train_features.outputs["features"],
-            scene_features=scene_features.outputs["features"],
-            gallery_features=gallery_features.outputs["features"],
-            query_features=query_features.outputs["features"],
-            capture=capture.outputs["checkpoint"],
-            index=index.outputs["index"],
-            evaluation=evaluated.outputs["evaluation"],
+            train=chain.items.outputs["train"],
+            gallery=chain.items.outputs["gallery"],
+            queries=chain.items.outputs["queries"],
+            scenes=chain.scenes.outputs["scenes"],
+            rpn=chain.rpn.outputs["checkpoint"],
+            train_features=chain.train_features.outputs["features"],
+            scene_features=chain.scene_features.outputs["features"],
+            gallery_features=chain.gallery_features.outputs["features"],
+            query_features=chain.query_features.outputs["features"],
+            capture=chain.capture.outputs["checkpoint"],
+            index=chain.index.outputs["index"],
+            evaluation=chain.evaluated.outputs["evaluation"],
             registration=registered.outputs["registration"],
         )
 

@@ -1,12 +1,14 @@
 """What several test files share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from registered_model import MlflowStore
+    from s3_server import S3Server
     from tiny_world import TinyArtifacts
 
     from product1m.registry import Version
@@ -58,3 +60,21 @@ def registered(
 
     with mlflow_store.active():
         return run_registration(made, tmp_path_factory.mktemp("registered") / "out", LENIENT)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
+    """A real S3 server for the session; `s3` makes it the one that the environment names."""
+    from s3_server import running_server
+
+    with running_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "S3Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "S3Server":
+    """The session's S3 server, named by the environment during one test; scratch is its own."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PRODUCT1M_SCRATCH", str(tmp_path / "scratch"))
+    return s3_server

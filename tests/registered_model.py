@@ -52,6 +52,7 @@ def run_registration(
     made: TinyArtifacts, folder: Path, config: RegistrationConfig
 ) -> registry.Version:
     """Register what was made; returns the version."""
-    registration.run(made.rpn, made.capture, made.index, made.evaluation, folder, config)
+    inputs = (made.rpn, made.capture, made.index, made.evaluation, made.queries, made.gallery)
+    registration.run(*inputs, folder, config)
     details = open_artifact(folder, "registration").manifest.details
     return registry.show(details["name"], details["version"])

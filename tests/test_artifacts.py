@@ -38,6 +38,8 @@ def test_a_manifest_tells_what_the_folder_is(tmp_path: Path) -> None:
     assert manifest.config == CONFIG.model_dump(mode="json")
     assert manifest.seconds >= 0
     assert manifest.peak_memory_mib > 0
+    assert manifest.cpu_seconds >= 0
+    assert manifest.peak_gpu_memory_mib == 0, "this process used no GPU"
 
 
 def test_a_digest_covers_names_and_content_and_nothing_else(tmp_path: Path) -> None:
@@ -49,6 +51,22 @@ def test_a_digest_covers_names_and_content_and_nothing_else(tmp_path: Path) -> N
     assert one.digest == hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert one.digest == two.digest
     assert write(tmp_path / "three", text="contents").digest != one.digest
+
+
+def test_a_file_of_measured_times_is_checked_but_no_part_of_the_digest(tmp_path: Path) -> None:
+    def timed(folder: Path, seconds: str) -> Artifact:
+        with write_artifact(folder, "ingestion", CONFIG) as writer:
+            (writer.folder / "a.txt").write_text("content")
+            (writer.folder / "times.txt").write_text(seconds)
+            writer.timed.add("times.txt")
+        return open_artifact(folder, "ingestion")
+
+    one, two = timed(tmp_path / "one", "0.1"), timed(tmp_path / "two", "0.2")
+    assert one.digest == two.digest
+    one.verify()
+    (one.folder / "times.txt").write_text("9.9")
+    with pytest.raises(ArtifactError, match=r"times.txt: damaged"):
+        open_artifact(one.folder, "ingestion").verify()
 
 
 def test_an_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_file_that_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
         ("resnet18", "hub:resnet50.a1_in1k", ConfigError, "expected weights of the backbone"),
         ("resnet18", "hub:resnet18.nonsense", ConfigError, "no such weights; it has resnet18"),
         ("resnet18", "absent.safetensors", ConfigError, "no such file; expected none, hub:NAME"),
-        ("resnet18", "s3://bucket/w.safetensors", StorageError, "copy the file"),
+        ("resnet18", "s3://B/w.safetensors", StorageError, "expected s3://BUCKET/PREFIX"),
     ],
 )
 def test_weights_that_cannot_be_had_are_explained(

@@ -285,7 +285,7 @@ def test_too_many_damaged_backgrounds_stop_the_step(
     ("address", "error", "message"),
     [
         ("{tmp}/nowhere", StorageError, "no such folder"),
-        ("s3://bucket/rooms", StorageError, "expected a local folder"),
+        ("ftp://host/rooms", StorageError, "expected a local folder or s3://BUCKET/PREFIX"),
         ("{tmp}", DatasetError, "no background photo"),
     ],
 )
@@ -362,7 +362,7 @@ def test_every_shard_has_annotations_of_its_own(tmp_path: Path) -> None:
 
 
 def source(number: int, caption: str, group: int) -> Verdict:
-    return Verdict(Candidate(number, f"s{number}", caption, group, "", 0, 0), "", Path())
+    return Verdict(Candidate(number, f"s{number}", caption, group, "", 0, 0, ""), "", Path())
 
 
 def all_sources() -> list[Verdict]:

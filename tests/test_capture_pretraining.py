@@ -14,7 +14,7 @@ from feature_artifacts import caption_of, make_scenes, make_train
 from safetensors.numpy import load_file, save_file
 from torch.multiprocessing.spawn import start_processes
 
-from product1m.artifacts import open_artifact, sha256_of
+from product1m.artifacts import open_artifact
 from product1m.config import CapturePretrainingConfig
 from product1m.data.pretraining import PretrainingBatch, PretrainingBatches
 from product1m.data.region_features import FeatureSet
@@ -22,6 +22,7 @@ from product1m.errors import ArtifactError
 from product1m.model.capture import load_capture
 from product1m.model.held_out import recall_at
 from product1m.steps import capture_pretraining
+from product1m.storage import sha256_of
 
 CONFIG = CapturePretrainingConfig(
     text_model="scratch",

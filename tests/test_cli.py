@@ -133,5 +133,25 @@ def test_scores_are_printed_as_json(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     scores = json.loads(result.stdout)
     assert sorted(scores) == ["official", "strict"]
+    for definition in scores.values():
+        assert list(definition) == ["10", "50", "100"]
+        assert all(list(means) == ["mAP", "mAR", "Prec"] for means in definition.values())
     # Every query has one relevant item and it stands first.
     assert scores["strict"]["10"] == {"mAP": 1.0, "mAR": 1.0, "Prec": pytest.approx(0.1)}
+
+
+def test_a_score_can_be_read_as_released_and_then_knows_one_definition(tmp_path: Path) -> None:
+    for name, labels in (("gallery", "A"), ("test", "A"), ("dev", "A")):
+        row = f"{name}1#####t#####u#####u#####{labels}\r\n"
+        (tmp_path / f"product1m_{name}_ossurl_v2.txt").write_text(row, newline="")
+    rankings = tmp_path / "retrieval_id_list.txt"
+    rankings.write_text("test1,gallery1\n\n")
+    given = ["score", str(tmp_path), str(rankings), "--json"]
+    released = runner.invoke(app, [*given, "--as-released"])
+    assert json.loads(released.stdout)["official"]["10"]["mAP"] == 0.5
+    assert list(json.loads(released.stdout)) == ["official"]
+    meant = runner.invoke(app, [*given, "--definition", "official"])
+    assert json.loads(meant.stdout)["official"]["10"]["mAP"] == 1.0
+    refused = runner.invoke(app, [*given, "--as-released", "--definition", "strict"])
+    assert refused.exit_code == 1
+    assert "only the official definition has a released reading" in refused.output

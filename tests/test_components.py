@@ -100,6 +100,10 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
                 key: float(value) if type(value) is int else value
                 for key, value in section.model_dump(mode="json").items()
             }
+        elif name == "storage":
+            given[name] = {"root": "s3://bucket/prefix"}
+        elif name == "training_job":
+            given[name] = {"num_nodes": 1.0, "processes_per_node": 1.0}
         elif name == "metrics":
             given[name] = metrics
         elif annotation is str:
@@ -115,6 +119,8 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
         if name == "config":
             assert value == section
             assert isinstance(value, section_model(step))
+        elif name == "storage_root":
+            assert value == "s3://bucket/prefix"
         elif isinstance(value, Path):
             assert value == tmp_path / name
         else:
@@ -137,6 +143,7 @@ def test_the_ingestion_component_ingests(tmp_path: Path) -> None:
         dataset_uri=str(tmp_path / "data"),
         dataset_digest="abc",
         config=config,
+        storage={},
         metrics=metrics,
         **outputs,
     )

@@ -7,11 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_scenes import RPN, write_photos, write_scenes
+from tiny_scenes import RPN, blocks, write_photos, write_scenes
 
 from product1m.artifacts import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig, IngestionConfig
+from product1m.data.boxes import BoxTable
 from product1m.data.item_table import ItemTable, ItemWriter
+from product1m.data.photos import encode_jpeg
 from product1m.data.region_features import FeatureSet
 from product1m.detection.regions import extract_regions
 from product1m.detection.rpn import MODEL, build_network, load_rpn
@@ -107,6 +109,31 @@ def test_scenes_keep_a_vector_for_every_pasted_product(rpn: Artifact, tmp_path: 
         np.testing.assert_allclose(
             np.float32(vector), np.float32(expected[0]), rtol=2e-3, atol=2e-3
         )
+
+
+def test_queries_whose_boxes_are_known_keep_a_vector_for_every_box(
+    rpn: Artifact, tmp_path: Path
+) -> None:
+    boxes = BoxTable()
+    with (
+        write_artifact(tmp_path / "queries", "ingestion", IngestionConfig(), part="queries") as w,
+        ItemWriter(w.folder) as items,
+    ):
+        for number in range(3):
+            photo = blocks(np.random.default_rng(number), 96, 96)
+            items.add(f"q{number}", encode_jpeg(photo), (96, 96), caption="t", labels=["a"])
+        boxes.add(2, [(4, 8, 60, 90), (50, 0, 96, 96)], (96, 96), 1.0)
+        boxes.write(w.folder)
+    queries = tmp_path / "queries"
+    feature_extraction.run(queries, rpn.folder, tmp_path / "features", CONFIG)
+    features = FeatureSet(open_artifact(tmp_path / "features", "feature_extraction", "queries"))
+    assert features.has_instances
+    table, vectors = features.instances()
+    assert table[["scene", "x1", "y2"]].to_numpy().tolist() == [[2, 4, 90], [2, 50, 96]]
+    photo = ItemTable(open_artifact(queries, "ingestion")).photo(2)
+    given = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+    ((_, expected),) = extract_regions(load_rpn(rpn), [photo], CONFIG, [given])
+    np.testing.assert_allclose(np.float32(vectors), np.float32(expected), rtol=2e-3, atol=2e-3)
 
 
 def test_a_photo_that_does_not_decode_stops_the_step_with_its_id(

@@ -16,7 +16,9 @@ from product1m.retrieval.fusion import (
     DevQueries,
     candidates,
     choose_weights,
+    try_weights,
     weight_grid,
+    weight_surface,
 )
 from product1m.retrieval.index import GalleryIndex, add_vectors, make_index
 from product1m.retrieval.instances import Instances
@@ -194,6 +196,35 @@ def test_of_points_that_rank_alike_the_simplest_is_chosen() -> None:
     silent = Candidates(pool.blocks, pool.starts, pool.positions, scores, pool.spread)
     chosen = choose_weights(silent, world.dev, ["good", "help"], CONFIG)
     assert chosen.shares == {"good": 1.0, "noise": 0.0, "help": 0.0}
+
+
+def test_trials_over_all_blocks_hold_those_of_any_part_of_them(world: World) -> None:
+    trials = try_weights(world.pool, world.dev, CONFIG)
+    part = trials.without([False, True, False])
+    assert part.grid.tolist() == weight_grid(CONFIG.fusion_weights, (True, False, True)).tolist()
+    for row in (0, 5, len(part.grid) - 1):
+        assert part.ap[row] == pytest.approx(world.dev.ap(world.pool, part.grid[row]))
+
+
+def test_the_surface_holds_the_dev_score_of_every_pair_of_weights(world: World) -> None:
+    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+    surface = weight_surface(world.pool, world.dev, chosen)
+    assert surface is not None
+    assert (surface.x_block, surface.y_block) == ("good", "help")
+    for row, column in ((0, 8), (8, 0), (3, 5)):
+        point = [surface.values[column], chosen.shares["noise"], surface.values[row]]
+        expected = world.dev.ap(world.pool, np.array(point, np.float32)).mean()
+        assert surface.dev_map[row, column] == pytest.approx(expected)
+    assert surface.dev_map[0, 8] > surface.dev_map[8, 0]
+
+
+def test_one_block_alone_has_no_surface(world: World) -> None:
+    assert (
+        weight_surface(
+            world.pool, world.dev, choose_weights(world.pool, world.dev, ["good"], CONFIG)
+        )
+        is None
+    )
 
 
 def test_weights_can_be_chosen_from_a_compressed_index() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from product1m.config import EvaluationConfig, RegistrationConfig
-from product1m.gate import BASELINES, Champion, Evidence, decide
+from product1m.config import RegistrationConfig
+from product1m.gate import BASELINES, EVIDENCE, Champion, Evidence, decide
 
 QUERIES = [f"q{number}" for number in range(60)]
 AHEAD = {"mean": 0.05, "low": 0.01, "high": 0.09}
@@ -19,8 +19,8 @@ def evidence(**changes: object) -> Evidence:
         "served_agreement": 1.0,
         "queries": "same",
         "gallery": "same",
-        "bootstrap": EvaluationConfig(num_bootstrap=200),
-        "rules": RegistrationConfig(min_map_at_10=0.4),
+        "bootstrap": {"num_bootstrap": 200, "confidence": 0.95, "seed": 0},
+        "rules": RegistrationConfig(min_map_at_10=0.4).model_dump(),
     }
     return Evidence.model_validate(values | changes)
 
@@ -44,6 +44,9 @@ def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None
         ({"ap": dict.fromkeys(QUERIES, 0.399)}, "strict mAP@10"),
         ({"index_recall": 0.949}, "index recall@100"),
         ({"served_agreement": 0.89}, "serves what was evaluated"),
+        ({"leaked_photos": 0.001}, "train or gallery photos leaked"),
+        ({"dev_photos_in_test": 0.051}, "dev photos in test"),
+        ({"quarantine": {"train": 0.01, "gallery": 0.06, "queries": 0.0}}, "quarantined items"),
         (
             {"leads": {**dict.fromkeys(BASELINES, AHEAD), "image": {**AHEAD, "low": -0.001}}},
             "lead over raw image features",
@@ -103,7 +106,11 @@ def test_a_champion_of_other_queries_is_not_compared_and_that_is_said() -> None:
     assert gate.verdict == "not compared"
     (rule,) = gate.failures()
     assert rule.outcome == "not compared"
-    assert rule.found == "champion 3 was measured on other queries"
+    assert rule.found == (
+        "champion 3 was measured on other queries and has not answered these; run registration "
+        "again, which asks it"
+    )
+    assert rule.value is None
     assert decide(evidence(index_recall=0.1), champion).verdict == "failed"
     nothing = decide(evidence(), Champion("3", None))
     assert nothing.failures()[0].found == "champion 3 has no evidence"
@@ -114,3 +121,49 @@ def test_another_gallery_is_compared_and_mentioned() -> None:
     rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
     assert rule.found == "+0.000 [+0.000, +0.000], on another gallery"
     assert gate.verdict == "passed"
+
+
+def test_a_champion_measured_anew_on_these_queries_is_compared() -> None:
+    own = evidence(queries="other", ap={"x": 0.9})
+    anew = {"version": "3", "evidence_digest": "abc", "ap": dict.fromkeys(QUERIES, 0.45), "top": {}}
+    gate = decide(evidence(champion=anew), Champion("7", own, {f"digest.{EVIDENCE}": "abc"}))
+    rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
+    assert rule.found == "+0.050 [+0.050, +0.050], champion measured anew on these queries"
+    assert gate.champion_map_at_10 == pytest.approx(0.45)
+    # Another champion since: what was measured says nothing about it.
+    other = decide(evidence(champion=anew), Champion("8", own, {f"digest.{EVIDENCE}": "xyz"}))
+    assert other.verdict == "not compared"
+
+
+def test_a_champion_that_cannot_answer_these_queries_is_not_compared_and_why_is_said() -> None:
+    candidate = evidence(champion_failure="index.faiss: damaged")
+    gate = decide(candidate, Champion("3", evidence(queries="other", ap={"x": 0.9})))
+    assert gate.verdict == "not compared"
+    assert gate.failures()[0].found.endswith("and could not answer these: index.faiss: damaged")
+
+
+def test_every_rule_has_its_number_and_its_limit() -> None:
+    champion = Champion("3", evidence(ap=dict.fromkeys(QUERIES, 0.45)))
+    rules = {rule.name: rule for rule in decide(evidence(leaked_photos=0.2), champion).rules}
+    assert all(rule.limit is not None and rule.value is not None for rule in rules.values())
+    assert (rules["train or gallery photos leaked"].value, rules["dev photos in test"].limit) == (
+        0.2,
+        0.05,
+    )
+    gain = rules["not behind the champion"]
+    assert (gain.value, gain.low, gain.high, gain.limit) == pytest.approx((0.05,) * 3 + (-0.01,))
+
+
+def test_slices_are_listed_with_the_greatest_loss_first() -> None:
+    # Queries of two products lose 0.1, those of three gain 0.2.
+    champion = {query: 0.6 if n % 2 == 0 else 0.3 for n, query in enumerate(QUERIES)}
+    slices = decide(evidence(), Champion("3", evidence(ap=champion))).slices
+    assert [(change.name, change.num_queries) for change in slices] == [("2", 30), ("3", 30)]
+    assert [change.gain.mean for change in slices] == pytest.approx([-0.1, 0.2])
+    assert [change.champion for change in slices] == pytest.approx([0.6, 0.3])
+
+
+def test_evidence_of_a_rule_that_is_gone_since_is_still_read() -> None:
+    rules = RegistrationConfig().model_dump() | {"min_of_old": 0.3}
+    bootstrap = {"num_bootstrap": 200, "confidence": 0.95, "seed": 0, "depth": 10}
+    assert evidence(rules=rules, bootstrap=bootstrap).rules.max_map_loss == 0.01

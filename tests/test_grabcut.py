@@ -159,11 +159,12 @@ def test_the_largest_part_is_found_as_by_counting_pixels() -> None:
     np.testing.assert_array_equal(largest_part(mask), expected)
 
 
-def test_a_horizon_line_is_no_part_of_the_product() -> None:
-    mask = np.zeros((100, 100), bool)
-    mask[40:90, 30:60] = True
+@pytest.mark.parametrize("side", [64, 100, 128, 160, 256])
+def test_a_horizon_line_is_no_part_of_the_product(side: int) -> None:
+    mask = np.zeros((side, side), bool)
+    mask[side // 3 : side - 10, 20 : side // 2] = True
     pack = mask.copy()
-    mask[70:72] = True
+    mask[side // 2 : side // 2 + 2] = True
     np.testing.assert_array_equal(without_threads(mask), pack)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from product1m.config import IngestionConfig
 from product1m.data.intake import pillow_without_opinions, take_in
 from product1m.data.photos import decode_photo
-from product1m.data.sources import PhotoError
+from product1m.errors import PhotoError
 
 DEFAULTS = IngestionConfig()
 

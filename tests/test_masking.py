@@ -3,7 +3,7 @@ import oracles
 import pytest
 import torch
 
-from product1m.data.batches import Masking, Pairs, collate, mask_pairs, pairwise_iou
+from product1m.data.batches import Draws, Masking, Pairs, collate, mask_pairs, pairwise_iou
 from product1m.data.region_features import Regions
 from product1m.data.tokens import TitleTokenizer, train_tokenizer
 
@@ -34,12 +34,17 @@ def _photo(generator: np.random.Generator, count: int) -> Regions:
     return Regions(features, boxes, np.ones(count + 1, np.float32))
 
 
+def _draws(pairs: Pairs, tokenizer: TitleTokenizer) -> Draws:
+    generator = np.random.default_rng(1)
+    return Draws.of(*pairs.tokens.shape, pairs.features.shape[1], tokenizer, generator)
+
+
 def _mask(pairs: Pairs, tokenizer: TitleTokenizer, overlap: float = 1.0) -> Masking:
     return mask_pairs(
         pairs,
         len(pairs),
         tokenizer,
-        np.random.default_rng(1),
+        _draws(pairs, tokenizer),
         token_probability=0.15,
         region_probability=0.15,
         region_overlap=overlap,
@@ -135,7 +140,7 @@ def test_views_and_switched_off_tasks_stay_as_they_are(
     pairs: Pairs, tokenizer: TitleTokenizer
 ) -> None:
     masking = mask_pairs(
-        pairs, 10, tokenizer, np.random.default_rng(1), token_probability=0.5, region_probability=0
+        pairs, 10, tokenizer, _draws(pairs, tokenizer), token_probability=0.5, region_probability=0
     )
     assert masking.masked_tokens[:10].any()
     assert not masking.masked_tokens[10:].any()

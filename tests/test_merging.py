@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from product1m.retrieval.baselines import oracle_rankings, random_rankings
-from product1m.retrieval.merging import best_score, merge, round_robin
+from product1m.retrieval.merging import (
+    best_score,
+    merge,
+    reciprocal_rank,
+    round_robin,
+    score_sorted,
+)
 
 RANKINGS = st.lists(st.lists(st.integers(0, 12), unique=True, max_size=13), max_size=5)
 
@@ -68,9 +74,39 @@ def test_of_equal_scores_the_one_seen_first_comes_first() -> None:
     assert best_score([[("b", 0.5), ("a", 0.5)], [("c", 0.5)]], 3) == ["b", "a", "c"]
 
 
+def test_sorted_by_scores_of_0_to_1_every_instances_first_item_is_worth_the_same() -> None:
+    # a 1, b 0.5, c 0 and b 1, d 0.8, a 0: of the two at 1 the one seen first
+    assert score_sorted(SCORED, 10) == ["a", "b", "d", "c"]
+    clutter = [("x", 0.05), ("y", 0.01)]
+    assert score_sorted([*SCORED, clutter], 3) == ["a", "b", "x"]
+    assert score_sorted([[("only", 0.2)], []], 3) == ["only"]
+
+
+def test_reciprocal_ranks_add_up_over_the_instances() -> None:
+    sums = {"a": 1 / 61 + 1 / 63, "b": 1 / 62 + 1 / 61, "c": 1 / 63, "d": 1 / 62}
+    expected = sorted(sums, key=lambda item: -sums[item])
+    assert reciprocal_rank(SCORED, 10) == expected == ["b", "a", "d", "c"]
+    assert reciprocal_rank(SCORED, 1) == ["b"]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.floats(-1, 1)), max_size=9), max_size=4))
+def test_entries_sorted_by_their_raw_scores_are_ranked_by_best_score(
+    rankings: list[list[tuple[int, float]]],
+) -> None:
+    entries = [entry for ranking in rankings for entry in ranking]
+    ordered = sorted(entries, key=lambda entry: -entry[1])
+    by_score = list(dict.fromkeys(item for item, _ in ordered))
+    found = best_score(rankings, 100)
+    best = {item: max(score for other, score in entries if other == item) for item in by_score}
+    assert [best[item] for item in found] == [best[item] for item in by_score]
+    assert sorted(found) == sorted(by_score)
+
+
 def test_the_rule_decides_how_rankings_merge() -> None:
     assert merge(SCORED, 3, "best_score") == ["a", "b", "d"]
     assert merge(SCORED[::-1], 3, "round_robin") == ["b", "a", "d"]
+    assert merge(SCORED, 2, "reciprocal_rank") == ["b", "a"]
+    assert merge(SCORED[::-1], 3, "score_sorted") == ["b", "a", "d"]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 15))

@@ -177,10 +177,12 @@ def test_a_proposal_stands_for_an_instance_only_if_it_overlaps_enough(
     generator = np.random.default_rng(0)
     for instance in range(len(views)):
         box = views.boxes_xyxy[instance].tolist()
-        seen = views.proposed(instance, 0.6, generator)
+        proposal = views.draw(instance, 0.6, generator)
+        seen = views.seen(instance, proposal)
+        assert views.num_regions(instance, proposal) == len(seen)
         assert seen.boxes_xyxy[0].tolist() != box
         assert oracles.iou(seen.boxes_xyxy[0].tolist(), box) >= 0.6
-        exact = views.proposed(instance, 0.99, generator)
+        exact = views.seen(instance, views.draw(instance, 0.99, generator))
         assert exact.boxes_xyxy[0].tolist() == box
         np.testing.assert_array_equal(exact.features[0], views.features[instance])
 

@@ -14,7 +14,7 @@ from pipelines.__main__ import app
 from pipelines.summary import PRODUCED_BY
 from pipelines.training import Artifacts, training_pipeline
 from product1m import __version__
-from product1m.config import STEPS, Config, load_config, parse_config
+from product1m.config import SECTIONS, Config, load_config, parse_config
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "tests" / "snapshots" / "training.yaml"
@@ -83,10 +83,12 @@ def test_the_graph_is_the_one_in_the_snapshot(ir: dict[str, Any]) -> None:
 def test_every_configuration_section_is_one_parameter_with_its_preset_as_default(
     tmp_path: Path,
 ) -> None:
-    config = load_config("sample", ["seed=3", "indexing.factory=HNSW32"])
+    config = load_config(
+        "sample", ["seed=3", "indexing.factory=HNSW32", "storage.root=s3://bucket/prefix"]
+    )
     parameters = compiled(config, tmp_path / "ir.yaml")["root"]["inputDefinitions"]["parameters"]
-    assert {parameters[step]["parameterType"] for step in STEPS} == {"STRUCT"}
-    assert parse_config({step: parameters[step]["defaultValue"] for step in STEPS}) == config
+    assert {parameters[name]["parameterType"] for name in SECTIONS} == {"STRUCT"}
+    assert parse_config({name: parameters[name]["defaultValue"] for name in SECTIONS}) == config
 
 
 def test_the_graph_is_straight(ir: dict[str, Any]) -> None:
@@ -109,7 +111,7 @@ def test_a_profile_sizes_every_task(tmp_path: Path) -> None:
     path = tmp_path / "ir.yaml"
     arguments = ["compile", "--profile", "gpu-1", "-o", str(path)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"]
+    executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     asked = {name: executor["container"]["resources"] for name, executor in executors.items()}
     assert len(asked) == 11
     trainer = asked["exec-capture-pretraining"]
@@ -144,5 +146,6 @@ def test_the_compile_command_writes_the_ir_of_a_preset(tmp_path: Path) -> None:
     arguments = ["compile", "--preset", "sample", "--set", "evaluation.depth=50", "-o", str(path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    parameters = yaml.safe_load(path.read_text())["root"]["inputDefinitions"]["parameters"]
+    ir = next(yaml.safe_load_all(path.read_text()))
+    parameters = ir["root"]["inputDefinitions"]["parameters"]
     assert parameters["evaluation"]["defaultValue"]["depth"] == 50

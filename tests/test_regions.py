@@ -162,3 +162,28 @@ def test_a_photo_without_proposals_is_one_region(
     assert len(regions) == 1
     assert regions.boxes_xyxy.tolist() == [[0, 0, 96, 96]]
     assert np.isfinite(regions.features).all()
+
+
+def test_without_proposals_only_the_whole_photo_is_a_region(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    alone = CONFIG.model_copy(update={"proposals": "whole_photo"})
+    proposed = extract_regions(network, photos, CONFIG)
+    for (regions, _), (expected, _) in zip(
+        extract_regions(network, photos, alone), proposed, strict=True
+    ):
+        assert regions.boxes_xyxy.tolist() == expected.boxes_xyxy[:1].tolist()
+        np.testing.assert_array_equal(regions.features, expected.features[:1])
+
+
+def test_grabcut_proposes_the_box_of_what_stands_out(network: ProposalNetwork) -> None:
+    photo = np.full((120, 160, 3), 240, np.uint8)
+    photo[30:90, 50:110] = (180, 30, 60)
+    config = CONFIG.model_copy(update={"proposals": "grabcut"})
+    ((regions, _),) = extract_regions(network, [photo], config)
+    assert regions.boxes_xyxy[0].tolist() == [0, 0, 160, 120]
+    np.testing.assert_allclose(regions.boxes_xyxy[1:], [[50, 30, 110, 90]], atol=2)
+    assert regions.scores.tolist() == [1, 1]
+    box = regions.boxes_xyxy[1:]
+    ((_, at_box),) = extract_regions(network, [photo], CONFIG, [box])
+    np.testing.assert_allclose(np.float32(regions.features[1:]), np.float32(at_box), atol=2e-3)

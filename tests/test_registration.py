@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny_chain
+from browser import CHROMIUM, browser
 from PIL import Image
 from registered_model import LENIENT, MlflowStore, run_registration
 from tiny_world import TinyArtifacts
@@ -24,7 +26,6 @@ from product1m.data.item_table import ItemTable
 from product1m.data.region_features import FeatureSet
 from product1m.errors import ArtifactError, RegistryError, TrackingError
 from product1m.examples import Example, agreement
-from product1m.model_card import shorten
 from product1m.provenance import git_revision
 from product1m.retrieval.search import Searcher
 from product1m.steps import registration
@@ -172,18 +173,21 @@ def test_a_ranking_has_at_least_one_place(model: Any, test_queries: pd.DataFrame
 def test_the_description_holds_what_a_reviewer_needs(
     made: TinyArtifacts, registered: registry.Version
 ) -> None:
-    card = registered.description
-    assert len(card) <= 5000
+    card = registered.description.replace("\u00a0", " ")
+    card = re.sub(r" +", " ", card)
+    assert len(registered.description) <= 5000
     assert card.startswith("**Gate: PASSED** (no champion to compare with)")
     metrics = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))
     shipped = metrics["intervals"]["shipped"]
     figures = f"{shipped['mean']:.3f} [{shipped['low']:.3f}, {shipped['high']:.3f}]"
     assert f"| **shipped** | {figures} | " in card
     for folder, step in registry.STEP_OF.items():
-        assert f"| {step} | `{open_artifact(made.root / folder, step).digest[:12]}` |" in card
+        if folder != "thumbnails":
+            digest = open_artifact(made.root / folder, step).digest
+            assert f"| {step} | `{digest[:12]}` | no container |" in card
     rpn = open_artifact(made.rpn, "rpn_training").manifest.metrics["recall@0.5/36"]
     assert f"recall@0.5 of 36 proposals {rpn:.3f} (whole image " in card
-    assert "8 gallery items" in card
+    assert "8 items, Flat, " in card
     assert "product1m registry rollback" in card
 
 
@@ -223,9 +227,9 @@ def test_a_model_of_other_parts_is_refused_with_both_digests(
     manifest = json.loads((foreign / "manifest.json").read_text("utf-8"))
     manifest["inputs"]["capture"] = "another-digest"
     (foreign / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    inputs = (made.rpn, made.capture, foreign, made.evaluation, tmp_path / "out")
+    inputs = (made.rpn, made.capture, foreign, made.evaluation, made.queries, made.gallery)
     with pytest.raises(ArtifactError, match=r"CAPTURE of digest another-digest, but .* has digest"):
-        registration.run(*inputs, RegistrationConfig(candidate_model="foreign"))
+        registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="foreign"))
     assert registry.list_versions("foreign") == []
 
 
@@ -235,9 +239,9 @@ def test_a_damaged_file_is_named_and_nothing_is_registered(
     damaged = shutil.copytree(made.capture, tmp_path / "capture")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    inputs = (made.rpn, damaged, made.index, made.evaluation, tmp_path / "out")
+    inputs = (made.rpn, damaged, made.index, made.evaluation, made.queries, made.gallery)
     with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged: expected sha256"):
-        registration.run(*inputs, RegistrationConfig(candidate_model="damaged"))
+        registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="damaged"))
     assert registry.list_versions("damaged") == []
     assert not (tmp_path / "out").exists()
 
@@ -264,12 +268,12 @@ def test_agreement_is_the_share_of_two_first_tens() -> None:
 
 def test_a_card_that_is_too_long_ends_at_a_line_and_says_where_the_rest_is() -> None:
     card = "\n".join(f"line {number}" for number in range(900))
-    short = shorten(card)
+    short = registry.shorten(card)
     assert len(short) <= 5000
     kept, _, note = short.partition("\n\n")
     assert kept.splitlines() == card.splitlines()[: len(kept.splitlines())]
     assert "model_card.md" in note
-    assert shorten("short") == "short"
+    assert registry.shorten("short") == "short"
 
 
 def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
@@ -297,3 +301,22 @@ def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
     assert git_revision() == git("rev-parse", "HEAD")
     (package / "__init__.py").write_text("changed = True\n")
     assert git_revision() == git("rev-parse", "HEAD") + "+changes"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
+    registered: registry.Version, mlflow_store: MlflowStore, tmp_path: Path
+) -> None:
+    path = mlflow_store.files(registered) / "reviewer.html"
+    with browser(tmp_path) as page:
+        page.open(path, 1200, 900)
+        assert page.evaluate("document.querySelectorAll('.case').length") == 10
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        digests = page.evaluate(
+            "[...document.querySelectorAll('td code')].map(c=>c.textContent)+''"
+        )
+        expected = [v for k, v in registered.tags.items() if k == "digest.evaluation"]
+        assert expected[0] in digests
+        sent = [address for address in page.requests if not address.startswith("data:")]
+        assert sent == [path.as_uri()]
+        assert page.problems == []

@@ -16,6 +16,8 @@ from browser import CHROMIUM, Page, browser
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
+from product1m.retrieval.detection_quality import DetectionQuality
+from product1m.retrieval.fusion import Surface
 from product1m.retrieval.report import (
     InstanceCard,
     QueryCard,
@@ -28,10 +30,14 @@ from product1m.retrieval.report import (
     write_report,
 )
 from product1m.retrieval.report.content import Tag
-from product1m.retrieval.report.methods import describe
+from product1m.retrieval.report.methods import GROUPS, describe, group_of
+from product1m.retrieval.results import BlockGain
 from product1m.retrieval.statistics import Interval
 
 HOSTILE = "<script>alert('标题')</script> & \"quotes\" </article><img src=https://evil.example/x>"
+SLICE_COLUMNS = ["by", "slice", "num_queries", "mean", "low", "high"]
+SLICE_COLUMNS += ["lead_mean", "lead_low", "lead_high", "definition"]
+TWO_INTERVALS = Interval(0.5, 0.375, 0.625), Interval(0.125, -0.0625, 0.25)
 MEANS = {"shipped": 0.421, "image": 0.312, "text_whole_photo": 0.25, "joint": 0.44}
 MEANS |= {"image_text": 0.409, "random": 0.011, "oracle": 0.987}
 
@@ -62,6 +68,7 @@ def card(number: int, tag: Tag, num_results: int = 4) -> QueryCard:
         ap=0.5,
         hits=[True, False, True],
         tag=tag,
+        slices={"products": "3" if number < 3 else "4+", "brand": "倩碧"},
     )
 
 
@@ -90,18 +97,42 @@ def content() -> ReportContent:
         },
         curves=pd.DataFrame(
             [
-                {"method": name, "depth": depth, "precision": mean / depth, "recall": mean}
+                {"method": name, "depth": depth}
+                | {
+                    f"{column}{end}": value * factor
+                    for column, value in (("precision", mean / depth), ("recall", mean))
+                    for end, factor in (("", 1), ("_low", 0.9), ("_high", 1.1))
+                }
                 for name, mean in MEANS.items()
                 for depth in depths
             ]
         ),
         slices=pd.DataFrame(
-            [("products", "4+", 31, 0.4, 0.3, 0.5), ("brand", "倩碧", 119, 0.4, 0.3, 0.5)],
-            columns=["by", "slice", "num_queries", "mean", "low", "high"],
+            [
+                ("products", "3", 119, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
+                ("products", "4+", 31, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
+                ("brand", "倩碧", 150, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, "first word."),
+            ],
+            columns=SLICE_COLUMNS,
         ),
         fusion={"joint": 0.0, "image": 0.75},
         queries=[card(1, "best"), card(2, "worst"), card(3, "worst"), card(4, "random")],
         trials=pd.DataFrame({"joint": [0, 1], "image": [1, 0], "dev_map": [0.3, 0.2]}),
+        surface=Surface(
+            "joint", "image", np.array([[np.nan, 0.2], [0.3, 0.25]]), np.array([0.0, 1.0])
+        ),
+        gains={
+            "without": [BlockGain("image", ("joint",), *TWO_INTERVALS)],
+            "adding": [
+                BlockGain("image", ("image",), *TWO_INTERVALS),
+                BlockGain("joint", ("image", "joint"), *TWO_INTERVALS),
+            ],
+        },
+        detection=DetectionQuality(
+            pd.DataFrame([[3, 1], [0, 146]], index=[1, 2], columns=[1, 2]),
+            {"error": Interval(-0.25, -0.375, -0.125), "recall": Interval(0.75, 0.625, 0.875)},
+        ),
+        latency=pd.DataFrame({"p50": [1.25, 9.5], "p95": [2.5, 19.25]}, index=["search", "total"]),
         notes=["3 of 150 test queries ask for a label that no gallery item has."],
     )
 
@@ -208,6 +239,22 @@ def test_a_hostile_title_is_text_wherever_it_stands(content: ReportContent, tmp_
     assert not any("evil" in value for _, a in document.tags for value in a.values())
 
 
+def test_the_verdict_stands_first_and_names_what_is_not_beaten(document: Document) -> None:
+    verdict = "✗ NOT ahead of every baseline, for certain: image_text by +0.012 [-0.010, +0.030]."
+    assert document.text_of("p")[0] == verdict
+    assert document.text_of("h2")[0] == "Verdict"
+
+
+def test_the_verdict_of_a_ranking_ahead_of_all_names_the_closest(
+    content: ReportContent, tmp_path: Path
+) -> None:
+    leads = dict(content.differences) | {"image_text": Interval(0.112, 0.07, 0.13)}
+    document = written(replace(content, differences=leads), tmp_path)
+    # The lead whose interval begins lowest, not the smallest mean.
+    verdict = "✓ Ahead of all 2 baselines; the closest is image by +0.109 [+0.050, +0.160]."
+    assert document.text_of("p")[0] == verdict
+
+
 def test_the_verdict_sorts_rivals_by_what_the_intervals_show(document: Document) -> None:
     assert "0.421" in document.text_of("p")
     items = document.text_of("li")
@@ -260,12 +307,42 @@ def test_slices_fusion_and_facts_are_there(document: Document) -> None:
     assert f"image{describe('image')}" in headings
 
 
+def test_slices_carry_their_definition_and_the_lead_over_the_rest(document: Document) -> None:
+    captions = document.text_of("caption")
+    assert "By products as labelled." in captions
+    assert "By brand first word." in captions
+    assert document.text_of("td").count("+0.020-0.040 … +0.080") == 2
+
+
+def test_gains_detection_and_latency_are_tables_of_their_own(document: Document) -> None:
+    headings, cells = document.text_of("th"), document.text_of("td")
+    assert {"imagejoint", "imageimage", "jointimage + joint"} <= set(headings)
+    assert cells.count("0.5000.375–0.625") == cells.count("+0.125-0.062 … +0.250") == 3
+    assert "-0.250-0.375 … -0.125" in cells
+    assert cells[cells.index("3") : cells.index("3") + 4] == ["3", "1", "·", "146"]
+    assert {"1.25", "2.50", "9.50", "19.25"} <= set(cells)
+
+
+def test_methods_stand_in_groups() -> None:
+    groups = {
+        "shipped": "What ships",
+        "joint": "CAPTURE alone",
+        "image_text": "Without CAPTURE",
+        "image_whole_photo": "Whole photo as one view",
+        "merge_round_robin": "Other ways to merge the instances",
+        "oracle_boxes": "What pooling and detection cost",
+        "oracle": "Ends of the scale",
+    }
+    assert {method: group_of(method) for method in groups} == groups
+    assert list(groups.values()) == list(GROUPS)
+
+
 def test_strips_run_from_low_to_high_on_a_common_scale(report: Path) -> None:
     html = report.read_text("utf-8")
     drawn = re.findall(r'<svg class="strip".*?</svg>', html, re.DOTALL)
     # Rivals' ends: -0.03 to 0.2, with a margin of 5 % of the span on both sides.
     low, span = -0.03 - 0.05 * 0.23, 0.23 * 1.1
-    _, line, dot = (path.attrib["d"] for path in ET.fromstring(drawn[0]))
+    _, line, dot = (path.attrib["d"] for path in ET.fromstring(drawn[1]))  # of image
     assert line == f"M{100 * (0.05 - low) / span:.2f} 5H{100 * (0.16 - low) / span:.2f}"
     assert dot == f"M{100 * (0.109 - low) / span:.2f} 5h0"
     assert html.count("an end of the scale, not drawn") == 2
@@ -280,6 +357,7 @@ def test_the_same_content_gives_the_same_files(content: ReportContent, tmp_path:
     assert [path.name for path in first] == [
         "differences.png",
         "fusion.png",
+        "fusion_surface.png",
         "precision.png",
         "recall.png",
         "report.html",
@@ -293,7 +371,7 @@ def test_the_same_content_gives_the_same_files(content: ReportContent, tmp_path:
 
 
 def test_a_report_without_trials_has_no_fusion_plot(content: ReportContent, tmp_path: Path) -> None:
-    without = replace(content, trials=None)
+    without = replace(content, trials=None, surface=None)
     assert len(write_plots(without, tmp_path)) == 3
     assert written(without, tmp_path).text_of("figcaption") == [
         "Precision by depth, strict",
@@ -378,6 +456,83 @@ def test_a_browser_shows_the_report_without_a_complaint_and_filters_by_keyboard(
     assert chromium.evaluate(broken) == 0
     assert chromium.problems == []
     assert {url.split(":")[0] for url in chromium.requests} <= {"file", "data"}
+
+
+def test_a_slice_is_chosen_by_keyboard_and_meets_the_other_filter(
+    chromium: Page, report: Path
+) -> None:
+    chromium.open(report, 375, 800)
+    options = "[...document.querySelectorAll('#slice option')].map(o => o.textContent)"
+    assert chromium.evaluate(options) == [
+        "every slice",
+        "products: 3 (2)",
+        "products: 4+ (2)",
+        "brand: 倩碧 (4)",
+    ]
+    chromium.evaluate("document.getElementById('slice').focus()")
+    chromium.press("ArrowDown")
+    assert chromium.evaluate("document.getElementById('slice').value") == "products=3"
+    assert shown(chromium) == ["正品套装 1", "正品套装 2"]
+    chromium.evaluate("document.querySelector('.filter button').focus()")
+    chromium.press("Tab")
+    chromium.press("Tab")
+    chromium.press("Enter")  # worst
+    assert shown(chromium) == ["正品套装 2"]
+    status = "document.getElementById('shown').textContent"
+    assert chromium.evaluate(status) == "1 of 4 queries shown"
+    chromium.press("ArrowRight")  # random, focused but not chosen
+    chromium.press("Tab")
+    assert chromium.evaluate("document.activeElement.id") == "slice"
+    chromium.press("ArrowUp")
+    assert shown(chromium) == ["正品套装 2", "正品套装 3"]
+    assert chromium.problems == []
+
+
+def test_the_tab_key_walks_the_page_in_order_with_the_focus_in_sight(
+    chromium: Page, report: Path
+) -> None:
+    chromium.open(report, 1280, 900)
+    place = """(() => {
+        const focusable = [...document.querySelectorAll('a, button, select, [tabindex="0"]')];
+        const style = getComputedStyle(document.activeElement);
+        const named = document.activeElement.textContent || document.activeElement.ariaLabel;
+        return [focusable.indexOf(document.activeElement), focusable.length,
+                style.outlineStyle, parseFloat(style.outlineWidth), Boolean(named)];
+    })()"""
+    number = chromium.evaluate(place)[1]
+    assert number > 15
+    for expected in range(number):
+        chromium.press("Tab")
+        at, _, outline, width_px, named = chromium.evaluate(place)
+        assert (at, outline, named) == (expected, "solid", True)
+        assert width_px >= 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(chromium: Page, report: Path, scheme: str) -> None:
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.send("Emulation.setEmulatedMedia", features=media)
+    chromium.open(report, 1280, 900)
+    names = ("page", "card", "shade", "text", "faint", "accent", "right", "wrong")
+    script = "(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
+    colours = {name: str(chromium.evaluate(f"{script}('{name}')")) for name in names}
+    chromium.send("Emulation.setEmulatedMedia", features=[])
+    for behind in ("page", "card", "shade"):
+        for front in ("text", "faint", "accent", "right", "wrong"):
+            ratio = contrast(colours[front], colours[behind])
+            assert ratio >= 4.5, (front, behind, ratio)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's ratio of two colours written as #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_the_page_fits_its_window_from_phone_to_desk(

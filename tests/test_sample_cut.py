@@ -1,12 +1,14 @@
 """Cutting a sample out of a data set of either format."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from product1m.data.boxes import read_boxes, write_boxes
 from product1m.data.photos import encode_jpeg
 from product1m.data.sample import SampleSizes, cut_sample
 from product1m.data.sample.plan import LISTS, plan_rows
@@ -95,6 +97,22 @@ def test_every_kept_line_has_its_photo_and_no_other_photo_is_copied(
         assert copied == (product1m / "images" / f"{item_id}.jpg").read_bytes()
     assert (tmp_path / "cut" / "backgrounds" / "room.jpg").is_file()
     assert found["backgrounds"] == 1
+
+
+def test_boxes_of_kept_queries_come_along(product1m: Path, tmp_path: Path) -> None:
+    source = tmp_path / "with-boxes"
+    shutil.copytree(product1m, source)
+    ids = [line.split("#####")[0] for name in ("dev", "test") for line in lines_of(source, name)]
+    write_boxes(source / "boxes.jsonl", {item: [(0, 0, 5, n + 1)] for n, item in enumerate(ids)})
+    cut_sample(source, tmp_path / "cut", 6)
+    kept = [
+        line.split("#####")[0]
+        for name in ("dev", "test")
+        for line in lines_of(tmp_path / "cut", name)
+    ]
+    found = read_boxes(tmp_path / "cut")
+    assert sorted(found) == sorted(kept)
+    assert all(found[item] == ((0, 0, 5, ids.index(item) + 1),) for item in kept)
 
 
 def test_the_same_seed_cuts_the_same_and_another_seed_something_else(

@@ -1,8 +1,13 @@
 """Ranking files and list folders, read as meant and to the letter."""
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+import evaluator_oracle
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from product1m.errors import DatasetError, RetrievalError, StorageError
 from product1m.retrieval.scoring import read_rankings, score, write_rankings
@@ -169,3 +174,63 @@ def test_lists_that_are_missing_short_or_ambiguous_are_refused(lists: Path, tmp_
 def test_the_released_reading_has_no_strict_definition(lists: Path, tmp_path: Path) -> None:
     with pytest.raises(RetrievalError, match="only the official definition has a released reading"):
         score(lists, ranking_file(tmp_path, "q1,101\n"), as_released=True)
+
+
+names = st.sampled_from(["A", "B", "C", "甲 乙", "Z"])
+gallery_ids = st.sampled_from([f"g{number}" for number in range(12)])
+query_ids = st.sampled_from(["q1", "q2", "q3", "220478760026228932"])
+list_rows = st.lists(
+    st.tuples(query_ids, st.lists(names, min_size=1, max_size=13)), min_size=1, max_size=5
+)
+listed = st.one_of(gallery_ids, st.sampled_from(["unknown", "", " g1", "g2 "]))
+ranking_lines = st.lists(
+    st.one_of(
+        st.tuples(st.one_of(query_ids, st.just("nobody")), st.lists(listed, max_size=120)).map(
+            lambda row: ",".join((row[0], *row[1]))
+        ),
+        st.sampled_from(["", "  ", "q1", ","]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(st.tuples(gallery_ids, names.filter(lambda name: name != "Z")), min_size=1),
+    list_rows,
+    list_rows,
+    ranking_lines,
+)
+def test_as_released_scores_every_file_as_the_released_script_does(
+    gallery: list[tuple[str, str]],
+    test: list[tuple[str, list[str]]],
+    dev: list[tuple[str, list[str]]],
+    lines: list[str],
+) -> None:
+    """Repeated ids and rows, unknown ids, labels missing from the gallery, 12 labels, blanks."""
+
+    def text(rows: Iterable[tuple[str, str]]) -> str:
+        return "".join(
+            f"{item}#####标题#####http://a#####http://b#####{of}\r\n" for item, of in rows
+        )
+
+    lists = {
+        "gallery": text(gallery),
+        "test": text((query, "#;#".join(of)) for query, of in test),
+        "dev": text((query, "#;#".join(of)) for query, of in dev),
+    }
+    ranked = "".join(f"{line}\n" for line in lines)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in lists.items():
+            path = Path(scratch) / f"product1m_{name}_ossurl_v2.txt"
+            path.write_text(content, "utf-8", newline="")
+        path = ranking_file(Path(scratch), ranked)
+        if not ranked.strip():
+            with pytest.raises(RetrievalError, match="no rankings"):
+                score(Path(scratch), path, ["official"], as_released=True)
+            return
+        found = score(Path(scratch), path, ["official"], as_released=True).scores["official"]
+    for depth in (10, 50, 100):
+        expected = evaluator_oracle.released(lists, ranked, depth)
+        assert list(found[str(depth)].values()) == pytest.approx(expected, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Intervals against enumeration and theory, slices by hand."""
+"""Intervals against enumeration and theory."""
 
 import itertools
 from dataclasses import dataclass
@@ -17,8 +17,6 @@ from product1m.retrieval.statistics import (
     bootstrap_intervals,
     paired_difference,
     score_intervals,
-    slice_intervals,
-    slices_of,
 )
 
 
@@ -102,61 +100,3 @@ def test_score_intervals_stand_around_the_means_of_the_table() -> None:
     assert intervals["10"]["mAP"].as_dict() == {"mean": 0.75, "low": 0.5, "high": 1.0}
     assert intervals["1"]["Prec"].mean == 0.5
     assert intervals["10"]["mAR"] == Interval(1.0, 1.0, 1.0)
-
-
-def test_slices_count_occurrences_name_brands_and_rank_classes_by_frequency() -> None:
-    queries: dict[str, tuple[str, ...]] = {
-        f"q{n}": ("倩碧 面霜",) for n in range(6)
-    }  # a class of 6 queries
-    queries |= {"four": ("倩碧 乳液", "倩碧 乳液", "倩碧 水", "倩碧 霜")}
-    queries |= {"mixed": ("倩碧 面霜", "兰蔻 精华")}
-    queries |= {f"few{n}": ("兰蔻 精华", "兰蔻 精华") for n in range(2)}
-    slices = slices_of(queries)
-    found = {
-        str(row.Index): [row.products, row.brand, row.class_frequency]
-        for row in slices.itertuples()
-    }
-    assert found["q0"] == ["1", "倩碧", "frequent"]
-    # The labels of `four` occur in 1 query each, those of `few0` in 3.
-    assert found["four"] == ["4+", "倩碧", "rare"]
-    assert found["few0"] == ["2", "other", "rare"]
-    # One query of several brands; its labels occur in 7 and 3 queries.
-    assert found["mixed"] == ["2", "other", "medium"]
-
-
-def test_thirds_are_thirds_where_frequencies_differ() -> None:
-    queries = {
-        f"{label}{n}": (label,) for label, count in zip("abc", (3, 4, 5), strict=True)
-        for n in range(count)
-    }  # fmt: skip
-    found = slices_of(queries)["class_frequency"].value_counts().to_dict()
-    assert found == {"rare": 3, "medium": 4, "frequent": 5}
-
-
-def test_slice_intervals_cover_every_query_once_a_kind() -> None:
-    queries: dict[str, tuple[str, ...]] = {f"a{n}": ("甲 x",) for n in range(6)}
-    queries |= {f"b{n}": ("乙 y", "乙 y", "乙 z") for n in range(7)} | {"c": ("丙 w", "丙 w")}
-    scores = pd.Series([0.5] * 6 + [0.25] * 7 + [1.0], list(queries))
-    table = slice_intervals(scores, slices_of(queries), Plan())
-    assert table.groupby("by", sort=False)["num_queries"].sum().to_dict() == {
-        "products": 14,
-        "brand": 14,
-        "class_frequency": 14,
-    }
-    rows = table.set_index(["by", "slice"])
-    assert rows.loc[("products", "1"), "mean"] == 0.5
-    assert rows.loc[("brand", "乙"), "mean"] == 0.25
-    assert rows.loc[("brand", "other"), "num_queries"] == 1
-    assert table[table["by"] == "products"]["slice"].to_list() == ["1", "2", "3"]
-    assert table[table["by"] == "brand"]["slice"].to_list()[-1] == "other"
-
-
-def test_queries_without_a_score_are_in_no_slice() -> None:
-    slices = slices_of({"q1": ("A",), "q2": ("A",)})
-    table = slice_intervals(pd.Series([0.5], ["q1"]), slices, Plan())
-    assert table["num_queries"].to_list() == [1, 1, 1]
-
-
-def test_no_queries_have_no_slices() -> None:
-    with pytest.raises(RetrievalError, match="no queries to slice"):
-        slices_of({})

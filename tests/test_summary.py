@@ -43,6 +43,8 @@ def finished(folder: Path, name: str) -> Artifact:
             w.metrics["regions"] = 12.0
     artifact = open_artifact(folder / name, step, part)
     artifact.manifest.seconds = {"train": 1.0, "gallery": 3.0}.get(name, 2.0)
+    artifact.manifest.cpu_seconds = 1.5
+    artifact.manifest.peak_gpu_memory_mib = {"capture": 4096.0}.get(name, 0.0)
     artifact.manifest.peak_memory_mib = {"capture": 2048.0}.get(name, 512.0)
     return artifact
 
@@ -95,6 +97,11 @@ def test_a_step_from_the_cache_keeps_its_figures_and_says_so(summary: RunSummary
 
 def test_a_step_with_several_parts_took_as_long_as_the_longest(summary: RunSummary) -> None:
     assert summary.steps["ingestion"].seconds == 3.0
+
+
+def test_what_a_step_cost_is_in_its_row(summary: RunSummary) -> None:
+    row = summary.steps["capture_pretraining"]
+    assert (row.cpu_seconds, row.peak_memory_mib, row.peak_gpu_memory_mib) == (1.5, 2048.0, 4096.0)
 
 
 def test_the_end_of_a_run_shows_every_method_and_where_to_look_next(

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,41 @@ def test_a_server_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         step_run("indexing", IndexingConfig()),
     ):
         pytest.fail("the step must not start")
+
+
+def test_a_step_that_fails_leaves_its_name_and_error_with_the_run(
+    store: tuple[str, str], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCT1M_PIPELINE_RUN", "run-7")
+    with (
+        pytest.raises(ValueError, match="no gallery"),
+        step_run("feature_extraction", IndexingConfig(), "gallery"),
+    ):
+        raise ValueError("no gallery")
+    run = MlflowClient(store[0]).get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failed_step"] == "feature_extraction/gallery"
+    assert run.data.tags["error"] == "ValueError: no gallery"
+    assert run.data.tags["pipeline_run"] == "run-7"
+
+
+def test_mlflow_samples_the_machine_where_that_is_switched_on(
+    store: tuple[str, str], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    client = MlflowClient(store[0])
+    with step_run("indexing", IndexingConfig()):
+        time.sleep(0.2)
+    assert not any(name.startswith("system/") for name in client.get_run(run_id).data.metrics)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    for part in ("train", "gallery"):
+        with step_run("feature_extraction", IndexingConfig(), part):
+            time.sleep(0.2)
+    metrics = client.get_run(run_id).data.metrics
+    for part in ("train", "gallery"):
+        prefix = f"system/feature_extraction/{part}"
+        assert 0 < metrics[f"{prefix}/system_memory_usage_percentage"] < 100
+        assert 0 <= metrics[f"{prefix}/cpu_utilization_percentage"] <= 100
 
 
 def test_mlflow_reports_its_use_to_nobody() -> None:

@@ -90,6 +90,7 @@ def evaluate(made: TinyArtifacts, folder: Path) -> None:
         made.gallery,
         folder,
         CONFIG.evaluation,
+        made.rpn,
     )
 
 

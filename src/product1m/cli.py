@@ -1,8 +1,8 @@
 """`product1m`: every step by hand, the sample split, the configuration."""
 
 import json
-import logging
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from product1m.config import Preset, load_config
 from product1m.errors import ConfigError, Product1MError
+from product1m.logs import set_up_logging
 from product1m.registry_cli import registry_app
 
 Overrides = Annotated[
@@ -52,21 +53,6 @@ def new_app(help: str) -> typer.Typer:
     )
 
 
-def set_up_logging(*names: str) -> None:
-    """Log in colour on a terminal, plainly elsewhere; of `names` all, of others warnings."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
-        logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
-    else:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%X")
-    for name in names:
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
 app = new_app("Instance-level product search: its retraining, step by step.")
 config_app = new_app("The configuration: what is in effect, and its documentation.")
 app.add_typer(config_app, name="config")
@@ -78,6 +64,16 @@ def _main() -> None:
     set_up_logging("product1m")
 
 
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def _report(scores: dict[str, float]) -> None:
     for name, value in scores.items():
         typer.echo(f"{name:<40} {value:.6g}")
@@ -85,7 +81,9 @@ def _report(scores: dict[str, float]) -> None:
 
 @app.command(epilog="Example: `product1m ingestion DIR train gallery queries --preset sample`")
 def ingestion(
-    dataset: Annotated[str, typer.Argument(help="Folder with product lists and photos.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Folder or s3:// prefix with product lists and photos.")
+    ],
     train: Written,
     gallery: Written,
     queries: Written,
@@ -93,10 +91,10 @@ def ingestion(
     preset: PresetName = "sample",
 ) -> None:
     """Read product lists and photos into item tables."""
-    section = load_config(preset, overrides).ingestion
+    config = load_config(preset, overrides)
     from product1m.steps import ingestion as step
 
-    _report(step.run(dataset, train, gallery, queries, section))
+    _report(step.run(dataset, train, gallery, queries, config.ingestion, config.storage.root))
 
 
 @app.command(epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`")
@@ -105,15 +103,19 @@ def background_synthesis(
     scenes: Written,
     overrides: Overrides,
     backgrounds: Annotated[
-        str, typer.Option(help="Folder of background photos; drawn ones if none is named.")
+        str,
+        typer.Option(
+            help="Folder or s3:// prefix of background photos; drawn ones if none is named."
+        ),
     ] = "",
     preset: PresetName = "sample",
 ) -> None:
     """Paste cut-out products on backgrounds: scenes with known boxes."""
-    section = load_config(preset, overrides).background_synthesis
+    config = load_config(preset, overrides)
     from product1m.steps import background_synthesis as step
 
-    _report(step.run(products, backgrounds, scenes, section))
+    section = config.background_synthesis
+    _report(step.run(products, backgrounds, scenes, section, config.storage.root))
 
 
 @app.command(epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`")
@@ -132,10 +134,11 @@ def feature_extraction(
     images: Read, rpn: Read, features: Written, overrides: Overrides, preset: PresetName = "sample"
 ) -> None:
     """Turn photos into the features of their proposed regions."""
-    section = load_config(preset, overrides).feature_extraction
+    config = load_config(preset, overrides)
     from product1m.steps import feature_extraction as step
 
-    _report(step.run(images, rpn, features, section))
+    section = config.feature_extraction
+    _report(step.run(images, rpn, features, section, config.storage.root))
 
 
 @app.command(
@@ -181,21 +184,28 @@ def evaluation(
     gallery: Read,
     results: Written,
     overrides: Overrides,
+    rpn: Annotated[
+        Path | None, typer.Option(help="RPN artifact: also encode the instances' crops with it.")
+    ] = None,
     preset: PresetName = "sample",
 ) -> None:
     """Rank the gallery for every query and report how good the rankings are."""
     section = load_config(preset, overrides).evaluation
     from product1m.steps import evaluation as step
 
-    _report(step.run(query_features, capture, index, queries, gallery, results, section))
+    _report(step.run(query_features, capture, index, queries, gallery, results, section, rpn))
 
 
-@app.command(epilog="Example: `product1m registration rpn capture index results registered`")
+@app.command(
+    epilog="Example: `product1m registration rpn capture index results queries gallery registered`"
+)
 def registration(
     rpn: Read,
     capture: Read,
     index: Read,
     evaluation: Read,
+    queries: Read,
+    gallery: Read,
     registered: Written,
     overrides: Overrides,
     preset: PresetName = "sample",
@@ -204,7 +214,8 @@ def registration(
     section = load_config(preset, overrides).registration
     from product1m.steps import registration as step
 
-    _report(step.run(rpn, capture, index, evaluation, registered, section))
+    inputs = (rpn, capture, index, evaluation, queries, gallery)
+    _report(step.run(*inputs, registered, section))
 
 
 @app.command(
@@ -258,6 +269,33 @@ def score(
         for depth, metrics in depths.items():
             figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
             typer.echo(f"{name:<8} @{depth:<4} {figures}")
+
+
+@app.command(
+    epilog='Example: `product1m search photo.jpg --title "rose cream gift set" --output found.html`'
+)
+def search(
+    photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
+    title: Annotated[str, typer.Option(help="What its seller calls it.")],
+    model: Annotated[
+        str, typer.Option(help="A registered model, or the folder of one.")
+    ] = "models:/product1m@champion",
+    output: Annotated[
+        Path | None, typer.Option(help="A page (.html) or picture (.png, .jpg) to write.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Results for each product.", min=1)] = 5,
+) -> None:
+    """Show what a registered model finds for every product in a photo."""
+    from product1m import search_page
+
+    if output:
+        search_page.check_output(output)
+    found = search_page.search(photo, title, model, top_k)
+    if output:
+        search_page.write_found(found, output)
+        typer.echo(f"{len(found.instances)} products found: {output}")
+        return
+    _print_table(search_page.COLUMNS, search_page.table_rows(found))
 
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")

@@ -30,15 +30,48 @@ from product1m.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Preset = Literal["reference", "sample"]
 Precision = Literal["float32", "bf16"]
+Block = Literal["joint", "streams", "image", "text"]
 
 
-class StepConfig(BaseModel):
-    """A step's section. Unknown keys are refused; 12.0 is a fine 12, because KFP sends that."""
+class Section(BaseModel):
+    """Keys that belong together. Unknown ones are refused; 12.0 is a fine 12: KFP sends that."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+
+class StepConfig(Section):
+    """A step's section."""
+
     seed: NonNegativeInt = 0
     """Seed of everything random in the step (ours)."""
+
+
+class StorageConfig(Section):
+    """Where bulk data lies; read by the steps that write it."""
+
+    root: str = ""
+    """`s3://BUCKET/PREFIX`, or a folder that all steps see: image and feature shards go there under
+    their content's name, and an artifact carries its manifest and tables only. Empty: an artifact
+    holds its shards (ours)."""
+
+
+class TrainingJobConfig(Section):
+    """The processes that train together, and where; read by the two training steps."""
+
+    num_nodes: PositiveInt = 1
+    """Pods that train. One is the step's own; more are those of a Kubeflow Trainer `TrainJob`, and
+    the step only starts and follows it (ours)."""
+    processes_per_node: PositiveInt = 1
+    """One for each GPU of a pod; a profile whose pods have several sets it (ours)."""
+    max_restarts: NonNegativeInt = 3
+    """How often a node's processes start again from the last checkpoint when one was lost
+    (ours)."""
+    runtime: str = "product1m-torch"
+    """`ClusterTrainingRuntime` of the pods: their volumes, account, GPUs (ours)."""
+    max_pending_s: PositiveInt = 3600
+    """A `TrainJob` whose pods do not all run after this is removed, and the step fails (ours)."""
+    max_running_s: PositiveInt = 86_400
+    """A `TrainJob` that trains longer is removed, and the step fails (ours)."""
 
 
 class IngestionConfig(StepConfig):
@@ -57,8 +90,13 @@ class IngestionConfig(StepConfig):
     dev_share: Fraction = 0.3
     """Share of the queries used as dev where the data set does not say; Product1M's own is 0.29
     (ours)."""
+    download_attempts: PositiveInt = 4
+    """Tries of a photo that is given by its URL (ours)."""
+    download_timeout_s: PositiveFloat = 60.0
+    """For one try to have the whole photo, and for a server to say anything (ours)."""
     num_workers: PositiveInt = 8
-    """Photos read and decoded at once (ours)."""
+    """Photos read, downloaded and decoded at once; a download waits most of its time, so take more
+    for photos behind URLs (ours)."""
     shard_mib: PositiveInt = 256
     """Largest size of an image shard (ours)."""
 
@@ -164,7 +202,8 @@ class RpnTrainingConfig(StepConfig):
     backbone: str = "resnet101"
     """timm model with `features_only`; ResNet-101 as in bottom-up attention (released code)."""
     weights: str = "hub:resnet101.tv_in1k"
-    """`none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file (ours)."""
+    """`none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file, `s3://` or not
+    (ours)."""
     trainable_stages: Annotated[int, Field(ge=0, le=5)] = 3
     """Backbone stages that train, counted from the last; 3 is torchvision's default (ours)."""
     fpn_channels: PositiveInt = 256
@@ -211,6 +250,9 @@ class RpnTrainingConfig(StepConfig):
 class FeatureExtractionConfig(StepConfig):
     """Proposals to region features: NMS, RoIAlign, mean (paper)."""
 
+    proposals: Literal["rpn", "grabcut", "whole_photo"] = "rpn"
+    """What proposes regions: the trained network (paper), or, to tell what it is worth, GrabCut's
+    foreground as one box, or nothing beside the photo itself (ours)."""
     min_regions: PositiveInt = 10
     """Regions kept of every photo where the RPN proposes as many (paper)."""
     max_regions: PositiveInt = 36
@@ -383,13 +425,22 @@ class EvaluationConfig(StepConfig):
     max_instances: PositiveInt = 8
     """Most instances of a photo; the test list's longest rows have 12 labels, 99.8 % have at most 8
     (ours)."""
-    merge: Literal["best_score", "round_robin"] = "best_score"
+    merge: Literal["best_score", "round_robin", "score_sorted", "reciprocal_rank"] = "best_score"
     """How the instances' rankings become one, no item twice: by an item's best score over the
-    instances, or in turns, the best-scored instance first (ours)."""
+    instances; in turns, the best-scored instance first; by score, each ranking's scaled to 0 … 1;
+    or by the sum of 1 / (60 + rank). All are measured, this one ships (ours)."""
+    encode_crops: bool = True
+    """Also rank with every instance cut out of its photo and encoded at the network's full size, to
+    tell what pooling it from the photo loses; the evaluation's most expensive part (ours)."""
+    num_timed_queries: PositiveInt = 100
+    """Test queries answered one by one to measure how long embedding, search and merging take
+    (ours)."""
     num_bootstrap: PositiveInt = 2000
     """Resamples of the queries for an interval (ours)."""
     confidence: Fraction = 0.95
     """Of the intervals (ours)."""
+    fused_blocks: Annotated[tuple[Block, ...], Field(min_length=1)] = get_args(Block)
+    """Blocks that the shipped ranking may weigh (ours)."""
     fusion_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Block weights tried on the dev queries (ours)."""
     num_report_queries: PositiveInt = 40
@@ -423,6 +474,19 @@ class RegistrationConfig(StepConfig):
     """A slice whose whole interval lies below this loss to the champion fails the gate (ours)."""
     min_slice_queries: PositiveInt = 20
     """Slices with fewer queries are not held against the candidate (ours)."""
+    max_leaked_photos: Fraction = 0.0
+    """Largest share of train and gallery photos among the queries', relative to the queries
+    (ours)."""
+    max_dev_photos_in_test: Fraction = 0.05
+    """Largest share of test queries whose photo is a dev query's too; 0.04 in the paper's lists
+    (ours)."""
+    max_quarantine_share: Fraction = 0.05
+    """Largest share of set-aside items in any of the lists (ours)."""
+    num_pictured_queries: PositiveInt = 10
+    """Queries with the largest losses that the version's page shows as pictures (ours)."""
+    thumbnail_side_px: NonNegativeInt = 96
+    """Longer side of the gallery photos that the version carries for `product1m search`, about
+    2 KB each; 0 carries none (ours)."""
     sample_data: bool = False
     """The data is a sample: the version says so and is not for promotion (ours)."""
 
@@ -432,7 +496,7 @@ def _section(value: Any) -> Any:
 
 
 class Config(BaseModel):
-    """One section a step, under the step's name."""
+    """One section a step, under the step's name, and two that several steps read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -450,17 +514,22 @@ class Config(BaseModel):
     indexing: Annotated[IndexingConfig, BeforeValidator(_section)] = IndexingConfig()
     evaluation: Annotated[EvaluationConfig, BeforeValidator(_section)] = EvaluationConfig()
     registration: Annotated[RegistrationConfig, BeforeValidator(_section)] = RegistrationConfig()
+    storage: Annotated[StorageConfig, BeforeValidator(_section)] = StorageConfig()
+    training_job: Annotated[TrainingJobConfig, BeforeValidator(_section)] = TrainingJobConfig()
 
 
-STEPS: tuple[str, ...] = tuple(Config.model_fields)
+SECTIONS: tuple[str, ...] = tuple(Config.model_fields)
+STEPS: tuple[str, ...] = tuple(
+    name for name in SECTIONS if isinstance(Config.model_fields[name].default, StepConfig)
+)
 """The eight steps in the order of the flow."""
 
 
-def section_model(section: str) -> type[StepConfig]:
-    """The model of a step's section."""
+def section_model(section: str) -> type[Section]:
+    """The model of a section."""
     model = Config.model_fields[section].annotation
-    if not (isinstance(model, type) and issubclass(model, StepConfig)):
-        raise ConfigError(f"{section}: not a section; expected one of {', '.join(STEPS)}")
+    if not (isinstance(model, type) and issubclass(model, Section)):
+        raise ConfigError(f"{section}: not a section; expected one of {', '.join(SECTIONS)}")
     return model
 
 
@@ -511,9 +580,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     section, dot, name = key.partition(".")
     if not dot:
         raise ConfigError(
-            f"{key!r}: expected section.key with a section of {', '.join(STEPS)}, or seed"
+            f"{key!r}: expected section.key with a section of {', '.join(SECTIONS)}, or seed"
         )
-    _check_known(section, STEPS, "section")
+    _check_known(section, SECTIONS, "section")
     _check_known(name, tuple(section_model(section).model_fields), f"{section} key")
     values.setdefault(section, {})[name] = value
 

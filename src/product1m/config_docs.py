@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from product1m.config import STEPS, Preset, load_config, preset_values, section_model
+from product1m.config import SECTIONS, Preset, load_config, preset_values, section_model
 
 _SOURCE = re.compile(r"\s*\((?P<source>(?:paper|released code|ours)[^()]*)\)")
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -53,7 +53,7 @@ def settings(preset: Preset, overrides: Iterable[str] = ()) -> Iterator[Setting]
     config = load_config(preset, overrides)
     stated = preset_values(preset)
     set_keys = {override.partition("=")[0] for override in overrides}
-    for section in STEPS:
+    for section in SECTIONS:
         model = section_model(section)
         for key, field in model.model_fields.items():
             origin = f"preset {preset}" if key in stated.get(section, {}) else "default"

@@ -1,30 +1,36 @@
-"""The pretext tasks' losses, each as a function of predictions and truths."""
+"""The pretext tasks' losses, each as a function of predictions and truths.
+
+A mean is one over the rows of all ranks: the mean over the ranks of what a function returns.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from product1m.training.distributed import gather_rows, rank
+from product1m.training.distributed import gather_rows, num_rows_by_rank, rank, weigh
 
 
 def masked_language_loss(
     scores: Float[Tensor, "M V"], truth: Int[Tensor, " M"]
 ) -> Float[Tensor, ""]:
     """Cross-entropy over the masked tokens, in nats; 0 where none is masked (paper)."""
-    return functional.cross_entropy(scores.float(), truth, reduction="sum") / max(1, len(truth))
+    total = functional.cross_entropy(scores.float(), truth, reduction="sum")
+    return weigh(total / max(1, len(truth)), len(truth))
 
 
 def masked_region_loss(
     predicted: Float[Tensor, "M F"], truth: Float[Tensor, "M F"]
 ) -> Float[Tensor, ""]:
     """Mean squared error over the masked regions; 0 where none is masked (paper)."""
-    return functional.mse_loss(predicted.float(), truth, reduction="sum") / max(1, truth.numel())
+    total = functional.mse_loss(predicted.float(), truth, reduction="sum")
+    return weigh(total / max(1, truth.numel()), len(truth))
 
 
 def matching_loss(logits: Float[Tensor, " B"], matches: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
     """Binary cross-entropy of image-text matching, in nats."""
-    return functional.binary_cross_entropy_with_logits(logits.float(), matches.float())
+    mean = functional.binary_cross_entropy_with_logits(logits.float(), matches.float())
+    return weigh(mean, len(logits))
 
 
 def contrastive_loss(
@@ -39,15 +45,15 @@ def contrastive_loss(
     Mean over both directions and the anchors, in nats.
     """
     same = _same_group(groups)
-    own = torch.arange(len(left), device=left.device) + rank() * len(left)
+    own = _own_columns(left)
     same.scatter_(1, own[:, None], False)
     losses = [
-        functional.cross_entropy(
+        _mean_cross_entropy(
             _similarities(anchors, others, temperature).masked_fill(same, -torch.inf), own
         )
         for anchors, others in ((left, right), (right, left))
     ]
-    return torch.stack(losses).mean()
+    return weigh(torch.stack(losses).mean(), len(left))
 
 
 def released_contrastive_loss(
@@ -61,8 +67,7 @@ def released_contrastive_loss(
     Every sample of either modality is an anchor; its partner is the positive, all others of all
     ranks are negatives but those of its group (ours). Mean over anchors, in nats.
     """
-    B = len(text)
-    own = torch.arange(B, device=text.device) + rank() * B
+    own = _own_columns(text)
     same = _same_group(groups)
     across = same.scatter(1, own[:, None], False)
     losses = []
@@ -74,8 +79,20 @@ def released_contrastive_loss(
             ],
             dim=1,
         )
-        losses.append(functional.cross_entropy(scores, own))
-    return torch.stack(losses).mean()
+        losses.append(_mean_cross_entropy(scores, own))
+    return weigh(torch.stack(losses).mean(), len(text))
+
+
+def _own_columns(rows: Float[Tensor, "B E"]) -> Int[Tensor, " B"]:
+    """Where this rank's rows are among those of all ranks."""
+    return torch.arange(len(rows), device=rows.device) + sum(num_rows_by_rank(rows)[: rank()])
+
+
+def _mean_cross_entropy(
+    scores: Float[Tensor, "B W"], truth: Int[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """0 for a rank that holds no row, whose mean would not be a number."""
+    return functional.cross_entropy(scores, truth, reduction="mean" if len(truth) else "sum")
 
 
 def _same_group(groups: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:

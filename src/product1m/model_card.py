@@ -1,6 +1,8 @@
-"""The page a reviewer decides on: a version's description, in Markdown."""
+"""What a reviewer decides on: a version's description, in Markdown, and its page, in HTML."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -8,11 +10,14 @@ import jinja2
 
 from product1m.artifacts import Summary
 from product1m.config import RegistrationConfig
-from product1m.gate import BASELINES, Champion, Evidence, Gate
+from product1m.gate import BASELINES, Champion, Evidence, Gate, SliceChange, signed
+from product1m.registry_compare import config_differences
+from product1m.registry_pictures import Case
 from product1m.retrieval.statistics import Interval
 
-MAX_CHARS = 5000
-"""Width of the description's column in MLflow's database."""
+MAX_LISTED = 5
+"""Slices and configuration changes in the description; the page has all (ours)."""
+DATA = ("train", "gallery", "queries")
 OTHERS = {
     "joint": "joint tokens (the paper)",
     "joint_streams": "joint + streams (first author)",
@@ -22,75 +27,103 @@ OTHERS = {
 }
 
 
-def write_card(
-    lineage: Mapping[str, Summary],
-    scores: Mapping[str, Any],
-    evidence: Evidence,
-    gate: Gate,
-    champion: Champion | None,
-    provenance: Mapping[str, str],
-) -> str:
-    """Render the page.
+@dataclass(frozen=True)
+class Subject:
+    """Everything a description is written from."""
 
-    Args:
-        lineage: summaries of every step and part, the evaluation included, by key.
-        scores: the evaluation's `metrics.json`.
-        evidence: what the gate was decided on.
-        gate: its verdict.
-        champion: the version it was held against.
-        provenance: `git_revision`, `pipeline_run`, `mlflow_run`.
-    """
+    lineage: Mapping[str, Summary]
+    """Summaries of every step and part, the evaluation included, by key."""
+    scores: Mapping[str, Any]
+    """The evaluation's `metrics.json`."""
+    evidence: Evidence
+    gate: Gate
+    champion: Champion | None
+    champion_lineage: Mapping[str, Summary]
+    """Empty without a champion, or where it was registered without."""
+    provenance: Mapping[str, str]
+    """`git_revision`, `pipeline_run`, `mlflow_run`."""
+    cases: Sequence[Case]
+    """The queries of the picture."""
+    thumbnails_mib: float
+    """Size of the gallery thumbnails that the version carries, 0 where it carries none."""
+
+
+def write_card(subject: Subject) -> str:
+    """The description, in Markdown; its links name the files beside it."""
     environment = jinja2.Environment(  # noqa: S701  it is Markdown, not HTML
-        trim_blocks=True, undefined=jinja2.StrictUndefined
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    text = resources.files("product1m").joinpath("model_card.md.jinja").read_text("utf-8")
+    return _render(environment, "model_card.md.jinja", subject)
+
+
+def write_page(subject: Subject) -> str:
+    """The whole of it as one HTML file: every slice, every change, every digest, the pictures."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["data_uri"] = lambda jpeg: (
+        "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    )
+    return _render(environment, "model_page.html.jinja", subject)
+
+
+def _render(environment: jinja2.Environment, template: str, subject: Subject) -> str:
+    text = resources.files("product1m").joinpath(template).read_text("utf-8")
+    lineage, evidence, scores = subject.lineage, subject.evidence, subject.scores
     return environment.from_string(text).render(
-        gate=gate,
-        sample_data=evidence.rules.sample_data,
-        champion_model=evidence.rules.champion_model,
+        gate=subject.gate,
+        rules=evidence.rules,
+        candidate=evidence.map_at_10,
+        compared=subject.gate.champion_map_at_10 is not None,
         served_agreement=evidence.served_agreement,
         fusion=", ".join(f"{name} {weight:.2f}" for name, weight in scores["fusion"].items()),
         scores=_score_rows(scores),
         num_queries=len(evidence.ap),
+        slices=[_slice_row(change) for change in subject.gate.slices],
+        max_listed=MAX_LISTED,
         rpn=_rpn(lineage["rpn_training"].metrics),
         index=lineage["indexing"].metrics,
         factory=lineage["indexing"].config["factory"],
-        steps=_step_rows(lineage),
+        thumbnails_mib=subject.thumbnails_mib,
+        lineage=lineage,
         num_train=int(lineage["ingestion/train"].metrics["items"]),
         num_scenes=lineage["background_synthesis/scenes"].config["num_scenes"],
         code_version=lineage["evaluation"].code_version,
         seed=lineage["evaluation"].config["seed"],
-        changes=_changes(lineage, champion, provenance["git_revision"]),
+        changes=_changes(subject),
+        config_changes=_config_changes(subject),
         limits=_limits(lineage, scores, evidence.rules),
-        **provenance,
+        cases=subject.cases,
+        **subject.provenance,
     )
 
 
-def shorten(card: str) -> str:
-    """Cut a page that does not fit MLflow's column, at a line's end."""
-    if len(card) <= MAX_CHARS:
-        return card
-    more = "\n\n… cut; the whole card is `model_card.md` among the version's files.\n"
-    kept = card[: MAX_CHARS - len(more)]
-    return kept[: kept.rfind("\n")] + more
-
-
 def _score_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rankings that have a name here, those that were measured, in that order."""
+    names = {"shipped": "**shipped**", **BASELINES, **OTHERS}
     rows = []
-    for method, name in {"shipped": "**shipped**", **BASELINES, **OTHERS}.items():
+    for method in [name for name in names if name in scores["intervals"]]:
         interval = Interval(**scores["intervals"][method])
         lead = scores["differences"].get(method)
         rows.append(
             {
-                "name": name,
+                "name": names[method],
                 "strict": f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
                 "official": f"{scores['test'][method]['official']['10']['mAP']:.3f}",
-                "lead": f"{lead['mean']:+.3f} [{lead['low']:+.3f}, {lead['high']:+.3f}]"
-                if lead
-                else "",
+                "lead": signed(Interval(**lead)) if lead else "",
             }
         )
     return rows
+
+
+def _slice_row(change: SliceChange) -> dict[str, str]:
+    return {
+        "name": f"{change.slicing.replace('_', ' ')} {change.name}",
+        "queries": str(change.num_queries),
+        "candidate": f"{change.candidate:.3f}",
+        "champion": f"{change.champion:.3f}",
+        "gain": signed(change.gain),
+    }
 
 
 def _rpn(metrics: Mapping[str, float]) -> str:
@@ -101,28 +134,40 @@ def _rpn(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _step_rows(lineage: Mapping[str, Summary]) -> list[dict[str, str]]:
-    return [
-        {
-            "key": key,
-            "digest": f"`{summary.digest[:12]}`",
-            "minutes": f"{summary.seconds / 60:.1f}",
-        }
-        for key, summary in lineage.items()
-    ]
-
-
-def _changes(lineage: Mapping[str, Summary], champion: Champion | None, git_revision: str) -> str:
+def _changes(subject: Subject) -> list[dict[str, str]]:
     """What is not as it was when the champion was made; empty without a champion."""
-    if champion is None:
-        return ""
-    others = [
+    if subject.champion is None:
+        return []
+    tags, before = subject.champion.tags, subject.champion_lineage
+    revision = tags.get("git_revision", "unknown"), subject.provenance["git_revision"]
+    rows = [{"what": "git", "how": f"`{revision[0][:12]}..{revision[1][:12]}`"}]
+    if revision[0] == revision[1]:
+        rows[0]["how"] = f"the same, `{revision[0][:12]}`"
+    for part in DATA:
+        new = subject.lineage[f"ingestion/{part}"]
+        old = before.get(f"ingestion/{part}")
+        digests = [
+            str(of.details.get("content", "?"))[:12] if of else "unknown" for of in (old, new)
+        ]
+        counts = [f"{of.metrics['items']:.0f} items" if of else "" for of in (old, new)]
+        how = f"the same, `{digests[1]}`"
+        if digests[0] != digests[1]:
+            how = f"`{digests[0]}` {counts[0]} → `{digests[1]}` {counts[1]}"
+        rows.append({"what": f"data: {part}", "how": how})
+    made_anew = [
         key
-        for key, summary in lineage.items()
-        if champion.tags.get(f"digest.{key}") != summary.digest
+        for key, summary in subject.lineage.items()
+        if tags.get(f"digest.{key}") != summary.digest
     ]
-    before = champion.tags.get("git_revision", "unknown")
-    return f"{', '.join(others) or 'no artifact'}; git {before} → {git_revision}"
+    return [*rows, {"what": "artifacts", "how": ", ".join(made_anew) or "all the same"}]
+
+
+def _config_changes(subject: Subject) -> list[str]:
+    """`section.key: before → after`; empty where the champion has no lineage to compare with."""
+    if not subject.champion_lineage:
+        return []
+    found = config_differences(subject.champion_lineage, subject.lineage)
+    return [f"{key}: {before} → {after}" for key, (before, after) in found.items()]
 
 
 def _limits(
@@ -147,6 +192,7 @@ def _limits(
     if any(leaks.values()):
         listed = ", ".join(f"{name.replace('_', ' ')} {count:.0f}" for name, count in leaks.items())
         limits.append(f"Leaks between lists: {listed}.")
-    if scores["differences"]["joint"]["low"] > 0:
+    joint = scores["differences"].get("joint")
+    if joint and joint["low"] > 0:
         limits.append("The paper's own embedding alone ranks worse than what ships.")
     return limits

@@ -1,12 +1,18 @@
-"""Progress a person can follow: a bar on a terminal, a log line every few seconds elsewhere."""
+"""Progress a person can follow: a bar on a terminal, a log line every few seconds elsewhere.
+
+Of processes that `torchrun` starts together only the first one shows it.
+"""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from product1m.logs import wants_json
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +26,9 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     """Yield `items` and report how far it is; `total` where `items` has no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
+    if os.environ.get("RANK", "0") != "0":
+        yield from items
+    elif sys.stderr.isatty() and not wants_json():
         yield from tqdm(items, desc=description, total=total, leave=False)
     else:
         yield from _logged(items, description, total)
@@ -34,4 +42,6 @@ def _logged(items: Iterable[T], description: str, total: int | None) -> Iterator
         if now - reported >= LOG_INTERVAL_S or count == total:
             reported = now
             rate = count / max(now - started, 1e-9)
-            logger.info("%s: %d/%s, %.1f/s", description, count, total or "?", rate)
+            figures = {"done": count, "total": total, "per_second": round(rate, 2)}
+            told = (description, count, total or "?", rate)
+            logger.info("%s: %d/%s, %.1f/s", *told, extra={"fields": figures})

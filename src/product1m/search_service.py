@@ -17,14 +17,13 @@ from product1m.config import EvaluationConfig, FeatureExtractionConfig, Ingestio
 from product1m.data.intake import take_in
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
-from product1m.data.sources import PhotoError
 from product1m.detection.regions import extract_regions
 from product1m.detection.rpn import ProposalNetwork, load_rpn
-from product1m.errors import ArtifactError, RetrievalError
+from product1m.errors import ArtifactError, PhotoError, RetrievalError
 from product1m.retrieval.search import Searcher, SearchResult
 
 SERVING = "serving.json"
-RPN, CAPTURE, INDEX = "rpn", "capture", "index"
+RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
 
 
 class ServingConfig(BaseModel):

@@ -8,13 +8,19 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
 
 from product1m.config import StepConfig
 from product1m.errors import TrackingError
+from product1m.logs import step_logs
+from product1m.provenance import UNKNOWN, pipeline_run
 
 logger = logging.getLogger(__name__)
+
+MAX_TAG_LENGTH = 5000
+"""Of a tag's value (MLflow allows 8,000)."""
 
 # MLflow reports its use over the network unless told not to, before it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -59,9 +65,35 @@ class _MlflowRun:
             mlflow.log_artifact(str(path), self._prefix)
 
 
+_SILENT = ContextVar("_SILENT", default=False)
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Steps run inside log nothing: they serve another step, whose run it is."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
 @contextmanager
 def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
-    """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters."""
+    """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters.
+
+    With `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true` MLflow samples processor, memory and GPU under
+    `system/<step>/`. A step that fails leaves its name and its error as tags of the run.
+    """
+    with step_logs(step, part), _tracked(step, config, part) as run:
+        yield run
+
+
+@contextmanager
+def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
+    if _SILENT.get():
+        yield _Untracked()
+        return
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         logger.info("%s: MLFLOW_TRACKING_URI is not set, nothing is logged to MLflow", step)
         yield _Untracked()
@@ -70,15 +102,20 @@ def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]
 
     prefix = f"{step}/{part}" if part else step
     run_id = os.environ.get("MLFLOW_RUN_ID")
+    # Steps that share a run would write each other's curves.
+    mlflow.set_system_metrics_node_id(prefix)
     try:
         with talking_to_mlflow("starting a run"):
             mlflow.start_run(run_id=run_id, run_name=None if run_id else step)
+            if pipeline_run() != UNKNOWN:
+                mlflow.set_tag("pipeline_run", pipeline_run())
             mlflow.log_params(
                 {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
             )
         yield _MlflowRun(prefix)
-    except BaseException:
+    except BaseException as failure:
         try:
+            _tell_failure(prefix, failure)
             _end_run("FAILED")
         except TrackingError as error:  # what stopped the step is the news
             logger.warning("%s", error)
@@ -88,6 +125,15 @@ def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]
     finally:
         if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
             os.environ["MLFLOW_RUN_ID"] = run_id
+
+
+def _tell_failure(step: str, failure: BaseException) -> None:
+    import mlflow
+
+    if mlflow.active_run():
+        error = f"{type(failure).__name__}: {failure}"[:MAX_TAG_LENGTH]
+        with talking_to_mlflow("telling the failure"):
+            mlflow.set_tags({"failed_step": step, "error": error})
 
 
 def _end_run(status: str) -> None:

@@ -79,11 +79,53 @@ def collate(titles: Sequence[Tokens], photos: Sequence[Regions], max_regions: in
     return Pairs(*(torch.from_numpy(array) for array in arrays))
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What masking draws for a batch, before it is known what the batch holds."""
+
+    mask_token: Float[np.ndarray, "B T"]
+    fate: Float[np.ndarray, "B T"]
+    random_tokens: Int[np.ndarray, "B T"]
+    mask_region: Float[np.ndarray, "B R"]
+    hide_region: Float[np.ndarray, "B R"]
+
+    @classmethod
+    def of(
+        cls,
+        num_pairs: int,
+        num_tokens: int,
+        num_regions: int,
+        tokenizer: TitleTokenizer,
+        generator: np.random.Generator,
+    ) -> Self:
+        """Draws for a batch padded to so many tokens and regions."""
+        tokens, regions = (num_pairs, num_tokens), (num_pairs, num_regions)
+        return cls(
+            generator.random(tokens),
+            generator.random(tokens),
+            generator.choice(tokenizer.ordinary, tokens),
+            generator.random(regions),
+            generator.random(regions),
+        )
+
+    def of_pairs(self, rows: Int[np.ndarray, " b"], pairs: Pairs) -> Self:
+        """The draws of some rows of the batch, which by themselves may be padded to less."""
+        tokens = np.ix_(rows, np.arange(pairs.tokens.shape[1]))
+        regions = np.ix_(rows, np.arange(pairs.features.shape[1]))
+        return type(self)(
+            self.mask_token[tokens],
+            self.fate[tokens],
+            self.random_tokens[tokens],
+            self.mask_region[regions],
+            self.hide_region[regions],
+        )
+
+
 def mask_pairs(
     pairs: Pairs,
     num_masked_pairs: int,
     tokenizer: TitleTokenizer,
-    generator: np.random.Generator,
+    draws: Draws,
     *,
     token_probability: float,
     region_probability: float,
@@ -97,17 +139,17 @@ def mask_pairs(
     Args:
         pairs: what is to be masked; it is not changed.
         num_masked_pairs: the rest are shown whole.
-        tokenizer: where random tokens come from; they are never special (ours).
-        generator: source of randomness.
+        tokenizer: which tokens are special; a random token never is (ours).
+        draws: the randomness, pair by pair.
         token_probability: of every token of a title.
         region_probability: of every region but the first.
         region_overlap: regions whose IoU with a masked one exceeds this are masked with it, so that
             a neighbour does not give the answer away; 1 for never (ours).
     """
     rows = np.arange(len(pairs)) < num_masked_pairs
-    shown, masked_tokens = _mask_tokens(pairs, rows, tokenizer, generator, token_probability)
-    masked_regions = _choose_regions(pairs, rows, generator, region_probability)
-    hidden = masked_regions & (generator.random(masked_regions.shape) < ZERO_SHARE)
+    shown, masked_tokens = _mask_tokens(pairs, rows, tokenizer, draws, token_probability)
+    masked_regions = _choose_regions(pairs, rows, draws, region_probability)
+    hidden = masked_regions & (draws.hide_region < ZERO_SHARE)
     if region_overlap < 1:
         overlapping = pairwise_iou(pairs.places.numpy()) > region_overlap  # [B, R, R]
         spread = np.einsum("brq,bq->br", overlapping, masked_regions) > 0
@@ -127,28 +169,26 @@ def _mask_tokens(
     pairs: Pairs,
     rows: Bool[np.ndarray, " B"],
     tokenizer: TitleTokenizer,
-    generator: np.random.Generator,
+    draws: Draws,
     probability: float,
 ) -> tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
     tokens = pairs.tokens.numpy()
     words = ~pairs.text_padding.numpy() & (tokens != tokenizer.cls) & (tokens != tokenizer.sep)
-    masked = words & (generator.random(tokens.shape) < probability) & rows[:, None]
-    fate = generator.random(tokens.shape)
-    random_tokens = generator.choice(tokenizer.ordinary, tokens.shape)
-    shown = np.where(masked & (fate < MASK_SHARE), tokenizer.mask, tokens)
-    replaced = masked & (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
-    return np.where(replaced, random_tokens, shown).astype(np.int64), masked
+    masked = words & (draws.mask_token < probability) & rows[:, None]
+    shown = np.where(masked & (draws.fate < MASK_SHARE), tokenizer.mask, tokens)
+    replaced = masked & (draws.fate >= MASK_SHARE) & (draws.fate < MASK_SHARE + RANDOM_SHARE)
+    return np.where(replaced, draws.random_tokens, shown).astype(np.int64), masked
 
 
 def _choose_regions(
     pairs: Pairs,
     rows: Bool[np.ndarray, " B"],
-    generator: np.random.Generator,
+    draws: Draws,
     probability: float,
 ) -> Bool[np.ndarray, "B R"]:
     free = ~pairs.region_padding.numpy() & rows[:, None]
     free[:, 0] = False
-    return np.asarray(free & (generator.random(free.shape) < probability))
+    return np.asarray(free & (draws.mask_region < probability))
 
 
 def pairwise_iou(places: Float[np.ndarray, "B R 5"]) -> Float[np.ndarray, "B R R"]:

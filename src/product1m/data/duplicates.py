@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Keys = UInt64[np.ndarray, " N"]
 
@@ -21,20 +19,17 @@ def duplicate_groups(photos: Keys, captions: Keys) -> Int64[np.ndarray, " N"]:
 
     Groups are numbered by their first item.
     """
-    num_items = len(photos)
-    _, photo_node = np.unique(photos, return_inverse=True)
-    _, caption_node = np.unique(captions, return_inverse=True)
-    first_photo, first_caption = num_items, num_items + num_items
-    items = np.arange(num_items)
-    rows = np.concatenate([items, items])
-    columns = np.concatenate([first_photo + photo_node, first_caption + caption_node])
-    size = 3 * num_items
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    _, component = connected_components(graph, directed=False)
-    _, first, inverse = np.unique(component[:num_items], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(rank[inverse], dtype=np.int64)
+    keys = [np.unique(column, return_inverse=True)[1] for column in (photos, captions)]
+    smallest = np.arange(len(photos))  # position of the first item known to be linked
+    before = np.empty(0, np.int64)
+    while not np.array_equal(smallest, before):
+        before = smallest
+        for key in keys:
+            of_key = np.full(len(photos), len(photos))
+            np.minimum.at(of_key, key, smallest)
+            smallest = of_key[key]
+        smallest = smallest[smallest]  # long chains of links are climbed in doubling steps
+    return np.asarray(np.unique(smallest, return_inverse=True)[1], dtype=np.int64)
 
 
 def shared(keys: Keys, others: Keys) -> Bool[np.ndarray, " N"]:

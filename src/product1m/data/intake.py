@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from product1m.config import IngestionConfig
 from product1m.data.photos import Photo, encode_jpeg, resize_photo
-from product1m.data.sources import PhotoError
+from product1m.errors import PhotoError
 
 _ORIENTATION = 0x0112
 _UPRIGHT = (None, 1)

@@ -9,7 +9,7 @@ stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (w
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts import Artifact
 from product1m.data.photos import Photo, decode_photo
+from product1m.errors import ArtifactError
+from product1m.shards import Shard
 
 ITEMS = "items.parquet"
 SCHEMA = pa.schema(
@@ -44,12 +46,22 @@ ROWS_A_GROUP = 8192
 
 
 class ItemWriter:
-    """Appends items to tar shards and writes their table at the end of the block."""
+    """Appends items to tar shards and writes their table at the end of the block.
 
-    def __init__(self, folder: Path, prefix: str = "images", shard_mib: int = 256) -> None:
+    `store` is handed every finished shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str = "images",
+        shard_mib: int = 256,
+        store: Callable[[Path], None] | None = None,
+    ) -> None:
         self._folder = folder
         self._prefix = prefix
         self._shard_limit = shard_mib << 20
+        self._store = store
         self._rows: list[dict[str, Any]] = []
         self._num_written = 0
         self._num_shards = 0
@@ -106,10 +118,11 @@ class ItemWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._tar is not None:
-            self._tar.close()
         if kind is None:
+            self._close_shard()
             self._flush()
+        elif self._tar is not None:
+            self._tar.close()
         if self._table is not None:
             self._table.close()
 
@@ -120,13 +133,18 @@ class ItemWriter:
         self._num_written += len(self._rows)
         self._rows = []
 
+    def _close_shard(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+            if self._store is not None:
+                self._store(self._folder / self._shard_name())
+
     def _shard_name(self) -> str:
         return f"{self._prefix}-{self._num_shards - 1:05d}.tar"
 
     def _open_for(self, num_bytes: int) -> tarfile.TarFile:
         if self._tar is None or self._tar.offset + num_bytes > self._shard_limit:
-            if self._tar is not None:
-                self._tar.close()
+            self._close_shard()
             self._num_shards += 1
             self._tar = tarfile.open(  # noqa: SIM115 — open over many calls, __exit__ closes it
                 self._folder / self._shard_name(), "w", format=tarfile.USTAR_FORMAT
@@ -147,15 +165,25 @@ class ItemTable:
     def encoded(self, position: int) -> bytes:
         """The stored bytes of the photo at a row position."""
         row = self.rows.iloc[position]
-        with self.artifact.file(str(row["shard"])).open("rb") as shard:
-            shard.seek(int(row["offset"]))
-            return shard.read(int(row["num_bytes"]))
+        shard = self.artifact.shard(str(row["shard"]))
+        return read_photo(shard, int(row["offset"]), int(row["num_bytes"]), str(row["sha256"]))
 
     def photo(self, position: int) -> Photo:
         """The decoded photo at a row position."""
         return decode_photo(
             self.encoded(position), f"{self.artifact.folder.name}/{self.rows.iloc[position]['id']}"
         )
+
+
+def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
+    """A stored photo's bytes, verified if its shard as a whole was not."""
+    encoded = shard.read(offset, num_bytes)
+    if shard.path is None and (found := hashlib.sha256(encoded).hexdigest()) != sha256:
+        raise ArtifactError(
+            f"{shard.address}: damaged: the photo at byte {offset}, expected sha256 {sha256}, got "
+            f"{found}; delete it there and run the step that wrote it again"
+        )
+    return encoded
 
 
 def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:

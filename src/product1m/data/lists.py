@@ -5,11 +5,12 @@ A line that is no item is never dropped: it comes out as `SetAside` with its pla
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_boxes
 from product1m.errors import DatasetError
 
 Role = Literal["train", "gallery", "queries"]
@@ -19,6 +20,16 @@ FIELD_SEPARATOR = "#####"
 LABEL_SEPARATOR = "#;#"
 PHOTO_FOLDER = "images"
 """Where a Product1M folder keeps its photos, named by item id (ours)."""
+PRODUCT1M_LIST = "product1m_{}_ossurl_v2.txt"
+"""Its lists' names (released code)."""
+DATASET_FILES = (
+    *(f"{role}.jsonl" for role in ROLES),
+    *(PRODUCT1M_LIST.format(name) for name in ("train", "gallery", "dev", "test")),
+    BOXES_LIST,
+)
+"""What a data set of either format may hold beside its photos."""
+IMAGE_SCHEMES = ("http", "https", "s3")
+"""Of photos that are no files of the data set (ours)."""
 MAX_ID_BYTES = 96
 """An id names a member of a tar shard, whose names end at 100 bytes, `.jpg` included (ours)."""
 
@@ -53,9 +64,11 @@ class ListItem:
     labels: tuple[str, ...] = ()
     split: str = ""
     image: str = ""
-    """Relative to the data set; empty where the photo is found by the item's id."""
+    """Relative to the data set, or an address; empty where the photo is found by the item's id."""
     urls: tuple[str, ...] = ()
     """Where the photo came from, best first."""
+    boxes: tuple[Box, ...] = ()
+    """Of a query's products, where the list says: x1, y1, x2, y2 in pixels of the photo."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,17 @@ class SetAside:
         return f"{self.list_name}:{self.line}: {self.reason}"
 
 
-def find_lists(folder: Path) -> dict[Role, list[ListFile]]:
-    """The lists of a data set folder, either format; DatasetError where one is missing."""
+def find_lists(
+    folder: Path, address: str = "", names: Container[str] | None = None
+) -> dict[Role, list[ListFile]]:
+    """The lists of a data set folder, either format; DatasetError where one is missing.
+
+    Args:
+        folder: where they lie.
+        address: what an error calls it, where that is not the folder.
+        names: those that are there, where the folder is still to be filled.
+    """
+    shown = address or str(folder)
     jsonl: dict[Role, list[ListFile]] = {
         role: [ListFile(folder / f"{role}.jsonl", role)] for role in ROLES
     }
@@ -81,20 +103,20 @@ def find_lists(folder: Path) -> dict[Role, list[ListFile]]:
         "gallery": [_product1m_list(folder, "gallery", "gallery")],
         "queries": [_product1m_list(folder, split, "queries", split) for split in ("dev", "test")],
     }
-    complete = [lists for lists in (jsonl, product1m) if not _missing(lists)]
+    complete = [lists for lists in (jsonl, product1m) if not _missing(lists, names)]
     if len(complete) == 2:
         raise DatasetError(
-            f"{folder}: holds both train.jsonl, gallery.jsonl, queries.jsonl and Product1M lists; "
+            f"{shown}: holds both train.jsonl, gallery.jsonl, queries.jsonl and Product1M lists; "
             "move one of the two sets elsewhere"
         )
     if complete:
         return complete[0]
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected a data set with lists and photos")
+    if names is None and not folder.is_dir():
+        raise DatasetError(f"{shown}: no such folder; expected a data set with lists and photos")
     raise DatasetError(
-        f"{folder}: expected train.jsonl, gallery.jsonl and queries.jsonl (missing: "
-        f"{', '.join(_missing(jsonl))}) or the Product1M lists (missing: "
-        f"{', '.join(_missing(product1m))})"
+        f"{shown}: expected train.jsonl, gallery.jsonl and queries.jsonl (missing: "
+        f"{', '.join(_missing(jsonl, names))}) or the Product1M lists (missing: "
+        f"{', '.join(_missing(product1m, names))})"
     )
 
 
@@ -127,15 +149,15 @@ class _MalformedError(Exception):
 
 
 def _product1m_list(folder: Path, name: str, role: Role, split: str = "") -> ListFile:
-    return ListFile(folder / f"product1m_{name}_ossurl_v2.txt", role, split)
+    return ListFile(folder / PRODUCT1M_LIST.format(name), role, split)
 
 
-def _missing(lists: dict[Role, list[ListFile]]) -> list[str]:
+def _missing(lists: dict[Role, list[ListFile]], names: Container[str] | None) -> list[str]:
     return [
         source.path.name
         for sources in lists.values()
         for source in sources
-        if not source.path.is_file()
+        if not (source.path.is_file() if names is None else source.path.name in names)
     ]
 
 
@@ -186,6 +208,7 @@ def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
         ),
         split=_checked_split(value.get("split"), item_id, source),
         image=_checked_image(_string(value.get("image"), "image", item_id), item_id),
+        boxes=_checked_boxes(value.get("boxes"), item_id, source),
     )
 
 
@@ -239,10 +262,23 @@ def _checked_split(value: Any, id: str, source: ListFile) -> str:
     return str(value)
 
 
+def _checked_boxes(value: Any, id: str, source: ListFile) -> tuple[Box, ...]:
+    if value is None or source.role != "queries":
+        return ()
+    try:
+        return parse_boxes(value)
+    except BoxError as error:
+        raise _MalformedError(id, str(error)) from error
+
+
 def _checked_image(image: str, id: str) -> str:
     path = PurePosixPath(image)
     if not image.strip():
         raise _MalformedError(id, "image: empty")
+    if "://" in image and image.split("://", maxsplit=1)[0] not in IMAGE_SCHEMES:
+        raise _MalformedError(
+            id, f"image {image!r:.80}: expected a file's name, or {', '.join(IMAGE_SCHEMES)}://…"
+        )
     if path.is_absolute() or ".." in path.parts or "\\" in image or "\0" in image:
         raise _MalformedError(id, f"image {image!r:.80} leads out of the data set; refused")
     return image

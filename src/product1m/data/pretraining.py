@@ -1,21 +1,22 @@
 """What CAPTURE is trained on: items, and pasted instances with the items they came from.
 
 A batch is a function of the seed and its number alone: an interrupted training goes on with the
-very batches it would have had.
+very batches it would have had. Ranks share it: each draws what a single process would draw for all
+of it, and reads and embeds its own part, so that together they see that very batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int32, Int64
 from torch import Tensor
 
 from product1m.config import CapturePretrainingConfig
-from product1m.data.batches import Masking, OnDevice, Pairs, collate, mask_pairs
-from product1m.data.region_features import FeatureSet, Regions
+from product1m.data.batches import Draws, Masking, OnDevice, Pairs, collate, mask_pairs
+from product1m.data.region_features import FeatureSet, Regions, regions_inside
 from product1m.data.tokens import TitleTokenizer
 from product1m.errors import ArtifactError, TrainingError
 from product1m.training import distributed
@@ -26,7 +27,10 @@ CACHE_MIB = 1024
 
 @dataclass(frozen=True)
 class PretrainingBatch(OnDevice):
-    """Items of the epoch, then more items that views need, then views of pasted instances."""
+    """Items of the epoch, then more items that views need, then views of pasted instances.
+
+    Of several ranks each holds a part: its items, and the views that came from them.
+    """
 
     pairs: Pairs
     masking: Masking
@@ -36,7 +40,7 @@ class PretrainingBatch(OnDevice):
     sources: Int[Tensor, " S"]
     """The row of the item that each view came from."""
     num_items: int
-    """Of the epoch; as many on every rank."""
+    """Of the epoch."""
     item_ids: list[str]
 
 
@@ -44,24 +48,19 @@ class EpochSampler:
     """Rows in an order that is shuffled anew every epoch; a last partial batch is left out."""
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
-        ranks = distributed.world_size()
         self.num_rows = num_rows
-        self.batch_size = min(batch_size, num_rows) // ranks * ranks
+        self.batch_size = min(batch_size, num_rows)
         self.seed = seed
         if not self.batch_size:
-            raise TrainingError(
-                f"{num_rows} rows in batches of {batch_size} leave none for some of {ranks} ranks; "
-                "train with fewer ranks or a larger batch"
-            )
+            raise TrainingError(f"{num_rows} rows in batches of {batch_size}: nothing to train on")
         self.batches_per_epoch = num_rows // self.batch_size
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def rows(self, index: int) -> Int64[np.ndarray, " B"]:
-        """This rank's rows of batch number `index`, counted over all epochs."""
+        """The rows of batch number `index`, counted over all epochs; of all ranks."""
         epoch, place = divmod(index, self.batches_per_epoch)
         start = place * self.batch_size
-        chosen = self._order(epoch)[start : start + self.batch_size]
-        return chosen[distributed.rank() :: distributed.world_size()]
+        return self._order(epoch)[start : start + self.batch_size]
 
     def _shuffled(self, epoch: int) -> Int64[np.ndarray, " n"]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
@@ -82,6 +81,22 @@ class KeptRegions:
         if position not in self._kept:
             self._kept[position] = self._features.regions(position)
         return self._kept[position]
+
+    def many(self, positions: Sequence[int]) -> list[Regions]:
+        """Several items' regions, at once where each is a request to storage."""
+        if self._kept is None:
+            return self._features.many(positions)
+        return [self[position] for position in positions]
+
+    def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
+        """The regions' boxes alone, pixels."""
+        if self._kept is None:
+            return self._features.boxes_xyxy(position)
+        return self[position].boxes_xyxy
+
+    def count(self, position: int) -> int:
+        """How many regions there are; reads none."""
+        return self._features.num_regions(position)
 
 
 class SceneViews:
@@ -117,21 +132,52 @@ class SceneViews:
         """The title of the instance's whole scene."""
         return str(self._titles[self._scenes[instance]])
 
-    def exact(self, instance: int) -> Regions:
-        """The instance's own box and vector, then the scene's regions inside it."""
-        regions = self._regions[int(self._scenes[instance])]
-        return regions.instance(self.boxes_xyxy[instance], self.features[instance])
-
-    def proposed(self, instance: int, min_iou: float, generator: np.random.Generator) -> Regions:
-        """The same seen through one of the scene's proposals; exact if none overlaps enough."""
-        regions = self._regions[int(self._scenes[instance])]
-        overlaps = iou_with(regions.boxes_xyxy, self.boxes_xyxy[instance])
+    def draw(self, instance: int, min_iou: float, generator: np.random.Generator) -> int | None:
+        """One of the scene's proposals that overlaps the instance enough; None if none does."""
+        boxes = self._regions.boxes_xyxy(int(self._scenes[instance]))
+        overlaps = iou_with(boxes, self.boxes_xyxy[instance])
         candidates = np.flatnonzero(overlaps >= min_iou)
         candidates = candidates[candidates > 0]
-        if not len(candidates):
-            return self.exact(instance)
-        chosen = int(generator.choice(candidates))
-        return regions.instance(regions.boxes_xyxy[chosen], regions.features[chosen])
+        return int(generator.choice(candidates)) if len(candidates) else None
+
+    def seen(self, instance: int, proposal: int | None = None) -> Regions:
+        """The instance's own box and vector, or a proposal's; then the scene's regions inside."""
+        regions = self._regions[int(self._scenes[instance])]
+        if proposal is None:
+            return regions.instance(self.boxes_xyxy[instance], self.features[instance])
+        return regions.instance(regions.boxes_xyxy[proposal], regions.features[proposal])
+
+    def num_regions(self, instance: int, proposal: int | None = None) -> int:
+        """How many regions `seen` would have; reads no vectors."""
+        boxes = self._regions.boxes_xyxy(int(self._scenes[instance]))
+        frame = self.boxes_xyxy[instance] if proposal is None else boxes[proposal]
+        return len(regions_inside(boxes, frame)) + 1
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A batch as drawn, of all ranks: row numbers and tokens, no photos."""
+
+    items: Int64[np.ndarray, " I"]
+    num_items: int
+    """Of the epoch; the others are there because a view needs its source."""
+    views: list[tuple[int, int | None]]
+    """An instance, and the proposal it is seen through."""
+    sources: Int64[np.ndarray, " S"]
+    """Where among `items` the source of every view is."""
+    tokens: list[Int32[np.ndarray, " T"]]
+    """Of the items, then of the views."""
+    generator: np.random.Generator
+    """Ready to draw the masks."""
+
+    def shared(self) -> tuple[Int64[np.ndarray, " i"], Int64[np.ndarray, " s"]]:
+        """This rank's places among the items and among the views: a view is where its source is."""
+        places = np.arange(len(self.items))
+        epoch, more = places[: self.num_items], places[self.num_items :]
+        mine = np.concatenate(
+            [epoch[distributed.share(len(epoch))], more[distributed.share(len(more))]]
+        )
+        return mine, np.flatnonzero(np.isin(self.sources, mine))
 
 
 class PretrainingBatches:
@@ -150,6 +196,11 @@ class PretrainingBatches:
         self._ids = train.rows["id"].tolist()
         self._groups = item_groups(train)
         self._items = EpochSampler(len(train), config.batch_size, config.seed)
+        if self._items.batch_size < distributed.world_size():
+            raise TrainingError(
+                f"batches of {self._items.batch_size} items leave none for some of "
+                f"{distributed.world_size()} ranks; train with fewer ranks or a larger batch"
+            )
         self.views: SceneViews | None = None
         if config.scene_contrast_weight:
             rows = {item: row for row, item in enumerate(self._ids)}
@@ -169,30 +220,59 @@ class PretrainingBatches:
         return self._items.batches_per_epoch
 
     def __call__(self, index: int) -> PretrainingBatch:
-        """Batch number `index`: items, masked, and views of instances cut from some of them."""
-        generator = np.random.default_rng([self.config.seed, 2, index, distributed.rank()])
+        """This rank's part of batch `index`: items, masked, and views of instances of them."""
+        whole = self._draw(index)
+        mine, views = whole.shared()
+        items = whole.items[mine]
+        photos = self._regions.many(items.tolist())
+        if self.views is not None:
+            photos += [self.views.seen(*whole.views[view]) for view in views]
+        rows = np.concatenate([mine, len(whole.items) + views])
+        pairs = collate([whole.tokens[row] for row in rows], photos, self.config.max_regions)
+        draws = Draws.of(
+            len(whole.tokens),
+            max(len(title) for title in whole.tokens),
+            self._longest(whole, dict(zip(rows.tolist(), photos, strict=True))),
+            self.tokenizer,
+            whole.generator,
+        )
+        return PretrainingBatch(
+            pairs,
+            self._mask(pairs, len(items), draws.of_pairs(rows, pairs)),
+            torch.from_numpy(self._groups[items]),
+            torch.from_numpy(np.searchsorted(mine, whole.sources[views])),
+            int((mine < whole.num_items).sum()),
+            [self._ids[row] for row in items],
+        )
+
+    def _draw(self, index: int) -> "_Whole":
+        """What all ranks see together, before any of it is read."""
+        generator = np.random.default_rng([self.config.seed, 2, index, 0])
         epoch_items = self._items.rows(index)
         items, instances = epoch_items, np.empty(0, np.int64)
-        titles, photos = [], []
+        titles, views = [], []
         if self.views is not None:
             instances = self._choose_instances(self.views, index, epoch_items, generator)
             more = np.setdiff1d(self.views.sources[instances], epoch_items)
             items = np.concatenate([epoch_items, more])
             titles = [self.views.title(i) for i in instances.tolist()]
-            photos = [self._view(self.views, i, generator) for i in instances.tolist()]
+            views = [(i, self._proposal(self.views, i, generator)) for i in instances.tolist()]
         tokens = self.tokenizer.encode(
             [self._captions[row] for row in items] + titles, self.config.max_tokens
         )
-        regions = [self._regions[row] for row in items] + photos
-        pairs = collate(tokens, regions, self.config.max_regions)
-        return PretrainingBatch(
-            pairs,
-            self._mask(pairs, len(items), generator),
-            torch.from_numpy(self._groups[items]),
-            torch.from_numpy(self._places(items, instances)),
-            len(epoch_items),
-            [self._ids[row] for row in items],
-        )
+        sources = self._places(items, instances)
+        return _Whole(items, len(epoch_items), views, sources, tokens, generator)
+
+    def _longest(self, whole: "_Whole", read: Mapping[int, Regions]) -> int:
+        """The regions that the longest row of the whole batch has, not all of which are read."""
+        counts = [self._regions.count(row) for row in whole.items.tolist()]
+        if self.views is not None:
+            first = len(counts)
+            counts += [
+                len(read[row]) if row in read else self.views.num_regions(*view)
+                for row, view in enumerate(whole.views, start=first)
+            ]
+        return min(max(counts), self.config.max_regions + 1)
 
     def _choose_instances(
         self,
@@ -221,18 +301,20 @@ class PretrainingBatches:
         sources = self.views.sources[instances]
         return np.asarray(order[np.searchsorted(items, sources, sorter=order)])
 
-    def _view(self, views: SceneViews, instance: int, generator: np.random.Generator) -> Regions:
+    def _proposal(
+        self, views: SceneViews, instance: int, generator: np.random.Generator
+    ) -> int | None:
         if generator.random() < self.config.scene_proposal_probability:
-            return views.proposed(instance, self.config.scene_proposal_iou, generator)
-        return views.exact(instance)
+            return views.draw(instance, self.config.scene_proposal_iou, generator)
+        return None
 
-    def _mask(self, pairs: Pairs, num_items: int, generator: np.random.Generator) -> Masking:
+    def _mask(self, pairs: Pairs, num_items: int, draws: Draws) -> Masking:
         config = self.config
         return mask_pairs(
             pairs,
             num_items,
             self.tokenizer,
-            generator,
+            draws,
             token_probability=config.mask_probability if config.masked_language_weight else 0.0,
             region_probability=config.mask_probability if config.masked_region_weight else 0.0,
             region_overlap=config.mask_overlap_iou,

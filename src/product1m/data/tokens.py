@@ -14,6 +14,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from product1m.artifacts import Artifact
 from product1m.errors import ArtifactError, ConfigError
+from product1m.storage import with_remote_fetched
 
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FOLDER = "tokenizer"
@@ -102,11 +103,12 @@ def train_tokenizer(captions: Sequence[str], vocabulary_size: int) -> TitleToken
 
 
 def bert_tokenizer(text_model: str) -> TitleTokenizer:
-    """The tokenizer of a BERT folder or hub name; ConfigError if there is none."""
+    """The tokenizer of a BERT folder, s3 prefix or hub name; ConfigError if there is none."""
     from transformers import AutoTokenizer
 
     try:
-        pretrained = AutoTokenizer.from_pretrained(text_model, use_fast=True)
+        with with_remote_fetched(text_model) as local:
+            pretrained = AutoTokenizer.from_pretrained(local, use_fast=True)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"capture_pretraining.text_model: no tokenizer at {text_model!r} ({error}); expected "

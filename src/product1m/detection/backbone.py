@@ -3,7 +3,6 @@
 import copy
 import logging
 import pickle
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from product1m.errors import ConfigError, StorageError
+from product1m.errors import ConfigError, NotStoredError, StorageError
+from product1m.storage import local_file
 
 logger = logging.getLogger(__name__)
 
@@ -166,21 +166,19 @@ def _lite0_weights(name: str) -> dict[str, Tensor]:
     return dict(zip(names, stored.values(), strict=True))
 
 
-def _file_weights(path: str) -> dict[str, Tensor]:
-    if path.startswith("s3://"):
-        raise StorageError(
-            f"rpn_training.weights={path!r}: weights are not read from S3 yet; "
-            "copy the file and give its local path"
-        )
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"rpn_training.weights={path!r}: no such file; expected none, hub:NAME, {LITE0} "
-            "or the path of a safetensors file"
-        )
+def _file_weights(address: str) -> dict[str, Tensor]:
     try:
-        stored: dict[str, Tensor] = load_file(path)
+        with local_file(address) as path:
+            if not path.is_file():
+                raise NotStoredError(address)
+            stored: dict[str, Tensor] = load_file(path)
+    except NotStoredError as error:
+        raise ConfigError(
+            f"rpn_training.weights={address!r}: no such file; expected none, hub:NAME, {LITE0} "
+            "or the path or s3:// address of a safetensors file"
+        ) from error
     except SafetensorError as error:
-        raise StorageError(f"{path}: not a safetensors file ({error})") from error
+        raise StorageError(f"{address}: not a safetensors file ({error})") from error
     return stored
 
 

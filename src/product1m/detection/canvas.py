@@ -35,6 +35,13 @@ class Canvas:
         return np.array([width, height, width, height], np.float32)
 
 
+def canvas_px(width: int, height: int, short_side_px: int, long_side_px: int) -> tuple[int, int]:
+    """Height and width of the canvas of a photo of such a size."""
+    scale = fit_within(width, height, short_side_px, long_side_px)
+    across, down = (max(1, round(side * scale)) for side in (width, height))
+    return down + -down % STRIDE, across + -across % STRIDE
+
+
 def make_canvas(photo: Photo, short_side_px: int, long_side_px: int) -> Canvas:
     """Resize a photo to the shorter side unless the longer would exceed its limit, and fill up."""
     height, width = photo.shape[:2]
@@ -44,10 +51,15 @@ def make_canvas(photo: Photo, short_side_px: int, long_side_px: int) -> Canvas:
     return Canvas(np.asarray(filled), (resized.shape[0], resized.shape[1]), (height, width))
 
 
-def stack_canvases(canvases: Sequence[Canvas]) -> UInt8[Tensor, "B 3 H W"]:
-    """Canvases as one batch, filled up with black to the largest where they differ."""
-    height = max(canvas.pixels.shape[0] for canvas in canvases)
-    width = max(canvas.pixels.shape[1] for canvas in canvases)
+def stack_canvases(
+    canvases: Sequence[Canvas], least_px: tuple[int, int] = (0, 0)
+) -> UInt8[Tensor, "B 3 H W"]:
+    """Canvases as one batch, filled up with black to the largest where they differ.
+
+    `least_px` is a height and a width that the batch has at least.
+    """
+    height = max(least_px[0], *(canvas.pixels.shape[0] for canvas in canvases))
+    width = max(least_px[1], *(canvas.pixels.shape[1] for canvas in canvases))
     batch = np.zeros((len(canvases), height, width, 3), np.uint8)
     for row, canvas in zip(batch, canvases, strict=True):
         row[: canvas.pixels.shape[0], : canvas.pixels.shape[1]] = canvas.pixels

@@ -15,11 +15,25 @@ def jitter(
     return make_canvas(jitter_colors(photo, config.color_jitter, generator), short, long)
 
 
+def skip_jitter(config: RpnTrainingConfig, num_photos: int, generator: np.random.Generator) -> None:
+    """Draw what `jitter` would for some photos that another rank has."""
+    for _ in range(num_photos):
+        _draw_colors(config.color_jitter, generator)
+
+
 def jitter_colors(photo: Photo, strength: float, generator: np.random.Generator) -> Photo:
     """Scale brightness, and contrast about the mean, each by 1 ± `strength`."""
     if not strength:
         return photo
-    brightness, contrast = generator.uniform(1 - strength, 1 + strength, 2)
+    brightness, contrast = _draw_colors(strength, generator)
     mean = photo.mean()
     changed = ((photo - mean) * contrast + mean) * brightness
     return np.asarray(np.clip(changed, 0, 255).astype(np.uint8))
+
+
+def _draw_colors(strength: float, generator: np.random.Generator) -> tuple[float, float]:
+    """Factors of brightness and contrast; without jitter nothing is drawn."""
+    if not strength:
+        return 1.0, 1.0
+    brightness, contrast = generator.uniform(1 - strength, 1 + strength, 2)
+    return float(brightness), float(contrast)

@@ -87,11 +87,19 @@ def view_factors(config: RpnTrainingConfig) -> list[float]:
     return [1 + config.scale_jitter * ((2 * view + 1) / count - 1) for view in range(count)]
 
 
-def stack_maps(scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]]) -> Maps:
-    """Maps of several scenes level by level, filled up with zeros to the largest."""
+def stack_maps(
+    scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]],
+    batch_of: Sequence[list[Float16[Tensor, "C H_s W_s"]]] | None = None,
+) -> Maps:
+    """Maps of several scenes level by level, filled up with zeros to the largest.
+
+    Where they are a part of a batch, `batch_of` holds the maps of all of it.
+    """
     stacked: list[Float[Tensor, "B C H_s W_s"]] = []
-    for level in zip(*scenes, strict=True):
-        height, width = (max(one.shape[side] for one in level) for side in (1, 2))
+    for level, whole in zip(
+        zip(*scenes, strict=True), zip(*(batch_of or scenes), strict=True), strict=True
+    ):
+        height, width = (max(one.shape[side] for one in whole) for side in (1, 2))
         batch = torch.zeros(len(level), len(level[0]), height, width)
         for row, one in zip(batch, level, strict=True):
             row[:, : one.shape[1], : one.shape[2]] = one

@@ -5,7 +5,7 @@ sizes, and a region is pooled from the one where it comes closest to the canonic
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,19 +13,28 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
-from product1m.config import FeatureExtractionConfig
+from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig
 from product1m.data.photos import Photo
 from product1m.data.region_features import Regions
+from product1m.detection.baselines import grabcut_box
 from product1m.detection.canvas import Canvas, stack_canvases
-from product1m.detection.rpn import ProposalNetwork, Proposals
+from product1m.detection.rpn import Maps, ProposalNetwork, Proposals
 
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 
 Boxes = Float32[np.ndarray, "K 4"]
 Extracted = tuple[Regions, Float[np.ndarray, "K F"]]
-SizedPhoto = list[Canvas]
-"""One photo at the network's size, at half of it, and so on."""
+
+
+@dataclass(frozen=True)
+class SizedPhoto:
+    """A photo as it is encoded."""
+
+    canvases: list[Canvas]
+    """At the network's size, at half of it, and so on."""
+    proposed: Boxes | None = None
+    """Boxes in the photo's pixels that stand in for the network's proposals."""
 
 
 def extract_regions(
@@ -55,8 +64,13 @@ def extract_regions(
 def sized_photo(
     network: ProposalNetwork, photo: Photo, config: FeatureExtractionConfig
 ) -> SizedPhoto:
-    """A photo at the sizes at which it will be encoded."""
-    return [network.canvas(photo, 2**scale) for scale in range(config.photo_scales)]
+    """A photo at the sizes at which it will be encoded, with its boxes if no network finds them."""
+    canvases = [network.canvas(photo, 2**scale) for scale in range(config.photo_scales)]
+    if config.proposals == "grabcut":
+        return SizedPhoto(canvases, grabcut_box(photo, BackgroundSynthesisConfig()))
+    if config.proposals == "whole_photo":
+        return SizedPhoto(canvases, np.empty((0, 4), np.float32))
+    return SizedPhoto(canvases)
 
 
 def extract_sized(
@@ -80,7 +94,7 @@ def batches_of_one_shape(photos: Sequence[SizedPhoto], batch_size: int) -> list[
     """Positions of the photos in batches whose members are equally large at every size."""
     by_shape: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for position, photo in enumerate(photos):
-        shapes = tuple(canvas.pixels.shape for canvas in photo)
+        shapes = tuple(canvas.pixels.shape for canvas in photo.canvases)
         by_shape.setdefault(shapes, []).append(position)
     return [
         positions[start : start + batch_size]
@@ -96,15 +110,14 @@ def _extract_batch(
     extra_boxes: list[Boxes],
     config: FeatureExtractionConfig,
 ) -> list[Extracted]:
-    largest = [photo[0] for photo in photos]
+    largest = [photo.canvases[0] for photo in photos]
     with torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         maps = network(stack_canvases(largest).to(network.device))
-        proposals = network.propose(maps, [canvas.inner_px for canvas in largest])
+        kept = _proposals(network, maps, photos, config)
         smaller = [
             network(stack_canvases(canvases).to(network.device))[-1]
-            for canvases in list(zip(*photos, strict=True))[1:]
+            for canvases in list(zip(*(photo.canvases for photo in photos), strict=True))[1:]
         ]
-    kept = [select(proposal, config) for proposal in proposals]
     boxes = [
         np.concatenate([_whole(canvas), _on_photo(canvas, chosen), extra])
         for canvas, chosen, extra in zip(largest, kept, extra_boxes, strict=True)
@@ -115,6 +128,21 @@ def _extract_batch(
         _result(all_boxes, chosen, rows)
         for all_boxes, chosen, rows in zip(boxes, kept, vectors, strict=True)
     ]
+
+
+def _proposals(
+    network: ProposalNetwork, maps: Maps, photos: list[SizedPhoto], config: FeatureExtractionConfig
+) -> list[Proposals]:
+    """What is kept of the network's proposals, or the boxes that come with the photos."""
+    given = [
+        torch.from_numpy(photo.proposed * photo.canvases[0].scale())
+        for photo in photos
+        if photo.proposed is not None
+    ]
+    if not given:
+        inner_px = [photo.canvases[0].inner_px for photo in photos]
+        return [select(found, config) for found in network.propose(maps, inner_px)]
+    return [Proposals(boxes, torch.ones(len(boxes))) for boxes in given]
 
 
 def select(proposals: Proposals, config: FeatureExtractionConfig) -> Proposals:
@@ -150,12 +178,13 @@ def _pool_sizes(
     feature_dim = last_maps[0].shape[1]
     vectors = [np.empty((len(boxes), feature_dim), np.float32) for boxes in boxes_xyxy]
     scales = [
-        scale_of(boxes, photo[0], config) for boxes, photo in zip(boxes_xyxy, photos, strict=True)
+        scale_of(boxes, photo.canvases[0], config)
+        for boxes, photo in zip(boxes_xyxy, photos, strict=True)
     ]
     for scale, last_map in enumerate(last_maps):
         rows = [np.flatnonzero(chosen == scale) for chosen in scales]
         here = [
-            torch.from_numpy(boxes[some] * photo[scale].scale())
+            torch.from_numpy(boxes[some] * photo.canvases[scale].scale())
             for boxes, some, photo in zip(boxes_xyxy, rows, photos, strict=True)
         ]
         for vector, some, pooled in zip(

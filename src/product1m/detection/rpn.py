@@ -21,6 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from product1m.artifacts import MANIFEST, Artifact
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import Photo
+from product1m.detection.anchor_sampling import AnchorSampler
 from product1m.detection.backbone import Backbone
 from product1m.detection.canvas import Canvas, make_canvas
 from product1m.errors import ArtifactError
@@ -29,6 +30,10 @@ from product1m.training import distributed
 MODEL = "model.safetensors"
 ANCHOR_STRIDES = 8
 """An anchor's side in strides of its level (released code's detector library, torchvision)."""
+
+ANCHORS_PER_IMAGE, POSITIVE_SHARE = 256, 0.5
+"""Anchors of an image that count in the losses, and of how many of them at most are positive
+(ours: torchvision's defaults)."""
 
 Maps = list[Float[Tensor, "B C H_s W_s"]]
 
@@ -75,12 +80,13 @@ class ProposalNetwork(nn.Module):
             RPNHead(fpn_channels, len(anchor_ratios)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
+            batch_size_per_image=ANCHORS_PER_IMAGE,
+            positive_fraction=POSITIVE_SHARE,
             pre_nms_top_n={"training": num_candidates, "testing": num_candidates},
             post_nms_top_n={"training": num_proposals, "testing": num_proposals},
             nms_thresh=nms_iou,
         )
+        self.rpn.fg_bg_sampler = AnchorSampler(ANCHORS_PER_IMAGE, POSITIVE_SHARE)
 
     @property
     def feature_dim(self) -> int:
@@ -110,7 +116,9 @@ class ProposalNetwork(nn.Module):
         targets = [{"boxes": boxes} for boxes in boxes_xyxy]
         labels, matched = self.rpn.assign_targets_to_anchors(anchors, targets)
         regression = self.rpn.box_coder.encode(matched, anchors)
-        objectness_loss, box_loss = self.rpn.compute_loss(objectness, deltas, labels, regression)
+        means = self.rpn.compute_loss(objectness, deltas, labels, regression)
+        num_sampled = self.rpn.fg_bg_sampler.num_sampled
+        objectness_loss, box_loss = (distributed.weigh(mean, num_sampled) for mean in means)
         return {"objectness": objectness_loss, "boxes": box_loss}
 
     def propose(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:

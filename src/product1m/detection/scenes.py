@@ -1,4 +1,7 @@
-"""Synthesized scenes as training batches: a pure function of seed, batch number and rank."""
+"""Synthesized scenes as training batches: a pure function of seed and batch number.
+
+Ranks share a batch: each draws what a single process would draw for all of it, and makes its part.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +19,8 @@ from product1m.artifacts import Artifact
 from product1m.config import RpnTrainingConfig
 from product1m.data.item_table import ItemTable
 from product1m.data.region_features import INSTANCES
-from product1m.detection.canvas import stack_canvases
-from product1m.detection.jitter import jitter
+from product1m.detection.canvas import canvas_px, stack_canvases
+from product1m.detection.jitter import jitter, skip_jitter
 from product1m.detection.map_cache import MapCache, stack_maps
 from product1m.detection.rpn import Maps, ProposalNetwork
 from product1m.errors import ConfigError, DatasetError
@@ -84,7 +87,7 @@ def losses(network: ProposalNetwork, batch: SceneBatch) -> dict[str, Tensor]:
 
 
 class SceneBatches:
-    """Batch number i of this rank: shuffled passes over the scenes, each scene once a pass."""
+    """This rank's part of batch number i: shuffled passes over the scenes, each once a pass."""
 
     def __init__(
         self,
@@ -93,10 +96,10 @@ class SceneBatches:
         config: RpnTrainingConfig,
         cached: MapCache | None = None,
     ) -> None:
-        if config.batch_size % distributed.world_size():
+        if config.batch_size < distributed.world_size():
             raise ConfigError(
-                f"rpn_training.batch_size={config.batch_size}: must be a multiple of the "
-                f"{distributed.world_size()} processes that share it"
+                f"rpn_training.batch_size={config.batch_size}: leaves no scene for some of the "
+                f"{distributed.world_size()} processes that share it; train with fewer, or raise it"
             )
         self._scenes = scenes
         self._positions = np.array(positions)
@@ -111,20 +114,32 @@ class SceneBatches:
 
     def __call__(self, number: int) -> SceneBatch:
         """This rank's share of batch `number`."""
-        chosen = self._members(number)[distributed.rank() :: distributed.world_size()]
-        ids = [self._scenes.id(position) for position in chosen]
+        members = self._members(number)
+        mine = distributed.share(len(members))
+        ids = [self._scenes.id(position) for position in members[mine]]
         if self._cached is not None:
-            found = [self._cached.scene(position, number) for position in chosen]
-            boxes = [self._boxes(i, one.scale) for i, one in zip(chosen, found, strict=True)]
-            return SceneBatch(ids, boxes, stack_maps([one.maps for one in found]))
-        generator = np.random.default_rng([self._config.seed, 1, number, distributed.rank()])
+            found = [self._cached.scene(position, number) for position in members]
+            scales = [one.scale for one in found[mine]]
+            maps = [one.maps for one in found]
+            return SceneBatch(ids, self._boxes(members[mine], scales), stack_maps(maps[mine], maps))
+        generator = np.random.default_rng([self._config.seed, 1, number, 0])
         strength = self._config.scale_jitter
         factor = generator.uniform(1 - strength, 1 + strength)
+        skip_jitter(self._config, mine.start, generator)
         with ThreadPoolExecutor(max(1, self._config.num_workers), "decode") as pool:
-            photos = pool.map(self._scenes.items.photo, chosen)
+            photos = pool.map(self._scenes.items.photo, members[mine])
             canvases = [jitter(photo, self._config, factor, generator) for photo in photos]
-        boxes = [self._boxes(i, canvas.scale()) for i, canvas in zip(chosen, canvases, strict=True)]
-        return SceneBatch(ids, boxes, stack_canvases(canvases))
+        boxes = self._boxes(members[mine], [canvas.scale() for canvas in canvases])
+        return SceneBatch(ids, boxes, stack_canvases(canvases, self._largest_px(members, factor)))
+
+    def _largest_px(self, members: Sequence[int], factor: float) -> tuple[int, int]:
+        """Height and width that hold every scene of the batch, whichever rank has it."""
+        short, long = (
+            round(side * factor) for side in (self._config.short_side_px, self._config.long_side_px)
+        )
+        rows = self._scenes.items.rows[["width", "height"]].iloc[list(members)].to_numpy()
+        sizes = [canvas_px(int(width), int(height), short, long) for width, height in rows]
+        return max(height for height, _ in sizes), max(width for _, width in sizes)
 
     def _members(self, number: int) -> list[int]:
         size, num_scenes = self._config.batch_size, len(self._positions)
@@ -135,5 +150,11 @@ class SceneBatches:
         generator = np.random.default_rng([self._config.seed, 0, epoch])
         return generator.permutation(self._positions)
 
-    def _boxes(self, position: int, scale: Float32[np.ndarray, "4"]) -> Float[Tensor, "K 4"]:
-        return torch.from_numpy(self._scenes.boxes_xyxy[position] * scale)
+    def _boxes(
+        self, positions: Sequence[int], scales: Sequence[Float32[np.ndarray, "4"]]
+    ) -> list[Float[Tensor, "K 4"]]:
+        """The products' boxes on the scenes' canvases."""
+        return [
+            torch.from_numpy(self._scenes.boxes_xyxy[position] * scale)
+            for position, scale in zip(positions, scales, strict=True)
+        ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from product1m.errors import ConfigError
 from product1m.model.blocks import PostNormBlock
 from product1m.model.streams import TextStream
+from product1m.storage import with_remote_fetched
 
 EMBEDDINGS = {
     "word_embeddings.weight": "embedding.word.weight",
@@ -33,7 +34,7 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
 
     Args:
         stream: its sizes must be the BERT's.
-        text_model: folder or hub name.
+        text_model: folder, `s3://` prefix or hub name.
 
     Raises:
         ConfigError: no BERT there, or its sizes differ from the configured ones.
@@ -41,11 +42,12 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
     from transformers import BertModel
 
     try:
-        bert = BertModel.from_pretrained(text_model, add_pooling_layer=False)
+        with with_remote_fetched(text_model) as local:
+            bert = BertModel.from_pretrained(local, add_pooling_layer=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); expected "
-            "`scratch`, a folder with a BERT, or a hub name that can be reached"
+            "`scratch`, a folder or s3:// prefix with a BERT, or a hub name that can be reached"
         ) from error
     _check_sizes(stream, bert.config, text_model)
     weights: dict[str, Tensor] = bert.state_dict()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from product1m.artifacts import Artifact
 from product1m.config import CapturePretrainingConfig
@@ -43,17 +44,24 @@ class StreamStates:
     text_embedding: Float[Tensor, "B E"]
     image_embedding: Float[Tensor, "B E"]
 
-    def paired(self, titles: Int[Tensor, " M"], photos: Int[Tensor, " M"]) -> "StreamStates":
-        """The titles of some rows with the photos of others."""
+    def paired(
+        self, titles: Int[Tensor, " M"], photos: Int[Tensor, " M"], num_rows: int
+    ) -> "StreamStates":
+        """The titles of some rows with photos among the first `num_rows` rows of all ranks."""
         text_packing = Packing.of(self.text_packing.padding[titles])
-        region_packing = Packing.of(self.region_packing.padding[photos])
+        padding = self.region_packing.padding[:num_rows]
+        regions = self.region_packing.unpack(self.regions)[:num_rows]
+        missing = distributed.largest(padding.shape[1]) - padding.shape[1]
+        padding = functional.pad(padding, (0, missing), value=True)
+        regions = functional.pad(regions, (0, 0, 0, missing))
+        region_packing = Packing.of(distributed.gather_rows(padding)[photos])
         return StreamStates(
             text_packing.pack(self.text_packing.unpack(self.text)[titles]),
             text_packing,
-            region_packing.pack(self.region_packing.unpack(self.regions)[photos]),
+            region_packing.pack(distributed.gather_rows(regions)[photos]),
             region_packing,
             self.text_embedding[titles],
-            self.image_embedding[photos],
+            distributed.gather_rows(self.image_embedding[:num_rows])[photos],
         )
 
 

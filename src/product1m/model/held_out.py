@@ -32,7 +32,7 @@ def instance_recall(
     instances = _spaced(len(views), MAX_INSTANCES)
     sources = views.sources[instances]
     gallery = np.union1d(sources, _spaced(len(train), MAX_OTHERS))
-    queries = [views.exact(int(i)) for i in instances]
+    queries = [views.seen(int(i)) for i in instances]
     photos = [train.regions(int(row)) for row in gallery]
     captions = train.rows["caption"].tolist()
     groups = item_groups(train)

@@ -15,6 +15,7 @@ from product1m.losses import (
     released_contrastive_loss,
 )
 from product1m.model.capture import Capture, JointStates, StreamStates
+from product1m.training import distributed
 
 MIN_TEMPERATURE = 0.01
 """A learned temperature does not fall below it (ours, as CLIP's)."""
@@ -99,19 +100,21 @@ def _matching(
     batch: PretrainingBatch,
     config: CapturePretrainingConfig,
 ) -> Float[Tensor, ""]:
-    """Every title with its own photo, and with a wrong one from the batch (ours).
+    """Every title with its own photo, and with a wrong one from the batch, of any rank (ours).
 
     The other tasks never see a wrong pair; in the released code they are trained on them.
     """
     n = batch.num_items
-    wrong = wrong_photos(
-        states.text_embedding[:n],
-        states.image_embedding[:n],
-        batch.groups[:n],
-        config.temperature if config.matching_negatives == "hard" else None,
+    text, image, groups = (
+        distributed.gather_rows(rows[:n].detach())
+        for rows in (states.text_embedding, states.image_embedding, batch.groups)
     )
+    temperature = config.temperature if config.matching_negatives == "hard" else None
+    with distributed.common_randomness():
+        drawn = wrong_photos(text, image, groups, temperature)
+    wrong = distributed.own_rows(drawn, n)
     titles = (wrong >= 0).nonzero().squeeze(1)
-    mismatched = capture.fuse(states.paired(titles, wrong[titles]))
+    mismatched = capture.fuse(states.paired(titles, wrong[titles], n))
     logits = capture.heads["matching"](
         torch.cat([joint.text_embedding[:n], mismatched.text_embedding]),
         torch.cat([joint.image_embedding[:n], mismatched.image_embedding]),
@@ -166,7 +169,7 @@ def _scene_contrast(
     groups = batch.groups[batch.sources]
     losses = []
     for embedded in kinds:
-        views = embedded[-len(batch.sources) :]
+        views = embedded[len(embedded) - len(batch.sources) :]
         sources = embedded[batch.sources]
         losses.append(contrastive_loss(views, sources, groups, config.temperature))
     return torch.stack(losses).mean()

@@ -7,19 +7,20 @@ serves every fusion: the inner product is then the weighted sum of the blocks' c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float32
 from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts import Artifact
+from product1m.config import Block
 from product1m.data.region_features import Regions
 from product1m.errors import RetrievalError
 from product1m.model.capture import LoadedCapture
 from product1m.retrieval.text import TextEncoder
 
-FUSABLE = ("joint", "streams", "image", "text")
+FUSABLE: tuple[str, ...] = get_args(Block)
 """Blocks a fusion may weigh; the first two come from CAPTURE."""
 BLOCKS = (*FUSABLE, "stream_product")
 """What a vector consists of, in this order; the last serves the first author's ranking alone."""

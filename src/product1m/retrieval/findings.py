@@ -8,9 +8,17 @@ import pandas as pd
 from product1m.config import EvaluationConfig
 from product1m.data.item_table import ItemTable
 from product1m.progress import track
-from product1m.retrieval.fusion import Fusion
-from product1m.retrieval.methods import SHIPPED, WHOLE_PHOTO
-from product1m.retrieval.metrics import DEFINITIONS, GroundTruth, score_queries
+from product1m.retrieval.detection_quality import DetectionQuality
+from product1m.retrieval.methods import (
+    IMAGE_TEXT,
+    INSTANCE_CROPS,
+    MERGE_PREFIX,
+    ORACLE_BOXES,
+    SHIPPED,
+    WHOLE_PHOTO,
+    Choice,
+)
+from product1m.retrieval.metrics import GroundTruth, score_queries
 from product1m.retrieval.report import (
     InstanceCard,
     QueryCard,
@@ -19,9 +27,12 @@ from product1m.retrieval.report import (
     choose_queries,
     thumbnail,
 )
-from product1m.retrieval.report.content import QUERY_SIDE_PX, Scores, Tag
-from product1m.retrieval.search import QueryVectors, Searcher
-from product1m.retrieval.statistics import Interval, score_intervals, slice_intervals
+from product1m.retrieval.report.content import QUERY_SIDE_PX, Tag
+from product1m.retrieval.results import BlockGain, MethodScores
+from product1m.retrieval.search import Searcher
+from product1m.retrieval.slices import DEFINITIONS, slice_intervals
+from product1m.retrieval.statistics import Interval, bootstrap_intervals
+from product1m.retrieval.variants import QueryViews
 
 CURVE_DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 """Depths of the report's curves (ours)."""
@@ -35,26 +46,28 @@ SHOWN_HITS = 10
 class Findings:
     """The test queries, how every method ranked for them, and how well."""
 
-    queries: QueryVectors
+    views: QueryViews
     rankings: Mapping[str, Mapping[str, Sequence[str]]]
     """Method, query id, gallery ids."""
     scores: pd.DataFrame
-    """Columns query_id, method, definition, depth, ap, recall, precision."""
-    slices: pd.DataFrame
-    """Which slices a query belongs to, by query id."""
+    """Of both splits. Columns query_id, split, method, definition, depth, ap, recall, precision."""
+    ap: pd.DataFrame
+    """Strict AP@10: a row a query, a column a method."""
+    intervals: Mapping[str, MethodScores]
+    """Of every figure, by method."""
     differences: Mapping[str, Interval]
     """Shipped minus method, strict mAP@10."""
-    fusion: Fusion
+    choice: Choice
+    gains: Mapping[str, Sequence[BlockGain]]
+    """What each block gives: `without` it, and `adding` it."""
+    slices: pd.DataFrame
+    """Which slices a query belongs to, by query id."""
+    detection: DetectionQuality
+    latency: pd.DataFrame
+    """Milliseconds a query: a row a stage, columns p50 and p95."""
     truth: GroundTruth
-
-    @property
-    def shipped_ap(self) -> pd.Series:
-        """Strict AP@10 of the shipped ranking by query id."""
-        rows = self.scores.query(
-            "method == @SHIPPED and definition == 'strict' and depth == 10",
-            local_dict={"SHIPPED": SHIPPED},
-        )
-        return rows.set_index("query_id")["ap"]
+    num_with_boxes: int
+    """Queries whose true boxes are known."""
 
 
 def report_content(
@@ -65,59 +78,68 @@ def report_content(
     facts: Mapping[str, str],
 ) -> ReportContent:
     """Fill the report, photos included."""
-    config = searcher.config
+    config, shipped = searcher.config, findings.choice.fusions[SHIPPED]
     return ReportContent(
         title="Product search: evaluation",
         facts=facts,
         shipped=SHIPPED,
-        scores=_intervals(findings, config),
+        scores=findings.intervals,
         differences=findings.differences,
         curves=_curves(findings, config),
-        slices=slice_intervals(findings.shipped_ap, findings.slices, config),
-        fusion=findings.fusion.shares,
+        slices=_slices(findings, config),
+        fusion=shipped.shares,
         queries=_cards(findings, searcher, queries, gallery),
-        trials=findings.fusion.trials,
+        trials=shipped.trials,
+        surface=findings.choice.surface,
+        gains=findings.gains,
+        detection=findings.detection,
+        latency=findings.latency,
         confidence=config.confidence,
-        notes=_notes(findings),
+        notes=_notes(findings, config),
     )
 
 
-def _intervals(findings: Findings, config: EvaluationConfig) -> dict[str, Scores]:
-    by_method = dict(list(findings.scores.groupby(["method", "definition"], sort=False)))
-    return {
-        method: {
-            definition: score_intervals(by_method[method, definition], config)
-            for definition in DEFINITIONS
-        }
-        for method in findings.rankings
-    }
-
-
 def _curves(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
-    """Strict means by depth; of the whole-photo rankings only the shipped one, to stay legible."""
+    """Strict means with intervals by depth; of the variants only the whole photo."""
+    left_out = (ORACLE_BOXES, INSTANCE_CROPS)
     shown = [
         method
         for method in findings.rankings
-        if not method.endswith(WHOLE_PHOTO) or method == SHIPPED + WHOLE_PHOTO
+        if (not method.endswith(WHOLE_PHOTO) or method == SHIPPED + WHOLE_PHOTO)
+        and not method.startswith(MERGE_PREFIX)
+        and method not in left_out
     ]
     depths = [depth for depth in CURVE_DEPTHS if depth <= config.depth]
-    frames = [
-        score_queries(findings.rankings[method], findings.truth, "strict", depths)
-        .groupby("depth", as_index=False)[["precision", "recall"]]
-        .mean()
-        .assign(method=method)
-        for method in shown
-    ]
-    return pd.concat(frames, ignore_index=True)
+    rows = []
+    for method in shown:
+        scores = score_queries(findings.rankings[method], findings.truth, "strict", depths)
+        for depth, group in scores.groupby("depth"):
+            found = bootstrap_intervals(group[["precision", "recall"]], config)
+            row: dict[str, str | int | float] = {"method": method, "depth": int(str(depth))}
+            for name, interval in found.items():
+                row |= {name: interval.mean}
+                row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _slices(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
+    """The shipped ranking in every slice, and its lead over the best ranking without CAPTURE."""
+    ap = findings.ap
+    scores = slice_intervals(ap[SHIPPED], findings.slices, config)
+    leads = slice_intervals(ap[SHIPPED] - ap[IMAGE_TEXT], findings.slices, config)
+    for end in ("mean", "low", "high"):
+        scores[f"lead_{end}"] = leads[end]
+    return scores.assign(definition=scores["by"].map(DEFINITIONS))
 
 
 def _cards(
     findings: Findings, searcher: Searcher, queries: ItemTable, gallery: ItemTable
 ) -> list[QueryCard]:
     config = searcher.config
-    places = {query: row for row, query in enumerate(findings.queries.query_ids)}
+    places = {query: row for row, query in enumerate(findings.views.found.query_ids)}
     photos = _Photos(queries), _Photos(gallery)
-    chosen = choose_queries(findings.shipped_ap, config.num_report_queries, config.seed)
+    chosen = choose_queries(findings.ap[SHIPPED], config.num_report_queries, config.seed)
     return [
         _card(findings, searcher, places[query], tag, photos)
         for query, tag in track(chosen.items(), "drawing queries", len(chosen))
@@ -131,11 +153,12 @@ def _card(
     tag: Tag,
     photos: "tuple[_Photos, _Photos]",
 ) -> QueryCard:
-    query = findings.queries.query_ids[place]
-    of_query = findings.queries.select([place])
+    of_query = findings.views.found.select([place])
+    query = of_query.query_ids[0]
     found, labels = of_query.found[0], findings.truth.query_labels[query]
     gallery_label = findings.truth.gallery_label
-    rankings = searcher.rank_instances(of_query.instances, findings.fusion.weights, SHOWN_RESULTS)
+    weights = findings.choice.fusions[SHIPPED].weights
+    rankings = searcher.rank_instances(of_query.instances, weights, SHOWN_RESULTS)
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
     boxes, scores = found.boxes_xyxy.tolist(), found.scores.tolist()
     return QueryCard(
@@ -152,9 +175,10 @@ def _card(
             )
             for box, score, ranking in zip(boxes, scores, rankings, strict=True)
         ],
-        ap=float(findings.shipped_ap[query]),
+        ap=float(findings.ap[SHIPPED][query]),
         hits=[gallery_label[item] in labels for item in merged],
         tag=tag,
+        slices={str(by): str(name) for by, name in findings.slices.loc[query].items()},
     )
 
 
@@ -166,17 +190,36 @@ def _result(
     return ResultCard(item, label, gallery.thumbnail(item), score, label in labels)
 
 
-def _notes(findings: Findings) -> list[str]:
+def _notes(findings: Findings, config: EvaluationConfig) -> list[str]:
     missing, notes = findings.truth.missing_labels, []
+    queries = findings.views.found.query_ids
     asking = [
         query
-        for query in findings.queries.query_ids
+        for query in queries
         if not missing.keys().isdisjoint(findings.truth.query_labels[query])
     ]
     if asking:
         notes.append(
-            f"{len(asking)} of {len(findings.queries.query_ids)} test queries ask for a label that "
+            f"{len(asking)} of {len(queries)} test queries ask for a label that "
             "no gallery item has: official scores them 0, strict leaves the label out."
+        )
+    if not findings.views.oracle_boxes:
+        notes.append(
+            f"Left out: {ORACLE_BOXES}, and recall and precision of the instances. The true boxes "
+            f"of {findings.num_with_boxes} of {len(queries)} test queries are known; both need "
+            "those of every query."
+        )
+    if not findings.views.instance_crops:
+        reason = (
+            "no RPN was given to encode them with"
+            if config.encode_crops
+            else "evaluation.encode_crops is off"
+        )
+        notes.append(f"Left out: {INSTANCE_CROPS}; {reason}.")
+    if "named_in_train" not in findings.slices:
+        notes.append(
+            "Left out: slices by classes seen in training; ingestion has not counted the training "
+            "titles that name each class."
         )
     return notes
 

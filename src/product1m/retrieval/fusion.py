@@ -22,6 +22,8 @@ CHOICE_DEPTH = 10
 """The weights are chosen for the metrics' first depth (ours)."""
 POOL = 200
 """Nearest items each block names as candidates of a view: bounds memory (ours)."""
+SURFACE_STEPS = 9
+"""Weights a side of the map of two blocks' weights (ours)."""
 _VIEW_CHUNK = 8
 _SIMPLER = 1e-9
 """Of equal points the earlier, simpler one wins."""
@@ -47,6 +49,31 @@ class Fusion:
             "shares": self.shares,
             "dev_map_at_10": self.dev_map_at_10,
         }
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the weights of two blocks do to the dev queries, the others as chosen."""
+
+    x_block: str
+    y_block: str
+    dev_map: Float[np.ndarray, "S S"]
+    """Strict mAP@10, a row a weight of `y_block`; nan where no block has any weight."""
+    values: Float[np.ndarray, " S"]
+    """The weights of either axis, in units of the blocks' spread."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Strict AP@10 of every dev query at every point of a grid of block weights."""
+
+    grid: Float32[np.ndarray, "W K"]
+    ap: Float[np.ndarray, "W Q"]
+
+    def without(self, closed: Sequence[bool]) -> "Trials":
+        """The points that give some blocks no weight."""
+        rows = ~(self.grid[:, np.array(closed, bool)] > 0).any(axis=1)
+        return Trials(self.grid[rows], self.ap[rows])
 
 
 @dataclass(frozen=True)
@@ -135,20 +162,36 @@ def candidates(
     return Candidates(tuple(blocks), starts, positions, scores, spread)
 
 
+def try_weights(pool: Candidates, dev: DevQueries, config: EvaluationConfig) -> Trials:
+    """Score the dev queries at every point of the grid over all blocks."""
+    grid = weight_grid(config.fusion_weights, [True] * len(pool.blocks))
+    ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
+    return Trials(grid, ap)
+
+
 def choose_weights(
     pool: Candidates,
     dev: DevQueries,
     blocks: Sequence[str],
     config: EvaluationConfig,
+    trials: Trials | None = None,
 ) -> Fusion:
     """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
 
     A few dozen queries decide between hundreds of points, so the single best one owes much to luck.
     The dev queries are drawn again with replacement, each draw elects its best point, the simplest
     of equals, and the fusion is the mean of the elected (ours).
+
+    Args:
+        pool: the candidates and their scores.
+        dev: what decides.
+        blocks: those that may have a weight.
+        config: grid, resamples and seed.
+        trials: of `try_weights`, where they are at hand.
     """
-    grid = weight_grid(config.fusion_weights, [block in blocks for block in pool.blocks])
-    ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
+    trials = trials or try_weights(pool, dev, config)
+    trials = trials.without([block not in blocks for block in pool.blocks])
+    grid, ap = trials.grid, trials.ap
     generator = np.random.default_rng(config.seed)
     num_queries = ap.shape[1]
     drawn = generator.multinomial(
@@ -158,13 +201,29 @@ def choose_weights(
     shares = grid[elected].mean(axis=0)
     shares /= shares.max()
     weights = shares / np.array(list(pool.spread.values()))
-    trials = pd.DataFrame(grid, columns=list(pool.blocks)).assign(dev_map=ap.mean(axis=1))
+    tried = pd.DataFrame(grid, columns=list(pool.blocks)).assign(dev_map=ap.mean(axis=1))
     return Fusion(
         _by_block(pool.blocks, weights / weights.max()),
         _by_block(pool.blocks, shares),
         float(dev.ap(pool, shares).mean()),
-        trials,
+        tried,
     )
+
+
+def weight_surface(pool: Candidates, dev: DevQueries, fusion: Fusion) -> Surface | None:
+    """The dev score over the weights of the two blocks that count most; None for one block."""
+    shares = np.array([fusion.shares[block] for block in pool.blocks], np.float32)
+    x, y = sorted(np.argsort(-shares, kind="stable")[:2].tolist()) if len(shares) > 1 else (0, 0)
+    if x == y or not fusion.trials[[pool.blocks[x], pool.blocks[y]]].to_numpy().any(axis=0).all():
+        return None
+    values = np.linspace(0, 1, SURFACE_STEPS)
+    dev_map = np.full((SURFACE_STEPS, SURFACE_STEPS), np.nan)
+    for row, column in track(list(np.ndindex(dev_map.shape)), "mapping two weights"):
+        point = shares.copy()
+        point[x], point[y] = values[column], values[row]
+        if point.any():
+            dev_map[row, column] = dev.ap(pool, point).mean()
+    return Surface(pool.blocks[x], pool.blocks[y], dev_map, values)
 
 
 def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.ndarray, "W K"]:

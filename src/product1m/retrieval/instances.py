@@ -59,11 +59,17 @@ def suppress(
     return np.array(kept, np.int64)
 
 
-def pairwise_iou(boxes_xyxy: Float32[np.ndarray, "R 4"]) -> Float32[np.ndarray, "R R"]:
-    """Intersection over union of every two boxes; 0 for boxes without area."""
-    low = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
-    high = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
+def pairwise_iou(
+    boxes_xyxy: Float32[np.ndarray, "R 4"], others_xyxy: Float32[np.ndarray, "S 4"] | None = None
+) -> Float32[np.ndarray, "R S"]:
+    """Intersection over union of every two boxes, of one set or two; 0 without area."""
+    others = boxes_xyxy if others_xyxy is None else others_xyxy
+    low = np.maximum(boxes_xyxy[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes_xyxy[:, None, 2:], others[None, :, 2:])
     common = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = np.prod(np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None), axis=1)
-    union = areas[:, None] + areas[None, :] - common
+    areas, other_areas = (
+        np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
+        for boxes in (boxes_xyxy, others)
+    )
+    union = areas[:, None] + other_areas[None, :] - common
     return np.asarray(common / np.maximum(union, 1e-6), dtype=np.float32)

@@ -1,10 +1,14 @@
 """Several instances' rankings as one list, by scores and turns alone."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 Item = TypeVar("Item")
-MergeRule = Literal["best_score", "round_robin"]
+MergeRule = Literal["best_score", "round_robin", "score_sorted", "reciprocal_rank"]
+MERGE_RULES: tuple[MergeRule, ...] = get_args(MergeRule)
+RANK_OFFSET = 60
+"""Added to every rank before its reciprocal is taken (Cormack et al., SIGIR 2009)."""
 
 
 def merge(
@@ -13,6 +17,10 @@ def merge(
     """At most `depth` items of rankings of items with their scores, best first; none twice."""
     if rule == "round_robin":
         return round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
+    if rule == "score_sorted":
+        return score_sorted(rankings, depth)
+    if rule == "reciprocal_rank":
+        return reciprocal_rank(rankings, depth)
     return best_score(rankings, depth)
 
 
@@ -28,6 +36,28 @@ def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> 
             if item not in best or score > best[item]:
                 best[item] = score
     return sorted(best, key=best.__getitem__, reverse=True)[:depth]
+
+
+def score_sorted(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
+    """All rankings' entries sorted by score, each ranking's scores brought to 0 … 1 first (ours).
+
+    So every instance's first item is worth the same, however badly it suits. With the scores as
+    they are, sorting them is `best_score`.
+    """
+    return best_score([_stretched(ranking) for ranking in rankings], depth)
+
+
+def reciprocal_rank(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
+    """Reciprocal rank fusion: an item's score is the sum of 1 / (60 + rank) over the rankings.
+
+    (Cormack et al., SIGIR 2009) An item that several instances list gains by it. Of equal sums the
+    one seen first, ranking by ranking, comes first.
+    """
+    sums: defaultdict[Item, float] = defaultdict(float)
+    for ranking in rankings:
+        for rank, (item, _) in enumerate(ranking, start=1):
+            sums[item] += 1 / (RANK_OFFSET + rank)
+    return sorted(sums, key=sums.__getitem__, reverse=True)[:depth]
 
 
 def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:
@@ -49,3 +79,9 @@ def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:
             if len(merged) == depth:
                 break
     return merged
+
+
+def _stretched(ranking: Sequence[tuple[Item, float]]) -> list[tuple[Item, float]]:
+    scores = [score for _, score in ranking]
+    low, span = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
+    return [(item, (score - low) / span if span else 1.0) for item, score in ranking]

@@ -17,7 +17,7 @@ from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardiza
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.instances import Instances, find_instances
 from product1m.retrieval.lineage import require_built_with
-from product1m.retrieval.merging import merge
+from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.text import TextEncoder
 
 QUERY_BATCH = 32
@@ -126,9 +126,13 @@ class Searcher:
         ]
 
     def rank(
-        self, queries: QueryVectors, weights: Mapping[str, float], whole_photo: bool
+        self,
+        queries: QueryVectors,
+        weights: Mapping[str, float],
+        whole_photo: bool,
+        rule: MergeRule | None = None,
     ) -> dict[str, list[str]]:
-        """Merged rankings of many queries."""
+        """Merged rankings of many queries; by the configuration's rule unless another is given."""
         vectors, starts = queries.views(whole_photo)
         rankings: dict[str, list[str]] = {}
         # A few thousand vectors at once, so that weighting them doubles no memory.
@@ -139,7 +143,7 @@ class Searcher:
             )
             for row in range(first, last):
                 of_query = found[starts[row] - starts[first] : starts[row + 1] - starts[first]]
-                merged = merge(of_query, self.config.depth, self.config.merge)
+                merged = merge(of_query, self.config.depth, rule or self.config.merge)
                 rankings[queries.query_ids[row]] = merged
         return rankings
 
@@ -164,6 +168,28 @@ class Searcher:
             whole.append(vectors[firsts])
             instances.append(np.delete(vectors, firsts, axis=0))
         return QueryVectors(ids, found, np.concatenate(instances), np.concatenate(whole))
+
+    def embed_views(
+        self,
+        queries: FeatureSet,
+        views: Sequence[Sequence[Regions]],
+        found: Sequence[Instances],
+        whole: Float32[np.ndarray, "Q D"],
+    ) -> QueryVectors:
+        """Vectors of a feature set's queries from views that were found in another way.
+
+        `views[q]` are those of the query in row q, `found[q]` where they are, and `whole` its
+        photo's vectors, which do not depend on either.
+        """
+        ids: list[str] = queries.rows["id"].tolist()
+        captions: list[str] = queries.rows["caption"].tolist()
+        vectors = []
+        for start in track(range(0, len(ids), QUERY_BATCH), "embedding other views"):
+            rows = range(start, min(start + QUERY_BATCH, len(ids)))
+            vectors.append(
+                self._encode([_Query(ids[q], captions[q], list(views[q])) for q in rows])
+            )
+        return QueryVectors(ids, list(found), np.concatenate(vectors), whole)
 
     def _encode(self, batch: Sequence["_Query"]) -> Float32[np.ndarray, "I D"]:
         """Vectors of all views of some queries, one query after the other."""

@@ -1,7 +1,5 @@
-"""Bootstrap intervals over queries, paired differences, and slices of the queries."""
+"""Bootstrap intervals over queries, and paired differences."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,9 +9,6 @@ from jaxtyping import Float
 
 from product1m.errors import RetrievalError
 
-MIN_BRAND_QUERIES = 5
-"""A brand with fewer queries is counted under `other` (ours)."""
-THIRDS = ("rare", "medium", "frequent")
 _CHUNK = 1 << 20
 
 
@@ -101,44 +96,6 @@ def paired_difference(ours: pd.Series, other: pd.Series, plan: BootstrapPlan) ->
     return bootstrap_interval(ours - other.reindex(ours.index), plan)
 
 
-def slices_of(query_labels: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Which slices a query belongs to: columns products, brand, class_frequency, index query_id.
-
-    `products` counts label occurrences: 1, 2, 3, 4+. `brand` is the first word of the labels,
-    `several` where they differ, `other` below `MIN_BRAND_QUERIES` queries. `class_frequency`
-    ranks queries by how many queries ask for their labels, on average, and cuts in thirds (ours).
-    """
-    if not query_labels:
-        raise RetrievalError("no queries to slice; the query list is empty")
-    frequency = Counter(label for labels in query_labels.values() for label in set(labels))
-    per_query = [
-        float(np.mean([frequency[label] for label in sorted(set(labels))])) if labels else 0.0
-        for labels in query_labels.values()
-    ]
-    return pd.DataFrame(
-        {
-            "products": [_count_name(len(labels)) for labels in query_labels.values()],
-            "brand": _brands(query_labels.values()),
-            "class_frequency": _thirds(np.array(per_query)),
-        },
-        index=pd.Index(list(query_labels), name="query_id"),
-    )
-
-
-def slice_intervals(scores: pd.Series, slices: pd.DataFrame, plan: BootstrapPlan) -> pd.DataFrame:
-    """Interval of a score in every slice: columns by, slice, num_queries, mean, low, high.
-
-    `scores` holds one value a query, indexed by query id; queries without a score are left out.
-    """
-    rows = []
-    for by in slices.columns:
-        groups = scores.groupby(slices[by].reindex(scores.index), sort=False)
-        for name, values in sorted(groups, key=lambda group: _order(str(group[0]))):
-            interval = bootstrap_interval(values, plan)
-            rows.append({"by": by, "slice": name, "num_queries": len(values), **interval.as_dict()})
-    return pd.DataFrame(rows)
-
-
 def _resampled_means(
     values: Float[np.ndarray, "Q K"], plan: BootstrapPlan
 ) -> Float[np.ndarray, "S K"]:
@@ -153,25 +110,3 @@ def _resampled_means(
         counts = np.bincount(drawn.ravel(), minlength=size * num_queries)
         means.append(counts.reshape(size, num_queries) @ values / num_queries)
     return np.concatenate(means)
-
-
-def _count_name(num_products: int) -> str:
-    return "4+" if num_products >= 4 else str(num_products)
-
-
-def _brands(labels: Iterable[tuple[str, ...]]) -> list[str]:
-    brands = [{label.split(" ")[0] for label in of_query} for of_query in labels]
-    names = [next(iter(found)) if len(found) == 1 else "several" for found in brands]
-    counts = Counter(names)
-    return [name if counts[name] >= MIN_BRAND_QUERIES else "other" for name in names]
-
-
-def _thirds(values: Float[np.ndarray, " Q"]) -> list[str]:
-    """By mean rank, so that equal values fall into the same third."""
-    middles = (pd.Series(values).rank() - 0.5) / len(values)
-    return [THIRDS[int(3 * middle)] for middle in middles]
-
-
-def _order(name: str) -> tuple[int, str]:
-    last = [*THIRDS, "several", "other"]
-    return (last.index(name) + 1, "") if name in last else (0, name)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.artifacts import Artifact, open_artifact, work_folder, write_artifact
+from product1m.artifacts import Artifact, ArtifactWriter, open_artifact, work_folder, write_artifact
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.item_table import ROWS_A_GROUP, ItemWriter
 from product1m.data.photos import Photo
@@ -50,13 +50,17 @@ _INSTANCE_SCHEMA = pa.schema(
 
 
 def run(
-    products: Path, backgrounds: str, scenes: Path, config: BackgroundSynthesisConfig
+    products: Path,
+    backgrounds: str,
+    scenes: Path,
+    config: BackgroundSynthesisConfig,
+    storage_root: str = "",
 ) -> dict[str, float]:
     """Cut single products out of `products` and compose them to `scenes`; returns the metrics.
 
-    `backgrounds` is a folder of photos, or empty for drawn ones. Cut-outs of an attempt that was
-    killed are taken up again. Raises DatasetError where too few photos can be cut out, or too many
-    backgrounds are damaged.
+    `backgrounds` is a folder or `s3://` prefix of photos, or empty for drawn ones. Cut-outs of an
+    attempt that was killed are taken up again. Raises DatasetError where too few photos can be cut
+    out, or too many backgrounds are damaged.
     """
     source = open_artifact(products, "ingestion")
     background_photos = find_backgrounds(backgrounds)
@@ -64,7 +68,7 @@ def run(
     work = work_folder(scenes, STEP, config, inputs)
     with step_run(STEP, config, "scenes") as tracked:
         with (
-            write_artifact(scenes, STEP, config, inputs, part="scenes") as writer,
+            write_artifact(scenes, STEP, config, inputs, "scenes", storage_root) as writer,
             Workers(config.num_workers) as workers,
         ):
             candidates, counts = draw_candidates(source, config)
@@ -74,7 +78,7 @@ def run(
             tracked.log_file(picture)
             split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
             composed = workers.map(compose, plan_scenes(split, background_photos, config))
-            writer.metrics.update(_write_scenes(composed, writer.folder, work, config))
+            writer.metrics.update(_write_scenes(composed, writer, work, config))
             writer.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
             writer.details["background_photos"] = len(background_photos)
             metrics = dict(writer.metrics)
@@ -111,7 +115,7 @@ def _picture_cutouts(
     tiles = [pictures.draw_cutout(verdict) for verdict in accepted]
     for verdict in rejected:
         candidate = verdict.candidate
-        photo = read_candidate(candidate, source.file(candidate.shard))
+        photo = read_candidate(candidate, source.shard(candidate.shard))
         mask, reason = cut(photo, config)
         tiles.append(pictures.draw_rejected(photo, mask, reason))
     path = folder / CUTOUTS_PICTURE
@@ -120,16 +124,20 @@ def _picture_cutouts(
 
 
 def _write_scenes(
-    composed: Iterable[ComposedScene], folder: Path, work: Path, config: BackgroundSynthesisConfig
+    composed: Iterable[ComposedScene],
+    writer: ArtifactWriter,
+    work: Path,
+    config: BackgroundSynthesisConfig,
 ) -> dict[str, float]:
     """Write the scenes as they come; annotations wait in a file until their shard is known."""
+    folder = writer.folder
     tally = _Tally()
     annotations = work / "annotations.jsonl"
     pictured = set(np.linspace(0, config.num_scenes - 1, _PICTURED_SCENES).astype(int).tolist())
     tiles: list[Photo] = []
     rows: list[dict[str, Any]] = []
     with (
-        ItemWriter(folder, _PREFIX, config.shard_mib) as items,
+        ItemWriter(folder, _PREFIX, config.shard_mib, writer.store) as items,
         annotations.open("w", encoding="utf-8") as lines,
         pq.ParquetWriter(folder / INSTANCES, _INSTANCE_SCHEMA) as instances,
     ):
@@ -147,7 +155,8 @@ def _write_scenes(
             if scene.plan.number in pictured:
                 tiles.append(pictures.draw_scene(scene))
     tally.check_backgrounds(config.max_damaged_backgrounds)
-    write_coco(folder, annotations)
+    for path in write_coco(folder, annotations):
+        writer.store(path)
     pictures.write_grid(tiles, folder / SCENES_PICTURE, columns=5)
     return tally.metrics()
 
@@ -159,16 +168,16 @@ class _Tally:
     scenes: Counter[str] = field(default_factory=Counter)
     visible: list[float] = field(default_factory=list)
     num_dropped: int = 0
-    used: set[Path] = field(default_factory=set)
-    damaged: set[Path] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
 
     def add(self, scene: ComposedScene) -> None:
         """Count a scene; say so once where a background is damaged."""
         self.scenes[scene.plan.split] += 1
         self.visible += [product["visible"] for product in scene.instances]
         self.num_dropped += scene.num_dropped
-        for path in set(scene.damaged) - self.damaged:
-            logger.warning("%s: not a photo that can be read; skipped as a background", path)
+        for address in set(scene.damaged) - self.damaged:
+            logger.warning("%s: not a photo that can be read; skipped as a background", address)
         self.damaged.update(scene.damaged)
         if scene.background is not None:
             self.used.add(scene.background)
@@ -178,8 +187,8 @@ class _Tally:
         tried = len(self.damaged) + len(self.used)
         if tried and len(self.damaged) > max_share * tried:
             raise DatasetError(
-                f"{min(self.damaged).parent}: {len(self.damaged)} of {tried} background photos "
-                f"cannot be read, {min(self.damaged).name} for one; at most a share of {max_share} "
+                f"{len(self.damaged)} of {tried} background photos cannot be read, "
+                f"{min(self.damaged)} for one; at most a share of {max_share} "
                 "(background_synthesis.max_damaged_backgrounds) is skipped"
             )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,37 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.artifacts import Artifact, open_artifact, write_artifact
+from product1m.artifacts import Artifact, ArtifactWriter, open_artifact, write_artifact
 from product1m.config import EvaluationConfig
+from product1m.data.class_names import CLASSES
 from product1m.data.item_table import ItemTable
 from product1m.data.region_features import FeatureSet
 from product1m.errors import RetrievalError
 from product1m.examples import write_examples
+from product1m.retrieval.detection_quality import detection_quality
 from product1m.retrieval.findings import Findings, report_content
-from product1m.retrieval.fusion import Fusion
+from product1m.retrieval.latency import measure_latency
 from product1m.retrieval.lineage import require_descends, require_same_rpn
-from product1m.retrieval.methods import SHIPPED, choose_fusions, rank_all
-from product1m.retrieval.metrics import DEFINITIONS, GroundTruth, mean_scores, score_queries
+from product1m.retrieval.methods import SHIPPED, Choice, choose_fusions, rank_all
+from product1m.retrieval.metrics import GroundTruth
 from product1m.retrieval.report import write_plots, write_report
-from product1m.retrieval.search import QueryVectors, Searcher
-from product1m.retrieval.statistics import Interval, bootstrap_intervals, slices_of
+from product1m.retrieval.results import (
+    all_intervals,
+    ap_by_method,
+    differences,
+    gains_of_blocks,
+    mean_tables,
+    score_methods,
+)
+from product1m.retrieval.search import Searcher
+from product1m.retrieval.slices import slices_of
+from product1m.retrieval.statistics import Interval
+from product1m.retrieval.variants import QueryViews, TrueBoxes, query_views, true_boxes
 from product1m.tracking import step_run
 
 SPLITS = ("dev", "test")
 RESULT_LIST = "retrieval_id_list.txt"
-REPORT = "report.html"
+REPORT, LATENCY = "report.html", "latency.json"
 Rankings = dict[str, dict[str, list[str]]]
 """Method to query id to gallery ids, best first."""
 
@@ -41,12 +54,51 @@ def run(
     gallery: Path,
     evaluation: Path,
     config: EvaluationConfig,
+    rpn: Path | None = None,
 ) -> dict[str, float]:
     """Choose the fusion on the dev queries, rank for every method, score, and write the report.
 
-    Raises ArtifactError where the inputs descend from different models, RetrievalError, with the
-    query's id, where a query cannot be answered.
+    Without the RPN the instances' crops are not encoded again. Raises ArtifactError where the
+    inputs descend from different models, RetrievalError, with the query's id, where a query cannot
+    be answered.
     """
+    inputs = _open(query_features, capture, index, queries, gallery, rpn)
+    with step_run("evaluation", config) as tracker:
+        with write_artifact(evaluation, "evaluation", config, inputs) as writer:
+            prepared = _prepare(inputs, config)
+            choice = choose_fusions(prepared.searcher, prepared.views["dev"].found, prepared.truth)
+            ranked = {
+                split: rank_all(prepared.searcher, views, choice.fusions, prepared.truth)
+                for split, views in prepared.views.items()
+            }
+            found = _find(prepared, choice, ranked)
+            _write(writer, inputs, prepared, found, ranked)
+        # The artifact is whole before a server that may be away is asked for anything.
+        tracker.log_metrics(writer.metrics)
+        for path in (evaluation / REPORT, *sorted(evaluation.glob("*.png"))):
+            tracker.log_file(path)
+    return dict(writer.metrics)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Everything that is to be ranked and what is true of it."""
+
+    features: FeatureSet
+    searcher: Searcher
+    truth: GroundTruth
+    boxes: TrueBoxes
+    views: dict[str, QueryViews]
+    """By split."""
+    rows: dict[str, list[int]]
+    """Of the feature set, by split."""
+    train_titles: dict[str, int] | None
+    """How many training titles name each class."""
+
+
+def _open(
+    query_features: Path, capture: Path, index: Path, queries: Path, gallery: Path, rpn: Path | None
+) -> dict[str, Artifact]:
     inputs = {
         "query_features": open_artifact(query_features, "feature_extraction", "queries"),
         "capture": open_artifact(capture, "capture_pretraining"),
@@ -57,41 +109,85 @@ def run(
     require_same_rpn(inputs["query_features"], inputs["index"])
     require_descends(inputs["query_features"], inputs["queries"])
     require_descends(inputs["index"], inputs["gallery"])
-    with step_run("evaluation", config) as tracker:
-        with write_artifact(evaluation, "evaluation", config, inputs) as writer:
-            features = FeatureSet(inputs["query_features"])
-            searcher = Searcher.load(inputs["index"], inputs["capture"], config)
-            truth = _truth(features, searcher)
-            vectors = _by_split(features, searcher.embed(features))
-            fusions = choose_fusions(searcher, vectors["dev"], truth)
-            ranked = {
-                split: rank_all(searcher, of_split, fusions, truth)
-                for split, of_split in vectors.items()
-            }
-            scores = _score(ranked, truth)
-            metrics = _metrics(scores, fusions[SHIPPED], config)
-            writer.metrics.update(_flat(metrics) | _counts(vectors, truth))
-            found = Findings(
-                vectors["test"],
-                ranked["test"],
-                scores[scores["split"] == "test"],
-                slices_of({query: truth.query_labels[query] for query in ranked["test"][SHIPPED]}),
-                {name: Interval(**ends) for name, ends in metrics["differences"].items()},
-                fusions[SHIPPED],
-                truth,
-            )
-            photos = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
-            content = report_content(found, searcher, *photos, _facts(inputs, writer.metrics))
-            write_report(content, writer.folder / REPORT)
-            write_plots(content, writer.folder)
-            _write_tables(writer.folder, metrics, scores, fusions, found.slices)
-            _write_list(writer.folder / RESULT_LIST, ranked)
-            write_examples(writer.folder, features, photos[0], ranked["test"][SHIPPED])
-        # The artifact is whole before a server that may be away is asked for anything.
-        tracker.log_metrics(writer.metrics)
-        for path in (evaluation / REPORT, *sorted(evaluation.glob("*.png"))):
-            tracker.log_file(path)
-    return dict(writer.metrics)
+    if rpn is not None:
+        inputs["rpn"] = open_artifact(rpn, "rpn_training")
+        require_descends(inputs["query_features"], inputs["rpn"])
+    return inputs
+
+
+def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepared:
+    features = FeatureSet(inputs["query_features"])
+    searcher = Searcher.load(inputs["index"], inputs["capture"], config)
+    truth, boxes = _truth(features, searcher), true_boxes(features)
+    rows = _rows_by_split(features)
+    rpn = inputs.get("rpn") if config.encode_crops else None
+    views = query_views(searcher, features, ItemTable(inputs["queries"]), boxes, rpn)
+    by_split = {split: views.select(of_split) for split, of_split in rows.items()}
+    titles = _train_titles(inputs["queries"])
+    return _Prepared(features, searcher, truth, boxes, by_split, rows, titles)
+
+
+def _find(prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings]) -> Findings:
+    """Figures of the test queries."""
+    searcher, truth, config = prepared.searcher, prepared.truth, prepared.searcher.config
+    rows, views = prepared.rows["test"], prepared.views["test"]
+    queries = views.found.query_ids
+    scores = score_methods(ranked, truth)
+    of_test = scores[scores["split"] == "test"]
+    ap = ap_by_method(of_test)
+    shipped = choice.fusions[SHIPPED]
+    found = [instances.boxes_xyxy for instances in views.found.found]
+    true = [prepared.boxes.boxes_xyxy[row] for row in rows]
+    return Findings(
+        views=views,
+        rankings=ranked["test"],
+        scores=scores,
+        ap=ap,
+        intervals=all_intervals(of_test, config),
+        differences=differences(ap, config),
+        choice=choice,
+        gains=gains_of_blocks(searcher, views, choice, truth, ap[SHIPPED]),
+        slices=slices_of(
+            {query: truth.query_labels[query] for query in queries},
+            truth.gallery_label.values(),
+            prepared.train_titles,
+        ),
+        detection=detection_quality(
+            found,
+            [len(truth.query_labels[query]) for query in queries],
+            true if prepared.boxes.complete else None,
+            config,
+        ),
+        latency=measure_latency(searcher, prepared.features, rows, shipped.weights),
+        truth=truth,
+        num_with_boxes=sum(len(boxes) > 0 for boxes in true),
+    )
+
+
+def _train_titles(queries: Artifact) -> dict[str, int] | None:
+    """Training titles that name each class; None where ingestion did not count them."""
+    if CLASSES not in queries.manifest.files:
+        return None
+    table = pq.read_table(queries.file(CLASSES)).to_pydict()
+    return dict(zip(table["label"], table["train_titles"], strict=True))
+
+
+def _write(
+    writer: ArtifactWriter,
+    inputs: Mapping[str, Artifact],
+    prepared: _Prepared,
+    found: Findings,
+    ranked: Mapping[str, Rankings],
+) -> None:
+    metrics = _metrics(found)
+    writer.metrics.update(_flat(metrics) | _counts(prepared) | _more_figures(found))
+    photos = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
+    content = report_content(found, prepared.searcher, *photos, _facts(inputs, writer.metrics))
+    write_report(content, writer.folder / REPORT)
+    write_plots(content, writer.folder)
+    _write_tables(writer, metrics, found)
+    _write_list(writer.folder / RESULT_LIST, ranked)
+    write_examples(writer.folder, prepared.features, photos[0], ranked["test"][SHIPPED])
 
 
 def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
@@ -111,7 +207,7 @@ def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
     )
 
 
-def _by_split(features: FeatureSet, vectors: QueryVectors) -> dict[str, QueryVectors]:
+def _rows_by_split(features: FeatureSet) -> dict[str, list[int]]:
     splits = features.rows["split"]
     rows = {split: np.flatnonzero(splits == split).tolist() for split in SPLITS}
     for split, found in rows.items():
@@ -121,37 +217,31 @@ def _by_split(features: FeatureSet, vectors: QueryVectors) -> dict[str, QueryVec
                 "weights are chosen on dev and measured on test, so both are needed: "
                 "run ingestion with a dev_share between 0 and 1"
             )
-    return {split: vectors.select(found) for split, found in rows.items()}
+    return rows
 
 
-def _score(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.DataFrame:
-    """One row a query, method, definition and depth, with the query's split."""
-    frames = [
-        score_queries(rankings, truth, definition).assign(
-            method=method, definition=definition, split=split
-        )
-        for split, methods in ranked.items()
-        for method, rankings in methods.items()
-        for definition in DEFINITIONS
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _metrics(scores: pd.DataFrame, shipped: Fusion, config: EvaluationConfig) -> dict[str, Any]:
+def _metrics(found: Findings) -> dict[str, Any]:
     """What `metrics.json` holds."""
-    metrics: dict[str, Any] = {split: {} for split in SPLITS}
-    for (split, method, definition), rows in scores.groupby(
-        ["split", "method", "definition"], sort=False
-    ):
-        metrics[str(split)].setdefault(method, {})[definition] = mean_scores(rows)
-    rows = scores[(scores["split"] == "test") & (scores["definition"] == "strict")]
-    ap = rows[rows["depth"] == 10].pivot(index="query_id", columns="method", values="ap")
-    ap = ap[list(metrics["test"])]
-    differences = ap.drop(columns=SHIPPED).rsub(ap[SHIPPED], axis=0)
-    for key, values in (("differences", differences), ("intervals", ap)):
-        found = bootstrap_intervals(values, config)
-        metrics[key] = {method: interval.as_dict() for method, interval in found.items()}
-    return metrics | {"fusion": shipped.weights}
+    means = mean_tables(found.scores)
+    return {
+        **{split: means[split] for split in SPLITS},
+        "differences": _plain(found.differences),
+        "intervals": _plain(
+            {name: tables["strict"]["10"]["mAP"] for name, tables in found.intervals.items()}
+        ),
+        "test_intervals": _plain(found.intervals),
+        "blocks": {kind: [asdict(gain) for gain in gains] for kind, gains in found.gains.items()},
+        "detection": _plain(found.detection.figures),
+        "fusion": found.choice.fusions[SHIPPED].weights,
+    }
+
+
+def _plain(intervals: Mapping[str, Any]) -> dict[str, Any]:
+    """Intervals, however deep, as JSON has them."""
+    return {
+        name: value.as_dict() if isinstance(value, Interval) else _plain(value)
+        for name, value in intervals.items()
+    }
 
 
 def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict[str, str]:
@@ -168,19 +258,35 @@ def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict
     }
 
 
-def _write_tables(
-    folder: Path,
-    metrics: Mapping[str, Any],
-    scores: pd.DataFrame,
-    fusions: Mapping[str, Fusion],
-    slices: pd.DataFrame,
-) -> None:
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), "utf-8")
-    chosen = {name: fusion.as_dict() for name, fusion in fusions.items()}
-    (folder / "fusion.json").write_text(json.dumps(chosen, indent=2), "utf-8")
-    for name, frame in (("per_query", scores), ("slices", slices.reset_index())):
+def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], found: Findings) -> None:
+    folder = writer.folder
+    fusions = {name: fusion.as_dict() for name, fusion in found.choice.fusions.items()}
+    for name, value in (
+        ("metrics.json", metrics),
+        ("fusion.json", fusions),
+        (LATENCY, found.latency.to_dict("index")),
+    ):
+        (folder / name).write_text(json.dumps(value, indent=2), "utf-8")
+    writer.timed |= {LATENCY, REPORT}
+    tables = {
+        "per_query": found.scores,
+        "slices": found.slices.reset_index(),
+        "instances": _instances(found),
+        "fusion_trials": found.choice.fusions[SHIPPED].trials,
+    }
+    for name, frame in tables.items():
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, folder / f"{name}.parquet")
+
+
+def _instances(found: Findings) -> pd.DataFrame:
+    """Where the test queries' instances are: one row an instance, boxes in the stored photo."""
+    vectors = found.views.found
+    corners = np.concatenate([instances.boxes_xyxy for instances in vectors.found])
+    counts = [len(instances) for instances in vectors.found]
+    table = pd.DataFrame(corners, columns=["x1", "y1", "x2", "y2"])
+    table.insert(0, "query_id", np.repeat(vectors.query_ids, counts))
+    return table.assign(score=np.concatenate([instances.scores for instances in vectors.found]))
 
 
 def _write_list(path: Path, ranked: Mapping[str, Rankings]) -> None:
@@ -209,17 +315,30 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     return scalars
 
 
-def _counts(vectors: Mapping[str, QueryVectors], truth: GroundTruth) -> dict[str, float]:
-    lacking = set(truth.missing_labels)
-    counts: dict[str, float] = {}
-    for split, queries in vectors.items():
-        labels = [truth.query_labels[query] for query in queries.query_ids]
+def _counts(prepared: _Prepared) -> dict[str, float]:
+    lacking = set(prepared.truth.missing_labels)
+    counts: dict[str, float] = {"num_queries_with_boxes": float(prepared.boxes.num_known)}
+    for split, views in prepared.views.items():
+        labels = [prepared.truth.query_labels[query] for query in views.found.query_ids]
+        found = [len(instances) for instances in views.found.found]
         counts |= {
             f"{split}/num_queries": float(len(labels)),
             f"{split}/num_queries_lacking_labels": float(
                 sum(not lacking.isdisjoint(row) for row in labels)
             ),
-            f"{split}/instances_per_query": float(np.mean([len(found) for found in queries.found])),
+            f"{split}/instances_per_query": float(np.mean(found)),
             f"{split}/labels_per_query": float(np.mean([len(of_query) for of_query in labels])),
         }
     return counts
+
+
+def _more_figures(found: Findings) -> dict[str, float]:
+    """How detection counts and how long a query takes."""
+    return {
+        **{f"detection/{name}": value.mean for name, value in found.detection.figures.items()},
+        **{
+            f"latency/{stage}_ms_{quantile}": value
+            for stage, quantiles in found.latency.to_dict("index").items()
+            for quantile, value in quantiles.items()
+        },
+    }

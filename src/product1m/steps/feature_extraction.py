@@ -11,9 +11,15 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
+from product1m.data.boxes import BOXES
 from product1m.data.item_table import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
-from product1m.data.region_features import INSTANCES, RegionWriter, write_instances
+from product1m.data.region_features import (
+    INSTANCE_FEATURES,
+    INSTANCES,
+    RegionWriter,
+    write_instances,
+)
 from product1m.detection.regions import Boxes, Extracted, SizedPhoto, extract_sized, sized_photo
 from product1m.detection.rpn import ProposalNetwork, load_rpn, rpn_config
 from product1m.detection.scenes import boxes_by_scene
@@ -26,7 +32,11 @@ BATCHES_A_WINDOW = 8
 
 
 def run(
-    images: Path, rpn: Path, features: Path, config: FeatureExtractionConfig
+    images: Path,
+    rpn: Path,
+    features: Path,
+    config: FeatureExtractionConfig,
+    storage_root: str = "",
 ) -> dict[str, float]:
     """Extract the regions of `images`, an artifact of ingestion or background synthesis.
 
@@ -40,17 +50,20 @@ def run(
     inputs = {"images": photos, "rpn": checkpoint}
     part = photos.manifest.part
     boxes = None if instances is None else boxes_by_scene(instances, len(items))
-    with write_artifact(features, "feature_extraction", config, inputs, part) as writer:
+    with write_artifact(
+        features, "feature_extraction", config, inputs, part, storage_root
+    ) as writer:
         shutil.copyfile(photos.file(ITEMS), writer.folder / ITEMS)
         counts, instance_features = [], []
         extracted = _extract(network, items, config, boxes)
-        with RegionWriter(writer.folder, config.shard_mib) as regions_writer:
+        with RegionWriter(writer.folder, config.shard_mib, writer.store) as regions_writer:
             for regions, at_instances in track(extracted, f"regions of {part}", len(items)):
                 regions_writer.add(regions)
                 counts.append(len(regions) - 1)
                 instance_features.append(at_instances.astype(np.float16))
         if instances is not None:
             write_instances(writer.folder, instances, np.concatenate(instance_features))
+            writer.store(writer.folder / INSTANCE_FEATURES)
         writer.details.update(_details(network, checkpoint))
         writer.metrics.update(_metrics(np.array(counts)))
     with step_run("feature_extraction", config, part) as tracking:
@@ -64,10 +77,13 @@ def _open_photos(images: Path) -> Artifact:
 
 
 def _read_instances(photos: Artifact) -> pd.DataFrame | None:
-    """A scene set's pasted products, sorted by scene; None for photos."""
-    if INSTANCES not in photos.manifest.files:
+    """A scene set's pasted products, or the boxes known of queries, by photo; else None."""
+    if INSTANCES in photos.manifest.files:
+        frame: pd.DataFrame = pq.read_table(photos.file(INSTANCES)).to_pandas()
+    elif BOXES in photos.manifest.files:
+        frame = pq.read_table(photos.file(BOXES)).to_pandas().rename(columns={"item": "scene"})
+    else:
         return None
-    frame: pd.DataFrame = pq.read_table(photos.file(INSTANCES)).to_pandas()
     return frame.sort_values("scene", kind="stable", ignore_index=True)
 
 
@@ -81,13 +97,14 @@ def _extract(
     size = BATCHES_A_WINDOW * config.batch_size
     windows = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
 
-    def sized(encoded: bytes, name: str) -> SizedPhoto:
-        return sized_photo(network, decode_photo(encoded, name), config)
+    def sized(position: int) -> SizedPhoto:
+        photo = decode_photo(items.encoded(position), _name(items, position))
+        return sized_photo(network, photo, config)
 
     with ThreadPoolExecutor(max(1, config.num_workers), "decode") as pool:
 
         def decode(window: range) -> list[Future[SizedPhoto]]:
-            return [pool.submit(sized, items.encoded(i), _name(items, i)) for i in window]
+            return [pool.submit(sized, position) for position in window]
 
         waiting = decode(windows[0]) if windows else []
         for number, window in enumerate(windows):

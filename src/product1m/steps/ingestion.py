@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +17,11 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from product1m.artifacts import ArtifactWriter, sha256_of, write_artifact
+from product1m.artifacts import ArtifactWriter, write_artifact
 from product1m.config import IngestionConfig
+from product1m.data.boxes import BoxTable, read_boxes
+from product1m.data.class_names import count_naming_titles, write_classes
+from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
 from product1m.data.intake import StoredPhoto, pillow_without_opinions, take_in
 from product1m.data.item_table import ITEMS, ItemWriter, set_columns
@@ -33,9 +37,10 @@ from product1m.data.lists import (
     read_list,
 )
 from product1m.data.quarantine import Quarantine
-from product1m.data.sources import LocalPhotos, PhotoError, PhotoSource
-from product1m.errors import DatasetError
+from product1m.data.sources import Photos, PhotoSource, local_lists
+from product1m.errors import DatasetError, PhotoError
 from product1m.progress import track
+from product1m.storage import open_store, sha256_of
 from product1m.tracking import step_run
 
 logger = logging.getLogger(__name__)
@@ -52,22 +57,32 @@ Intake = SetAside | tuple[ListItem, StoredPhoto]
 
 
 def run(
-    dataset: str, train: Path, gallery: Path, queries: Path, config: IngestionConfig
+    dataset: str,
+    train: Path,
+    gallery: Path,
+    queries: Path,
+    config: IngestionConfig,
+    storage_root: str = "",
 ) -> dict[str, float]:
-    """Read the data set folder and write its three artifacts; returns metrics as `part/name`.
+    """Read the data set and write its three artifacts; returns metrics as `part/name`.
+
+    `dataset` is a folder or an `s3://` prefix. Photos behind URLs are kept below the storage root,
+    or `$PRODUCT1M_WORK`, so that another attempt does not fetch them again.
 
     DatasetError if lists are missing, a list has no usable item, or too many had to be set aside.
     """
-    if "://" in dataset:
-        raise DatasetError(f"{dataset}: expected a local folder with lists and photos")
-    folder = Path(dataset)
-    lists = find_lists(folder)
-    source = LocalPhotos(folder)
+    kept = storage_root or os.environ.get("PRODUCT1M_WORK") or str(train.parent / ".work")
+    source = Photos(open_store(dataset), Downloads(open_store(kept), config))
     with step_run(STEP, config) as tracked:
         with ExitStack() as stack:
+            lists = find_lists(stack.enter_context(local_lists(dataset)), dataset)
             folders = {"train": train, "gallery": gallery, "queries": queries}
             writers = {
-                role: stack.enter_context(write_artifact(folders[role], STEP, config, part=role))
+                role: stack.enter_context(
+                    write_artifact(
+                        folders[role], STEP, config, part=role, storage_root=storage_root
+                    )
+                )
                 for role in ROLES
             }
             stack.enter_context(pillow_without_opinions())
@@ -109,22 +124,27 @@ def _take_in_role(
     num_rows = sum(rows for rows, _ in counts)
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
     photos, captions = array("Q"), array("Q")
+    boxes = BoxTable()
+    known_boxes = read_boxes(lists[0].path.parent) if role == "queries" else {}
 
     def take(row: ListItem | SetAside) -> Intake:
         return _take_in_one(row, source, config)
 
-    rows = _without_repeats(chain.from_iterable(map(read_list, lists)))
+    rows = _without_repeats(lists)
     taken = in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
-    with ItemWriter(writer.folder, shard_mib=config.shard_mib) as items:
+    with ItemWriter(writer.folder, shard_mib=config.shard_mib, store=writer.store) as items:
         for intake in track(taken, f"{STEP} {role}", num_rows):
             if isinstance(intake, SetAside):
                 quarantine.add(intake)
                 continue
             item, photo = intake
+            size_px = (photo.width, photo.height)
+            of_item = item.boxes or known_boxes.get(item.id, ())
+            boxes.add(len(items), of_item, size_px, photo.downscaled)
             sha256 = items.add(
                 item.id,
                 photo.encoded,
-                (photo.width, photo.height),
+                size_px,
                 caption=item.caption,
                 labels=list(item.labels),
                 split=item.split,
@@ -134,6 +154,9 @@ def _take_in_role(
     if not photos:
         raise DatasetError(f"{lists[0].path}: no usable item in {num_rows} lines")
     quarantine.write(writer.folder)
+    boxes.write(writer.folder)
+    if role == "queries":
+        writer.metrics["with_boxes"] = float(boxes.num_items)
     writer.details["lists"] = {file.path.name: sha256_of(file.path) for file in lists}
     writer.metrics.update(
         items=float(len(photos)),
@@ -154,16 +177,30 @@ def _take_in_one(row: ListItem | SetAside, source: PhotoSource, config: Ingestio
         return SetAside(row.list_name, row.line, row.id, str(error))
 
 
-def _without_repeats(rows: Iterable[ListItem | SetAside]) -> Iterator[ListItem | SetAside]:
+def _without_repeats(lists: list[ListFile]) -> Iterator[ListItem | SetAside]:
+    """The lists' rows, an id that was there before set aside; memory holds eight bytes a row."""
+    suspects = _repeated_keys(lists)
     seen: dict[str, str] = {}
-    for row in rows:
-        if isinstance(row, ListItem):
+    for row in _rows(lists):
+        if isinstance(row, ListItem) and key_of(row.id) in suspects:
             place = f"{row.list_name}:{row.line}"
             first = seen.setdefault(row.id, place)
             if first != place:
                 yield SetAside(row.list_name, row.line, row.id, f"duplicate id, first at {first}")
                 continue
         yield row
+
+
+def _repeated_keys(lists: list[ListFile]) -> set[int]:
+    """The keys of ids that occur twice; in a million ids about no other id shares one."""
+    keys = array("Q", (key_of(row.id) for row in _rows(lists) if isinstance(row, ListItem)))
+    ordered = np.sort(np.frombuffer(keys, np.uint64))
+    repeated: list[int] = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
+    return set(repeated)
+
+
+def _rows(lists: list[ListFile]) -> Iterator[ListItem | SetAside]:
+    return chain.from_iterable(map(read_list, lists))
 
 
 def in_order(
@@ -228,6 +265,11 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
     known = {labels[0] for labels in gallery}
     wanted = {label for labels in queries for label in labels}
     absent = sorted(wanted - known)
+    naming = count_naming_titles(_captions(writers["train"].folder), known | wanted)
+    write_classes(writers["queries"].folder, naming)
+    writers["queries"].metrics["classes_not_named_in_train"] = float(
+        sum(not naming[label] for label in wanted)
+    )
     writers["gallery"].metrics["classes"] = float(len(known))
     metrics = writers["queries"].metrics
     metrics["classes"] = float(len(wanted))
@@ -247,6 +289,12 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
             len(absent),
             ", ".join(absent[:3]),
         )
+
+
+def _captions(folder: Path) -> Iterator[str]:
+    with pq.ParquetFile(folder / ITEMS) as table:
+        for batch in table.iter_batches(columns=["caption"]):
+            yield from batch["caption"].to_pylist()
 
 
 def _content_digest(folder: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,32 +17,68 @@ import pyarrow.parquet as pq
 
 import product1m
 from product1m.artifacts import Artifact, ArtifactWriter, Summary, open_artifact, write_artifact
-from product1m.config import EvaluationConfig, RegistrationConfig
+from product1m.config import RegistrationConfig
+from product1m.data.item_table import ItemTable
+from product1m.errors import Product1MError
 from product1m.examples import Example, agreement, read_examples
-from product1m.gate import BASELINES, EVIDENCE, Evidence, Gate, decide
-from product1m.model_card import shorten, write_card
+from product1m.gate import (
+    BASELINES,
+    EVIDENCE,
+    Bootstrap,
+    Champion,
+    Evidence,
+    Gate,
+    Remeasured,
+    Rules,
+    decide,
+    rivalry,
+)
+from product1m.model_card import Subject, write_card, write_page
 from product1m.provenance import git_revision, pipeline_run
 from product1m.registry import (
+    CARD,
+    CHAMPION,
     CODE,
+    GATE,
+    LINEAGE,
     MODEL_FOLDER,
+    PAGE,
+    PICTURE,
     SERVING,
-    current_champion,
+    as_champion,
     digests_of,
+    lineage_json,
+    list_versions,
     quiet_mlflow,
+    read_lineage,
     register,
     talking_to_registry,
 )
+from product1m.registry_champion import DEPTH, measure_champion, needs_measuring
+from product1m.registry_pictures import draw_cases, worst_cases
 from product1m.retrieval.lineage import require_built_with, require_descends
-from product1m.search_service import ServingConfig
+from product1m.retrieval.scoring import read_rankings
+from product1m.search_service import THUMBNAILS, ServingConfig
+from product1m.thumbnails import write_thumbnails
 from product1m.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
 STEP = "registration"
-CARD, GATE = "model_card.md", "gate.json"
 SERVING_CODE = Path(product1m.__file__).with_name(CODE)
 TOP_K = 10
 """Length of a ranking unless the caller asks for another (ours)."""
+
+
+@dataclass(frozen=True)
+class _Opponent:
+    """The champion as this registration meets it."""
+
+    champion: Champion | None
+    lineage: Mapping[str, Summary]
+    remeasured: Remeasured | None
+    failure: str = ""
+    """Why it could not be measured anew."""
 
 
 def run(
@@ -49,24 +86,28 @@ def run(
     capture: Path,
     index: Path,
     evaluation: Path,
+    queries: Path,
+    gallery: Path,
     registration: Path,
     config: RegistrationConfig,
 ) -> dict[str, float]:
     """Log the model, load it back, decide the gate, and make it the newest candidate version.
 
-    Raises ArtifactError where the inputs do not belong together or a file is damaged, RegistryError
-    where MLflow is not there or refuses. Nothing is registered that cannot be loaded and asked.
+    A champion that was measured on other queries answers these first. Raises ArtifactError where
+    the inputs do not belong together or a file is damaged, RegistryError where MLflow is not there
+    or refuses. Nothing is registered that cannot be loaded and asked.
     """
     inputs = {
         "rpn": open_artifact(rpn, "rpn_training"),
         "capture": open_artifact(capture, "capture_pretraining"),
         "index": open_artifact(index, "indexing"),
         "evaluation": open_artifact(evaluation, "evaluation"),
+        "queries": open_artifact(queries, "ingestion", "queries"),
+        "gallery": open_artifact(gallery, "ingestion", "gallery"),
     }
     _require_one_family(**inputs)
     quiet_mlflow()
     lineage = {**inputs["evaluation"].manifest.lineage, "evaluation": inputs["evaluation"].manifest}
-    examples = read_examples(inputs["evaluation"])
     with (
         talking_to_registry("registering the model"),
         step_run(STEP, config) as tracked,
@@ -74,19 +115,19 @@ def run(
         tempfile.TemporaryDirectory() as scratch,
     ):
         model = Path(scratch) / MODEL_FOLDER
-        _stage(model, inputs, lineage)
+        _stage(model, inputs, lineage, config)
+        examples = read_examples(inputs["evaluation"])
         logged = _log_model(model, examples[0], lineage)
-        served = _answers(logged.model_uri, examples)
-        evidence = _evidence(inputs["evaluation"], lineage, agreement(served, examples), config)
-        champion = current_champion(config)
-        gate = decide(evidence, champion)
-        scores = json.loads(inputs["evaluation"].file("metrics.json").read_text("utf-8"))
-        card = write_card(lineage, scores, evidence, gate, champion, _provenance())
-        _write(writer.folder, evidence, gate, card)
+        served = agreement(_answers(logged.model_uri, examples), examples)
+        opponent = _opponent(lineage, queries, gallery, config)
+        evidence = _evidence(inputs["evaluation"], lineage, served, opponent, config)
+        gate = decide(evidence, opponent.champion)
+        subject = _subject(inputs, lineage, evidence, gate, opponent, model)
+        card = _write(writer.folder, subject)
         quiet_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(writer.folder))
-        digests = digests_of(model, SERVING_CODE, writer.folder / EVIDENCE)
+        digests = digests_of(model, SERVING_CODE, writer.folder)
         tags = _tags(digests, evidence, gate, lineage)
-        version = register(logged.model_uri, config.candidate_model, tags, shorten(card))
+        version = register(logged.model_uri, config.candidate_model, tags, card)
         _describe(writer, gate, evidence, config.candidate_model, version)
         tracked.log_metrics(writer.metrics)
     logger.info("%s: %s version %s, gate %s", STEP, config.candidate_model, version, gate.verdict)
@@ -94,20 +135,33 @@ def run(
 
 
 def _require_one_family(
-    rpn: Artifact, capture: Artifact, index: Artifact, evaluation: Artifact
+    rpn: Artifact,
+    capture: Artifact,
+    index: Artifact,
+    evaluation: Artifact,
+    queries: Artifact,
+    gallery: Artifact,
 ) -> None:
-    """All four were made from one another, and no file of the models is damaged."""
+    """All were made from one another, and no file of the models is damaged."""
     require_descends(capture, rpn)
     require_built_with(index, capture)
-    for artifact in (rpn, capture, index):
+    for artifact in (rpn, capture, index, queries, gallery):
         require_descends(evaluation, artifact)
+    for artifact in (rpn, capture, index):
         artifact.verify()
 
 
-def _stage(model: Path, inputs: Mapping[str, Artifact], lineage: Mapping[str, Summary]) -> None:
+def _stage(
+    model: Path,
+    inputs: Mapping[str, Artifact],
+    lineage: Mapping[str, Summary],
+    config: RegistrationConfig,
+) -> None:
     """The model folder; files are linked where the file system can, gigabytes are not copied."""
     for name in ("rpn", "capture", "index"):
         shutil.copytree(inputs[name].folder, model / name, copy_function=_link)
+    if config.thumbnail_side_px:
+        write_thumbnails(inputs["gallery"], model / THUMBNAILS, config)
     fusion = json.loads(inputs["evaluation"].file("fusion.json").read_text("utf-8"))
     serving = ServingConfig.model_validate(
         {
@@ -190,10 +244,33 @@ def pinned_requirements() -> list[str]:
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in ["product1m", *bare]]
 
 
+def _opponent(
+    lineage: Mapping[str, Summary], queries: Path, gallery: Path, config: RegistrationConfig
+) -> _Opponent:
+    """Today's champion, measured anew where its evidence is of other queries."""
+    versions = list_versions(config.champion_model)
+    version = next((version for version in versions if CHAMPION in version.aliases), None)
+    if version is None:
+        return _Opponent(None, {}, None)
+    champion = as_champion(version)
+    asked = [lineage[f"ingestion/{part}"].details["content"] for part in ("queries", "gallery")]
+    remeasured, failure = None, ""
+    if champion.digest and needs_measuring(champion.evidence, *asked):
+        try:
+            remeasured = measure_champion(version, queries, gallery)
+        except Product1MError as error:
+            # A champion that this code cannot run must not keep its successor out: the gate says
+            # that they were not compared, and a reviewer decides.
+            failure = str(error)
+            logger.error("%s could not answer today's queries: %s", version.title, error)
+    return _Opponent(champion, read_lineage(version), remeasured, failure)
+
+
 def _evidence(
     evaluation: Artifact,
     lineage: Mapping[str, Summary],
     served_agreement: float,
+    opponent: _Opponent,
     config: RegistrationConfig,
 ) -> Evidence:
     rows = pq.read_table(evaluation.file("per_query.parquet")).to_pandas()
@@ -201,20 +278,62 @@ def _evidence(
         (rows["split"] == "test")
         & (rows["method"] == "shipped")
         & (rows["definition"] == "strict")
-        & (rows["depth"] == 10)
+        & (rows["depth"] == DEPTH)
     ]
+    ap = dict(zip(rows["query_id"], rows["ap"], strict=True))
+    rankings = read_rankings(evaluation.file("retrieval_id_list.txt"))
     slices = pq.read_table(evaluation.file("slices.parquet")).to_pandas().set_index("query_id")
     scores = json.loads(evaluation.file("metrics.json").read_text("utf-8"))
+    ingested = lineage["ingestion/queries"].metrics
+    leaked = ingested["train_photos_in_queries"] + ingested["gallery_photos_in_queries"]
     return Evidence(
-        ap=dict(zip(rows["query_id"], rows["ap"], strict=True)),
+        ap=ap,
+        top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
         slices={str(slicing): members.to_dict() for slicing, members in slices.items()},
         leads={method: scores["differences"][method] for method in BASELINES},
         index_recall=lineage["indexing"].metrics["recall@100"],
         served_agreement=served_agreement,
+        leaked_photos=leaked / ingested["items"],
+        dev_photos_in_test=ingested["test_photos_in_dev"] / max(ingested["test"], 1.0),
+        quarantine={
+            part: lineage[f"ingestion/{part}"].metrics["quarantine_share"]
+            for part in ("train", "gallery", "queries")
+        },
         queries=lineage["ingestion/queries"].details["content"],
         gallery=lineage["ingestion/gallery"].details["content"],
-        bootstrap=EvaluationConfig.model_validate(evaluation.manifest.config),
-        rules=config,
+        bootstrap=Bootstrap.model_validate(evaluation.manifest.config),
+        rules=Rules.model_validate(config.model_dump()),
+        champion=opponent.remeasured,
+        champion_failure=opponent.failure,
+    )
+
+
+def _subject(
+    inputs: Mapping[str, Artifact],
+    lineage: Mapping[str, Summary],
+    evidence: Evidence,
+    gate: Gate,
+    opponent: _Opponent,
+    model: Path,
+) -> Subject:
+    champion = opponent.champion
+    thumbnails = model / THUMBNAILS
+    return Subject(
+        lineage=lineage,
+        scores=json.loads(inputs["evaluation"].file("metrics.json").read_text("utf-8")),
+        evidence=evidence,
+        gate=gate,
+        champion=champion,
+        champion_lineage=opponent.lineage,
+        provenance=_provenance(),
+        cases=worst_cases(
+            evidence,
+            rivalry(evidence, champion) if champion else None,
+            ItemTable(inputs["queries"]),
+            ItemTable(inputs["gallery"]),
+            evidence.rules.num_pictured_queries,
+        ),
+        thumbnails_mib=sum(path.stat().st_size for path in thumbnails.glob("*")) / 2**20,
     )
 
 
@@ -251,10 +370,17 @@ def _all_metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
-def _write(folder: Path, evidence: Evidence, gate: Gate, card: str) -> None:
-    (folder / EVIDENCE).write_text(evidence.model_dump_json(indent=2), "utf-8")
-    (folder / GATE).write_text(gate.model_dump_json(indent=2), "utf-8")
+def _write(folder: Path, subject: Subject) -> str:
+    """The version's files; returns the description."""
+    card = write_card(subject)
+    (folder / EVIDENCE).write_text(subject.evidence.model_dump_json(indent=2), "utf-8")
+    (folder / LINEAGE).write_text(lineage_json(subject.lineage), "utf-8")
+    (folder / GATE).write_text(subject.gate.model_dump_json(indent=2), "utf-8")
     (folder / CARD).write_text(card, "utf-8")
+    (folder / PAGE).write_text(write_page(subject), "utf-8")
+    if subject.cases:
+        (folder / PICTURE).write_bytes(draw_cases(subject.cases))
+    return card
 
 
 def _describe(

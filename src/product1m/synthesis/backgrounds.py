@@ -1,8 +1,7 @@
 """What products are pasted on: photos from a folder, or drawn surfaces where there are none."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
@@ -11,54 +10,52 @@ from jaxtyping import Float32
 from product1m.config import IngestionConfig
 from product1m.data.intake import pillow_without_opinions, take_in
 from product1m.data.photos import Photo, decode_photo, resize_photo
-from product1m.data.sources import PhotoError
-from product1m.errors import DatasetError, StorageError
+from product1m.errors import DatasetError, PhotoError, StorageError, TooLargeError
+from product1m.storage import Folder, open_file, open_store
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _MAX_ZOOM = 1.4
 """A background is enlarged by up to this beyond filling its scene (ours)."""
 
 
-def find_backgrounds(uri: str) -> list[Path]:
-    """The photos below a folder, sorted by name; none for an empty address.
+def find_backgrounds(uri: str) -> list[str]:
+    """Addresses of the photos below a folder or prefix, sorted by name; none for an empty address.
 
-    Raises StorageError for an address that is no local folder, DatasetError for a folder without
-    photos.
+    Raises StorageError for an address that cannot be read, DatasetError where there are no photos.
     """
     if not uri:
         return []
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        raise StorageError(f"{uri}: expected a local folder of background photos, or no address")
-    folder = Path(parts.path if parts.scheme else uri)
-    if not folder.is_dir():
-        raise StorageError(f"{folder}: no such folder of background photos")
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    store = open_store(uri)
+    if isinstance(store, Folder) and not store.root.is_dir():
+        raise StorageError(f"{store.root}: no such folder of background photos")
+    paths = [PurePosixPath(file.name) for file in store.files()]
+    photos = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
     if not photos:
         raise DatasetError(
-            f"{folder}: no background photo; expected files ending in "
+            f"{uri}: no background photo; expected files ending in "
             f"{', '.join(sorted(SUFFIXES))}, or no folder at all for drawn backgrounds"
         )
-    return photos
+    return [store.address(str(path)) for path in photos]
 
 
 def read_background(
-    paths: Sequence[Path], width: int, height: int, rng: np.random.Generator
-) -> tuple[Photo | None, list[Path]]:
+    addresses: Sequence[str], width: int, height: int, rng: np.random.Generator
+) -> tuple[Photo | None, list[str]]:
     """The first photo that can be read, cropped to a scene, and the damaged ones before it.
 
     None where all are damaged.
     """
     limits = IngestionConfig(max_photo_side_px=2 * max(width, height))
-    damaged: list[Path] = []
-    for path in paths:
+    damaged: list[str] = []
+    for address in addresses:
+        store, name = open_file(address)
         try:
             with pillow_without_opinions():
-                stored = take_in(path.read_bytes(), limits)
-        except PhotoError:
-            damaged.append(path)
+                stored = take_in(store.read(name, limits.max_photo_bytes), limits)
+        except (PhotoError, TooLargeError):
+            damaged.append(address)
             continue
-        return _cropped(decode_photo(stored.encoded, str(path)), width, height, rng), damaged
+        return _cropped(decode_photo(stored.encoded, address), width, height, rng), damaged
     return None, damaged
 
 

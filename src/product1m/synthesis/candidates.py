@@ -19,10 +19,11 @@ from jaxtyping import UInt8
 
 from product1m.artifacts import Artifact
 from product1m.config import BackgroundSynthesisConfig
-from product1m.data.item_table import ITEMS
+from product1m.data.item_table import ITEMS, read_photo
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
 from product1m.progress import track
+from product1m.shards import Shard
 from product1m.synthesis.grabcut import GrabCut, Mask, MaskQuality, cut_out, foreground
 from product1m.synthesis.parallel import Workers
 
@@ -44,6 +45,7 @@ class Candidate:
     shard: str
     offset: int
     num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Verdict:
 @dataclass(frozen=True)
 class _CutTask:
     candidates: Sequence[Candidate]
-    shards: Sequence[Path]
+    shards: Sequence[Shard]
     folder: Path
     config: BackgroundSynthesisConfig
 
@@ -82,7 +84,7 @@ def draw_candidates(
                 if names_set(row["caption"], config.set_words):
                     num_sets += 1
                     continue
-                key = _priority(row.pop("sha256"), config.seed)
+                key = _priority(row["sha256"], config.seed)
                 if key in drawn or (len(heap) == config.max_cutouts and key >= -heap[0][0]):
                     continue
                 if len(heap) == config.max_cutouts:
@@ -117,11 +119,10 @@ def cut_candidates(
     return list(track(verdicts, "cutting out photos", len(candidates)))
 
 
-def read_candidate(candidate: Candidate, shard: Path) -> Photo:
+def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
     """The candidate's photo, decoded."""
-    with shard.open("rb") as file:
-        file.seek(candidate.offset)
-        return decode_photo(file.read(candidate.num_bytes), f"{shard}: {candidate.id}")
+    encoded = read_photo(shard, candidate.offset, candidate.num_bytes, candidate.sha256)
+    return decode_photo(encoded, f"{shard.address}: {candidate.id}")
 
 
 def cut(photo: Photo, config: BackgroundSynthesisConfig) -> tuple[Mask, str]:
@@ -170,7 +171,7 @@ def _tasks(
     for start in range(0, len(candidates), _CHUNK):
         chunk = candidates[start : start + _CHUNK]
         # Verified here, once, and not again in every process.
-        shards = [products.file(candidate.shard) for candidate in chunk]
+        shards = [products.shard(candidate.shard) for candidate in chunk]
         yield _CutTask(chunk, shards, folder, config)
 
 

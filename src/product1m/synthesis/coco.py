@@ -44,29 +44,32 @@ def encode_runs(mask: Bool[np.ndarray, "H W"]) -> str:
     return "".join(map(_encode, runs.tolist()))
 
 
-def write_coco(folder: Path, annotations: Path) -> None:
-    """Write `SHARD.coco.json` beside each image shard of a folder.
+def write_coco(folder: Path, annotations: Path) -> list[Path]:
+    """Write `SHARD.coco.json` for each image shard of a folder; what was written.
 
     `annotations` holds one JSON list a line, in the order of the item table.
     """
     items = pq.read_table(folder / ITEMS, columns=["id", "shard", "width", "height"]).to_pylist()
     shard: list[tuple[int, Mapping[str, Any], list[dict[str, Any]]]] = []
     first_id = 1
+    written: list[Path] = []
     with annotations.open(encoding="utf-8") as lines:
         for number, (item, line) in enumerate(zip(items, lines, strict=True)):
             if shard and shard[-1][1]["shard"] != item["shard"]:
-                first_id = _write_shard(folder, shard, first_id)
+                path, first_id = _write_shard(folder, shard, first_id)
+                written.append(path)
                 shard = []
             shard.append((number, item, json.loads(line)))
     if shard:
-        _write_shard(folder, shard, first_id)
+        written.append(_write_shard(folder, shard, first_id)[0])
+    return written
 
 
 def _write_shard(
     folder: Path,
     scenes: Iterable[tuple[int, Mapping[str, Any], list[dict[str, Any]]]],
     first_id: int,
-) -> int:
+) -> tuple[Path, int]:
     images, annotations = [], []
     name = ""
     for number, item, products in scenes:
@@ -84,7 +87,7 @@ def _write_shard(
     content = {"images": images, "annotations": numbered, "categories": _CATEGORIES}
     path = folder / Path(name).with_suffix(".coco.json")
     path.write_text(json.dumps(content, separators=(",", ":")), "utf-8")
-    return first_id + len(numbered)
+    return path, first_id + len(numbered)
 
 
 def _encode(value: int) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class ScenePlan:
     split: str
     sources: Sequence[Verdict]
     title: str
-    backgrounds: Sequence[Path]
+    backgrounds: Sequence[str]
     """The first that can be read is taken; none asks for a drawn one."""
     config: BackgroundSynthesisConfig
 
@@ -43,9 +42,9 @@ class ComposedScene:
     annotations: list[dict[str, Any]]
     instances: list[dict[str, Any]]
     num_dropped: int
-    background: Path | None
+    background: str | None
     """The background photo, unless it was drawn."""
-    damaged: Sequence[Path]
+    damaged: Sequence[str]
     """Background photos that could not be read."""
 
     @property
@@ -65,8 +64,8 @@ def compose(plan: ScenePlan) -> ComposedScene:
     background, damaged = read_background(plan.backgrounds, *size, rng)
     if background is None and plan.backgrounds:
         raise DatasetError(
-            f"{plan.backgrounds[0].parent}: none of {len(set(damaged))} background photos drawn "
-            f"could be read, {damaged[0].name} for one; expected whole photos"
+            f"none of {len(set(damaged))} background photos drawn could be read, {damaged[0]} for "
+            "one; expected whole photos"
         )
     if background is None:
         background = draw_background(*size, rng)
@@ -78,7 +77,7 @@ def compose(plan: ScenePlan) -> ComposedScene:
     return _finished(plan, scene, damaged)
 
 
-def _finished(plan: ScenePlan, scene: Scene, damaged: Sequence[Path]) -> ComposedScene:
+def _finished(plan: ScenePlan, scene: Scene, damaged: Sequence[str]) -> ComposedScene:
     ids = [plan.sources[product.source].candidate.id for product in scene.products]
     named = list(zip(scene.products, ids, strict=True))
     instances = [

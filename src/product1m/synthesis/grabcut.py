@@ -104,7 +104,7 @@ def without_threads(mask: Mask) -> Mask:
 
     As it is where that would take half of it away: some products are thin.
     """
-    width = max(3, round(_THREAD * max(mask.shape)))
+    width = 2 * max(1, round(_THREAD * max(mask.shape) / 2)) + 1  # odd, or it would shift the mask
     opened = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8)
     )

@@ -1,12 +1,11 @@
 """Which cut-outs meet in a scene: apart for train and held out, mostly with words in common."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
-from sklearn.feature_extraction.text import HashingVectorizer
+from jaxtyping import Float, Int
 
 from product1m.config import BackgroundSynthesisConfig
 from product1m.errors import DatasetError
@@ -21,7 +20,7 @@ _NEIGHBOR_SHARE = 0.06
 (ours)."""
 _MIN_NEIGHBORS = 6
 """But at least so many (ours)."""
-_NGRAMS = (2, 4)
+_NGRAMS = (2, 3, 4)
 """Lengths of the character n-grams by which titles are compared, each counted once (ours).
 
 Without document frequencies: those favor a product's own words over its brand's.
@@ -30,7 +29,7 @@ Without document frequencies: those favor a product's own words over its brand's
 
 def plan_scenes(
     split: Mapping[str, Sequence[Verdict]],
-    backgrounds: Sequence[Path],
+    backgrounds: Sequence[str],
     config: BackgroundSynthesisConfig,
 ) -> Iterator[ScenePlan]:
     """The plans of all scenes, train ones first; each depends on seed and number alone."""
@@ -54,10 +53,7 @@ class SourcePool:
         self._groups = [group_of(source) for source in sources]
         captions = [source.candidate.caption for source in sources]
         self._titles = TitleComposer(captions)
-        titles = [join(units(caption)).casefold() for caption in captions]
-        self._vectors = HashingVectorizer(
-            analyzer="char", ngram_range=_NGRAMS, binary=True, alternate_sign=False
-        ).transform(titles)
+        self._wordings = Wordings([join(units(caption)).casefold() for caption in captions])
 
     def draw(self, rng: np.random.Generator) -> list[Verdict]:
         """A scene's sources, of different groups but for a twin in `repeat_share` of the scenes."""
@@ -84,10 +80,30 @@ class SourcePool:
 
     def _nearest(self, first: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
         """The sources with titles like the first's, shuffled; then all others, nearest first."""
-        similarity = (self._vectors @ self._vectors[first].T).toarray().ravel()
-        order = np.argsort(-similarity, kind="stable")
+        order = np.argsort(-self._wordings.similarity(first), kind="stable")
         count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(order)))
         return np.concatenate([rng.permutation(order[:count]), order[count:]])
+
+
+class Wordings:
+    """Which texts share character n-grams; an index of the n-grams, for there are many texts."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._ngrams = [_ngrams(text) for text in texts]
+        self._norms = np.sqrt([max(1, len(ngrams)) for ngrams in self._ngrams])
+        having: dict[str, list[int]] = defaultdict(list)
+        for position, ngrams in enumerate(self._ngrams):
+            for ngram in ngrams:
+                having[ngram].append(position)
+        self._having = {ngram: np.array(positions) for ngram, positions in having.items()}
+
+    def similarity(self, position: int) -> Float[np.ndarray, " N"]:
+        """Cosine of a text's n-grams, as a set, with every text's."""
+        empty = np.empty(0, np.int64)
+        ngrams = self._ngrams[position]
+        texts = np.concatenate([empty, *(self._having[ngram] for ngram in ngrams)])
+        shared = np.bincount(texts, minlength=len(self._ngrams))
+        return np.asarray(shared / (self._norms * self._norms[position]))
 
 
 def split_sources(
@@ -127,6 +143,14 @@ def group_of(source: Verdict) -> str:
     """What duplicates have in common: the item table's group, or where it has none the caption."""
     candidate = source.candidate
     return str(candidate.group) if candidate.group >= 0 else f"caption {candidate.caption}"
+
+
+def _ngrams(text: str) -> set[str]:
+    return {
+        text[start : start + length]
+        for length in _NGRAMS
+        for start in range(len(text) - length + 1)
+    }
 
 
 def _hash(group: str, config: BackgroundSynthesisConfig) -> bytes:

@@ -83,7 +83,9 @@ def restore_checkpoint(
         )
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        # On the CPU first, or every rank would put the moments on the GPU that saved them.
+        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        optimizer.load_state_dict(moments)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"{folder}: does not fit this model ({error}); delete {work} to start over"

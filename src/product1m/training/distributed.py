@@ -1,14 +1,27 @@
-"""Ranks under `torchrun`, and one process without it."""
+"""Ranks under `torchrun`, and one process without it.
 
+Ranks share one batch: rank r holds the r-th of as many runs of its rows. Whatever a loss averages
+over the rows of the batch, it averages over the rows of all ranks, so that the number of processes
+changes how fast a training is and not what it computes.
+"""
+
+import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from product1m.errors import TrainingError
 
 
 def rank() -> int:
@@ -30,17 +43,30 @@ def device() -> torch.device:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the group `torchrun` describes in the environment; without it, do nothing."""
+    """Join the group `torchrun` describes in the environment; without it, do nothing.
+
+    Only rank 0 goes on reporting what it does; the others still warn.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    store, own_rank, num_ranks = next(rendezvous("env://"))
+    # torchrun keeps its store when it starts workers again, and with it the addresses of the dead.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(f"attempt-{attempt}", store),
+        rank=own_rank,
+        world_size=num_ranks,
+    )
+    if rank() > 0:
+        logging.getLogger("product1m").setLevel(logging.WARNING)
+    yield
+    # After an error the others may be waiting for this rank: leaving in order would wait for them,
+    # ending at once lets torchrun end them too.
+    dist.destroy_process_group()
 
 
 def barrier() -> None:
@@ -49,28 +75,148 @@ def barrier() -> None:
         dist.barrier()
 
 
+def share(num_rows: int) -> slice:
+    """This rank's run of `num_rows` rows; where they do not divide, the first have one more."""
+    each, left_over = divmod(num_rows, world_size())
+    start = rank() * each + min(rank(), left_over)
+    return slice(start, start + each + (rank() < left_over))
+
+
+def weigh(mean: Float[Tensor, ""], num_rows: int) -> Float[Tensor, ""]:
+    """Scale a mean over this rank's rows so that the ranks' mean is the mean over all their rows.
+
+    Data parallelism averages gradients over ranks, and ranks may hold different numbers of rows.
+    """
+    if world_size() == 1:
+        return mean
+    total = torch.tensor(float(num_rows), device=mean.device)
+    dist.all_reduce(total)
+    return mean * (num_rows * world_size() / total.clamp(min=1))
+
+
+def largest(number: int) -> int:
+    """The largest of the ranks' numbers."""
+    return int(max(gather_objects(number)))
+
+
+def mean_over_ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Every value's mean over the ranks."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value, rank 0's first."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def common_randomness() -> Iterator[None]:
+    """Within the block every rank draws what rank 0 draws; then each goes on with its own."""
+    if world_size() == 1:
+        yield
+        return
+    # A GPU draws small permutations on the CPU, so both generators count.
+    own = _random_states()
+    common = [state.to(device()) for state in own]
+    for state in common:
+        dist.broadcast(state, 0)
+    _set_random_states([state.cpu() for state in common])
+    yield
+    if rank() > 0:
+        _set_random_states(own)
+
+
+def _random_states() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device())] if torch.cuda.is_available() else states
+
+
+def _set_random_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device())
+
+
 class _GatherRows(torch.autograd.Function):
     """`all_gather` whose gradient is the sum of what every rank's loss says of these rows."""
 
     @staticmethod
-    def forward(_context: FunctionCtx, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+    def forward(context: FunctionCtx, rows: Tensor, counts: list[int]) -> Tensor:
+        context.counts = counts  # type: ignore[attr-defined]
+        longest = max(counts)
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(_context: FunctionCtx, *gradients: Tensor) -> Tensor:
+    def backward(context: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        return total.chunk(world_size())[rank()]
+        counts: list[int] = context.counts  # type: ignore[attr-defined]
+        start = sum(counts[: rank()])
+        return total[start : start + counts[rank()]], None
+
+
+def num_rows_by_rank(rows: Shaped[Tensor, "B ..."]) -> list[int]:
+    """How many rows every rank holds."""
+    if world_size() == 1:
+        return [len(rows)]
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    return [int(count) for count in torch.cat(counts).tolist()]
 
 
 def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "W ..."]:
     """The rows of all ranks, rank 0's first; gradients flow back to the rank they came from.
 
-    Every rank must hold equally many rows.
+    Ranks may hold different numbers of rows.
     """
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows)
+    gathered: Tensor = _GatherRows.apply(rows, num_rows_by_rank(rows))
     return gathered
+
+
+def own_rows(gathered: Shaped[Tensor, "W ..."], num_rows: int) -> Shaped[Tensor, "B ..."]:
+    """Of the rows of all ranks the `num_rows` of this one."""
+    start = sum(gather_objects(num_rows)[: rank()])
+    return gathered[start : start + num_rows]
+
+
+def around(
+    rows: Shaped[Tensor, "B ..."],
+) -> tuple[Shaped[Tensor, "b ..."], Shaped[Tensor, "a ..."]]:
+    """The rows of the ranks before this one, and of those after it."""
+    counts, gathered = num_rows_by_rank(rows), gather_rows(rows)
+    return gathered[: sum(counts[: rank()])], gathered[sum(counts[: rank() + 1]) :]
+
+
+def check_shared(folder: Path) -> None:
+    """Raise TrainingError on every rank unless all of them see one and the same folder."""
+    if world_size() == 1:
+        return
+    (name, *_) = gather_objects(f".seen-{secrets.token_hex(8)}")
+    marker = folder / name
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    barrier()
+    seen = gather_objects(marker.exists())
+    if rank() == 0:
+        marker.unlink()
+    blind = [number for number, sees in enumerate(seen) if not sees]
+    if blind:
+        raise TrainingError(
+            f"{folder}: of {world_size()} ranks the ranks {blind} do not see what rank 0 writes "
+            "here; set PRODUCT1M_WORK to a folder on storage that all nodes share"
+        )

@@ -1,7 +1,7 @@
 """The training loop: steps, checkpoints, curves.
 
 Resuming needs no sampler and no random state: a batch is a function of its index, and what the
-forward pass draws (dropout, sampled anchors) is seeded from the plan's seed, the step and the rank.
+forward pass draws is seeded from the plan's seed, the step and, as dropout should differ, the rank.
 """
 
 import logging
@@ -78,19 +78,20 @@ def train(
             them, or has `.to(device)`; if it has `item_ids`, an error names them.
         plan: kept with the checkpoint; a checkpoint of another plan is refused.
         work: folder of the checkpoints, on storage all ranks share.
-        report: called on rank 0 with the step and the mean of each term since the last call, their
-            sum as `total`, and this step's `learning_rate`.
+        report: called on rank 0 with the step and the mean of each term since the last call, over
+            all ranks, their sum as `total`, and this step's `learning_rate`.
         groups: parameters with their own learning rates; all of them at the plan's rate by default.
 
     Returns:
         The curve from step 1 on, attempts before this one included: `step` and what was reported.
 
     Raises:
-        TrainingError: a loss that is not finite (the last good checkpoint is kept), or a checkpoint
-            that does not fit.
+        TrainingError: a loss that is not finite (the last good checkpoint is kept), a checkpoint
+            that does not fit, or ranks that do not share `work`; on every rank.
     """
     device = distributed.device()
     module.to(device).train()
+    distributed.check_shared(work)
     groups = groups or [ParameterGroup(list(module.parameters()))]
     optimizer = make_optimizer(groups, plan.learning_rate, plan.weight_decay)
     scheduler = make_scheduler(optimizer, plan.num_steps, plan.warmup_share)
@@ -167,12 +168,22 @@ def _backward(
     """Add one batch's gradients; its terms and their `total`."""
     with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         terms: dict[str, Tensor] = objective(batch)
-    total = torch.stack([term.float() for term in terms.values()]).sum()
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    values["total"] = float(total.detach())
+    stacked = torch.stack([term.float() for term in terms.values()])
+    total = stacked.sum()
+    own = torch.cat([stacked.detach(), total.detach()[None]])
+    names = [*terms, "total"]
+    values = dict(zip(names, distributed.mean_over_ranks(own).tolist(), strict=True))
     if not all(math.isfinite(value) for value in values.values()):
-        ids = getattr(batch, "item_ids", None)
-        raise _NotFiniteError(f"{values}, items of the batch: {ids or 'not named'}")
+        ids = getattr(batch, "item_ids", None) or "not named"
+        finite = bool(own.isfinite().all())
+        found = distributed.gather_objects(None if finite else (own.tolist(), ids))
+        raise _NotFiniteError(
+            "; ".join(
+                f"{dict(zip(names, one[0], strict=True))}, items of the batch: {one[1]}"
+                for one in found
+                if one
+            )
+        )
     torch.autograd.backward(total / plan.accumulation_steps)
     return values
 

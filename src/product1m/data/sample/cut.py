@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from product1m.data.boxes import BOXES_LIST, read_boxes, write_boxes
 from product1m.data.lists import (
     PHOTO_FOLDER,
     ListFile,
@@ -63,6 +64,7 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
             _copy_lines(list_file.path, partial, [c.item for c in kept])
         _copy_photos(source, partial, [c.photo for c in kept])
         num_backgrounds = _copy_backgrounds(source, partial, seed)
+        _copy_boxes(source, partial, [c.item.id for c in kept_queries])
     splits = Counter(c.item.split or "unsplit" for c in kept_queries)
     return {
         "classes": float(len(chosen)),
@@ -214,6 +216,13 @@ def _copy_photos(source: Path, folder: Path, photos: Sequence[Path]) -> None:
     for photo in track(dict.fromkeys(photos), "copying photos"):
         (folder / photo).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / photo, folder / photo)
+
+
+def _copy_boxes(source: Path, folder: Path, queries: Sequence[str]) -> None:
+    known = read_boxes(source)
+    kept = {query: known[query] for query in queries if query in known}
+    if kept:
+        write_boxes(folder / BOXES_LIST, kept)
 
 
 def _copy_backgrounds(source: Path, folder: Path, seed: int) -> int:

@@ -6,12 +6,12 @@ from functools import cache, lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from product1m.data.photos import Photo
 from product1m.data.sample.catalogue import PRODUCTS, Product
+from product1m.data.sample.layers import Box, Layer, Seen, cast, paste
 from product1m.data.sample.packaging import RIGS, Sprite, View, render_pack
 from product1m.data.sample.plan import Row
 from product1m.data.sample.printing import font
@@ -31,8 +31,6 @@ QUERY_POSES = (3, 10)
 """Customers' photos show poses from this range, sellers' the others and some of these (ours)."""
 SELLER_POSES = (0, 7)
 
-Layer = Float32[np.ndarray, "h w 4"]
-
 
 @lru_cache(maxsize=1200)
 def posed(product: Product, pose: int, carton: bool) -> Sprite:
@@ -51,20 +49,25 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
 
 def render_photo(row: Row) -> Photo:
     """The photo of a row; rows of equal seed and products get equal photos."""
+    return render_with_boxes(row)[0]
+
+
+def render_with_boxes(row: Row) -> tuple[Photo, list[Box]]:
+    """The photo of a row, and around what is seen of each product a box, left to right."""
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
     scene = _scene(rng, row, height, width)
-    image = scene.image.copy()
+    image, seen = scene.image.copy(), Seen(height, width)
     if row.photo_kind == "single":
-        _place_single(rng, image, scene, row.products[0])
+        _place_single(rng, image, scene, row.products[0], seen)
     elif scene.flat_lay:
-        _lay(rng, image, scene, row.products)
+        _lay(rng, image, scene, row.products, seen)
     else:
-        _line_up(rng, image, scene, row.products, query=row.photo_kind == "query")
+        _line_up(rng, image, scene, row.products, seen, query=row.photo_kind == "query")
     image = _through_camera(rng, image, harsh=row.photo_kind == "query")
     if rng.random() < {"single": 0.4, "set": 0.55, "query": 0.25}[row.photo_kind]:
         image = _with_banner(rng, image)
-    return np.asarray((image * 255 + 0.5).clip(0, 255), np.uint8)
+    return np.asarray((image * 255 + 0.5).clip(0, 255), np.uint8), seen.boxes()
 
 
 def _frame(rng: np.random.Generator, row: Row) -> tuple[int, int]:
@@ -137,7 +140,9 @@ def _turned(pixels: Layer, turn_deg: float, shear: float) -> Layer:
     return np.asarray(turned[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1])
 
 
-def _place_single(rng: np.random.Generator, image: Image, scene: Scene, product: Product) -> None:
+def _place_single(
+    rng: np.random.Generator, image: Image, scene: Scene, product: Product, seen: Seen
+) -> None:
     height, width = image.shape[:2]
     sprite = posed(product, _pose(rng, query=False), False)
     fill = float(rng.uniform(0.5, 0.9))
@@ -156,11 +161,16 @@ def _place_single(rng: np.random.Generator, image: Image, scene: Scene, product:
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
-    _stand(rng, image, scene, _cutout(rng, sprite, scale, tilt, 0.08), center, base)
+    _stand(rng, image, scene, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
 
 
 def _line_up(
-    rng: np.random.Generator, image: Image, scene: Scene, products: Sequence[Product], query: bool
+    rng: np.random.Generator,
+    image: Image,
+    scene: Scene,
+    products: Sequence[Product],
+    seen: Seen,
+    query: bool,
 ) -> None:
     """Products beside each other, nearer ones lower and over the others."""
     height, width = image.shape[:2]
@@ -195,10 +205,16 @@ def _line_up(
             tilt = float(rng.choice([-88, 88]))
         cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
         floor = max(base, cutout.pixels.shape[0] + 2)
-        _stand(rng, image, scene, cutout, center, floor)
+        _stand(rng, image, scene, cutout, center, floor, seen)
 
 
-def _lay(rng: np.random.Generator, image: Image, scene: Scene, products: Sequence[Product]) -> None:
+def _lay(
+    rng: np.random.Generator,
+    image: Image,
+    scene: Scene,
+    products: Sequence[Product],
+    seen: Seen,
+) -> None:
     """Products lying on a grid of loose places, turned any way."""
     height, width = image.shape[:2]
     columns = 2 if len(products) in (2, 4) else int(np.ceil(np.sqrt(len(products))))
@@ -217,8 +233,9 @@ def _lay(rng: np.random.Generator, image: Image, scene: Scene, products: Sequenc
         middle = (np.array([at % columns, at // columns]) + 0.5 + rng.normal(0, 0.07, 2)) * cell
         x = int(middle[0] - cutout.pixels.shape[1] / 2)
         y = int(middle[1] - cutout.pixels.shape[0] / 2)
-        _cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, scene.shadow)
-        _paste(image, cutout.pixels, x, y)
+        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, scene.shadow)
+        paste(image, cutout.pixels, x, y)
+        seen.add(cutout.pixels, x, y)
 
 
 def _stand(
@@ -228,8 +245,12 @@ def _stand(
     cutout: _Cutout,
     center: float,
     base: float,
+    seen: Seen | None = None,
 ) -> None:
-    """Put a product on its base, with the dark below it, a cast shadow and a mirror image."""
+    """Put a product on its base, with the dark below it, a cast shadow and a mirror image.
+
+    `seen` is told of it; a carton behind its product is none.
+    """
     rows, columns = cutout.pixels.shape[:2]
     x, y = int(center - columns / 2), int(base - rows)
     alpha = cutout.pixels[:, :, 3]
@@ -239,56 +260,18 @@ def _stand(
     shear = np.array([[1, -lean / flat.shape[0], max(lean, 0)], [0, 1, 0]], np.float64)
     flat = cv2.warpAffine(flat, shear, (columns + int(abs(lean)), flat.shape[0]))
     fade = np.linspace(0.25, 1, flat.shape[0], dtype=np.float32)[:, None]
-    _cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, scene.shadow)
+    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, scene.shadow)
     foot = np.zeros((max(5, columns // 9), columns), np.float32)
     axes = (int(columns * 0.46), max(2, foot.shape[0] // 2))
     cv2.ellipse(foot, (columns // 2, foot.shape[0] // 2), axes, 0, 0, 360, 1.0, -1)
-    _cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, scene.shadow * 1.5))
+    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, scene.shadow * 1.5))
     if scene.mirror:
         below = cutout.pixels[::-1][: max(2, rows // 3)].copy()
         below *= np.linspace(scene.mirror, 0, len(below), dtype=np.float32)[:, None, None]
-        _paste(image, below, x, int(base))
-    _paste(image, cutout.pixels, x, y)
-
-
-def _window_of(
-    image: Image, size: tuple[int, int], x: int, y: int
-) -> tuple[slice, slice, slice, slice] | None:
-    """Where a layer at (x, y) meets the image: image rows and columns, layer rows and columns."""
-    (height, width), (rows, columns) = image.shape[:2], size
-    top, left = max(y, 0), max(x, 0)
-    bottom, right = min(y + rows, height), min(x + columns, width)
-    if top >= bottom or left >= right:
-        return None
-    return (
-        slice(top, bottom),
-        slice(left, right),
-        slice(top - y, bottom - y),
-        slice(left - x, right - x),
-    )
-
-
-def _paste(image: Image, layer: Layer, x: int, y: int) -> None:
-    spot = _window_of(image, (layer.shape[0], layer.shape[1]), x, y)
-    if spot is not None:
-        part = layer[spot[2], spot[3]]
-        image[spot[0], spot[1]] = image[spot[0], spot[1]] * (1 - part[:, :, 3:]) + part[:, :, :3]
-
-
-def _cast(
-    image: Image,
-    shape: Float32[np.ndarray, "h w"],
-    x: float,
-    y: float,
-    blur: float,
-    strength: float,
-) -> None:
-    """Darken the image by a blurred shape."""
-    pad = int(3 * blur)
-    soft = cv2.GaussianBlur(np.pad(shape, pad), (0, 0), blur)
-    spot = _window_of(image, (soft.shape[0], soft.shape[1]), int(x) - pad, int(y) - pad)
-    if spot is not None:
-        image[spot[0], spot[1]] *= 1 - strength * soft[spot[2], spot[3]][:, :, None]
+        paste(image, below, x, int(base))
+    paste(image, cutout.pixels, x, y)
+    if seen is not None:
+        seen.add(cutout.pixels, x, y)
 
 
 _GRAIN_SIDE = 640

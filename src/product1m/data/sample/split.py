@@ -1,4 +1,4 @@
-"""Writes the sample split: Product1M's four lists, `images/` and `backgrounds/`."""
+"""Writes the sample split: Product1M's four lists, `images/`, `backgrounds/` and `boxes.jsonl`."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from product1m.data.boxes import BOXES_LIST, write_boxes
 from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER
 from product1m.data.photos import encode_jpeg
-from product1m.data.sample.photos import render_photo
+from product1m.data.sample.layers import Box
+from product1m.data.sample.photos import render_with_boxes
 from product1m.data.sample.plan import LISTS, List, Row, SampleSizes, label_statistics, plan_rows
 from product1m.data.sample.rooms import render_room
 from product1m.data.sample.staging import appearing
@@ -43,7 +45,9 @@ def make_sample(
             encoded = encode_jpeg(render_room(seed, number), 88)
             (partial / BACKGROUND_FOLDER / f"room-{number:03d}.jpg").write_bytes(encoded)
         every_row = [row for name in LISTS for row in rows[name]]
-        _write_photos(partial / PHOTO_FOLDER, every_row, num_workers)
+        boxes = _write_photos(partial / PHOTO_FOLDER, every_row, num_workers)
+        queries = [row.id for name in ("dev", "test") for row in rows[name]]
+        write_boxes(partial / BOXES_LIST, {query: boxes[query] for query in queries})
         for name in LISTS:
             write_list(partial / f"product1m_{name}_ossurl_v2.txt", rows[name])
     return _statistics(rows)
@@ -60,21 +64,24 @@ def write_list(path: Path, rows: Iterable[Row]) -> None:
     path.write_bytes("".join(lines).encode())
 
 
-def _write_photos(folder: Path, rows: Sequence[Row], num_workers: int) -> None:
+def _write_photos(folder: Path, rows: Sequence[Row], num_workers: int) -> dict[str, list[Box]]:
+    """Render every row; where each product is to be seen, by item id."""
     # Brand by brand, because renderings of a product are kept and shared within a process.
     ordered = sorted(rows, key=lambda row: (row.products[0].brand.name, row.id))
     batches = [
         (folder, list(batch))
         for _, batch in groupby(ordered, key=lambda row: row.products[0].brand.name)
     ]
+    boxes: dict[str, list[Box]] = {}
     if num_workers == 1:
         for batch in track(batches, "rendering photos by brand"):
-            _write_batch(batch)
-        return
+            boxes |= _write_batch(batch)
+        return boxes
     with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_one_thread) as pool:
         done = pool.map(_write_batch, batches)
-        for _ in track(done, "rendering photos by brand", total=len(batches)):
-            pass
+        for of_batch in track(done, "rendering photos by brand", total=len(batches)):
+            boxes |= of_batch
+    return boxes
 
 
 def _one_thread() -> None:
@@ -82,12 +89,14 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _write_batch(batch: tuple[Path, Sequence[Row]]) -> int:
+def _write_batch(batch: tuple[Path, Sequence[Row]]) -> dict[str, list[Box]]:
     folder, rows = batch
+    boxes = {}
     for row in rows:
         quality = int(np.random.default_rng([*row.photo_seed, 1]).integers(62, 95))
-        (folder / f"{row.id}.jpg").write_bytes(encode_jpeg(render_photo(row), quality))
-    return len(rows)
+        photo, boxes[row.id] = render_with_boxes(row)
+        (folder / f"{row.id}.jpg").write_bytes(encode_jpeg(photo, quality))
+    return boxes
 
 
 def _statistics(rows: dict[List, list[Row]]) -> dict[str, float]:

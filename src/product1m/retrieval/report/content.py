@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from product1m.data.photos import Photo, encode_jpeg, resize_photo
+from product1m.retrieval.detection_quality import DetectionQuality
+from product1m.retrieval.fusion import Surface
 from product1m.retrieval.metrics import Definition
+from product1m.retrieval.results import BlockGain
 from product1m.retrieval.statistics import Interval
 
 Tag = Literal["best", "worst", "random"]
@@ -64,6 +67,8 @@ class QueryCard:
     hits: Sequence[bool]
     """Right or wrong, rank by rank, at the head of the merged ranking."""
     tag: Tag
+    slices: Mapping[str, str] = field(default_factory=dict)
+    """Slicing to slice."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,22 @@ class ReportContent:
     differences: Mapping[str, Interval]
     """Shipped minus method, strict mAP@10, paired over the queries."""
     curves: pd.DataFrame
-    """Columns method, depth, precision, recall: strict means."""
+    """Columns method, depth, precision, recall: strict means; `_low`, `_high`: their intervals."""
     slices: pd.DataFrame
-    """Columns by, slice, num_queries, mean, low, high: shipped, strict mAP@10."""
+    """Columns by, slice, num_queries, definition; mean, low, high: shipped, strict mAP@10;
+    lead_mean, lead_low, lead_high: shipped minus image + text without CAPTURE, paired."""
     fusion: Mapping[str, float]
     """Block to weight, in units of the block's spread, chosen on the dev queries."""
     queries: Sequence[QueryCard]
     trials: pd.DataFrame | None = None
     """One row a tried fusion: a column a block with its weight, `dev_map` the dev strict mAP@10."""
+    surface: Surface | None = None
+    """The dev score over the weights of two blocks."""
+    gains: Mapping[str, Sequence[BlockGain]] = field(default_factory=dict)
+    """What each block gives on the test queries: `without` it, and `adding` it."""
+    detection: DetectionQuality | None = None
+    latency: pd.DataFrame | None = None
+    """Milliseconds a query: a row a stage, columns p50 and p95."""
     confidence: float = 0.95
     notes: Sequence[str] = field(default_factory=tuple)
     """What a reader must know before trusting the numbers: labels left out, sample data, …"""

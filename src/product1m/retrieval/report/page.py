@@ -15,11 +15,13 @@ from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
-from product1m.retrieval.methods import BASELINES
+from product1m.retrieval.detection_quality import FIGURES, MANY
+from product1m.retrieval.latency import STAGES
+from product1m.retrieval.methods import BASELINES, TO_BEAT
 from product1m.retrieval.metrics import DEFINITIONS
 from product1m.retrieval.report.content import TAGS, QueryCard, ReportContent, thumbnail
-from product1m.retrieval.report.methods import describe, rivals_of
-from product1m.retrieval.report.plots import curve_plot, fusion_plot
+from product1m.retrieval.report.methods import describe, drawn, grouped, rivals_of
+from product1m.retrieval.report.plots import curve_plot, fusion_plot, surface_plot
 from product1m.retrieval.statistics import Interval
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters |= {"jpeg": _jpeg_uri, "describe": describe, "breakable": _breakable}
+    environment.filters |= {"grouped": grouped}
     script = _template_text("report.js")
     return environment.get_template("report.html").render(
         content=content,
@@ -75,6 +78,11 @@ def _render(
         metrics=METRICS,
         depths=_depths(content),
         tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
+        shown_slices=_shown_slices(content),
+        to_beat=[name for name in TO_BEAT if name in content.differences],
+        detection_figures=FIGURES,
+        many=MANY,
+        stages=STAGES,
         curves=curves,
         fusion_plots=fusion_plots,
         percent=f"{content.confidence:.0%}".replace("%", " %"),
@@ -86,6 +94,9 @@ class Verdict:
     """The shipped ranking against every other, by what the paired interval shows."""
 
     score: Interval
+    passed: bool
+    """It is ahead of every baseline that was measured."""
+    sentence: str
     ahead: list[str]
     behind: list[str]
     undecided: list[str]
@@ -93,12 +104,45 @@ class Verdict:
 
 def _verdict(content: ReportContent) -> Verdict:
     rivals = rivals_of(content.differences)
+    baselines = {name: rivals[name] for name in TO_BEAT if name in rivals}
+    not_beaten = [name for name, lead in baselines.items() if not lead.above_zero]
     return Verdict(
         score=content.scores[content.shipped]["strict"]["10"]["mAP"],
+        passed=not not_beaten,
+        sentence=_sentence(baselines, not_beaten),
         ahead=[name for name, interval in rivals.items() if interval.low > 0],
         behind=[name for name, interval in rivals.items() if interval.high < 0],
         undecided=[name for name, interval in rivals.items() if interval.low <= 0 <= interval.high],
     )
+
+
+def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> str:
+    """The verdict in one sentence, with the lead that is surest to be small."""
+    if not baselines:
+        return "No baseline was measured."
+    named = list(not_beaten) or [min(baselines, key=lambda name: baselines[name].low)]
+    leads = ", ".join(
+        f"{name} by {baselines[name].mean:+.3f} "
+        f"[{baselines[name].low:+.3f}, {baselines[name].high:+.3f}]"
+        for name in named
+    )
+    if not_beaten:
+        return f"NOT ahead of every baseline, for certain: {leads}."
+    if len(baselines) == 1:
+        return f"Ahead of the one baseline measured, {leads}."
+    return f"Ahead of all {len(baselines)} baselines; the closest is {leads}."
+
+
+def _shown_slices(content: ReportContent) -> dict[str, list[tuple[str, int]]]:
+    """Slicing to its slices and how many of the shown queries are in each."""
+    shown: dict[str, list[tuple[str, int]]] = {}
+    for by, group in content.slices.groupby("by", sort=False):
+        names = [str(name) for name in group["slice"]]
+        counts = [sum(c.slices.get(str(by)) == name for c in content.queries) for name in names]
+        pairs = [pair for pair in zip(names, counts, strict=True) if pair[1]]
+        if pairs:
+            shown[str(by)] = pairs
+    return shown
 
 
 @dataclass(frozen=True)
@@ -111,7 +155,7 @@ class _Forest:
 
     @classmethod
     def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
-        rivals = rivals_of(differences).values()
+        rivals = drawn(differences).values()
         low = min([0.0, *(interval.low for interval in rivals)])
         high = max([0.0, *(interval.high for interval in rivals)])
         margin = 0.05 * max(high - low, 1e-6)
@@ -152,7 +196,18 @@ def _fusion_plots(content: ReportContent) -> list[_Plot]:
         return []
     title = "What each weight can reach on the dev queries"
     figure = fusion_plot(content.trials, content.fusion)
-    return [_Plot(title, _png_uri(figure), "Best dev strict mAP@10 by the weight of each block.")]
+    plots = [_Plot(title, _png_uri(figure), "Best dev strict mAP@10 by the weight of each block.")]
+    if content.surface is not None:
+        names = f"{content.surface.x_block} and {content.surface.y_block}"
+        plots.append(
+            _Plot(
+                f"Dev strict mAP@10 by the weights of {names}",
+                _png_uri(surface_plot(content.surface, content.fusion)),
+                f"Heat map over the weights of {names}, the other blocks as chosen; "
+                "a cross marks the choice.",
+            )
+        )
+    return plots
 
 
 def _png_uri(figure: Any) -> str:

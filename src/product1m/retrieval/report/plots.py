@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
+from product1m.retrieval.fusion import Surface
 from product1m.retrieval.methods import BASELINES, WHOLE_PHOTO
 from product1m.retrieval.report.content import ReportContent
-from product1m.retrieval.report.methods import rivals_of
+from product1m.retrieval.report.methods import drawn
 from product1m.retrieval.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOREST, PRECISION, RECALL, FUSION = "differences.png", "precision.png", "recall.png", "fusion.png"
+SURFACE = "fusion_surface.png"
 _MARKERS = "osD^vP*Xp<>h"
 _DPI = 150
 
@@ -28,6 +31,8 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
     }
     if content.trials is not None and len(content.trials):
         figures[FUSION] = fusion_plot(content.trials, content.fusion)
+    if content.surface is not None:
+        figures[SURFACE] = surface_plot(content.surface, content.fusion)
     paths = []
     for name, figure in figures.items():
         # No date and no version in the file: same numbers, same digest.
@@ -38,7 +43,7 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
 
 def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
     """Paired differences with their intervals, one rival a row."""
-    rivals = rivals_of(differences)
+    rivals = drawn(differences)
     figure = _figure(6.4, 1.2 + 0.32 * len(rivals))
     axes = figure.add_subplot()
     for row, interval in enumerate(rivals.values()):
@@ -53,7 +58,7 @@ def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
 
 
 def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
-    """Mean precision or average recall by ranking depth, one line a method.
+    """Mean precision or average recall by ranking depth, one line a method, its interval shaded.
 
     A method's ranking of the whole photo has its colour, dashed; the ends of the scale are grey.
     """
@@ -64,10 +69,13 @@ def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
         base = str(method).removesuffix(WHOLE_PHOTO)
         bases += [] if base in bases or base in BASELINES else [base]
         number = bases.index(base) if base in bases else 7  # the eighth colour is grey
+        color = f"C{number % 10}"
+        low, high = (f"{column}_{end}" for end in ("low", "high"))
+        axes.fill_between(curve["depth"], curve[low], curve[high], color=color, alpha=0.15, lw=0)
         axes.plot(
             curve["depth"],
             curve[column],
-            color=f"C{number % 10}",
+            color=color,
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,
             linestyle="--" if str(method).endswith(WHOLE_PHOTO) else "-",
@@ -98,6 +106,26 @@ def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
     axes.set_ylabel("best dev strict mAP@10")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
+    return figure
+
+
+def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
+    """The dev score over the weights of two blocks, the choice marked."""
+    figure = _figure(5.6, 4.4)
+    axes = figure.add_subplot()
+    step = float(surface.values[1] - surface.values[0]) / 2
+    ends = (surface.values[0] - step, surface.values[-1] + step)
+    # One corner without any weight would take up most of the colours.
+    lowest = float(np.nanquantile(surface.dev_map, 0.1))
+    shown = axes.imshow(
+        surface.dev_map, vmin=lowest, origin="lower", extent=(*ends, *ends), aspect="auto"
+    )
+    axes.contour(surface.values, surface.values, surface.dev_map, colors="white", linewidths=0.6)
+    chosen = fusion[surface.x_block], fusion[surface.y_block]
+    axes.plot(*chosen, "X", color="white", markeredgecolor="black", markersize=12)
+    axes.set_xlabel(f"weight of {surface.x_block}")
+    axes.set_ylabel(f"weight of {surface.y_block}")
+    figure.colorbar(shown, label="dev strict mAP@10", extend="min")
     return figure
 
 

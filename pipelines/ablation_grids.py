@@ -1,0 +1,224 @@
+"""What an ablation compares: its cells, each the full model with a few configuration keys changed.
+
+A cell is stated relative to the configuration it departs from, so that the same grid asks the same
+questions of every preset.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from product1m.config import Block, Config, parse_config
+from product1m.errors import ConfigError
+
+FULL = "full"
+SHIPPED = "shipped"
+SEED_KEY = "capture_pretraining.seed"
+"""A repetition pretrains CAPTURE anew: other first weights, other batches, other masks (ours)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of an ablation."""
+
+    name: str
+    meaning: str
+    """What is changed, in words."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """`section.key` to value; everything else is as in the full model."""
+    method: str = SHIPPED
+    """The ranking of its evaluation that stands in for the shipped one."""
+
+    def method_of(self, measure: str) -> str:
+        """The ranking of its evaluation that a measure looks at."""
+        return self.method if measure == SHIPPED else measure
+
+    def config(self, base: Config, seed: int) -> Config:
+        """The configuration it runs under."""
+        values = base.model_dump(mode="json")
+        for key, value in {**self.overrides, SEED_KEY: seed}.items():
+            section, name = key.split(".")
+            values[section][name] = value
+        return parse_config(values)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a question, the full model first."""
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    left_out: Mapping[str, str]
+    """Cells that the configuration has no room for, and why."""
+    measures: tuple[str, ...] = (SHIPPED,)
+    """The rankings compared: the one that ships, and where CAPTURE changes its own embeddings."""
+
+
+def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:
+    """The grid of a configuration, or some cells of it beside the full model.
+
+    Raises ConfigError for an unknown grid or cell, with the nearest known one.
+    """
+    if name not in _GRIDS:
+        raise ConfigError(
+            f"unknown grid {name!r}; did you mean {_nearest(name, list(_GRIDS))!r}? "
+            f"Grids: {', '.join(_GRIDS)}"
+        )
+    question, build = _GRIDS[name]
+    full, *cells = build(config)
+    unchanged = full.config(config, 0)
+    left_out = {
+        cell.name: reason for cell in cells if (reason := _no_room(cell, config, unchanged))
+    }
+    cells = [cell for cell in cells if cell.name not in left_out]
+    known = [FULL, *(cell.name for cell in cells), *left_out]
+    for wanted in chosen:
+        if wanted not in known:
+            raise ConfigError(
+                f"unknown cell {wanted!r} of the grid {name}; did you mean "
+                f"{_nearest(wanted, known)!r}? Cells: {', '.join(known)}"
+            )
+    kept = [cell for cell in cells if not chosen or cell.name in chosen]
+    reasons = {cell: why for cell, why in left_out.items() if not chosen or cell in chosen}
+    return Grid(name, question, (full, *kept), reasons, _MEASURES[name])
+
+
+def _no_room(cell: Cell, config: Config, unchanged: Config) -> str:
+    """Why a cell makes no sense for this configuration; empty where it does."""
+    changed = cell.config(config, 0)
+    if cell.overrides and changed == unchanged:
+        return "the full model is that already"
+    pretraining = changed.capture_pretraining
+    if not any(getattr(pretraining, key) for key, _ in _TASKS.values()):
+        return "no pretext task would be left"
+    return ""
+
+
+_TASKS = {
+    "masked-language": ("masked_language_weight", "masked language modelling"),
+    "masked-region": ("masked_region_weight", "masked region regression"),
+    "matching": ("image_text_matching_weight", "image-text matching"),
+    "contrast": ("contrast_weight", "cross-modal contrast"),
+    "scene-contrast": ("scene_contrast_weight", "contrast of pasted instances with their sources"),
+}
+
+
+def _pretext(config: Config) -> list[Cell]:
+    """Every task that is on left out, every one that is off added, and the input skip likewise."""
+    pretraining = config.capture_pretraining
+    cells = [Cell(FULL, "every task as configured")]
+    for name, (key, words) in _TASKS.items():
+        is_on = getattr(pretraining, key) > 0
+        value = 0.0 if is_on else 1.0
+        cells.append(_switch(name, words, f"capture_pretraining.{key}", value, is_on))
+    is_on = pretraining.input_skip
+    words = "linear maps of the raw inputs"
+    cells.append(_switch("input-skip", words, "capture_pretraining.input_skip", not is_on, is_on))
+    return cells
+
+
+def _switch(name: str, words: str, key: str, value: Any, is_on: bool) -> Cell:
+    if is_on:
+        return Cell(f"without-{name}", f"without {words}", {key: value})
+    return Cell(f"with-{name}", f"with {words}", {key: value})
+
+
+_DEPTHS = ("text_layers", "visual_layers", "cross_layers", "joint_layers")
+
+
+def _layers(config: Config) -> list[Cell]:
+    """Each type of layer left out; all types half and twice as deep."""
+    pretraining = config.capture_pretraining
+    depths = {name: int(getattr(pretraining, name)) for name in _DEPTHS}
+    halved = {name: (depth + 1) // 2 for name, depth in depths.items()}
+    doubled = {name: 2 * depth for name, depth in depths.items()}
+
+    def cell(name: str, meaning: str, changed: Mapping[str, int]) -> Cell:
+        return Cell(name, meaning, {f"capture_pretraining.{k}": v for k, v in changed.items()})
+
+    return [
+        Cell(FULL, f"{_depths(depths)} layers: text/visual/cross/joint"),
+        cell("without-streams", "no text, no visual layers", dict.fromkeys(_DEPTHS[:2], 0)),
+        cell("without-text", "no text layers", {"text_layers": 0}),
+        cell("without-visual", "no visual layers", {"visual_layers": 0}),
+        cell("without-cross", "no cross layers", {"cross_layers": 0}),
+        cell("without-joint", "no joint layers", {"joint_layers": 0}),
+        cell("shallower", f"{_depths(halved)} layers", halved),
+        cell("deeper", f"{_depths(doubled)} layers", doubled),
+    ]
+
+
+def _depths(depths: Mapping[str, int]) -> str:
+    """Text, visual, cross, joint: `4/4/4/4`."""
+    return "/".join(str(depths[name]) for name in _DEPTHS)
+
+
+_PROPOSALS = {
+    "rpn": ("trained-rpn", "trained RPN"),
+    "grabcut": ("grabcut", "GrabCut box"),
+    "whole_photo": ("whole-photo", "whole photo alone"),
+}
+
+
+def _proposals(config: Config) -> list[Cell]:
+    """Other proposals everywhere, CAPTURE trained on them; and other instances in queries alone."""
+    used = config.feature_extraction.proposals
+    everywhere = [
+        Cell(name, f"{words}, everywhere", {"feature_extraction.proposals": source})
+        for source, (name, words) in _PROPOSALS.items()
+        if source != used
+    ]
+    return [
+        Cell(FULL, f"{_PROPOSALS[used][1]}, everywhere"),
+        *everywhere,
+        Cell("whole-photo-queries", "queries not split up", method="shipped_whole_photo"),
+        Cell("oracle-boxes", "queries split at their true boxes", method="oracle_boxes"),
+    ]
+
+
+def _fusion(config: Config) -> list[Cell]:
+    """Embedding blocks alone, together, and each left out; their weights chosen on dev."""
+    full = config.evaluation.fused_blocks
+
+    def fused(name: str, meaning: str, blocks: Sequence[str]) -> Cell:
+        return Cell(name, meaning, {"evaluation.fused_blocks": list(blocks)})
+
+    without = [
+        fused(f"without-{left}", f"all but {left}", [block for block in full if block != left])
+        for left in full
+        if len(full) > 1
+    ]
+    return [
+        Cell(FULL, f"{', '.join(full)}, weights chosen on dev"),
+        *(Cell(f"{block}-only", f"{block} alone", method=block) for block in get_args(Block)),
+        fused("joint-streams", "joint and streams, of CAPTURE alone", ("joint", "streams")),
+        Cell(
+            "first-author",
+            "products of joint and of stream tokens, equal weights",
+            method="joint_streams",
+        ),
+        Cell("image-text", "image and text, without CAPTURE", method="image_text"),
+        *without,
+    ]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+_GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
+    "pretext": ("What is each pretext task worth?", _pretext),
+    "layers": ("What is each type of layer worth, and what does depth do?", _layers),
+    "proposals": ("What is finding the products in a photo worth?", _proposals),
+    "fusion": ("What does each block of the embedding add to the ranking?", _fusion),
+}
+_CAPTURE_ALONE = (SHIPPED, "joint", "streams")
+_MEASURES = {
+    "pretext": _CAPTURE_ALONE,
+    "layers": _CAPTURE_ALONE,
+    "proposals": (SHIPPED,),
+    "fusion": (SHIPPED,),
+}
+"""The shipped ranking leans on raw image and title too, which hides much of what CAPTURE loses."""

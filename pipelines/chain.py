@@ -1,0 +1,85 @@
+"""The tasks from the lists to the evaluation, which more than one graph consists of."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kfp.dsl import PipelineTask
+
+import components
+
+
+class Chain(NamedTuple):
+    """The tasks in the order of the flow."""
+
+    items: PipelineTask
+    scenes: PipelineTask
+    rpn: PipelineTask
+    train_features: PipelineTask
+    scene_features: PipelineTask
+    gallery_features: PipelineTask
+    query_features: PipelineTask
+    capture: PipelineTask
+    index: PipelineTask
+    evaluated: PipelineTask
+
+
+def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Chain:
+    """Add the tasks to the graph that is being defined.
+
+    Args:
+        data: the graph's parameters under the names of `dataset.data_parameters`.
+        sections: its configuration sections, by step, and those that several steps read.
+    """
+    items = components.ingestion(
+        dataset_uri=data["dataset_uri"],
+        dataset_digest=data["dataset_digest"],
+        config=sections["ingestion"],
+        storage=sections["storage"],
+    )
+    scenes = components.background_synthesis(
+        products=items.outputs["train"],
+        backgrounds_uri=data["backgrounds_uri"],
+        backgrounds_digest=data["backgrounds_digest"],
+        config=sections["background_synthesis"],
+        storage=sections["storage"],
+    )
+    rpn = components.rpn_training(
+        scenes=scenes.outputs["scenes"],
+        config=sections["rpn_training"],
+        training_job=sections["training_job"],
+    )
+    train, of_scenes, gallery, queries = (
+        components.feature_extraction(
+            images=task.outputs[part],
+            rpn=rpn.outputs["checkpoint"],
+            config=sections["feature_extraction"],
+            storage=sections["storage"],
+        ).set_display_name(f"feature-extraction/{part}")
+        for task, part in (
+            (items, "train"),
+            (scenes, "scenes"),
+            (items, "gallery"),
+            (items, "queries"),
+        )
+    )
+    capture = components.capture_pretraining(
+        train_features=train.outputs["features"],
+        scene_features=of_scenes.outputs["features"],
+        config=sections["capture_pretraining"],
+        training_job=sections["training_job"],
+    )
+    index = components.indexing(
+        gallery_features=gallery.outputs["features"],
+        capture=capture.outputs["checkpoint"],
+        config=sections["indexing"],
+    )
+    evaluated = components.evaluation(
+        query_features=queries.outputs["features"],
+        capture=capture.outputs["checkpoint"],
+        index=index.outputs["index"],
+        queries=items.outputs["queries"],
+        gallery=items.outputs["gallery"],
+        rpn=rpn.outputs["checkpoint"],
+        config=sections["evaluation"],
+    )
+    return Chain(items, scenes, rpn, train, of_scenes, gallery, queries, capture, index, evaluated)

@@ -1,0 +1,40 @@
+"""Which classes the training titles name: all that can be known of them without training labels."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CLASSES = "classes.parquet"
+"""Beside the queries: one row a class that they or the gallery have."""
+SCHEMA = pa.schema([("label", pa.string()), ("train_titles", pa.int64())])
+
+
+def count_naming_titles(titles: Iterable[str], labels: Collection[str]) -> dict[str, int]:
+    """How many titles name each class: hold its brand and its name, case and blanks apart (ours).
+
+    A label is a brand, a blank and a product name. A title that names a product in other words is
+    not counted, so a class without any may still have been in the training photos.
+    """
+    by_brand: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for label in labels:
+        brand, _, name = label.partition(" ")
+        by_brand[_bare(brand)].append((_bare(name), label))
+    counts = Counter(dict.fromkeys(labels, 0))
+    for title in map(_bare, titles):
+        for brand, named in by_brand.items():
+            if brand in title:
+                counts.update(label for name, label in named if name in title)
+    return dict(counts)
+
+
+def write_classes(folder: Path, train_titles: dict[str, int]) -> None:
+    """Write the table, classes by name."""
+    rows = [{"label": label, "train_titles": train_titles[label]} for label in sorted(train_titles)]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / CLASSES)
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split()).casefold()

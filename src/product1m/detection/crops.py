@@ -1,0 +1,46 @@
+"""Parts of a photo encoded as photos of their own."""
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32
+
+from product1m.config import FeatureExtractionConfig
+from product1m.data.photos import Photo
+from product1m.detection.canvas import stack_canvases
+from product1m.detection.regions import pool, scale_of
+from product1m.detection.rpn import ProposalNetwork
+
+
+@torch.inference_mode()
+def encode_crops(
+    network: ProposalNetwork,
+    photo: Photo,
+    boxes_xyxy: Float32[np.ndarray, "K 4"],
+    config: FeatureExtractionConfig,
+) -> Float16[np.ndarray, "K F"]:
+    """The vector that each cut-out would have as a photo's first region, as a gallery photo has.
+
+    `boxes_xyxy` are in the photo's pixels; a cut-out is widened to whole pixels.
+    """
+    limits = np.array(photo.shape[1::-1])  # width, height
+    low = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(boxes_xyxy[:, 2:]), low + 1, limits).astype(int)
+    vectors = [
+        _encode(network, np.ascontiguousarray(photo[top:bottom, left:right]), config)
+        for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
+    ]
+    return np.stack(vectors).astype(np.float16)
+
+
+def _encode(
+    network: ProposalNetwork, crop: Photo, config: FeatureExtractionConfig
+) -> Float32[np.ndarray, " F"]:
+    height, width = crop.shape[:2]
+    whole = np.array([[0, 0, width, height]], np.float32)
+    halvings = int(scale_of(whole, network.canvas(crop), config)[0])
+    canvas = network.canvas(crop, 2**halvings)
+    with torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        last_map = network(stack_canvases([canvas]).to(network.device))[-1]
+    box = torch.from_numpy(whole * canvas.scale())
+    (vector,) = pool(last_map, [box], network.backbone.strides[-1], config.roi_size)
+    return np.asarray(vector[0].cpu().numpy())

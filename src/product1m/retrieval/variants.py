@@ -1,0 +1,127 @@
+"""The same queries cut into views in other ways: what detection and pooling cost is told by them.
+
+`oracle_boxes` takes the true boxes for the instances, `instance_crops` encodes every found instance
+again, cut out of its photo, at the network's full size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from product1m.artifacts import Artifact
+from product1m.config import FeatureExtractionConfig
+from product1m.data.item_table import ItemTable
+from product1m.data.region_features import FeatureSet
+from product1m.progress import track
+from product1m.retrieval.instances import Instances
+from product1m.retrieval.search import QueryVectors, Searcher
+
+NO_REGION = -1
+"""In place of a region's row: a true box is none of the photo's regions."""
+Boxes = Float32[np.ndarray, "K 4"]
+
+
+@dataclass(frozen=True)
+class QueryViews:
+    """The queries in all ways of cutting them into views; None where one cannot be had."""
+
+    found: QueryVectors
+    """The instances that ship, and the whole photo."""
+    oracle_boxes: QueryVectors | None
+    instance_crops: QueryVectors | None
+
+    def select(self, rows: Sequence[int]) -> "QueryViews":
+        """Some of the queries."""
+        return QueryViews(
+            self.found.select(rows),
+            self.oracle_boxes.select(rows) if self.oracle_boxes else None,
+            self.instance_crops.select(rows) if self.instance_crops else None,
+        )
+
+
+@dataclass(frozen=True)
+class TrueBoxes:
+    """Where the products are, for the queries of a data set that knows."""
+
+    boxes_xyxy: list[Boxes]
+    """Of every query, in pixels of its stored photo; empty where they are not known."""
+    features: list[np.ndarray]
+    """Region vectors at the boxes."""
+
+    @property
+    def num_known(self) -> int:
+        """Queries with boxes."""
+        return sum(len(boxes) > 0 for boxes in self.boxes_xyxy)
+
+    @property
+    def complete(self) -> bool:
+        """Every query has them, so that a method may use them on the same queries as the others."""
+        return self.num_known == len(self.boxes_xyxy)
+
+
+def true_boxes(queries: FeatureSet) -> TrueBoxes:
+    """The boxes that came with a data set's queries."""
+    nothing = np.empty((0, 4), np.float32), np.empty((0, queries.feature_dim), np.float16)
+    by_query = [nothing] * len(queries)
+    if queries.has_instances:
+        table, vectors = queries.instances()
+        corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+        for query, rows in table.groupby("scene").indices.items():
+            by_query[int(str(query))] = (corners[rows], vectors[rows])
+    return TrueBoxes([boxes for boxes, _ in by_query], [vectors for _, vectors in by_query])
+
+
+def query_views(
+    searcher: Searcher,
+    queries: FeatureSet,
+    photos: ItemTable,
+    boxes: TrueBoxes,
+    rpn: Artifact | None,
+) -> QueryViews:
+    """Embed the queries in every way that the inputs allow."""
+    found = searcher.embed(queries)
+    return QueryViews(
+        found,
+        _at_true_boxes(searcher, queries, boxes, found) if boxes.complete else None,
+        _as_crops(searcher, queries, photos, rpn, found) if rpn else None,
+    )
+
+
+def _at_true_boxes(
+    searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes, found: QueryVectors
+) -> QueryVectors:
+    views, instances = [], []
+    for query, (corners, vectors) in enumerate(zip(boxes.boxes_xyxy, boxes.features, strict=True)):
+        regions = queries.regions(query)
+        views.append([regions.instance(*pair) for pair in zip(corners, vectors, strict=True)])
+        rows = np.full(len(corners), NO_REGION, np.int64)
+        instances.append(Instances(rows, corners, np.ones(len(corners), np.float32)))
+    return searcher.embed_views(queries, views, instances, found.whole)
+
+
+def _as_crops(
+    searcher: Searcher,
+    queries: FeatureSet,
+    photos: ItemTable,
+    rpn: Artifact,
+    found: QueryVectors,
+) -> QueryVectors:
+    """Each instance's vector from its crop; the regions inside it stay the photo's."""
+    # The detector's libraries load only where something is to be encoded.
+    from product1m.detection.crops import encode_crops
+    from product1m.detection.rpn import load_rpn
+
+    network = load_rpn(rpn)
+    config = FeatureExtractionConfig.model_validate(queries.artifact.manifest.config)
+    views = []
+    for query, instances in enumerate(track(found.found, "encoding crops")):
+        regions = queries.regions(query)
+        if instances.rows[0] == 0:
+            views.append([regions])  # the whole photo is the only instance
+            continue
+        vectors = encode_crops(network, photos.photo(query), instances.boxes_xyxy, config)
+        pairs = zip(instances.boxes_xyxy, vectors, strict=True)
+        views.append([regions.instance(*pair) for pair in pairs])
+    return searcher.embed_views(queries, views, found.found, found.whole)

@@ -1,0 +1,47 @@
+"""A training step as `torchrun` starts it in tests; rank 0 leaves its loss curve.
+
+Arguments: the step, its section as JSON, a file for the curve, the step's folders. With
+`DIE_AT_STEP=N` a process kills itself there, once; with `FAIL_ON_RANK=R` rank R meets an error.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from product1m.config import section_model
+from product1m.errors import DatasetError
+from product1m.training import distributed
+
+step, section, curve_file, *folders = sys.argv[1:]
+module: Any = importlib.import_module(f"product1m.steps.{step}")
+train = module.train
+
+
+def noted(network: Any, losses: Any, batch_at: Any, plan: Any, **rest: Any) -> Any:
+    def at(number: int) -> Any:
+        if distributed.rank() == 1:
+            disturb(number)
+        return batch_at(number)
+
+    curve = train(network, losses, at, plan, **rest)
+    if distributed.rank() == 0:
+        Path(curve_file).write_text(json.dumps(curve))
+    return curve
+
+
+def disturb(number: int) -> None:
+    if number == int(os.environ.get("DIE_AT_STEP", "-1")):
+        died = Path(f"{curve_file}.died")
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if number == int(os.environ.get("FAIL_AT_STEP", "-1")):
+        raise DatasetError("shard-7: cut short")
+
+
+module.train = noted
+module.run(*map(Path, folders), section_model(step).model_validate_json(section))

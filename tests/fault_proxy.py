@@ -1,0 +1,158 @@
+"""An HTTP proxy that does to requests and answers what networks and servers do."""
+
+import http.client
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+
+Fault = Literal[
+    "reset", "error", "slow_down", "truncate", "stall", "trickle", "corrupt", "corrupt_upload",
+    "lose_answer",
+]  # fmt: skip
+STALL_S = 3.0
+"""How long a stalled answer keeps silent before it breaks off."""
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+_ANSWERS = {"error": (500, "InternalError"), "slow_down": (503, "SlowDown")}
+
+
+@dataclass
+class FaultProxy:
+    """Forwards to a server on this machine; the next requests of a method meet the faults."""
+
+    upstream_port: int
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and path of every request that came."""
+    _faults: list[tuple[str, Fault]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    port: int = 0
+
+    def inject(self, fault: Fault, times: int = 1, method: str = "GET") -> None:
+        """The next `times` requests of a method meet a fault."""
+        with self._lock:
+            self._faults += [(method, fault)] * times
+
+    def count(self, method: str) -> int:
+        """Requests of a method so far."""
+        return sum(seen == method for seen, _ in self.requests)
+
+    def next_fault(self, method: str, path: str) -> Fault | None:
+        """Note a request; the fault it is to meet."""
+        with self._lock:
+            self.requests.append((method, path))
+            for place, (wanted, fault) in enumerate(self._faults):
+                if wanted == method:
+                    del self._faults[place]
+                    return fault
+        return None
+
+
+@contextmanager
+def running_proxy(upstream_port: int) -> Iterator[FaultProxy]:
+    """Serve on a free port within the block."""
+    proxy = FaultProxy(upstream_port)
+    handler = type("Handler", (_Handler,), {"proxy": proxy})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        proxy.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield proxy
+        server.shutdown()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A broken connection is what the proxy is for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: FaultProxy
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+    def _handle(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.proxy.next_fault(self.command, self.path)
+        if fault == "reset":
+            self._reset()
+            return
+        if fault in ("error", "slow_down"):
+            self._refuse(*_ANSWERS[fault])
+            return
+        if fault == "corrupt_upload":
+            body = _flipped(body)
+        answer, content = self._forward(body)
+        if fault == "lose_answer":
+            self._reset()
+            return
+        self.send_response_only(answer.status, answer.reason)
+        for name, value in answer.getheaders():
+            if name.lower() not in _HOP_BY_HOP:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self._send(content, fault)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _handle  # noqa: N815
+
+    def _forward(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.upstream_port, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
+        connection.request(self.command, self.path, body or None, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer, content
+
+    def _send(self, content: bytes, fault: Fault | None) -> None:
+        half = content[: len(content) // 2]
+        if fault == "truncate":
+            self._send_and_end(half)
+        elif fault == "stall":
+            self.wfile.write(half)
+            time.sleep(STALL_S)
+            self._send_and_end(b"")
+        elif fault == "trickle":
+            step = max(1, len(content) // 10)
+            for start in range(0, len(content), step):
+                self.wfile.write(content[start : start + step])
+                time.sleep(0.02)
+        else:
+            self.wfile.write(_flipped(content) if fault == "corrupt" else content)
+
+    def _send_and_end(self, content: bytes) -> None:
+        self.wfile.write(content)
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _refuse(self, status: int, code: str) -> None:
+        content = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _reset(self) -> None:
+        """Break the connection as a crashed server does: RST instead of FIN."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+
+def _flipped(content: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -1,0 +1,266 @@
+"""The state behind `kfp_server`: what a cluster with KFP 2.17 keeps and how it refuses."""
+
+import itertools
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import kfp_server_api as api
+import yaml
+from kubernetes import client as kubernetes
+
+START = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+Frame = tuple[str, dict[str, str]]
+"""State of the run, then node (as Argo names it) to state."""
+
+
+class Refusal(Exception):  # noqa: N818 an answer, not a mistake
+    """An answer that is no success."""
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class World:
+    """Experiments, pipelines, runs, schedules and pods."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.experiments: dict[str, api.V2beta1Experiment] = {}
+        self.pipelines: dict[str, api.V2beta1Pipeline] = {}
+        self.versions: dict[str, api.V2beta1PipelineVersion] = {}
+        self.runs: dict[str, api.V2beta1Run] = {}
+        self.schedules: dict[str, api.V2beta1RecurringRun] = {}
+        self.pods: dict[str, kubernetes.V1Pod] = {}
+        self.pod_logs: dict[str, str] = {}
+        self.archived_logs: dict[str, str] = {}
+        self.frames: list[Frame] = [("SUCCEEDED", {})]
+        """What a new run goes through."""
+        self._left: dict[str, list[Frame]] = {}
+        self._ids = itertools.count(1)
+
+    def list_experiments(self, **query: str) -> Any:
+        found = _filtered(self.experiments.values(), query)
+        return _page(found, query, api.V2beta1ListExperimentsResponse, "experiments")
+
+    def create_experiment(self, wanted: api.V2beta1Experiment) -> Any:
+        if any(one.display_name == wanted.display_name for one in self.experiments.values()):
+            raise Refusal(409, 6, f"Experiment {wanted.display_name} already exists")
+        wanted.experiment_id = self._id("experiment")
+        self.experiments[wanted.experiment_id] = wanted
+        return wanted
+
+    def list_pipelines(self, **query: str) -> Any:
+        found = _filtered(self.pipelines.values(), query)
+        return _page(found, query, api.V2beta1ListPipelinesResponse, "pipelines")
+
+    def create_pipeline(self, wanted: api.V2beta1Pipeline) -> Any:
+        if any(one.name == wanted.name for one in self.pipelines.values()):
+            raise Refusal(409, 6, f"Pipeline {wanted.name} already exists")
+        wanted.pipeline_id = self._id("pipeline")
+        self.pipelines[wanted.pipeline_id] = wanted
+        return wanted
+
+    def upload_version(self, text: str, pipelineid: str, name: str, display_name: str) -> Any:
+        self._need(self.pipelines, pipelineid, "Pipeline")
+        if any(one.name == name for one in self._versions_of(pipelineid)):
+            raise Refusal(409, 6, "Failed to create a pipeline version")
+        try:
+            spec, platform = yaml.safe_load_all(text)
+            parsed = {"pipeline_spec": spec, "platform_spec": platform}
+            assert spec["root"]["dag"]["tasks"]
+        except (yaml.YAMLError, ValueError, KeyError) as error:
+            raise Refusal(400, 3, f"not a pipeline: {error}") from error
+        version = api.V2beta1PipelineVersion(
+            pipeline_id=pipelineid,
+            pipeline_version_id=self._id("version"),
+            name=name,
+            display_name=display_name,
+            pipeline_spec=parsed,
+            created_at=START,
+        )
+        self.versions[version.pipeline_version_id] = version
+        return version
+
+    def list_versions(self, pipeline_id: str, **query: str) -> Any:
+        found = _filtered(self._versions_of(pipeline_id), query)
+        return _page(found, query, api.V2beta1ListPipelineVersionsResponse, "pipeline_versions")
+
+    def get_version(self, pipeline_id: str, version_id: str) -> Any:
+        self._need(self.pipelines, pipeline_id, "Pipeline")
+        return self._need(self.versions, version_id, "PipelineVersion")
+
+    def list_runs(self, **query: str) -> Any:
+        found = _filtered(self.runs.values(), query)
+        if "desc" in query.get("sort_by", ""):
+            found.reverse()
+        return _page(found, query, api.V2beta1ListRunsResponse, "runs")
+
+    def create_run(self, wanted: api.V2beta1Run) -> Any:
+        self._need(self.experiments, wanted.experiment_id, "Experiment")
+        self._check_parameters(wanted)
+        wanted.run_id = self._id("run")
+        wanted.state, wanted.created_at = "PENDING", START
+        self.runs[wanted.run_id] = wanted
+        self._left[wanted.run_id] = list(self.frames)
+        return wanted
+
+    def get_run(self, run_id: str) -> Any:
+        run = self._need(self.runs, run_id, "Run")
+        if self._left.get(run_id):
+            self._advance(run, *self._left[run_id].pop(0))
+        return run
+
+    def retry_run(self, run_id: str) -> Any:
+        run = self._need(self.runs, run_id, "Run")
+        if run.state not in ("FAILED", "CANCELED"):
+            raise Refusal(400, 3, f"Workflow must be Failed/Error to retry, is {run.state}")
+        run.state, run.finished_at, run.error = "RUNNING", None, None
+        self._left[run_id] = list(self.frames)
+        return {}
+
+    def terminate_run(self, run_id: str) -> Any:
+        run = self._need(self.runs, run_id, "Run")
+        run.state = "CANCELING"
+        self._left[run_id] = [("CANCELED", {})]
+        return {}
+
+    def list_schedules(self, **query: str) -> Any:
+        found = _filtered(self.schedules.values(), query)
+        return _page(found, query, api.V2beta1ListRecurringRunsResponse, "recurringRuns")
+
+    def create_schedule(self, wanted: api.V2beta1RecurringRun) -> Any:
+        self._need(self.experiments, wanted.experiment_id, "Experiment")
+        self._check_parameters(wanted)
+        if not 1 <= int(wanted.max_concurrency or 0) <= 10:
+            raise Refusal(400, 3, "Max concurrency must be at least 1 and at most 10")
+        if len(wanted.trigger.cron_schedule.cron.split()) != 6:
+            raise Refusal(400, 3, "Schedule cron is not a supported format")
+        wanted.recurring_run_id = self._id("schedule")
+        wanted.status = "ENABLED" if wanted.mode == "ENABLE" else "DISABLED"
+        wanted.created_at = START
+        self.schedules[wanted.recurring_run_id] = wanted
+        return wanted
+
+    def enable_schedule(self, schedule_id: str) -> Any:
+        self._need(self.schedules, schedule_id, "RecurringRun").status = "ENABLED"
+        return {}
+
+    def disable_schedule(self, schedule_id: str) -> Any:
+        self._need(self.schedules, schedule_id, "RecurringRun").status = "DISABLED"
+        return {}
+
+    def delete_schedule(self, schedule_id: str, propagation_policy: str = "") -> Any:
+        self._need(self.schedules, schedule_id, "RecurringRun")
+        del self.schedules[schedule_id]
+        for run in self.runs.values():
+            is_in_flight = run.recurring_run_id == schedule_id and run.state == "RUNNING"
+            if is_in_flight and propagation_policy != "ORPHAN":
+                run.state = "CANCELED"
+        return {}
+
+    def tick(self, schedule_id: str, state: str = "RUNNING") -> Any:
+        """Start a run as the schedule's controller does."""
+        schedule = self.schedules[schedule_id]
+        run = api.V2beta1Run(
+            run_id=self._id("run"),
+            display_name=f"{schedule.display_name}-1",
+            experiment_id=schedule.experiment_id,
+            pipeline_version_reference=schedule.pipeline_version_reference,
+            recurring_run_id=schedule_id,
+            state=state,
+            created_at=START,
+        )
+        self.runs[run.run_id] = run
+        return run
+
+    def read_log(self, run_id: str, pod: str) -> str:
+        self._need(self.runs, run_id, "Run")
+        if pod not in self.archived_logs:
+            raise Refusal(500, 13, f"Failed to read logs for run {run_id}")
+        return self.archived_logs[pod]
+
+    def list_pods(self, namespace: str, labelSelector: str = "", **_: str) -> Any:  # noqa: N803
+        key, wanted = labelSelector.split("=")
+        chosen = [
+            pod
+            for pod in self.pods.values()
+            if pod.metadata.namespace == namespace and pod.metadata.labels.get(key) == wanted
+        ]
+        found = kubernetes.V1PodList(items=chosen, kind="PodList", api_version="v1")
+        return kubernetes.ApiClient().sanitize_for_serialization(found)
+
+    def read_pod_log(self, namespace: str, pod: str, **_: str) -> str:
+        if pod not in self.pod_logs:
+            raise Refusal(404, 5, f"pods {pod} not found in {namespace}")
+        return self.pod_logs[pod]
+
+    def _advance(self, run: Any, state: str, nodes: Mapping[str, str]) -> None:
+        run.state = state
+        details = [
+            api.V2beta1PipelineTaskDetail(
+                run_id=run.run_id,
+                task_id=f"task-{name}",
+                display_name=name,
+                state=node,
+                start_time=START + timedelta(minutes=order),
+                end_time=START + timedelta(minutes=order + 1) if node != "RUNNING" else None,
+            )
+            for order, (name, node) in enumerate(nodes.items())
+        ]
+        if details:
+            run.run_details = api.V2beta1RunDetails(task_details=details)
+        if state in ("FAILED", "SUCCEEDED", "CANCELED"):
+            run.finished_at = START + timedelta(minutes=30)
+
+    def _check_parameters(self, wanted: Any) -> None:
+        """A run of a version may not leave a parameter without default, nor name an unknown one."""
+        reference = wanted.pipeline_version_reference
+        version = self._need(self.versions, reference.pipeline_version_id, "PipelineVersion")
+        spec = version.pipeline_spec["pipeline_spec"]
+        known = spec["root"]["inputDefinitions"]["parameters"]
+        given = (wanted.runtime_config and wanted.runtime_config.parameters) or {}
+        unknown = set(given) - set(known)
+        missing = {
+            name
+            for name, definition in known.items()
+            if not definition.get("isOptional") and name not in given
+        }
+        if unknown or missing:
+            raise Refusal(400, 3, f"parameters unknown: {unknown}, missing: {missing}")
+
+    def _versions_of(self, pipeline_id: str) -> list[Any]:
+        return [one for one in self.versions.values() if one.pipeline_id == pipeline_id]
+
+    def _need(self, kept: Mapping[str, Any], id: str, kind: str) -> Any:
+        if id not in kept:
+            raise Refusal(404, 5, f"{kind} {id} not found")
+        return kept[id]
+
+    def _id(self, kind: str) -> str:
+        return f"{kind}-{next(self._ids)}"
+
+
+def _filtered(kept: Iterable[Any], query: Mapping[str, str]) -> list[Any]:
+    predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
+    for predicate in predicates:
+        assert predicate["operation"] == "EQUALS", predicate
+    return [
+        one
+        for one in kept
+        if all(getattr(one, each["key"]) == each["string_value"] for each in predicates)
+        and query.get("experiment_id") in (None, getattr(one, "experiment_id", None))
+        and query.get("recurring_run_id") in (None, getattr(one, "recurring_run_id", None))
+    ]
+
+
+def _page(found: list[Any], query: Mapping[str, str], response: Any, field: str) -> Any:
+    start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
+    more = str(start + size) if start + size < len(found) else ""
+    name = next(key for key, value in response.attribute_map.items() if value == field)
+    return response(
+        **{name: found[start : start + size]}, next_page_token=more, total_size=len(found)
+    )
