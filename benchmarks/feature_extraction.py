@@ -68,10 +68,10 @@ def measure(folder: Path, config: Config) -> dict[str, float]:
     items = ItemTable(open_artifact(folder / "train", "ingestion", "train"))
     count = len(items)
     sized = [sized_photo(network, items.photo(i), settings) for i in range(count)]
-    largest = [stack_canvases([photo[0]]).to(network.device) for photo in sized]
+    largest = [stack_canvases([photo.canvases[0]]).to(network.device) for photo in sized]
     with torch.inference_mode():
         maps = [network(photo) for photo in largest]
-        inner = [photo[0].inner_px for photo in sized]
+        inner = [photo.canvases[0].inner_px for photo in sized]
         parts: dict[str, Callable[[], object]] = {
             "decode": lambda: [
                 sized_photo(network, items.photo(i), settings) for i in range(count)
@@ -79,7 +79,7 @@ def measure(folder: Path, config: Config) -> dict[str, float]:
             "encode": lambda: [
                 network(stack_canvases([canvas]).to(network.device))[-1].cpu()
                 for photo in sized
-                for canvas in photo
+                for canvas in photo.canvases
             ],
             "propose": lambda: [
                 network.propose(levels, [size]) for levels, size in zip(maps, inner, strict=True)

@@ -36,7 +36,8 @@ def _photo(generator: np.random.Generator, count: int) -> Regions:
 
 def _draws(pairs: Pairs, tokenizer: TitleTokenizer) -> Draws:
     generator = np.random.default_rng(1)
-    return Draws.of(*pairs.tokens.shape, pairs.features.shape[1], tokenizer, generator)
+    num_pairs, num_tokens = pairs.tokens.shape
+    return Draws.of(num_pairs, num_tokens, pairs.features.shape[1], tokenizer, generator)
 
 
 def _mask(pairs: Pairs, tokenizer: TitleTokenizer, overlap: float = 1.0) -> Masking:
