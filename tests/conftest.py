@@ -1,10 +1,14 @@
 """What several test files share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# Before torch loads: a process forked from one whose OpenMP has threads waits for ever.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from registered_model import MlflowStore

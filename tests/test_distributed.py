@@ -152,7 +152,8 @@ def test_an_error_on_one_rank_ends_all_and_is_shown(features: list[Path], tmp_pa
     curve = tmp_path / "curve.json"
     done = torchrun("capture_pretraining", CAPTURE, folders, curve, 2, FAIL_AT_STEP="3")
     assert done.returncode != 0
-    assert pass_on(done.stderr.splitlines()) == "product1m.errors.DatasetError: shard-7: cut short"
+    said = pass_on(done.stderr.splitlines()).split(" | ")  # rank 0 may add that its peer left
+    assert said[0] == "product1m.errors.DatasetError: shard-7: cut short"
     assert not (tmp_path / "checkpoint").exists()
 
 

@@ -154,7 +154,8 @@ def test_an_engine_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("step", [*STEPS, "mlflow_server"])
 def test_a_built_image_is_described_and_starts_nothing_by_itself(step: str) -> None:
-    attributes = docker.from_env().images.get(built_image(step)).attrs
+    reference = built_image(step)
+    attributes = docker.from_env().images.get(reference).attrs
     config = attributes["Config"]
     environment = dict(entry.split("=", 1) for entry in config["Env"])
     labels = config["Labels"]
@@ -177,8 +178,9 @@ def test_a_built_image_works_locked_and_holds_what_its_bill_lists(step: str) -> 
         " sorted(c['name'].lower() for c in bill['components']),"
         " sorted(d.metadata['Name'].lower() for d in m.distributions())]))"
     ).replace("STEP", step)
+    reference = built_image(step)
     printed = docker.from_env().containers.run(
-        built_image(step),
+        reference,
         ["python3", "-W", "error::RuntimeWarning", "-c", code],
         remove=True,
         read_only=True,

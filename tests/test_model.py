@@ -206,7 +206,7 @@ def test_titles_paired_with_other_photos_are_what_a_batch_of_them_would_be(
     swapped = collate([titles[i] for i in (0, 2, 3)], [PHOTOS[i] for i in order], 8)
     with torch.no_grad():
         states = loaded.capture.streams(collate(titles, PHOTOS, 8))
-        found = loaded.capture.fuse(states.paired(torch.tensor([0, 2, 3]), torch.tensor(order), 4))
+        found = loaded.capture.fuse(states.paired(torch.tensor([0, 2, 3]), torch.tensor(order), 5))
     for mine, theirs in zip(
         (found.text_embedding, found.image_embedding), _forward(loaded, swapped)[2:], strict=True
     ):

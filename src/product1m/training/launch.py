@@ -25,9 +25,14 @@ GRACE_S = 40.0
 """How long `torchrun` may take to end its workers, which it kills after 30 s (ours)."""
 NUM_LAST_LINES = 15
 """Of the log, told when the processes fail without saying why (ours)."""
-_ERROR = re.compile(r"(?:\[rank\d+\]: ?)?(?:error: |(?=[\w.]+(?:Error|Exception)\b: ))(?P<what>.+)")
+_ERROR = re.compile(
+    r"(?:\[rank\d+\]: ?)?"
+    r"(?:error: |(?=[\w.]+(?:Error|Exception)\b: )| +traceback : (?=Signal (?!15 )))(?P<what>.+)"
+)
 _SUMMARY = "torch.distributed."
 """What torchrun itself raises, which only repeats that a process failed."""
+_AGENT = "torch/distributed/elastic/multiprocessing"
+"""In the line with which torchrun begins to tell, at length, that a process failed."""
 
 
 def launch(
@@ -123,9 +128,12 @@ def pass_on(lines: Iterable[str]) -> str:
     """Write lines to standard error; what of them tells why a process failed."""
     last: deque[str] = deque(maxlen=NUM_LAST_LINES)
     errors: dict[str, None] = {}
+    of_processes = True
     for line in lines:
         sys.stderr.write(line)
-        last.append(line)
+        of_processes &= _AGENT not in line
+        if of_processes:
+            last.append(line)
         found = _ERROR.match(line)
         if found and not found["what"].startswith(_SUMMARY):
             errors[found["what"].rstrip()] = None
