@@ -27,7 +27,7 @@ from product1m.errors import PipelineError
 
 RUN_LABEL, STEP_LABEL = "product1m.run", "product1m.step"
 SERVER = "mlflow_server"
-PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
+PASSED_ON = ("AWS_", "GOMP_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
 """Variables of these names are addresses, credentials and how to log; the steps get them."""
 _QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 """The server's address is gone when the run has ended."""

@@ -19,6 +19,7 @@ from product1m.data.region_features import Regions
 from product1m.detection.baselines import grabcut_box
 from product1m.detection.canvas import Canvas, stack_canvases
 from product1m.detection.rpn import Maps, ProposalNetwork, Proposals
+from product1m.detection.spread import spread
 
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
@@ -81,11 +82,14 @@ def extract_sized(
 ) -> list[Extracted]:
     """`extract_regions` of photos that have their sizes already, in float32."""
     extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(photos)
+    batches = batches_of_one_shape(photos, config.batch_size)
+
+    def extract(positions: list[int]) -> list[Extracted]:
+        mine = [photos[i] for i in positions], [extra[i] for i in positions]
+        return _extract_batch(network, *mine, config)
+
     found: dict[int, Extracted] = {}
-    for positions in batches_of_one_shape(photos, config.batch_size):
-        results = _extract_batch(
-            network, [photos[i] for i in positions], [extra[i] for i in positions], config
-        )
+    for positions, results in zip(batches, spread(extract, batches, network.device), strict=True):
         found.update(zip(positions, results, strict=True))
     return [found[position] for position in range(len(photos))]
 
