@@ -85,7 +85,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 tests: $(INSTALLED) ## Tests alone
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS)
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format $(CODE)

@@ -5,8 +5,7 @@ or of a plain run in the same folder, does not run again.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def run_ablation(ablation: Ablation, evaluate: Evaluate) -> Comparison:
     tags = {"ablation": ablation.grid.name, "preset": ablation.preset, **arguments}
     with only_run(output, work), steps_end_with_run():
         parent = start_run(output, tags, f"ablation {ablation.grid.name}")
-        with _ended(parent) as metrics:
+        with parent.ended() as metrics:
             running = _Running(ablation, arguments, output, parent, evaluate)
             comparison = running.all_turns()
             parent.attach(*_write(root, comparison))
@@ -70,21 +69,6 @@ def run_ablation(ablation: Ablation, evaluate: Evaluate) -> Comparison:
 def result_folder(output: Path, grid: Grid) -> Path:
     """Where a grid's tables and plot lie."""
     return output / ABLATIONS / grid.name
-
-
-@contextmanager
-def _ended(run: TrackedRun) -> Iterator[dict[str, float]]:
-    """Close an MLflow run as the block ends, with the metrics that the block put down."""
-    metrics: dict[str, float] = {}
-    ending = "FAILED"
-    try:
-        yield metrics
-        ending = "FINISHED"
-    except KeyboardInterrupt:
-        ending = "KILLED"
-        raise
-    finally:
-        run.end(ending, metrics)
 
 
 class _Running:
@@ -134,7 +118,7 @@ class _Running:
             typer.echo(f"  evaluated already: {finished[0].evaluation}")
             tags["earlier_run"] = finished[0].mlflow_run
         child = self.parent.child(f"{cell.name}, seed {seed}", tags, _parameters(cell, config))
-        with _ended(child) as metrics:
+        with child.ended() as metrics:
             scores = finished[1] if finished else self._run(cell, seed, config, key, child)
             metrics.update(_child_metrics(scores, cell, self.grid))
         return scores

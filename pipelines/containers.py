@@ -21,12 +21,11 @@ from docker.types import Mount
 from kfp import local
 from kfp.dsl import PipelineTask
 
-from pipelines.images import LOCK, image, locked_images
+from pipelines.images import LOCK, SERVER, image, locked_images
 from pipelines.resources import USER_ID
 from product1m.errors import PipelineError
 
 RUN_LABEL, STEP_LABEL = "product1m.run", "product1m.step"
-SERVER = "mlflow_server"
 PASSED_ON = ("AWS_", "GOMP_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
 """Variables of these names are addresses, credentials and how to log; the steps get them."""
 _QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}

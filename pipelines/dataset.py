@@ -33,6 +33,16 @@ def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
     }
 
 
+def stated_parameters(dataset: str, backgrounds: str, digest: str) -> dict[str, str]:
+    """The same without a look at the data, whose state has a name."""
+    return {
+        "dataset_uri": dataset,
+        "dataset_digest": digest,
+        "backgrounds_uri": backgrounds,
+        "backgrounds_digest": digest,
+    }
+
+
 def check_dataset(dataset: str) -> Store:
     """The data set's folder or prefix; DatasetError if it is absent or holds no lists."""
     data = existing(dataset, "--dataset")

@@ -17,14 +17,13 @@ from typing import Annotated
 
 import typer
 
-from pipelines.images import LOCK, image
+from pipelines.images import LOCK, SERVER, image
 from product1m.cli import new_app
 from product1m.config import STEPS
 from product1m.errors import PipelineError
 from product1m.provenance import git_revision
 
 ROOT = Path(__file__).parent.parent
-SERVER = "mlflow_server"
 SBOM = "/usr/share/product1m/sbom.cdx.json"
 """Where an image keeps its bill of materials."""
 

@@ -12,6 +12,8 @@ from product1m.errors import PipelineError
 
 LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
 """Step to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
+SERVER = "mlflow_server"
+"""The one image that is no step's."""
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _TAG = re.compile(r":(?P<tag>[\w][\w.-]{0,127})$")
 

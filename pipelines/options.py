@@ -1,8 +1,11 @@
 """Options that several commands of `python -m pipelines` take."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+SCHEDULES = Path(__file__).parent.parent / "manifests" / "schedules.yaml"
 
 Cached = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Answer unchanged steps from the cache.")

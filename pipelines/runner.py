@@ -60,21 +60,15 @@ def run_training(run: LocalRun) -> RunSummary:
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
         tracked = start_run(output, {"preset": run.preset, **arguments})
-        ending, metrics = "FAILED", {}
         pipeline = training_pipeline(run.config, images)
         absolute = replace(run, output=output, dataset=arguments["dataset_uri"])
         request = TypeAdapter(LocalRun).dump_python(absolute, mode="json")
         mlflow = {"tracking_uri": tracked.uri, "run_id": tracked.run_id}
-        try:
+        with tracked.ended() as metrics:
             with recorded(output, request, shown_names(pipeline), mlflow):
                 summary = _run(run, pipeline, arguments, output, tracked, containers)
-            ending, metrics = "FINISHED", summary.cached_metrics
-            return summary
-        except KeyboardInterrupt:
-            ending = "KILLED"
-            raise
-        finally:
-            tracked.end(ending, metrics)
+            metrics.update(summary.cached_metrics)
+        return summary
 
 
 def request_of(record: RunRecord) -> LocalRun:

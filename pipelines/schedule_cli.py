@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.options import Endpoint, Namespace
+from pipelines.options import SCHEDULES, Endpoint, Namespace
 from product1m.cli import new_app
 from product1m.errors import PipelineError
 
@@ -22,11 +22,10 @@ File = Annotated[
     Path, typer.Option("--file", help="The schedules.", show_default="manifests/schedules.yaml")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Change the cluster; else only show what would.")]
-_FILE = Path(__file__).parent.parent / "manifests" / "schedules.yaml"
 
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule check`")
-def check(file: File = _FILE) -> None:
+def check(file: File = SCHEDULES) -> None:
     """Check the file and say in words when what runs; needs no cluster."""
     from pipelines.schedules import read_schedules
 
@@ -38,7 +37,7 @@ def check(file: File = _FILE) -> None:
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule apply --yes`")
 def apply(
-    file: File = _FILE, yes: Yes = False, endpoint: Endpoint = "", namespace: Namespace = ""
+    file: File = SCHEDULES, yes: Yes = False, endpoint: Endpoint = "", namespace: Namespace = ""
 ) -> None:
     """Show what differs between file and cluster; with --yes, make the cluster as the file says.
 

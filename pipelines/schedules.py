@@ -14,6 +14,7 @@ import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.dataset import stated_parameters
 from pipelines.package import Variant
 from pipelines.resources import Profile
 from pipelines.submission import run_parameters
@@ -21,7 +22,6 @@ from pipelines.tracking import EXPERIMENT
 from product1m.config import Preset
 from product1m.errors import ConfigError
 
-SCHEDULES = Path(__file__).parent.parent / "manifests" / "schedules.yaml"
 _RANGES = {
     "second": "0-59",
     "minute": "0-59",
@@ -104,12 +104,7 @@ class Schedule(BaseModel):
 
     def parameters(self) -> dict[str, Any]:
         """What its runs are given."""
-        data = {
-            "dataset_uri": self.dataset,
-            "dataset_digest": self.dataset_digest,
-            "backgrounds_uri": self.backgrounds,
-            "backgrounds_digest": self.dataset_digest,
-        }
+        data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
         return run_parameters(self.preset, list(self.overrides), data)
 
     def fingerprint(self, version: str) -> str:

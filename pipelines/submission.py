@@ -12,7 +12,7 @@ from typing import Any
 import kfp_server_api as api
 
 from pipelines.cluster import Cluster, create_once
-from pipelines.dataset import data_parameters
+from pipelines.dataset import data_parameters, stated_parameters
 from pipelines.package import Package
 from pipelines.parameters import parameter
 from pipelines.tracking import EXPERIMENT
@@ -85,12 +85,7 @@ def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[st
     cache sees an address and not what changed under it. Raises PipelineError if it cannot be.
     """
     if digest or not cache:
-        return {
-            "dataset_uri": dataset,
-            "dataset_digest": digest,
-            "backgrounds_uri": backgrounds,
-            "backgrounds_digest": digest,
-        }
+        return stated_parameters(dataset, backgrounds, digest)
     try:
         return data_parameters(dataset, backgrounds)
     except (DatasetError, StorageError) as error:

@@ -1,9 +1,10 @@
 """The MLflow run of a pipeline run: SQLite below the output folder unless a server is named."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ class TrackedRun:
             for name, value in metrics.items():
                 client.log_metric(self.run_id, name, value)
             client.set_terminated(self.run_id, status)
+
+    @contextlib.contextmanager
+    def ended(self) -> Iterator[dict[str, float]]:
+        """Close the run as the block ends, with the metrics that the block put down."""
+        metrics: dict[str, float] = {}
+        ending = "FAILED"
+        try:
+            yield metrics
+            ending = "FINISHED"
+        except KeyboardInterrupt:
+            ending = "KILLED"
+            raise
+        finally:
+            self.end(ending, metrics)
 
     def child(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]

@@ -14,9 +14,9 @@ from kfp_server import KfpServer, serving
 from typer.testing import CliRunner, Result
 
 from pipelines.__main__ import app
+from pipelines.options import SCHEDULES
 from pipelines.package import package
 from pipelines.schedules import (
-    SCHEDULES,
     checked_cron,
     in_words,
     next_times,

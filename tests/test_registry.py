@@ -51,7 +51,7 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
     registered: registry.Version,
 ) -> None:
     config = names("promoted")
-    assert registry.current_champion(config) is None
+    assert registry.champion_among(registry.list_versions("promoted")) is None
     first = registry_acts.promote(registered.number, " ahead everywhere ", config, by="ann")
     assert (first.model, first.number, first.aliases) == ("promoted", "1", ("champion",))
     assert first.tags["by"] == "ann"
@@ -68,8 +68,9 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
     second = registry_acts.promote(registered.number, "again", config, by="bob")
     assert second.tags["previous_champion"] == "1"
     assert registry.show("promoted", "1").aliases == ()
-    champion = registry.current_champion(config)
-    assert champion is not None
+    crowned = registry.champion_among(registry.list_versions("promoted"))
+    assert crowned is not None
+    champion = registry.as_champion(crowned)
     assert champion.version == "2"
     assert champion.evidence is not None
     assert len(champion.evidence.ap) == 12  # the test queries

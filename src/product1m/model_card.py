@@ -1,6 +1,5 @@
 """What a reviewer decides on: a version's description, in Markdown, and its page, in HTML."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +10,7 @@ import jinja2
 from product1m.artifacts import Summary
 from product1m.config import RegistrationConfig
 from product1m.gate import BASELINES, Champion, Evidence, Gate, SliceChange, signed
+from product1m.pages import html_templates
 from product1m.registry_compare import config_differences
 from product1m.registry_pictures import Case
 from product1m.retrieval.statistics import Interval
@@ -58,13 +58,7 @@ def write_card(subject: Subject) -> str:
 
 def write_page(subject: Subject) -> str:
     """The whole of it as one HTML file: every slice, every change, every digest, the pictures."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["data_uri"] = lambda jpeg: (
-        "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-    )
-    return _render(environment, "model_page.html.jinja", subject)
+    return _render(html_templates(), "model_page.html.jinja", subject)
 
 
 def _render(environment: jinja2.Environment, template: str, subject: Subject) -> str:

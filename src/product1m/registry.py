@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -195,12 +195,9 @@ def find(reference: str, config: RegistrationConfig) -> Version:
     return show(name, reference, config)
 
 
-def current_champion(config: RegistrationConfig) -> Champion | None:
-    """The version that the alias `champion` names, with its evidence; None if there is none."""
-    for version in list_versions(config.champion_model):
-        if CHAMPION in version.aliases:
-            return as_champion(version)
-    return None
+def champion_among(versions: Iterable[Version]) -> Version | None:
+    """The version that the alias `champion` names; None if there is none."""
+    return next((version for version in versions if CHAMPION in version.aliases), None)
 
 
 def as_champion(version: Version) -> Champion:

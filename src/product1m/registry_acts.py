@@ -23,6 +23,7 @@ from product1m.registry import (
     REJECTED,
     Version,
     as_champion,
+    champion_among,
     ensure_model,
     list_versions,
     page_text,
@@ -194,8 +195,7 @@ def _standing(config: RegistrationConfig) -> tuple[int, Version | None]:
     newest = versions[0]
     if newest.tags.get(STATE) == CLAIMED:
         _require_dead(newest)
-    champion = next((version for version in versions if CHAMPION in version.aliases), None)
-    return int(newest.number), champion
+    return int(newest.number), champion_among(versions)
 
 
 def _require_dead(claimed: Version) -> None:
@@ -253,7 +253,8 @@ def _crown(
 def _require_unchanged(claimed: Version, previous: str) -> None:
     """An alias moved by hand, or a claim that was taken for dead, ends the act."""
     now = list_versions(claimed.model)
-    champion = next((version.number for version in now if CHAMPION in version.aliases), NONE)
+    found = champion_among(now)
+    champion = found.number if found else NONE
     own = next(version for version in now if version.number == claimed.number)
     if champion != previous or own.tags.get(STATE) != CLAIMED:
         _set_state(claimed, LOST)

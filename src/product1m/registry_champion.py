@@ -83,10 +83,4 @@ def _answers(model: Path, queries: Path, gallery: Path, scratch: Path) -> dict[s
 def _truth(queries: Path, gallery: Path) -> GroundTruth:
     asked = ItemTable(open_artifact(queries, "ingestion", "queries")).rows
     items = ItemTable(open_artifact(gallery, "ingestion", "gallery")).rows
-    return GroundTruth(
-        {
-            str(query): tuple(labels)
-            for query, labels in zip(asked["id"], asked["labels"], strict=True)
-        },
-        {str(item): labels[0] for item, labels in zip(items["id"], items["labels"], strict=True)},
-    )
+    return GroundTruth.of_rows(asked, items)

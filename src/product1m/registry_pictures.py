@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from product1m.data.item_table import ItemTable
 from product1m.gate import Evidence, Rivalry
 from product1m.retrieval.report import thumbnail
+from product1m.thumbnails import paste_centred
 
 NUM_RESULTS = 5
 """Results of a ranking that are shown (ours)."""
@@ -124,7 +125,7 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
         draw.text((start, 4), f"{name}, first {NUM_RESULTS}", _INK, font)
     for number, case in enumerate(cases):
         top = 24 + number * row_px
-        _paste(sheet, case.photo, (GAP_PX, top), QUERY_SIDE_PX)
+        paste_centred(sheet, case.photo, (GAP_PX, top), QUERY_SIDE_PX)
         sides = [(case.champion_ap, case.champion_results)] if compared else []
         sides.append((case.ap, case.results))
         for start, (ap, results) in zip(starts, sides, strict=True):
@@ -132,7 +133,7 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
             draw.text((start, top + RESULT_SIDE_PX + GAP_PX), caption, _INK, font)
             for place, result in enumerate(results):
                 left = start + place * (RESULT_SIDE_PX + GAP_PX)
-                _paste(sheet, result.photo, (left, top), RESULT_SIDE_PX)
+                paste_centred(sheet, result.photo, (left, top), RESULT_SIDE_PX)
                 colour = _RIGHT if result.right else _WRONG
                 box = (left - 2, top - 2, left + RESULT_SIDE_PX + 1, top + RESULT_SIDE_PX + 1)
                 draw.rectangle(box, outline=colour, width=3)
@@ -140,11 +141,3 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
     written = io.BytesIO()
     sheet.save(written, "JPEG", quality=82)
     return written.getvalue()
-
-
-def _paste(sheet: Image.Image, photo: bytes, corner: tuple[int, int], side_px: int) -> None:
-    """Centred in a square."""
-    image = Image.open(io.BytesIO(photo))
-    image.thumbnail((side_px, side_px))
-    left = corner[0] + (side_px - image.width) // 2
-    sheet.paste(image, (left, corner[1] + (side_px - image.height) // 2))

@@ -1,6 +1,5 @@
 """What a registered model finds for a photo, shown to a person: a page, a picture or a table."""
 
-import base64
 import io
 import tempfile
 from dataclasses import dataclass
@@ -8,14 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from product1m.errors import RetrievalError, StorageError
+from product1m.pages import html_templates
 from product1m.registry import MODEL_FOLDER, quiet_mlflow, talking_to_registry
 from product1m.search_service import THUMBNAILS
-from product1m.thumbnails import Thumbnails
+from product1m.thumbnails import Thumbnails, paste_centred
 
 PHOTO_SIDE_PX, RESULT_SIDE_PX, GAP_PX = 560, 96, 10
 COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0f7b6c", "#57606a")
@@ -148,19 +147,20 @@ def _instance(number: int, instance: Any, thumbnails: Thumbnails) -> FoundInstan
 
 
 def _page(found: Found) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["data_uri"] = lambda jpeg: (
-        "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-    )
     text = resources.files("product1m").joinpath("search_page.html.jinja").read_text("utf-8")
     small = found.photo.copy()
     small.thumbnail((2 * PHOTO_SIDE_PX, 2 * PHOTO_SIDE_PX))
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=85)
-    return environment.from_string(text).render(
-        found=found, photo=encoded.getvalue(), width=found.photo.width, height=found.photo.height
+    return (
+        html_templates()
+        .from_string(text)
+        .render(
+            found=found,
+            photo=encoded.getvalue(),
+            width=found.photo.width,
+            height=found.photo.height,
+        )
     )
 
 
@@ -192,10 +192,7 @@ def _draw_hits(sheet: Image.Image, instance: FoundInstance, corner: tuple[int, i
         x = left + place * (RESULT_SIDE_PX + GAP_PX)
         frame = (x - 2, top - 2, x + RESULT_SIDE_PX + 1, top + RESULT_SIDE_PX + 1)
         if hit.photo:
-            image = Image.open(io.BytesIO(hit.photo))
-            image.thumbnail((RESULT_SIDE_PX, RESULT_SIDE_PX))
-            offset = (RESULT_SIDE_PX - image.width) // 2, (RESULT_SIDE_PX - image.height) // 2
-            sheet.paste(image, (x + offset[0], top + offset[1]))
+            paste_centred(sheet, hit.photo, (x, top), RESULT_SIDE_PX)
         draw.rectangle(frame, outline=instance.colour, width=2)
         for line, text in enumerate((hit.label or hit.id, f"{hit.score:.2f}")):
             where = (x, top + RESULT_SIDE_PX + 3 + 16 * line)

@@ -26,10 +26,17 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
     """A photo and its title to per-instance rankings of the gallery."""
 
     _service: SearchService
+    _labels: dict[str, str]
+    """Of every gallery item."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load everything once; MLflow calls this by keyword."""
         self._service = SearchService.load(Path(context.artifacts[MODEL_FOLDER]))
+        rows = self._service.searcher.gallery.rows
+        self._labels = {
+            item: labels[0] if labels else ""
+            for item, labels in zip(rows["id"], rows["labels"], strict=True)
+        }
 
     def predict(
         self,
@@ -46,15 +53,8 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
             answers = self._service.answer(photos, titles, int((params or {}).get("top_k", 10)))
         except Product1MError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        labels = self._labels()
-        return pd.DataFrame([_row(answer, labels) for answer in answers], index=model_input.index)
-
-    def _labels(self) -> dict[str, str]:
-        rows = self._service.searcher.gallery.rows
-        return {
-            item: labels[0] if labels else ""
-            for item, labels in zip(rows["id"], rows["labels"], strict=True)
-        }
+        rows = [_row(answer, self._labels) for answer in answers]
+        return pd.DataFrame(rows, index=model_input.index)
 
 
 def _row(answer: Answer, labels: dict[str, str]) -> dict[str, Any]:

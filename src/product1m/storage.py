@@ -90,18 +90,22 @@ def open_store(uri: str) -> Store:
         return S3Prefix(uri)
     if is_remote(uri):
         raise StorageError(f"{uri}: expected a local folder or s3://BUCKET/PREFIX")
-    return Folder(Path(urlsplit(uri).path if uri.startswith("file://") else uri))
+    return Folder(_local_path(uri))
 
 
 def open_file(address: str) -> tuple[Store, str]:
     """The store around a single file, and the file's name in it."""
     if not is_remote(address):
-        path = Path(urlsplit(address).path if address.startswith("file://") else address)
+        path = _local_path(address)
         return Folder(path.parent), path.name
     parent, _, name = address.rpartition("/")
     if not name or parent in ("s3:/", "s3:"):
         raise StorageError(f"{address}: expected s3://BUCKET/KEY, the address of one file")
     return open_store(parent), name
+
+
+def _local_path(address: str) -> Path:
+    return Path(urlsplit(address).path if address.startswith("file://") else address)
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 Some 2 KB each at 96 pixels: 80 MiB for the paper's gallery, nothing beside its index.
 """
 
+import io
 from pathlib import Path
+
+from PIL import Image
 
 from product1m.artifacts import Artifact, open_artifact, write_artifact
 from product1m.config import RegistrationConfig
@@ -62,3 +65,11 @@ class Thumbnails:
         if place is None or self._items is None:
             return ""
         return str(self._items.rows["caption"].iloc[place])
+
+
+def paste_centred(sheet: Image.Image, jpeg: bytes, corner: tuple[int, int], side_px: int) -> None:
+    """Put a photo into the middle of a square, made smaller if it does not fit."""
+    image = Image.open(io.BytesIO(jpeg))
+    image.thumbnail((side_px, side_px))
+    left = corner[0] + (side_px - image.width) // 2
+    sheet.paste(image, (left, corner[1] + (side_px - image.height) // 2))

@@ -54,14 +54,13 @@ class Photos:
 
         Asked one by one, not listed: a million names would have to be held in memory.
         """
+        names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
         if isinstance(self._store, Folder):
-            names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
             return next((name for name in names if self._store.local(name).is_file()), "")
         if not self._has_photos:
             return ""
         stem = f"{PHOTO_FOLDER}/{id}."
         found = {file.name for file in self._store.files(stem)}
-        names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
         return next((name for name in names if name in found), "")
 
     @cached_property

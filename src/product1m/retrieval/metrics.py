@@ -42,6 +42,16 @@ class GroundTruth:
     gallery_label: Mapping[str, str]
     """The one label of each gallery item."""
 
+    @classmethod
+    def of_rows(cls, queries: pd.DataFrame, gallery: pd.DataFrame) -> "GroundTruth":
+        """From item tables' rows; every gallery item has a label."""
+        asked = zip(queries["id"], queries["labels"], strict=True)
+        held = zip(gallery["id"], gallery["labels"], strict=True)
+        return cls(
+            {str(query): tuple(labels) for query, labels in asked},
+            {str(item): labels[0] for item, labels in held},
+        )
+
     @cached_property
     def missing_labels(self) -> dict[str, int]:
         """Query labels that no gallery item has, and the number of queries that ask for each."""

@@ -198,13 +198,7 @@ def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
             f"gallery item {unlabelled[0]} and {len(unlabelled) - 1} more have no label; "
             "evaluation needs one for each gallery item"
         )
-    return GroundTruth(
-        {
-            str(query): tuple(labels)
-            for query, labels in zip(features.rows["id"], features.rows["labels"], strict=True)
-        },
-        {str(item): labels[0] for item, labels in zip(rows["id"], rows["labels"], strict=True)},
-    )
+    return GroundTruth.of_rows(features.rows, rows)
 
 
 def _rows_by_split(features: FeatureSet) -> dict[str, list[int]]:

@@ -37,7 +37,6 @@ from product1m.model_card import Subject, write_card, write_page
 from product1m.provenance import git_revision, pipeline_run
 from product1m.registry import (
     CARD,
-    CHAMPION,
     CODE,
     GATE,
     LINEAGE,
@@ -46,6 +45,7 @@ from product1m.registry import (
     PICTURE,
     SERVING,
     as_champion,
+    champion_among,
     digests_of,
     lineage_json,
     list_versions,
@@ -126,7 +126,7 @@ def run(
         card = _write(writer.folder, subject)
         quiet_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(writer.folder))
         digests = digests_of(model, SERVING_CODE, writer.folder)
-        tags = _tags(digests, evidence, gate, lineage)
+        tags = _tags(digests, subject)
         version = register(logged.model_uri, config.candidate_model, tags, card)
         _describe(writer, gate, evidence, config.candidate_model, version)
         tracked.log_metrics(writer.metrics)
@@ -248,8 +248,7 @@ def _opponent(
     lineage: Mapping[str, Summary], queries: Path, gallery: Path, config: RegistrationConfig
 ) -> _Opponent:
     """Today's champion, measured anew where its evidence is of other queries."""
-    versions = list_versions(config.champion_model)
-    version = next((version for version in versions if CHAMPION in version.aliases), None)
+    version = champion_among(list_versions(config.champion_model))
     if version is None:
         return _Opponent(None, {}, None)
     champion = as_champion(version)
@@ -345,9 +344,8 @@ def _provenance() -> dict[str, str]:
     }
 
 
-def _tags(
-    digests: Mapping[str, str], evidence: Evidence, gate: Gate, lineage: Mapping[str, Summary]
-) -> dict[str, str]:
+def _tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
+    gate, evidence, lineage = subject.gate, subject.evidence, subject.lineage
     return {
         "gate": gate.verdict,
         "gate_rules_not_passed": ", ".join(rule.name for rule in gate.failures()) or "none",
@@ -355,7 +353,7 @@ def _tags(
         "sample_data": str(evidence.rules.sample_data).lower(),
         "strict_mAP_at_10": f"{evidence.map_at_10.mean:.4f}",
         "code_version": lineage["evaluation"].code_version,
-        **_provenance(),
+        **subject.provenance,
         **{f"digest.{name}": digest for name, digest in digests.items()},
         **{f"digest.{key}": summary.digest for key, summary in lineage.items()},
     }

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from product1m.artifacts import MANIFEST, open_artifact
+from product1m.artifacts import MANIFEST, open_artifact, rename
 from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import ConfigError, TrainingError
 from product1m.training.cluster import GROUP, VERSION, Cluster, Json, OwnPod
@@ -223,11 +223,16 @@ def _staged(source: Path, shared: Path, target: Path) -> Path:
     if source.absolute().is_relative_to(shared.absolute()):
         return source
     if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        partial.rename(target)
+        _copy_whole(source, target)
     return target
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a folder; it appears when all of it is there."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    rename(partial, target)
 
 
 def _is_artifact(folder: Path) -> bool:
@@ -241,13 +246,7 @@ def _take_over(written: Path, checkpoint: Path, step: str) -> None:
             f"{written}: the TrainJob is complete, but there is no artifact here; its pods must "
             f"mount the volume of {WORK} at the same place as the step's pod"
         )
-    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(written, partial)
-    if checkpoint.exists():  # KFP's launcher makes an empty folder
-        shutil.rmtree(checkpoint)
-    partial.rename(checkpoint)
+    _copy_whole(written, checkpoint)  # KFP's launcher makes an empty folder, which this replaces
     open_artifact(checkpoint, step).verify()
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
+from product1m.pages import data_uri
 from product1m.retrieval.detection_quality import FIGURES, MANY
 from product1m.retrieval.latency import STAGES
 from product1m.retrieval.methods import BASELINES, TO_BEAT
@@ -64,7 +65,7 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"jpeg": _jpeg_uri, "describe": describe, "breakable": _breakable}
+    environment.filters |= {"jpeg": data_uri, "describe": describe, "breakable": _breakable}
     environment.filters |= {"grouped": grouped}
     script = _template_text("report.js")
     return environment.get_template("report.html").render(
@@ -214,10 +215,6 @@ def _png_uri(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _jpeg_uri(encoded: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
 
 
 def _breakable(name: str) -> Markup:
