@@ -1,6 +1,7 @@
 """What a cluster is given: images by digest, platform settings, versions named by revision."""
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,12 @@ def test_a_version_is_named_by_revision_and_content(monkeypatch: pytest.MonkeyPa
     assert package(Variant("sample")).version.startswith("git-0123456789ab-changed-")
     monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "unknown")
     assert package(Variant("sample")).version.startswith("no-git-")
+
+
+def test_another_process_compiles_the_same_to_the_byte(tmp_path: Path) -> None:
+    texts = set()
+    for name in ("one.yaml", "two.yaml"):
+        command = [sys.executable, "-m", "pipelines", "compile", "-o", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True)
+        texts.add((tmp_path / name).read_bytes())
+    assert len(texts) == 1
