@@ -140,7 +140,7 @@ def test_addresses_and_credentials_come_by_reference(found: dict[str, dict[str, 
         }
         assert ("product1m", "MLFLOW_TRACKING_URI", False) in maps
         literal = {entry["name"] for entry in settings["container"]["env"]}
-        assert literal == {"PRODUCT1M_LOG", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"}
+        assert literal == {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"}
 
 
 def test_a_pod_knows_its_run_and_bears_labels(found: dict[str, dict[str, Any]]) -> None:
