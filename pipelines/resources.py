@@ -2,7 +2,7 @@
 
 kfp.local drops all of this without a word, so only a cluster's package carries it, and tests read
 it from there. Configuration is never set here: the cluster's cache key does not hold the
-environment, which therefore carries addresses, credentials and what to watch, and nothing else.
+environment, which therefore carries addresses, credentials, names and what to watch, nothing else.
 """
 
 from collections.abc import Mapping
@@ -124,6 +124,7 @@ class Platform:
         if self.num_nodes > 1 and step in TRAINING_STEPS:
             resources = _FOLLOWER
         task.set_container_image(self.images[step])
+        task.set_env_variable("PRODUCT1M_IMAGE", self.images[step])
         _request(task, resources)
         _survive(task, resources)
         _describe(task, step)

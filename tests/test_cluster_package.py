@@ -13,6 +13,7 @@ from pipelines.__main__ import app
 from pipelines.images import image, locked_images
 from pipelines.package import Package, Variant, package
 from pipelines.resources import NUM_RETRIES, PROFILES, Profile
+from product1m import __version__
 from product1m.config import STEPS
 from product1m.errors import PipelineError
 
@@ -139,8 +140,11 @@ def test_addresses_and_credentials_come_by_reference(found: dict[str, dict[str, 
             for key in entry["keyToEnv"]
         }
         assert ("product1m", "MLFLOW_TRACKING_URI", False) in maps
-        literal = {entry["name"] for entry in settings["container"]["env"]}
-        assert literal == {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"}
+        literal = {entry["name"]: entry["value"] for entry in settings["container"]["env"]}
+        assert literal == {
+            "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+            "PRODUCT1M_IMAGE": settings["container"]["image"],
+        }
 
 
 def test_a_pod_knows_its_run_and_bears_labels(found: dict[str, dict[str, Any]]) -> None:
@@ -151,6 +155,7 @@ def test_a_pod_knows_its_run_and_bears_labels(found: dict[str, dict[str, Any]]) 
         labels = settings["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "product1m"
         assert labels["app.kubernetes.io/component"] == step_of(name).replace("_", "-")
+        assert labels["app.kubernetes.io/version"] == __version__
 
 
 def test_a_work_volume_is_mounted_where_training_keeps_checkpoints() -> None:
