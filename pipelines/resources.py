@@ -2,7 +2,7 @@
 
 kfp.local drops all of this without a word, so only a cluster's package carries it, and tests read
 it from there. Configuration is never set here: the cluster's cache key does not hold the
-environment, which therefore carries addresses, credentials and how to log, and nothing else.
+environment, which therefore carries addresses, credentials, names and what to watch, nothing else.
 """
 
 from collections.abc import Mapping
@@ -124,6 +124,7 @@ class Platform:
         if self.num_nodes > 1 and step in TRAINING_STEPS:
             resources = _FOLLOWER
         task.set_container_image(self.images[step])
+        task.set_env_variable("PRODUCT1M_IMAGE", self.images[step])
         _request(task, resources)
         _survive(task, resources)
         _describe(task, step)
@@ -167,7 +168,7 @@ def _describe(task: PipelineTask, step: str) -> None:
 
 
 def _connect(task: PipelineTask) -> None:
-    """Addresses and credentials by reference, the run's id, how to log."""
+    """Addresses and credentials by reference, the run's id, what to watch."""
     kubernetes.use_config_map_as_env(
         task, CONFIG_MAP, {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI"}
     )
@@ -181,5 +182,4 @@ def _connect(task: PipelineTask) -> None:
     kubernetes.use_field_path_as_env(
         task, "PRODUCT1M_PIPELINE_RUN", "metadata.labels['pipeline/runid']"
     )
-    task.set_env_variable("PRODUCT1M_LOG", "json")
     task.set_env_variable("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")

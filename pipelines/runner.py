@@ -22,6 +22,7 @@ from pipelines.tracking import TrackedRun, start_run
 from pipelines.training import training_pipeline
 from product1m.config import Config
 from product1m.errors import PipelineError
+from product1m.logs import VARIABLE as LOG_VARIABLE
 from product1m.storage import sha256_of
 
 Runner = Literal["subprocess", "docker"]
@@ -88,9 +89,10 @@ def output_folder(path: Path, arguments: Mapping[str, str]) -> Path:
 
 
 def step_environment(output: Path, tracked: TrackedRun) -> dict[str, str]:
-    """What the steps' processes find in their environment."""
+    """What the steps' processes find in their environment; the run shows and keeps their words."""
     return {
         **tracked.environment,
+        LOG_VARIABLE: os.environ.get(LOG_VARIABLE, "text"),
         "PRODUCT1M_WORK": str(output / "work"),
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
     }

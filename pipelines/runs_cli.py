@@ -152,7 +152,8 @@ def _lines(cluster: "Cluster") -> Iterator[str]:
         sort_by="created_at desc",
         **cluster.scope,
     ):
-        yield f"{run.run_id}  {run.created_at:%Y-%m-%d %H:%M}  {run.state:<10} {run.display_name}"
+        state = run.state or "PENDING"
+        yield f"{run.run_id}  {run.created_at:%Y-%m-%d %H:%M}  {state:<10} {run.display_name}"
 
 
 def _local_lines(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ schedule_app = new_app("When the pipeline runs by itself: `manifests/schedules.y
 File = Annotated[
     Path, typer.Option("--file", help="The schedules.", show_default="manifests/schedules.yaml")
 ]
+_MOMENT = "%a %Y-%m-%d %H:%M %Z"
 Yes = Annotated[bool, typer.Option("--yes", help="Change the cluster; else only show what would.")]
 
 
@@ -68,26 +69,26 @@ def list_(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """List the cluster's schedules: when, what, and how their last run went."""
-    from zoneinfo import ZoneInfo
-
+    """List the cluster's schedules: when, what, how their last run went, when one succeeded."""
     from pipelines import reconcile
     from pipelines.cluster import Cluster
-    from pipelines.schedules import in_words, next_times
+    from pipelines.schedules import in_words, next_times, time_zone
 
+    now = datetime.now(time_zone(zone))
     cluster = Cluster(endpoint, namespace)
-    now = datetime.now(ZoneInfo(zone))
     for one in sorted(reconcile.ours(cluster), key=lambda one: str(one.display_name)):
         cron = one.trigger.cron_schedule.cron
         runs = reconcile.runs_of(cluster, one)
-        last = f"{runs[0].run_id} {runs[0].state}" if runs else "none yet"
-        coming = f"{next_times(cron, now, 1)[0]:%a %Y-%m-%d %H:%M %Z}"
+        last = f"{runs[0].run_id} {runs[0].state or 'PENDING'}" if runs else "none yet"
+        ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
+        coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
         print(
             f"{one.display_name}  {one.status}\n"
             f"  when      {in_words(cron)} ({cron})\n"
             f"  next      {coming if one.status == 'ENABLED' else 'switched off'}\n"
             f"  version   {one.pipeline_version_reference.pipeline_version_id}\n"
-            f"  last run  {last}"
+            f"  last run  {last}\n"
+            f"  success   {f'{ends[0]:{_MOMENT}}' if ends else 'none yet'}"
         )
 
 
@@ -107,7 +108,8 @@ def delete(
     known = sorted({one.display_name for one in found})
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise PipelineError(f"no schedule {', '.join(unknown)}; there is {', '.join(known)}")
+        there = ", ".join(known) or "none"
+        raise PipelineError(f"no schedule {', '.join(unknown)}; there is {there}")
     actions = [
         reconcile.Action("delete", name, retired=[one for one in found if one.display_name == name])
         for name in names
@@ -156,7 +158,7 @@ def _in_words(file: "ScheduleFile", name: str) -> list[str]:
     return [
         f"{schedule.name}{'' if schedule.enabled else ' (switched off)'}",
         f"  {in_words(schedule.cron)}, {file.timezone} ({schedule.cron})",
-        f"  next: {', '.join(f'{time:%a %Y-%m-%d %H:%M %Z}' for time in times)}",
+        f"  next: {', '.join(f'{time:{_MOMENT}}' for time in times)}",
         f"  {schedule.preset} on {schedule.dataset}, at most {schedule.max_concurrency} at once, "
         f"{catch_up}",
     ]

@@ -131,22 +131,30 @@ class ScheduleFile(BaseModel):
     @property
     def zone(self) -> ZoneInfo:
         """The cluster's time zone."""
-        return ZoneInfo(self.timezone)
+        return time_zone(self.timezone)
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """The zone; ConfigError if there is none of that name."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ConfigError(f"timezone: {error}; expected one as Europe/Berlin") from error
 
 
 def read_schedules(path: Path) -> ScheduleFile:
     """The file; ConfigError names the entry and the field that is wrong."""
     try:
         found = ScheduleFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        ZoneInfo(found.timezone)
+        time_zone(found.timezone)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError("\n".join(_told(path, error))) from error
-        raise ConfigError(f"{path}: timezone: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(_told(path, error))) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     names = [schedule.name for schedule in found.schedules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

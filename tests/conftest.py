@@ -9,6 +9,7 @@ import pytest
 
 # Before torch loads: a process forked from one whose OpenMP has threads waits for ever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PRODUCT1M_LOG"] = "text"  # what is captured is no terminal
 
 if TYPE_CHECKING:
     from registered_model import MlflowStore

@@ -26,8 +26,12 @@ def write(folder: Path, text: str = "content", part: str = "train") -> Artifact:
     return open_artifact(folder, "ingestion", part)
 
 
-def test_a_manifest_tells_what_the_folder_is(tmp_path: Path) -> None:
+def test_a_manifest_tells_what_the_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCT1M_IMAGE", "registry.example/ingestion:1")
     manifest = write(tmp_path / "train").manifest
+    assert manifest.image == "registry.example/ingestion:1"
     assert (manifest.step, manifest.part, manifest.key) == (
         "ingestion",
         "train",

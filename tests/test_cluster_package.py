@@ -1,6 +1,7 @@
 """What a cluster is given: images by digest, platform settings, versions named by revision."""
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.__main__ import app
 from pipelines.images import image, locked_images
 from pipelines.package import Package, Variant, package
 from pipelines.resources import NUM_RETRIES, PROFILES, Profile
+from product1m import __version__
 from product1m.config import STEPS
 from product1m.errors import PipelineError
 
@@ -138,8 +140,11 @@ def test_addresses_and_credentials_come_by_reference(found: dict[str, dict[str, 
             for key in entry["keyToEnv"]
         }
         assert ("product1m", "MLFLOW_TRACKING_URI", False) in maps
-        literal = {entry["name"] for entry in settings["container"]["env"]}
-        assert literal == {"PRODUCT1M_LOG", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"}
+        literal = {entry["name"]: entry["value"] for entry in settings["container"]["env"]}
+        assert literal == {
+            "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+            "PRODUCT1M_IMAGE": settings["container"]["image"],
+        }
 
 
 def test_a_pod_knows_its_run_and_bears_labels(found: dict[str, dict[str, Any]]) -> None:
@@ -150,6 +155,7 @@ def test_a_pod_knows_its_run_and_bears_labels(found: dict[str, dict[str, Any]]) 
         labels = settings["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "product1m"
         assert labels["app.kubernetes.io/component"] == step_of(name).replace("_", "-")
+        assert labels["app.kubernetes.io/version"] == __version__
 
 
 def test_a_work_volume_is_mounted_where_training_keeps_checkpoints() -> None:
@@ -252,3 +258,12 @@ def test_a_version_is_named_by_revision_and_content(monkeypatch: pytest.MonkeyPa
     assert package(Variant("sample")).version.startswith("git-0123456789ab-changed-")
     monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "unknown")
     assert package(Variant("sample")).version.startswith("no-git-")
+
+
+def test_another_process_compiles_the_same_to_the_byte(tmp_path: Path) -> None:
+    texts = set()
+    for name in ("one.yaml", "two.yaml"):
+        command = [sys.executable, "-m", "pipelines", "compile", "-o", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True)
+        texts.add((tmp_path / name).read_bytes())
+    assert len(texts) == 1

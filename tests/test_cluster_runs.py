@@ -235,6 +235,8 @@ def test_runs_are_listed_newest_first(server: KfpServer) -> None:
     lines = runs("list", "--number", "2").output.splitlines()
     assert [line.split()[0] for line in lines] == made[:0:-1]
     assert all("FAILED" in line for line in lines)
+    server.world.runs[made[-1]].state = None
+    assert "PENDING" in runs("list").output
 
 
 def test_a_run_that_is_not_there_is_named(server: KfpServer) -> None:

@@ -298,7 +298,20 @@ def test_the_list_says_when_what_and_how_the_last_run_went(
     assert "nightly  ENABLED" in shown
     assert "At 01:30 every day (0 30 1 * * *)" in shown
     assert f"last run  {last.run_id} FAILED" in shown
+    assert "success   none yet" in shown
     assert "UTC" in next(line for line in shown.splitlines() if "next" in line)
+
+
+def test_the_list_says_when_a_run_last_succeeded(server: KfpServer, tmp_path: Path) -> None:
+    run("apply", "--file", write(tmp_path / "s.yaml", NIGHTLY), "--yes")
+    (made,) = server.world.schedules
+    succeeded = server.world.tick(made, "SUCCEEDED")
+    succeeded.finished_at = datetime(2026, 11, 22, 19, 30, tzinfo=UTC)
+    server.world.tick(made, "FAILED")
+    assert "success   Mon 2026-11-23 03:30 CST" in run("list", "--zone", "Asia/Shanghai").output
+    result = CliRunner().invoke(app, ["schedule", "list", "--zone", "Mars/Olympus"])
+    assert result.exit_code == 2
+    assert "error: timezone: " in result.output
 
 
 def test_many_schedules_are_read_page_by_page(
@@ -320,4 +333,4 @@ def test_delete_takes_schedules_by_name(server: KfpServer, tmp_path: Path) -> No
     assert not server.world.schedules
     assert finished.run_id in server.world.runs
     result = CliRunner().invoke(app, ["schedule", "delete", "weekly"])
-    assert "no schedule weekly" in result.output
+    assert "no schedule weekly; there is none" in result.output

@@ -18,8 +18,9 @@ from pipelines.__main__ import app
 from pipelines.dataset import check_dataset, data_digest, data_parameters
 from pipelines.local import run_graph
 from pipelines.processes import only_run
-from pipelines.runner import source_digest
+from pipelines.runner import source_digest, step_environment
 from pipelines.summary import PRODUCED_BY, verified
+from pipelines.tracking import TrackedRun
 from product1m.artifacts import write_artifact
 from product1m.config import load_config
 from product1m.errors import DatasetError, PipelineError, StorageError
@@ -155,6 +156,17 @@ def test_a_graph_runs_with_its_environment_and_shows_every_step(
         assert line in shown
     assert "executor_input" not in shown
     assert "executor_input" in (tmp_path / "out" / "run.log").read_text()
+
+
+def test_steps_log_words_unless_json_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = TrackedRun("sqlite:///mlflow.db", "1", 0, "run-1")
+    for asked, given in ((None, "text"), ("json", "json")):
+        monkeypatch.delenv("PRODUCT1M_LOG", raising=False)
+        if asked:
+            monkeypatch.setenv("PRODUCT1M_LOG", asked)
+        assert step_environment(tmp_path, tracked)["PRODUCT1M_LOG"] == given
 
 
 def test_an_unchanged_graph_is_answered_from_the_cache_and_a_changed_one_is_not(

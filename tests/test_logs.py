@@ -1,7 +1,9 @@
 """Logs for machines: one JSON object a line, from a process of its own as a step has it."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from product1m.errors import ConfigError
-from product1m.logs import wants_json
+from product1m.logs import VARIABLE, wants_json
 
 STEP = """
     import logging
@@ -25,13 +27,19 @@ STEP = """
 """
 
 
-def lines_of_a_step(body: str = "", **environment: str) -> list[str]:
-    inherited = {key: value for key, value in os.environ.items() if "MLFLOW" not in key}
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(STEP).replace("BODY", body or "pass")],
-        env=inherited | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return ended.stderr.splitlines()
+def lines_of_a_step(body: str = "", terminal: bool = False, **environment: str) -> list[str]:
+    """Standard error of a process whose standard error is a pipe, or a terminal."""
+    inherited = {k: v for k, v in os.environ.items() if "MLFLOW" not in k and k != VARIABLE}
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    command = [sys.executable, "-c", textwrap.dedent(STEP).replace("BODY", body or "pass")]
+    with subprocess.Popen(command, env=inherited | environment, stderr=theirs):
+        os.close(theirs)
+        content = b""
+        with contextlib.suppress(OSError):  # how a terminal tells that nobody writes to it any more
+            while block := os.read(ours, 4096):
+                content += block
+    os.close(ours)
+    return content.decode().splitlines()
 
 
 def objects(lines: list[str]) -> list[dict[str, Any]]:
@@ -62,10 +70,18 @@ def test_a_failure_is_one_line_with_its_traceback() -> None:
     assert "Traceback (most recent call last)" in found[-1]["traceback"]
 
 
-def test_without_a_wish_logs_are_words() -> None:
-    (nothing_logged, progress) = lines_of_a_step()
+def test_without_a_wish_logs_are_words_on_a_terminal_and_json_elsewhere() -> None:
+    assert len(objects(lines_of_a_step())) == 2
+    words = lines_of_a_step(terminal=True)
+    assert words[0].startswith("[KFP Executor ")
+    assert objects(words) == []
+
+
+def test_a_wish_counts_wherever_it_is_written_to() -> None:
+    (nothing_logged, progress) = lines_of_a_step(PRODUCT1M_LOG="text")
     assert nothing_logged.startswith("[KFP Executor ")
     assert "vectors: 3/3, " in progress
+    assert len(objects(lines_of_a_step(terminal=True, PRODUCT1M_LOG="json"))) == 2
 
 
 def test_an_unknown_wish_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,10 @@ def test_training_nodes_are_like_the_steps_that_they_stand_for() -> None:
         asked.memory,
         asked.gpus,
     )
-    given = {variable["name"] for variable in node["env"]}
+    given = {variable["name"]: variable.get("value") for variable in node["env"]}
     wanted = {name for names in pipeline._CREDENTIALS.values() for name in names}
-    assert wanted <= given
+    assert wanted <= given.keys()
+    assert given["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] == "true"
 
 
 def test_the_quota_lets_the_largest_task_and_the_example_run() -> None:

@@ -17,6 +17,7 @@ from s3_server import BUCKET, READER, S3Server
 
 from product1m import s3 as s3_store
 from product1m.errors import NotStoredError, StorageError, TooLargeError
+from product1m.shards import ShardId, fetch_verified
 from product1m.storage import Store, local_file, open_file, open_store, with_remote_fetched
 
 MIB = 1 << 20
@@ -204,6 +205,20 @@ def test_a_download_in_parts_comes_out_right_whatever_happens_to_it(
     store.fetch("shard", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
     assert proxy.count("GET") == 3 + len(faults)
+
+
+@pytest.mark.parametrize("num_bytes", [MIB, 2 * PART_BYTES])
+def test_a_shard_that_changes_on_its_way_down_is_fetched_again(
+    proxy: FaultProxy, tmp_path: Path, num_bytes: int
+) -> None:
+    path, sha256 = written(tmp_path / "shard", num_bytes)
+    shard = ShardId("images.tar", sha256, num_bytes)
+    store = open_store(f"s3://{BUCKET}/shards")
+    store.put(path, shard.place, sha256)
+    proxy.inject("corrupt")
+    fetch_verified(store, shard, tmp_path / "back", "ingestion")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    assert proxy.count("GET") == {MIB: 2, 2 * PART_BYTES: 4}[num_bytes]
 
 
 def test_bytes_that_change_on_their_way_up_are_noticed(proxy: FaultProxy, tmp_path: Path) -> None:

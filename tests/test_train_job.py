@@ -40,6 +40,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesA
     monkeypatch.setenv("KFP_POD_NAME", "step-pod")
     monkeypatch.setenv("PRODUCT1M_WORK", str(work))
     monkeypatch.setenv("MLFLOW_RUN_ID", "run-5")
+    monkeypatch.setenv("PRODUCT1M_IMAGE", "registry.example/capture@sha256:5e1f")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3same")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with kubernetes_api(tmp_path, train) as server:
@@ -104,6 +105,7 @@ def test_the_job_runs_the_same_image_and_section_on_the_nodes_asked_for(
     ], "the job goes when the run is deleted, not when a pod of it is replaced"
     environment = {one["name"]: one["value"] for one in trainer["env"]}
     assert environment["MLFLOW_RUN_ID"] == "run-5"
+    assert environment["PRODUCT1M_IMAGE"] == trainer["image"]
     assert environment["PRODUCT1M_WORK"] == str(tmp_path / "work")
     assert "s3same" not in json.dumps(body), "credentials come from the runtime"
     command = trainer["command"]

@@ -1,8 +1,8 @@
 """Logs: for people in words, for machines one JSON object a line.
 
-`PRODUCT1M_LOG` chooses: `text`, the default, or `json`, which a cluster's pipeline sets. A JSON
-line holds `time`, `level`, `logger` and `message`, within a step also `step`, `part` and
-`pipeline_run`, and the figures that the message tells in words.
+Words on a terminal, JSON elsewhere, unless `PRODUCT1M_LOG` says `text` or `json`. A JSON line holds
+`time`, `level`, `logger` and `message`, within a step also `step`, `part` and `pipeline_run`, and
+the figures that the message tells in words.
 """
 
 import json
@@ -43,15 +43,17 @@ class JsonLines(logging.Formatter):
 
 
 def wants_json() -> bool:
-    """Whether `PRODUCT1M_LOG` asks for JSON; ConfigError if it asks for something unknown."""
-    wanted = os.environ.get(VARIABLE) or "text"
+    """Whether logs are to be JSON; ConfigError if `PRODUCT1M_LOG` asks for something unknown."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return not sys.stderr.isatty()
     if wanted not in ("text", "json"):
         raise ConfigError(f"{VARIABLE}: expected text or json, got {wanted!r}")
     return wanted == "json"
 
 
 def set_up_logging(*names: str) -> None:
-    """Log as `PRODUCT1M_LOG` says, text in colour on a terminal; of `names` all, else warnings."""
+    """Log JSON or words, in colour on a terminal; of `names` all, of others warnings."""
     if wants_json():
         handler: logging.Handler = logging.StreamHandler()
         handler.setFormatter(JsonLines())

@@ -10,10 +10,10 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
@@ -35,6 +35,8 @@ from s3transfer.exceptions import RetriesExceededError
 
 from product1m.errors import NotStoredError, StorageError, TooLargeError
 from product1m.storage import BLOCK_BYTES, S3, StoredFile, checked_name
+
+T = TypeVar("T")
 
 ATTEMPTS = 6
 """Tries of a request, unless `AWS_MAX_ATTEMPTS` says otherwise (ours)."""
@@ -61,6 +63,7 @@ _BAD_CREDENTIALS = (
     "TokenRefreshRequired",
 )
 _BAD_CHECKSUM = ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
+_DAMAGED = "damaged on its way"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _ALREADY_THERE = "PreconditionFailed"
 _BEING_WRITTEN = "ConditionalRequestConflict"
@@ -114,9 +117,16 @@ class S3Prefix:
         return self._read(name, {"start": start, "num_bytes": num_bytes}, None)
 
     def fetch(self, name: str, target: Path) -> None:
-        """Download in parts; a part that breaks off is asked for again."""
-        with self._explained(self.address(name)), _transfers() as manager:
-            manager.download(self.bucket, self._key(name), str(target)).result()
+        """Download in parts; one that breaks off, or a single one that comes damaged, again."""
+
+        def download() -> None:
+            try:
+                with _transfers() as manager:
+                    manager.download(self.bucket, self._key(name), str(target)).result()
+            except FlexibleChecksumError as error:
+                raise _BrokenOffError(f"{_DAMAGED} ({error})") from error
+
+        self._until_whole(self.address(name), download)
 
     def put(self, path: Path, name: str, sha256: str) -> None:
         """Upload in parts; the object appears when all of them are there."""
@@ -153,10 +163,14 @@ class S3Prefix:
     def _read(self, name: str, part: dict[str, int], max_bytes: int | None) -> bytes:
         address = self.address(name)
         body = _Body(self.bucket, self._key(name), address, part, max_bytes)
+        return self._until_whole(address, body.read_on)
+
+    def _until_whole(self, address: str, get: Callable[[], T]) -> T:
+        """What `get` brings, asked for again where it broke off."""
         for attempt in range(ATTEMPTS):
             try:
                 with self._explained(address):
-                    return body.read_on()
+                    return get()
             except _BrokenOffError as broken:
                 if attempt == ATTEMPTS - 1:
                     raise StorageError(f"{address}: {broken}, {ATTEMPTS} times") from broken
@@ -209,7 +223,7 @@ class _Body:
                 self._got += block
         except FlexibleChecksumError as error:
             self._got.clear()
-            raise _BrokenOffError(f"damaged on its way ({error})") from error
+            raise _BrokenOffError(f"{_DAMAGED} ({error})") from error
         except _BROKEN_BODY as error:
             raise _BrokenOffError(f"broke off after {len(self._got)} bytes ({error})") from error
         return bytes(self._got)
@@ -296,7 +310,7 @@ def _client_error(error: ClientError, address: str, bucket: str) -> Exception:
         "to list, read and write below it",
         _BAD_CREDENTIALS: f"{_endpoint()} does not accept the credentials of the AWS environment "
         f"({code}: {said})",
-        _BAD_CHECKSUM: f"damaged on its way to the server, wrong checksum ({code}: {said}); "
+        _BAD_CHECKSUM: f"{_DAMAGED} to the server, wrong checksum ({code}: {said}); "
         "nothing was written, try again",
         ("NotImplemented",): f"{_endpoint()} does not know this request ({said}); it needs "
         "conditional writes (If-None-Match)",
