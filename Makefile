@@ -3,6 +3,9 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# What a person or CI reads here is in words, also off a terminal.
+export PRODUCT1M_LOG ?= text
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 BIN := .venv/bin
