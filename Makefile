@@ -3,6 +3,9 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# What a process compiles on import is kept for the next one, also where the caller's environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 BIN := .venv/bin
