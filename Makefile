@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 # What a person or CI reads here is in words, also off a terminal.
 export PRODUCT1M_LOG ?= text
+# What a process compiles on import is kept for the next one, also where the caller's environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9

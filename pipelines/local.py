@@ -16,6 +16,8 @@ from pipelines.containers import Containers
 from product1m.errors import PipelineError
 
 LOG = "run.log"
+STEP_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
+"""Lines at once; and what one step's process compiled, torch among it, serves the next."""
 
 
 class StepError(PipelineError):
@@ -52,7 +54,7 @@ def run_graph(
     log = output / LOG
     with (
         warnings.catch_warnings(),
-        _environment({**environment, "PYTHONUNBUFFERED": "1"}),
+        _environment({**environment, **STEP_PYTHON}),
         transcript(log, shown_names(pipeline), containers.verdict if containers else str) as lines,
     ):
         # That an image or a display name means nothing here is no news.

@@ -17,7 +17,7 @@ from product1m.detection.crops import encode_crops
 from product1m.detection.regions import extract_regions
 from product1m.detection.rpn import ProposalNetwork, build_network, load_rpn
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.variants import query_views, true_boxes
+from product1m.retrieval.variants import query_views, true_boxes, with_crops
 
 CONFIG = FeatureExtractionConfig(precision="float32", canonical_side_px=48)
 
@@ -51,6 +51,7 @@ def test_an_evaluation_that_is_given_the_rpn_ranks_by_crops_too(made: TinyArtifa
     scores = json.loads(done.file("metrics.json").read_text("utf-8"))
     assert "instance_crops" in scores["test"]
     assert "instance_crops" in scores["differences"]
+    assert "instance_crops" not in scores["dev"], "nothing is chosen by them"
     assert done.manifest.inputs["rpn"] == open_artifact(made.rpn, "rpn_training").digest
     report = done.file("report.html").read_text("utf-8")
     assert "Left out: instance_crops" not in report
@@ -66,12 +67,15 @@ def test_a_vector_of_the_crop_takes_the_place_of_the_regions_own(made: TinyArtif
     queries = FeatureSet(open_artifact(made.queries_features, "feature_extraction"))
     photos = ItemTable(open_artifact(made.queries, "ingestion"))
     rpn = open_artifact(made.rpn, "rpn_training")
-    views = query_views(searcher, queries, photos, true_boxes(queries), rpn)
-    assert views.oracle_boxes is None
+    every = query_views(searcher, queries, true_boxes(queries))
+    assert (every.oracle_boxes, every.instance_crops) == (None, None)
+    rows, place = [1, 3], 1
+    views = with_crops(every.select(rows), searcher, queries, rows, photos, rpn)
     assert views.instance_crops is not None
-    row, features = 3, CONFIG_OF_CHAIN.feature_extraction
-    regions, first = queries.regions(row), views.found.starts[row]
-    box = views.found.found[row].boxes_xyxy[0]
+    assert views.instance_crops.query_ids == queries.rows["id"].iloc[rows].tolist()
+    row, features = rows[place], CONFIG_OF_CHAIN.feature_extraction
+    regions, first = queries.regions(row), views.found.starts[place]
+    box = views.found.found[place].boxes_xyxy[0]
     (vector,) = encode_crops(load_rpn(rpn), photos.photo(row), box[None], features)
     instance = regions.instance(box, vector)
     (expected,) = searcher.encoder.vectors([queries.rows["caption"][row]], [instance])

@@ -104,6 +104,7 @@ def test_the_source_digest_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> 
 def write_text(text: str, config: dict[str, Any], written: dsl.Output[dsl.Dataset]) -> None:
     import logging
     import os
+    import sys
     from pathlib import Path
 
     logging.getLogger("product1m.test").info("writing %s", text)
@@ -117,6 +118,7 @@ def write_text(text: str, config: dict[str, Any], written: dsl.Output[dsl.Datase
         os.kill(os.getpid(), 9)
     Path(written.path).mkdir()
     (Path(written.path) / "text").write_text(text + os.environ["TEST_SUFFIX"])
+    (Path(written.path) / "writes_bytecode").write_text(str(not sys.dont_write_bytecode))
 
 
 @dsl.component(base_image="product1m/test:1", install_kfp_package=False)
@@ -167,6 +169,15 @@ def test_steps_log_words_unless_json_is_asked_for(
         if asked:
             monkeypatch.setenv("PRODUCT1M_LOG", asked)
         assert step_environment(tmp_path, tracked)["PRODUCT1M_LOG"] == given
+
+
+def test_a_step_keeps_what_it_compiled_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    _, outputs = run_small(tmp_path / "out", text="ab")
+    assert (Path(outputs["written"].path) / "writes_bytecode").read_text() == "True"
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
 def test_an_unchanged_graph_is_answered_from_the_cache_and_a_changed_one_is_not(

@@ -9,9 +9,9 @@ from product1m.data.photos import Photo
 from product1m.detection.canvas import stack_canvases
 from product1m.detection.regions import pool, scale_of
 from product1m.detection.rpn import ProposalNetwork
+from product1m.detection.spread import spread
 
 
-@torch.inference_mode()
 def encode_crops(
     network: ProposalNetwork,
     photo: Photo,
@@ -25,13 +25,15 @@ def encode_crops(
     limits = np.array(photo.shape[1::-1])  # width, height
     low = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits - 1).astype(int)
     high = np.clip(np.ceil(boxes_xyxy[:, 2:]), low + 1, limits).astype(int)
-    vectors = [
-        _encode(network, np.ascontiguousarray(photo[top:bottom, left:right]), config)
+    crops = [
+        np.ascontiguousarray(photo[top:bottom, left:right])
         for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
     ]
+    vectors = spread(lambda crop: _encode(network, crop, config), crops, network.device)
     return np.stack(vectors).astype(np.float16)
 
 
+@torch.inference_mode()
 def _encode(
     network: ProposalNetwork, crop: Photo, config: FeatureExtractionConfig
 ) -> Float32[np.ndarray, " F"]:

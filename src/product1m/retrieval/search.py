@@ -172,23 +172,24 @@ class Searcher:
     def embed_views(
         self,
         queries: FeatureSet,
+        rows: Sequence[int],
         views: Sequence[Sequence[Regions]],
         found: Sequence[Instances],
         whole: Float32[np.ndarray, "Q D"],
     ) -> QueryVectors:
-        """Vectors of a feature set's queries from views that were found in another way.
+        """Vectors of some of a feature set's queries from views that were found in another way.
 
-        `views[q]` are those of the query in row q, `found[q]` where they are, and `whole` its
-        photo's vectors, which do not depend on either.
+        `views[q]` are those of the query in `rows[q]`, `found[q]` where they are, and `whole[q]`
+        its photo's vector, which does not depend on either.
         """
-        ids: list[str] = queries.rows["id"].tolist()
-        captions: list[str] = queries.rows["caption"].tolist()
-        vectors = []
-        for start in track(range(0, len(ids), QUERY_BATCH), "embedding other views"):
-            rows = range(start, min(start + QUERY_BATCH, len(ids)))
-            vectors.append(
-                self._encode([_Query(ids[q], captions[q], list(views[q])) for q in rows])
-            )
+        chosen = queries.rows.iloc[list(rows)]
+        asked = [
+            _Query(query, caption, list(of_query))
+            for query, caption, of_query in zip(chosen["id"], chosen["caption"], views, strict=True)
+        ]
+        batches = track(range(0, len(asked), QUERY_BATCH), "embedding other views")
+        vectors = [self._encode(asked[start : start + QUERY_BATCH]) for start in batches]
+        ids = chosen["id"].tolist()
         return QueryVectors(ids, list(found), np.concatenate(vectors), whole)
 
     def _encode(self, batch: Sequence["_Query"]) -> Float32[np.ndarray, "I D"]:

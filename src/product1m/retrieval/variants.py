@@ -5,7 +5,7 @@ again, cut out of its photo, at the network's full size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -73,20 +73,11 @@ def true_boxes(queries: FeatureSet) -> TrueBoxes:
     return TrueBoxes([boxes for boxes, _ in by_query], [vectors for _, vectors in by_query])
 
 
-def query_views(
-    searcher: Searcher,
-    queries: FeatureSet,
-    photos: ItemTable,
-    boxes: TrueBoxes,
-    rpn: Artifact | None,
-) -> QueryViews:
-    """Embed the queries in every way that the inputs allow."""
+def query_views(searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes) -> QueryViews:
+    """Embed the queries from their region vectors, at the true boxes too where all are known."""
     found = searcher.embed(queries)
-    return QueryViews(
-        found,
-        _at_true_boxes(searcher, queries, boxes, found) if boxes.complete else None,
-        _as_crops(searcher, queries, photos, rpn, found) if rpn else None,
-    )
+    at_boxes = _at_true_boxes(searcher, queries, boxes, found) if boxes.complete else None
+    return QueryViews(found, at_boxes, None)
 
 
 def _at_true_boxes(
@@ -98,30 +89,35 @@ def _at_true_boxes(
         views.append([regions.instance(*pair) for pair in zip(corners, vectors, strict=True)])
         rows = np.full(len(corners), NO_REGION, np.int64)
         instances.append(Instances(rows, corners, np.ones(len(corners), np.float32)))
-    return searcher.embed_views(queries, views, instances, found.whole)
+    return searcher.embed_views(queries, range(len(queries)), views, instances, found.whole)
 
 
-def _as_crops(
+def with_crops(
+    views: QueryViews,
     searcher: Searcher,
     queries: FeatureSet,
+    rows: Sequence[int],
     photos: ItemTable,
     rpn: Artifact,
-    found: QueryVectors,
-) -> QueryVectors:
-    """Each instance's vector from its crop; the regions inside it stay the photo's."""
+) -> QueryViews:
+    """Views of the queries in some rows, also with each instance's vector from its crop.
+
+    The regions inside an instance stay the photo's.
+    """
     # The detector's libraries load only where something is to be encoded.
     from product1m.detection.crops import encode_crops
     from product1m.detection.rpn import load_rpn
 
     network = load_rpn(rpn)
     config = FeatureExtractionConfig.model_validate(queries.artifact.manifest.config)
-    views = []
-    for query, instances in enumerate(track(found.found, "encoding crops")):
-        regions = queries.regions(query)
+    found, cut = views.found, []
+    for row, instances in zip(track(rows, "encoding crops"), found.found, strict=True):
+        regions = queries.regions(row)
         if instances.rows[0] == 0:
-            views.append([regions])  # the whole photo is the only instance
+            cut.append([regions])  # the whole photo is the only instance
             continue
-        vectors = encode_crops(network, photos.photo(query), instances.boxes_xyxy, config)
+        vectors = encode_crops(network, photos.photo(row), instances.boxes_xyxy, config)
         pairs = zip(instances.boxes_xyxy, vectors, strict=True)
-        views.append([regions.instance(*pair) for pair in pairs])
-    return searcher.embed_views(queries, views, found.found, found.whole)
+        cut.append([regions.instance(*pair) for pair in pairs])
+    crops = searcher.embed_views(queries, rows, cut, found.found, found.whole)
+    return replace(views, instance_crops=crops)

@@ -36,7 +36,7 @@ from product1m.retrieval.results import (
 from product1m.retrieval.search import Searcher
 from product1m.retrieval.slices import slices_of
 from product1m.retrieval.statistics import Interval
-from product1m.retrieval.variants import QueryViews, TrueBoxes, query_views, true_boxes
+from product1m.retrieval.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
 from product1m.tracking import step_run
 
 SPLITS = ("dev", "test")
@@ -58,7 +58,8 @@ def run(
 ) -> dict[str, float]:
     """Choose the fusion on the dev queries, rank for every method, score, and write the report.
 
-    Without the RPN the instances' crops are not encoded again. Raises ArtifactError where the
+    Crops, which nothing is chosen by, are encoded for test queries only, and without the RPN not at
+    all. Raises ArtifactError where the
     inputs descend from different models, RetrievalError, with the query's id, where a query cannot
     be answered.
     """
@@ -120,9 +121,13 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
     searcher = Searcher.load(inputs["index"], inputs["capture"], config)
     truth, boxes = _truth(features, searcher), true_boxes(features)
     rows = _rows_by_split(features)
-    rpn = inputs.get("rpn") if config.encode_crops else None
-    views = query_views(searcher, features, ItemTable(inputs["queries"]), boxes, rpn)
+    views = query_views(searcher, features, boxes)
     by_split = {split: views.select(of_split) for split, of_split in rows.items()}
+    if config.encode_crops and "rpn" in inputs:
+        photos, test = ItemTable(inputs["queries"]), rows["test"]
+        by_split["test"] = with_crops(
+            by_split["test"], searcher, features, test, photos, inputs["rpn"]
+        )
     titles = _train_titles(inputs["queries"])
     return _Prepared(features, searcher, truth, boxes, by_split, rows, titles)
 
