@@ -17,9 +17,11 @@ def registration(
     gallery: dsl.Input[dsl.Dataset],
     config: dict[str, Any],
     registration: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Register RPN, CAPTURE, tokenizer and index as one candidate model version."""
+    import shutil
     from pathlib import Path
 
     from product1m.config import RegistrationConfig
@@ -35,6 +37,7 @@ def registration(
         Path(registration.path),
         RegistrationConfig.model_validate(config),
     )
+    shutil.copyfile(Path(registration.path) / "reviewer.html", report.path)
     for name, value in scores.items():
         metrics.log_metric(name, value)
     Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing

@@ -154,4 +154,4 @@ def test_a_score_can_be_read_as_released_and_then_knows_one_definition(tmp_path:
     assert json.loads(meant.stdout)["official"]["10"]["mAP"] == 1.0
     refused = runner.invoke(app, [*given, "--as-released", "--definition", "strict"])
     assert refused.exit_code == 1
-    assert "only the official definition has a released reading" in refused.output
+    assert "expected the definition official, got strict" in refused.output

@@ -110,7 +110,8 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
             given[name] = f"value of {name}"
         elif name != "return":
             (tmp_path / name).mkdir()
-            (tmp_path / name / "report.html").write_text("the report")
+            for page in ("report.html", "reviewer.html"):
+                (tmp_path / name / page).write_text("the report")
             given[name] = SimpleNamespace(path=str(tmp_path / name), metadata={})
     if "report" in given:
         given["report"].path = str(tmp_path / "copy.html")

@@ -99,16 +99,13 @@ def test_both_definitions_equal_the_second_worked_example(
     assert tuple(means.values()) == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_official_counts_every_repeat_of_an_item_and_strict_only_the_first(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_official_counts_every_repeat_of_an_item_and_strict_only_the_first() -> None:
     rankings = {"q1": ["101"] * 10}
     official = score_queries(rankings, TRUTH, "official", [10]).iloc[0]
     assert official["precision"] == 1.0
     strict = score_queries(rankings, TRUTH, "strict", [10]).iloc[0]
     assert strict["precision"] == 0.1
     assert strict["ap"] == pytest.approx(1 / 6)
-    assert "repeat 9 gallery ids" in caplog.text
 
 
 def test_official_does_not_punish_a_list_that_ends_early() -> None:
@@ -158,7 +155,7 @@ def test_strict_leaves_out_labels_the_gallery_lacks_and_says_so(
 
 
 def test_strict_refuses_a_query_without_labels_by_its_id() -> None:
-    with pytest.raises(RetrievalError, match="query 'stranger' and 0 more have a ranking but no"):
+    with pytest.raises(RetrievalError, match=r"1 of 1 rankings are .*'stranger'.*only `official`"):
         score_queries({"stranger": ["101"]}, TRUTH, "strict")
 
 

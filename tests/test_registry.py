@@ -5,15 +5,17 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pandas as pd
 import pytest
 from registered_model import MlflowStore, run_registration
 from tiny_world import TinyArtifacts
 from typer.testing import CliRunner
 
-from product1m import registry, registry_acts
+from product1m import registry, registry_acts, registry_compare
 from product1m.cli import app
 from product1m.config import RegistrationConfig
 from product1m.errors import RegistryError
+from product1m.retrieval.statistics import Interval
 
 pytestmark = [
     pytest.mark.usefixtures("store"),
@@ -292,6 +294,31 @@ def test_two_versions_are_compared_by_metrics_and_what_made_them(
     shown = product1m("compare", registered.number, sample.number)
     assert "configuration: nothing different" in shown
     assert "paired +0.000 [+0.000, +0.000]" in shown
+
+
+def test_a_figure_that_differs_is_compared_with_both_intervals(
+    registered: registry.Version, made: TinyArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "test/official/shipped/mAR@50"
+    evidence = registry.read_evidence(registered)
+    assert evidence is not None
+    other = {name: {"mean": 2.0, "low": 1.0, "high": 3.0}}
+    second = evidence.model_copy(update={"intervals": evidence.intervals | other})
+    both = iter([evidence, second])
+    monkeypatch.setattr(registry_compare, "read_evidence", lambda version: next(both))
+    found = registry_compare.compare(registered, registered)
+    (ours, theirs) = found.metrics[f"evaluation/{name}"]
+    assert list(found.metrics) == [f"evaluation/{name}"]
+    assert str(theirs) == "2.0000 [1.0000, 3.0000]"
+    rows = pd.read_parquet(made.evaluation / "per_query.parquet").query(
+        "split == 'test' and method == 'shipped' and definition == 'official' and depth == 50"
+    )
+    assert isinstance(ours, Interval)
+    assert ours.mean == pytest.approx(rows["recall"].mean())
+    assert ours.low <= ours.mean <= ours.high
+    assert json.dumps(found.as_dict()["metrics"]) == json.dumps(
+        {f"evaluation/{name}": [ours.as_dict(), other[name]]}
+    )
 
 
 def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(

@@ -94,7 +94,9 @@ def test_a_query_without_a_ranking_scores_zero_in_strict_and_is_not_counted_in_o
     assert "1 queries have no ranking (q2)" in caplog.text
 
 
-def test_what_does_not_fit_the_lists_is_counted(lists: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_the_lists_is_counted_and_told(
+    lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_list(lists / "product1m_dev_ossurl_v2.txt", {"d1": "C#;#Z"})
     path = ranking_file(tmp_path, "d1,301,301,999\nq7,101\nq1,101\n")
     counts = score(lists, path, ["official"]).counts
@@ -103,6 +105,8 @@ def test_what_does_not_fit_the_lists_is_counted(lists: Path, tmp_path: Path) -> 
     assert counts["labels_missing_from_gallery"] == 1
     assert counts["queries_asking_for_labels_missing_from_gallery"] == 1
     assert counts["rankings_of_unknown_queries"] == 1
+    assert "1 of 3 rankings are of queries that the lists lack" in caplog.text
+    assert "1 ids are no gallery item's, 1 repeat one of their ranking" in caplog.text
 
 
 def test_json_lines_are_scored_too(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_lists_that_are_missing_short_or_ambiguous_are_refused(lists: Path, tmp_
 
 
 def test_the_released_reading_has_no_strict_definition(lists: Path, tmp_path: Path) -> None:
-    with pytest.raises(RetrievalError, match="only the official definition has a released reading"):
+    with pytest.raises(RetrievalError, match="expected the definition official, got"):
         score(lists, ranking_file(tmp_path, "q1,101\n"), as_released=True)
 
 

@@ -133,8 +133,8 @@ def test_without_thumbnails_results_are_shown_by_name(
     ("arguments", "said"),
     [
         (["{photo}", "--title", "x", "--output", "found.gif"], "found.gif: expected a file ending"),
-        (["missing.jpg", "--title", "x"], "missing.jpg: cannot be read"),
-        ([__file__, "--title", "x"], "not a photo that can be decoded"),
+        (["missing.jpg", "--title", "x"], "missing.jpg: expected a photo that can be decoded"),
+        ([__file__, "--title", "x"], "cannot identify image file"),
         (["{photo}", "--title", " "], "title 0: empty"),
         (["{photo}", "--title", "x", "--model", "models:/none@champion"], "fetching models:/none"),
     ],

@@ -250,7 +250,7 @@ def score(
     ] = "both",
     as_released: Annotated[
         bool,
-        typer.Option("--as-released", help="Read to the letter what the released script reads."),
+        typer.Option("--as-released", help="Read what the released script reads; `official` only."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

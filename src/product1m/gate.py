@@ -67,6 +67,8 @@ class Evidence(BaseModel):
     """Slicing (`products`, `brand`, …) to test query to slice."""
     leads: dict[str, dict[str, float]]
     """Shipped minus method, strict mAP@10, paired: mean, low, high."""
+    intervals: dict[str, dict[str, float]] = {}
+    """The evaluation's figures on the test queries by name: mean, low, high."""
     index_recall: float
     served_agreement: float
     """Of the registered model with the evaluation, see `examples.agreement`."""

@@ -254,10 +254,7 @@ def _print_comparison(found: "Comparison") -> None:
     from product1m.gate import signed
 
     typer.echo(f"{'':<44} {found.first.title}  →  {found.second.title}")
-    first, second = (
-        f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-        for interval in found.map_at_10
-    )
+    first, second = found.map_at_10
     gain = signed(found.gain) if found.gain else "measured on other queries"
     typer.echo(f"{'strict mAP@10':<44} {first}  →  {second}   paired {gain}")
     tables: dict[str, Mapping[str, tuple[Any, Any]]] = {

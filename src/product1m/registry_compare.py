@@ -15,6 +15,8 @@ from product1m.retrieval.statistics import Interval, paired_difference
 COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "loss")
 """Metrics of the steps that say how good a part is; the others are counts of the data."""
 DATA_PARTS = ("ingestion/train", "ingestion/gallery", "ingestion/queries")
+Metric = float | Interval | None
+"""With its interval where it has one; None where a version lacks it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Comparison:
     map_at_10: tuple[Interval, Interval]
     gain: Interval | None
     """Paired strict mAP@10; None where they were measured on other queries."""
-    metrics: dict[str, tuple[float | None, float | None]]
+    metrics: dict[str, tuple[Metric, Metric]]
     config: dict[str, tuple[Any, Any]]
     """`section.key` to both values, only where they differ."""
     data: dict[str, tuple[Any, Any]]
@@ -39,7 +41,10 @@ class Comparison:
             "second": {"model": self.second.model, "version": self.second.number},
             "strict_mAP_at_10": [interval.as_dict() for interval in self.map_at_10],
             "gain": self.gain.as_dict() if self.gain else None,
-            "metrics": self.metrics,
+            "metrics": {
+                name: [v.as_dict() if isinstance(v, Interval) else v for v in both]
+                for name, both in self.metrics.items()
+            },
             "config": self.config,
             "data": self.data,
         }
@@ -54,7 +59,7 @@ def compare(first: Version, second: Version) -> Comparison:
         second,
         (evidence[0].map_at_10, evidence[1].map_at_10),
         _gain(*evidence),
-        differences(*(_metrics(lineage) for lineage in lineages)),
+        differences(*map(_metrics, lineages, evidence)),
         config_differences(*lineages),
         differences(*(_data(lineage) for lineage in lineages)),
     )
@@ -98,14 +103,16 @@ def _config(lineage: Mapping[str, Summary]) -> dict[str, Any]:
     }
 
 
-def _metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
-    return {
+def _metrics(lineage: Mapping[str, Summary], evidence: Evidence) -> dict[str, float | Interval]:
+    found: dict[str, float | Interval] = {
         f"{key}/{name}": value
         for key, summary in lineage.items()
         if key not in DATA_PARTS
         for name, value in summary.metrics.items()
         if key == "evaluation" or any(word in name for word in COUNTED)
     }
+    intervals = {f"evaluation/{name}": Interval(**of) for name, of in evidence.intervals.items()}
+    return found | {name: intervals[name] for name in found.keys() & intervals.keys()}
 
 
 def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class _RankTable:
         return cls(items, slots, lengths)
 
     def without_repeats(self) -> "_RankTable":
-        """An item that stands in a ranking again is no hit there; warn of it and of unknown ids."""
+        """An item that stands in a ranking again is no hit there."""
         width = self.items.shape[1]
         # Item and rank in one number: a plain sort is several times faster than an argsort.
         items, ranks = np.divmod(np.sort(self.items * width + np.arange(width), axis=1), width)
@@ -218,14 +218,6 @@ class _RankTable:
         again[:, 1:] = (items[:, 1:] == items[:, :-1]) & (items[:, 1:] >= 0)
         repeated = np.zeros_like(again)
         np.put_along_axis(repeated, ranks, again, axis=1)
-        num_repeated, num_unknown = int(repeated.sum()), int((self.items == _UNKNOWN).sum())
-        if num_repeated or num_unknown:
-            logger.warning(
-                "the rankings repeat %d gallery ids and hold %d that the gallery lacks; "
-                "`strict` counts each as a miss",
-                num_repeated,
-                num_unknown,
-            )
         return _RankTable(self.items, np.where(repeated, -1, self.slots), self.lengths)
 
     @cached_property
@@ -296,8 +288,9 @@ def _answerable(
     unknown = [query_id for query_id, _ in pairs if query_id not in truth.query_labels]
     if unknown:
         raise RetrievalError(
-            f"query {unknown[0]!r} and {len(unknown) - 1} more have a ranking but no labels; "
-            "the rankings belong to other queries, or the query list is cut short"
+            f"{len(unknown)} of {len(pairs)} rankings are of queries without labels "
+            f"(first {unknown[0]!r}): they belong to other queries, or the query list is cut "
+            "short; only `official` scores them, with 0"
         )
     missing = truth.missing_labels
     kept = [

@@ -79,6 +79,19 @@ def all_intervals(scores: pd.DataFrame, config: EvaluationConfig) -> dict[str, M
     return found
 
 
+def named_intervals(
+    tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
+) -> dict[str, Any]:
+    """`all_intervals` flat, under the names that the evaluation's metrics have."""
+    return {
+        f"test/{definition}/{method}/{metric}@{depth}": interval
+        for method, definitions in tables.items()
+        for definition, depths in definitions.items()
+        for depth, metrics in depths.items()
+        for metric, interval in metrics.items()
+    }
+
+
 def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:
     """Strict AP@10: one row a query, one column a method, shipped first."""
     rows = scores[(scores["definition"] == "strict") & (scores["depth"] == CHOICE_DEPTH)]

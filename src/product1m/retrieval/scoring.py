@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, ListFile, SetAside, read_list
 from product1m.errors import DatasetError, RetrievalError, StorageError
@@ -41,10 +40,6 @@ class ScoreReport:
     counts: Mapping[str, int]
     """Rankings, queries without one, and what does not fit the lists."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"scores": self.scores, "counts": self.counts}
-
 
 def score(
     lists: Path,
@@ -59,8 +54,8 @@ def score(
     """
     if as_released and tuple(definitions) != ("official",):
         raise RetrievalError(
-            f"only the official definition has a released reading, got {', '.join(definitions)}; "
-            "ask for official alone or leave out as_released"
+            f"--as-released: expected the definition official, got {', '.join(definitions)}; the "
+            "released script knows no other, ask for official or leave out --as-released"
         )
     lines = read_rankings(rankings, as_released)
     truth, splits = _released_truth(lists) if as_released else _truth(lists)
@@ -71,13 +66,15 @@ def score(
             len(unranked),
             _examples(unranked),
         )
+    counts = _counts(lines, truth, unranked)
+    _warn_of_misfits(rankings, counts)
     scores = {}
     for definition in definitions:
         scored: Rankings = lines
         if definition == "strict":
             scored = [*lines, *((query, []) for query in unranked)]
         scores[definition] = mean_scores(score_queries(scored, truth, definition))
-    return ScoreReport(scores, _counts(lines, truth, unranked))
+    return ScoreReport(scores, counts)
 
 
 def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
@@ -256,6 +253,23 @@ def _counts(lines: RankingLines, truth: GroundTruth, unranked: Sequence[str]) ->
             count - 1 for _, ids in lines for count in Counter(ids).values()
         ),
     }
+
+
+def _warn_of_misfits(path: Path, counts: Mapping[str, int]) -> None:
+    """Say what no definition scores as a right answer; a file of other lists is told by it."""
+    strangers = counts["rankings_of_unknown_queries"]
+    unknown, repeated = counts["unknown_gallery_ids"], counts["repeated_gallery_ids"]
+    if strangers or unknown or repeated:
+        logger.warning(
+            "%s: %d of %d rankings are of queries that the lists lack; %d ids are no gallery "
+            "item's, %d repeat one of their ranking (a miss in `strict`, counted again in "
+            "`official`)",
+            path,
+            strangers,
+            counts["rankings"],
+            unknown,
+            repeated,
+        )
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -41,6 +41,9 @@ class Interval:
         """The whole interval lies above zero."""
         return self.low > 0
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
     def as_dict(self) -> dict[str, float]:
         """As it stands in `metrics.json`."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
