@@ -92,6 +92,8 @@ def test_a_promotion_needs_a_reason_and_a_version_that_exists(
     with pytest.raises(RegistryError, match=r"product1m-candidate: no version '99'; it has"):
         registry_acts.promote("99", "why", names("unreasoned"))
     assert registry.list_versions("unreasoned") == []
+    with pytest.raises(RegistryError, match="no version 'champion'; it has no versions"):
+        registry.show("unreasoned", "champion")
 
 
 def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
@@ -300,12 +302,18 @@ def test_a_figure_that_differs_is_compared_with_both_intervals(
     registered: registry.Version, made: TinyArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "test/official/shipped/mAR@50"
-    evidence = registry.read_evidence(registered)
+    evidence, lineage = registry.read_evidence(registered), registry.read_lineage(registered)
     assert evidence is not None
     other = {name: {"mean": 2.0, "low": 1.0, "high": 3.0}}
+    evaluation = lineage["evaluation"]
+    better = evaluation.model_copy(update={"metrics": evaluation.metrics | {name: 2.0}})
     second = evidence.model_copy(update={"intervals": evidence.intervals | other})
-    both = iter([evidence, second])
-    monkeypatch.setattr(registry_compare, "read_evidence", lambda version: next(both))
+    evidences, lineages = (
+        iter([evidence, second]),
+        iter([lineage, {**lineage, "evaluation": better}]),
+    )
+    monkeypatch.setattr(registry_compare, "read_evidence", lambda version: next(evidences))
+    monkeypatch.setattr(registry_compare, "read_lineage", lambda version: next(lineages))
     found = registry_compare.compare(registered, registered)
     (ours, theirs) = found.metrics[f"evaluation/{name}"]
     assert list(found.metrics) == [f"evaluation/{name}"]

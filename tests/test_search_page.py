@@ -129,6 +129,15 @@ def test_without_thumbnails_results_are_shown_by_name(
     assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
 
 
+def test_a_models_folder_is_asked_without_any_registry(
+    photo: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    assert "gallery-" in product1m(str(photo), "--title", TITLE, "--model", str(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -137,6 +146,7 @@ def test_without_thumbnails_results_are_shown_by_name(
         ([__file__, "--title", "x"], "cannot identify image file"),
         (["{photo}", "--title", " "], "title 0: empty"),
         (["{photo}", "--title", "x", "--model", "models:/none@champion"], "fetching models:/none"),
+        (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_asked_is_said(

@@ -76,12 +76,17 @@ class Version:
 
 
 def quiet_mlflow() -> Any:
-    """MLflow with its pyfunc part, imported without the warnings it gives about itself."""
+    """MLflow, where it is said which registry is meant; RegistryError where it is not."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise RegistryError(
             "MLFLOW_TRACKING_URI is not set; name the server or database that keeps the registry, "
             "as in MLFLOW_TRACKING_URI=sqlite:///build/sample/mlflow.db"
         )
+    return import_mlflow()
+
+
+def import_mlflow() -> Any:
+    """MLflow with its pyfunc part, without the warnings it gives about itself."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -179,7 +184,7 @@ def show(name: str, which: str, config: RegistrationConfig | None = None) -> Ver
         if which == version.number or which in version.aliases:
             return version
     known = ", ".join(" ".join([version.number, *version.aliases]) for version in versions)
-    raise RegistryError(f"{name}: no version {which!r}; it has {known or 'none'}")
+    raise RegistryError(f"{name}: no version {which!r}; it has {known or 'no versions'}")
 
 
 def find(reference: str, config: RegistrationConfig) -> Version:

@@ -59,7 +59,10 @@ def compare(first: Version, second: Version) -> Comparison:
         second,
         (evidence[0].map_at_10, evidence[1].map_at_10),
         _gain(*evidence),
-        differences(*map(_metrics, lineages, evidence)),
+        {
+            name: (_measured(name, before, evidence[0]), _measured(name, after, evidence[1]))
+            for name, (before, after) in differences(*map(_metrics, lineages)).items()
+        },
         config_differences(*lineages),
         differences(*(_data(lineage) for lineage in lineages)),
     )
@@ -103,16 +106,19 @@ def _config(lineage: Mapping[str, Summary]) -> dict[str, Any]:
     }
 
 
-def _metrics(lineage: Mapping[str, Summary], evidence: Evidence) -> dict[str, float | Interval]:
-    found: dict[str, float | Interval] = {
+def _metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
+    return {
         f"{key}/{name}": value
         for key, summary in lineage.items()
         if key not in DATA_PARTS
         for name, value in summary.metrics.items()
         if key == "evaluation" or any(word in name for word in COUNTED)
     }
-    intervals = {f"evaluation/{name}": Interval(**of) for name, of in evidence.intervals.items()}
-    return found | {name: intervals[name] for name in found.keys() & intervals.keys()}
+
+
+def _measured(name: str, value: float | None, evidence: Evidence) -> Metric:
+    interval = evidence.intervals.get(name.removeprefix("evaluation/"))
+    return Interval(**interval) if interval else value
 
 
 def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:

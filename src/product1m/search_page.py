@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from product1m.errors import RetrievalError, StorageError
 from product1m.pages import html_templates
-from product1m.registry import MODEL_FOLDER, quiet_mlflow, talking_to_registry
+from product1m.registry import MODEL_FOLDER, import_mlflow, quiet_mlflow, talking_to_registry
 from product1m.search_service import THUMBNAILS
 from product1m.thumbnails import Thumbnails, paste_centred
 
@@ -76,7 +76,7 @@ def search(photo: Path, title: str, model_uri: str, top_k: int) -> Found:
     upright = _upright(photo)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _fetch(model_uri, Path(scratch))
-        mlflow = quiet_mlflow()
+        mlflow = import_mlflow()
         model = mlflow.pyfunc.load_model(str(folder))
         asked = pd.DataFrame({"photo": [photo.read_bytes()], "title": [title]})
         try:
@@ -122,6 +122,11 @@ def _upright(path: Path) -> Image.Image:
 def _fetch(model_uri: str, scratch: Path) -> Path:
     if Path(model_uri).is_dir():
         return Path(model_uri)
+    if ":/" not in model_uri:
+        raise StorageError(
+            f"{model_uri}: no such folder; expected the folder of a model, or a registered one as "
+            "in models:/product1m@champion"
+        )
     with talking_to_registry(f"fetching {model_uri}"):
         artifacts = quiet_mlflow().artifacts
         return Path(artifacts.download_artifacts(model_uri, dst_path=str(scratch)))
