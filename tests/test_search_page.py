@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from product1m import registry
 from product1m.artifacts import open_artifact
 from product1m.cli import app
 from product1m.data.item_table import ItemTable
+from product1m.errors import StorageError
 from product1m.search_page import search
 from product1m.thumbnails import Thumbnails
 
@@ -129,6 +132,17 @@ def test_without_thumbnails_results_are_shown_by_name(
     assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
 
 
+def test_a_photo_too_large_to_decode_is_said(tmp_path: Path) -> None:
+    size = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", size), (b"IDAT", b""))
+    ]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(StorageError, match=r"bomb\.png: not a photo that can be decoded \(Image"):
+        search(tmp_path / "bomb.png", TITLE, "nowhere", 5)
+
+
 def test_a_models_folder_is_asked_without_any_registry(
     photo: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,8 +156,8 @@ def test_a_models_folder_is_asked_without_any_registry(
     ("arguments", "said"),
     [
         (["{photo}", "--title", "x", "--output", "found.gif"], "found.gif: expected a file ending"),
-        (["missing.jpg", "--title", "x"], "missing.jpg: expected a photo that can be decoded"),
-        ([__file__, "--title", "x"], "cannot identify image file"),
+        (["missing.jpg", "--title", "x"], "missing.jpg: cannot be read"),
+        ([__file__, "--title", "x"], "not a photo that can be decoded"),
         (["{photo}", "--title", " "], "title 0: empty"),
         (["{photo}", "--title", "x", "--model", "models:/none@champion"], "fetching models:/none"),
         (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from product1m.errors import RetrievalError, StorageError
+from product1m.data.intake import decoding
+from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.pages import html_templates
 from product1m.registry import MODEL_FOLDER, import_mlflow, quiet_mlflow, talking_to_registry
 from product1m.search_service import THUMBNAILS
@@ -73,12 +74,16 @@ def search(photo: Path, title: str, model_uri: str, top_k: int) -> Found:
         model_uri: as MLflow takes it, `models:/product1m@champion`, or a folder of such a model.
         top_k: results for each instance.
     """
-    upright = _upright(photo)
+    try:
+        raw = photo.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{photo}: cannot be read ({error}); expected a photo file") from error
+    upright = _upright(raw, photo)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _fetch(model_uri, Path(scratch))
         mlflow = import_mlflow()
         model = mlflow.pyfunc.load_model(str(folder))
-        asked = pd.DataFrame({"photo": [photo.read_bytes()], "title": [title]})
+        asked = pd.DataFrame({"photo": [raw], "title": [title]})
         try:
             answer = model.predict(asked, params={"top_k": top_k}).iloc[0]
         except mlflow.exceptions.MlflowException as error:
@@ -111,12 +116,12 @@ def check_output(path: Path) -> None:
         )
 
 
-def _upright(path: Path) -> Image.Image:
+def _upright(raw: bytes, path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # a decoder raises whatever the damage makes it raise
-        raise StorageError(f"{path}: expected a photo that can be decoded ({error})") from error
+        with decoding():
+            return ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).convert("RGB")
+    except PhotoError as error:
+        raise StorageError(f"{path}: {error}") from error
 
 
 def _fetch(model_uri: str, scratch: Path) -> Path:

@@ -33,21 +33,28 @@ def take_in(raw: bytes, config: IngestionConfig) -> StoredPhoto:
 
     A JPEG that is upright and small enough is stored byte for byte, anything else is encoded again.
     """
-    try:
+    with decoding():
         image = Image.open(io.BytesIO(raw))
         original_px = image.size
         _check_size(image, config)
         keep = _can_be_kept(image, config)
         photo = _decode(image, config)
-    except PhotoError:
-        raise
-    except Exception as error:  # a decoder raises whatever the damage makes it raise
-        raise PhotoError(f"not a photo that can be decoded ({_first_line(error)})") from error
     height, width = photo.shape[:2]
     if min(width, height) < config.min_photo_side_px:
         raise PhotoError(f"{width} x {height} px once downscaled: too narrow")
     downscaled = max(width, height) / max(original_px)
     return StoredPhoto(raw if keep else encode_jpeg(photo), width, height, downscaled)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Whatever goes wrong within the block is the photo's fault: a PhotoError that says what."""
+    try:
+        yield
+    except PhotoError:
+        raise
+    except Exception as error:  # a decoder raises whatever the damage makes it raise
+        raise PhotoError(f"not a photo that can be decoded ({_first_line(error)})") from error
 
 
 @contextmanager
