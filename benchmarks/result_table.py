@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from product1m.gate import signed
+from product1m.retrieval.statistics import Interval
+
 METHODS = {
     "shipped": "**shipped**: all blocks fused, weights from dev",
     "joint": "joint: product of joint tokens (paper)",
@@ -81,8 +84,7 @@ def gain(run: dict[str, Any], method: str) -> str:
     """What the shipped ranking gains on a method, with its interval; nothing for itself."""
     if method not in run["differences"]:
         return ""
-    found = run["differences"][method]
-    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    return signed(Interval(**run["differences"][method]))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -79,17 +79,25 @@ def all_intervals(scores: pd.DataFrame, config: EvaluationConfig) -> dict[str, M
     return found
 
 
-def named_intervals(
-    tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
-) -> dict[str, Any]:
-    """`all_intervals` flat, under the names that the evaluation's metrics have."""
-    return {
-        f"test/{definition}/{method}/{metric}@{depth}": interval
+class Figure(NamedTuple):
+    """One entry of a split's tables."""
+
+    name: str
+    """`strict/shipped/mAP@10`."""
+    method: str
+    metric: str
+    value: Any
+
+
+def figures(tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> list[Figure]:
+    """A split's means or intervals, by method, definition, depth and metric, in one list."""
+    return [
+        Figure(f"{definition}/{method}/{metric}@{depth}", method, metric, value)
         for method, definitions in tables.items()
         for definition, depths in definitions.items()
         for depth, metrics in depths.items()
-        for metric, interval in metrics.items()
-    }
+        for metric, value in metrics.items()
+    ]
 
 
 def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from product1m.retrieval.results import (
     all_intervals,
     ap_by_method,
     differences,
+    figures,
     gains_of_blocks,
     mean_tables,
     score_methods,
@@ -59,9 +60,8 @@ def run(
     """Choose the fusion on the dev queries, rank for every method, score, and write the report.
 
     Crops, which nothing is chosen by, are encoded for test queries only, and without the RPN not at
-    all. Raises ArtifactError where the
-    inputs descend from different models, RetrievalError, with the query's id, where a query cannot
-    be answered.
+    all. Raises ArtifactError where the inputs descend from different models, RetrievalError, with
+    the query's id, where a query cannot be answered.
     """
     inputs = _open(query_features, capture, index, queries, gallery, rpn)
     with step_run("evaluation", config) as tracker:
@@ -301,13 +301,10 @@ def _write_list(path: Path, ranked: Mapping[str, Rankings]) -> None:
 def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Scalars under names like `test/strict/shipped/mAP@10`."""
     scalars = {
-        f"{split}/{definition}/{method}/{name}@{depth}": value
+        f"{split}/{figure.name}": figure.value
         for split in SPLITS
-        for method, definitions in metrics[split].items()
-        for definition, depths in definitions.items()
-        for depth, values in depths.items()
-        for name, value in values.items()
-        if method == SHIPPED or (split == "test" and name == "mAP")
+        for figure in figures(metrics[split])
+        if figure.method == SHIPPED or (split == "test" and figure.metric == "mAP")
     }
     for method, interval in metrics["differences"].items():
         scalars |= {f"difference/{method}/{end}": value for end, value in interval.items()}

@@ -57,7 +57,7 @@ from product1m.registry import (
 from product1m.registry_champion import DEPTH, measure_champion, needs_measuring
 from product1m.registry_pictures import draw_cases, worst_cases
 from product1m.retrieval.lineage import require_built_with, require_descends
-from product1m.retrieval.results import named_intervals
+from product1m.retrieval.results import figures
 from product1m.retrieval.scoring import read_rankings
 from product1m.search_service import THUMBNAILS, ServingConfig
 from product1m.thumbnails import write_thumbnails
@@ -291,7 +291,7 @@ def _evidence(
         top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
         slices={str(slicing): members.to_dict() for slicing, members in slices.items()},
         leads={method: scores["differences"][method] for method in BASELINES},
-        intervals=named_intervals(scores["test_intervals"]),
+        intervals={f"test/{one.name}": one.value for one in figures(scores["test_intervals"])},
         index_recall=lineage["indexing"].metrics["recall@100"],
         served_agreement=served_agreement,
         leaked_photos=leaked / ingested["items"],
