@@ -18,7 +18,7 @@ SAMPLE := build/sample$(if $(filter docker,$(RUNNER)),-docker)
 REGISTRY ?=
 STEPS := ingestion background-synthesis rpn-training feature-extraction capture-pretraining \
 	indexing evaluation registration
-SIGN_IN := rpn-training capture-pretraining mlflow-server image-tools
+UNTRIMMED := rpn-training capture-pretraining mlflow-server image-tools
 LOCK_IMAGE = $(BIN)/uv pip compile --constraint requirements.txt --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet
 CODE := src components pipelines tests benchmarks
@@ -106,15 +106,15 @@ lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with h
 		--quiet --output-file requirements.txt
 	$(MAKE) --no-print-directory lock-images
 
-# Left out of the steps: what MLflow's client requires for clouds that nothing here signs in to (the
-# Kubernetes client of the training steps does sign in), and what kfp requires, of which its executor
-# needs nothing.
+# Left out, but of the untrimmed targets: what MLflow's client requires for clouds that nothing here
+# signs in to (the Kubernetes client of the training steps does sign in), and what kfp requires, of
+# which its executor needs nothing.
 lock-images: $(INSTALLED) ## Pin what every image holds, at the versions of requirements.txt
-	for target in $(filter-out $(SIGN_IN),$(STEPS)); do \
+	for target in $(filter-out $(UNTRIMMED),$(STEPS)); do \
 		$(LOCK_IMAGE) --group pyproject.toml:$$target --output-file docker/locks/$$target.txt \
 			$(addprefix --no-emit-package ,cryptography cffi pycparser) || exit; \
 	done
-	for target in $(SIGN_IN); do \
+	for target in $(UNTRIMMED); do \
 		$(LOCK_IMAGE) --group pyproject.toml:$$target --output-file docker/locks/$$target.txt || exit; \
 	done
 	echo kfp | $(LOCK_IMAGE) --no-deps - --output-file docker/locks/executor.txt

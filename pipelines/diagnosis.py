@@ -16,7 +16,7 @@ from pipelines.cluster import Cluster, ClusterError
 from pipelines.local import LOG
 from pipelines.pods import Pod, latest_pod, log_of, pods_of
 from pipelines.record import read_record, task_logs
-from pipelines.tasks import TaskState, failed_task, graph_of, task_states
+from pipelines.tasks import TaskState, failed_task, graph_of, state_of, task_states
 
 TAIL_LINES = 20
 _RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit)): (.+)")
@@ -75,7 +75,7 @@ def cluster_story(cluster: Cluster, run_id: str) -> Story:
     """Of a run on a cluster; what cannot be read is said and does not hide the rest."""
     run = cluster.call("reading the run", cluster.runs.run_service_get_run, run_id)
     states = task_states(run, graph_of(cluster, run))
-    story = Story(f"{run.display_name} ({run_id})", run.state or "PENDING", states)
+    story = Story(f"{run.display_name} ({run_id})", state_of(run), states)
     story.started, story.ended = run.created_at, run.finished_at
     story.links = {"UI": cluster.run_page(run_id), **_plugins(run)}
     failed = failed_task(states)

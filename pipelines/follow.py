@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import kfp_server_api as api
 
 from pipelines.cluster import Cluster, UnreachableError
-from pipelines.tasks import FINAL_STATES, graph_of, task_states
+from pipelines.tasks import FINAL_STATES, graph_of, state_of, task_states
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def follow(cluster: Cluster, run_id: str, pace: Pace) -> api.V2beta1Run:
             done = sum(task.state == "SUCCEEDED" for task in states)
             logger.info(
                 "%s, %d of %d tasks done%s",
-                run.state or "PENDING",
+                state_of(run),
                 done,
                 len(states),
                 f", running: {', '.join(running)}" if running else "",

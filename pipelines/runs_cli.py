@@ -145,6 +145,8 @@ def _is_local(which: str) -> bool:
 
 
 def _lines(cluster: "Cluster") -> Iterator[str]:
+    from pipelines.tasks import state_of
+
     for run in cluster.all_of(
         "listing runs",
         cluster.runs.run_service_list_runs,
@@ -152,8 +154,8 @@ def _lines(cluster: "Cluster") -> Iterator[str]:
         sort_by="created_at desc",
         **cluster.scope,
     ):
-        state = run.state or "PENDING"
-        yield f"{run.run_id}  {run.created_at:%Y-%m-%d %H:%M}  {state:<10} {run.display_name}"
+        started = f"{run.created_at:%Y-%m-%d %H:%M}"
+        yield f"{run.run_id}  {started}  {state_of(run):<10} {run.display_name}"
 
 
 def _local_lines(folder: Path) -> list[str]:

@@ -73,13 +73,14 @@ def list_(
     from pipelines import reconcile
     from pipelines.cluster import Cluster
     from pipelines.schedules import in_words, next_times, time_zone
+    from pipelines.tasks import state_of
 
     now = datetime.now(time_zone(zone))
     cluster = Cluster(endpoint, namespace)
     for one in sorted(reconcile.ours(cluster), key=lambda one: str(one.display_name)):
         cron = one.trigger.cron_schedule.cron
         runs = reconcile.runs_of(cluster, one)
-        last = f"{runs[0].run_id} {runs[0].state or 'PENDING'}" if runs else "none yet"
+        last = f"{runs[0].run_id} {state_of(runs[0])}" if runs else "none yet"
         ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
         coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
         print(

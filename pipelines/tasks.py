@@ -89,6 +89,11 @@ def _is_task(name: str) -> bool:
     return not (name == "root" or name.startswith("executor") or name.endswith("-driver"))
 
 
+def state_of(told: api.V2beta1Run | api.V2beta1PipelineTaskDetail) -> str:
+    """Of a run or a task; KFP leaves it out until there is something to tell."""
+    return str(told.state or "PENDING")
+
+
 def _state(key: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) -> TaskState:
     if detail is None:
         return TaskState(key, name, "PENDING")
@@ -97,7 +102,7 @@ def _state(key: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) ->
     return TaskState(
         key,
         name,
-        detail.state or "PENDING",
+        state_of(detail),
         _moment(detail.start_time),
         _moment(detail.end_time),
         (error.message or "") if error else "",
