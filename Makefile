@@ -60,7 +60,7 @@ push: $(INSTALLED) ## Push the images to REGISTRY and lock their digests
 
 sample-data: build/.sample-data ## Write the sample split to build/sample-data
 
-build/.sample-data: $(wildcard src/product1m/data/sample/*.py) | $(INSTALLED)
+build/.sample-data: $(wildcard src/product1m/sample/drawn/*.py) | $(INSTALLED)
 	rm -rf $(SAMPLE_DATA)
 	$(BIN)/product1m make-sample $(SAMPLE_DATA)
 	touch $@

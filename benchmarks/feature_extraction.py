@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from product1m.artifacts import open_artifact, write_artifact
+from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import Config, IngestionConfig, load_config
-from product1m.data.item_table import ItemTable, ItemWriter
+from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.detection.canvas import stack_canvases
-from product1m.detection.regions import extract_sized, sized_photo
-from product1m.detection.rpn import MODEL, build_network, load_rpn
+from product1m.detection.extraction import extract_sized, sized_photo
+from product1m.detection.proposals import MODEL, build_network, load_rpn
 from product1m.steps import feature_extraction
 
 SIDE_PX = 400

@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from product1m.config import EvaluationConfig
-from product1m.retrieval.metrics import DEPTHS, GroundTruth, mean_scores, score_queries
-from product1m.retrieval.statistics import paired_difference, score_intervals
+from product1m.evaluation.metrics import DEPTHS, GroundTruth, mean_scores, score_queries
+from product1m.evaluation.statistics import paired_difference, score_intervals
 
 NUM_QUERIES, NUM_ITEMS, NUM_CLASSES, LENGTH = 6547, 40033, 392, 100
 HIT_RATE = 0.4

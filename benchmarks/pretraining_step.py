@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from product1m.capture.batches import PretrainingBatch
+from product1m.capture.losses import released_contrastive_loss
+from product1m.capture.masking import Masking, Pairs
+from product1m.capture.network import build_capture
+from product1m.capture.pretext import pretext_losses
 from product1m.config import CapturePretrainingConfig
-from product1m.data.batches import Masking, Pairs
-from product1m.data.pretraining import PretrainingBatch
-from product1m.losses import released_contrastive_loss
-from product1m.model.capture import build_capture
-from product1m.model.pretext import pretext_losses
 from product1m.training.optimizer import ParameterGroup, make_optimizer
 
 T, R, V, F, D, E = 36, 37, 21_128, 2048, 768, 512

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from product1m.data.photos import Photo, decode_photo, encode_jpeg, resize_photo
-from product1m.progress import track
+from product1m.telemetry.progress import track
 
 CANVAS_SHORT_SIDE_PX = 440
 """Rooms are enlarged to this, so that a product keeps about the size of its photo."""

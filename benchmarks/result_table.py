@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from product1m.gate import signed
-from product1m.retrieval.statistics import Interval
+from product1m.evaluation.statistics import Interval
+from product1m.registry.gate import signed
 
 METHODS = {
     "shipped": "**shipped**: all blocks fused, weights from dev",

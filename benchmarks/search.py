@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from product1m.progress import track
 from product1m.retrieval.embedding import normalize
 from product1m.retrieval.index import ExactSearch, add_vectors, make_index, measure, write_index
-from product1m.usage import peak_memory_mib
+from product1m.telemetry.progress import track
+from product1m.telemetry.usage import peak_memory_mib
 
 CHUNK = 20_000
 DEPTH = 100

@@ -17,9 +17,9 @@ import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig, load_config
 from product1m.data.photos import Photo, decode_photo, resize_photo
-from product1m.data.sample.photos import render_photo
-from product1m.data.sample.plan import SampleSizes, plan_rows
-from product1m.synthesis.candidates import cut
+from product1m.sample.drawn.plan import SampleSizes, plan_rows
+from product1m.sample.drawn.rendering import render_photo
+from product1m.synthesis.cutouts import cut
 from product1m.synthesis.grabcut import cut_out
 from product1m.synthesis.parallel import Workers
 

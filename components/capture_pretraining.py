@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines.images import image
+from components.images import image
 
 
 @dsl.component(base_image=image("capture_pretraining"), install_kfp_package=False)
@@ -20,7 +20,7 @@ def capture_pretraining(
     from pathlib import Path
 
     from product1m.config import CapturePretrainingConfig, TrainingJobConfig
-    from product1m.training.launch import launch
+    from product1m.jobs.launch import launch
 
     scores = launch(
         "capture_pretraining",

@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines.images import image
+from components.images import image
 
 
 @dsl.component(base_image=image("feature_extraction"), install_kfp_package=False)

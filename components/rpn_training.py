@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines.images import image
+from components.images import image
 
 
 @dsl.component(base_image=image("rpn_training"), install_kfp_package=False)
@@ -19,7 +19,7 @@ def rpn_training(
     from pathlib import Path
 
     from product1m.config import RpnTrainingConfig, TrainingJobConfig
-    from product1m.training.launch import launch
+    from product1m.jobs.launch import launch
 
     scores = launch(
         "rpn_training",

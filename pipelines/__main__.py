@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines import ablation_cli, image_build
-from pipelines.dataset import check_dataset
-from pipelines.options import Cached, ProfileName, WorkVolume
-from pipelines.runs_cli import runs_app
-from pipelines.schedule_cli import schedule_app
-from pipelines.submit_cli import submit
-from product1m.cli import Overrides, PresetName, new_app
+from pipelines.cli import ablate as ablation_cli
+from pipelines.cli import images as image_build
+from pipelines.cli.options import Cached, ProfileName, WorkVolume
+from pipelines.cli.runs import runs_app
+from pipelines.cli.schedule import schedule_app
+from pipelines.cli.submit import submit
+from pipelines.graph.data import check_dataset
+from product1m.cli.app import Overrides, PresetName, new_app
 from product1m.config import load_config
-from product1m.logs import set_up_logging
+from product1m.telemetry.logs import set_up_logging
 
 app = new_app("The training pipeline: run it here, or on a cluster, now or on schedule.")
 
@@ -47,8 +48,8 @@ def run(
     """Run the pipeline on this machine: `kfp.local`, MLflow on SQLite unless a server is named."""
     config = load_config(preset, overrides)
     check_dataset(dataset)
-    from pipelines.runner import LocalRun, run_training
-    from pipelines.summary import show
+    from pipelines.local.run import LocalRun, run_training
+    from pipelines.local.summary import show
 
     started = time.monotonic()
     try:
@@ -81,7 +82,7 @@ def compile_pipeline(
 ) -> None:
     """Write the pipeline for a cluster, pipeline spec and platform spec."""
     load_config(preset, overrides)
-    from pipelines.package import Variant, package
+    from pipelines.graph.package import Variant, package
 
     made = package(Variant(preset, profile, cache, work_volume, tuple(overrides)))
     output.parent.mkdir(parents=True, exist_ok=True)

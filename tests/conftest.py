@@ -12,17 +12,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # what is captured is no terminal
 
 if TYPE_CHECKING:
-    from registered_model import MlflowStore
-    from s3_server import S3Server
-    from tiny_world import TinyArtifacts
-
-    from product1m.registry import Version
+    from product1m.registry.versions import Version
+    from tests.support.servers.s3_server import S3Server
+    from tests.support.worlds.registered_model import MlflowStore
+    from tests.support.worlds.tiny_world import TinyArtifacts
 
 
 @pytest.fixture(scope="session")
 def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
     """A tiny data set taken through pretraining, indexing and evaluation; never write into it."""
-    import tiny_world  # torch and faiss load only for the tests that ask for this
+    from tests.support.worlds import (
+        tiny_world,  # torch and faiss load only for the tests that ask for this
+    )
 
     world = tiny_world.write_world(tmp_path_factory.mktemp("tiny"))
     tiny_world.pretrain(world)
@@ -34,7 +35,7 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
     """A tiny data set taken through every step before registration; never write into it."""
-    import tiny_chain
+    from tests.support.worlds import tiny_chain
 
     return tiny_chain.run_chain(tmp_path_factory.mktemp("chain"))
 
@@ -42,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
 @pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> "MlflowStore":
     """A database for the session; `store` makes it the one that the environment names."""
-    from registered_model import MlflowStore
+    from tests.support.worlds.registered_model import MlflowStore
 
     return MlflowStore.create(tmp_path_factory.mktemp("mlflow"))
 
@@ -61,7 +62,7 @@ def registered(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "Version":
     """What was made, registered as the first candidate version."""
-    from registered_model import LENIENT, run_registration
+    from tests.support.worlds.registered_model import LENIENT, run_registration
 
     with mlflow_store.active():
         return run_registration(made, tmp_path_factory.mktemp("registered") / "out", LENIENT)
@@ -70,7 +71,7 @@ def registered(
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
     """A real S3 server for the session; `s3` makes it the one that the environment names."""
-    from s3_server import running_server
+    from tests.support.servers.s3_server import running_server
 
     with running_server(tmp_path_factory.mktemp("s3")) as server:
         yield server

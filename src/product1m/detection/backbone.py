@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from product1m.errors import ConfigError, NotStoredError, StorageError
-from product1m.storage import local_file
+from product1m.storage.opening import local_file
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from jaxtyping import Float16, Float32
 from product1m.config import FeatureExtractionConfig
 from product1m.data.photos import Photo
 from product1m.detection.canvas import stack_canvases
-from product1m.detection.regions import pool, scale_of
-from product1m.detection.rpn import ProposalNetwork
+from product1m.detection.extraction import pool, scale_of
+from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.spread import spread
 
 

@@ -14,12 +14,12 @@ from jaxtyping import Float, Float16, Float32
 from torch import Tensor
 
 from product1m.config import RpnTrainingConfig
-from product1m.data.item_table import ItemTable
+from product1m.data.items import ItemTable
 from product1m.data.photos import fit_within
 from product1m.detection.canvas import STRIDE, stack_canvases
 from product1m.detection.jitter import jitter
-from product1m.detection.rpn import Maps, ProposalNetwork
-from product1m.progress import track
+from product1m.detection.proposals import Maps, ProposalNetwork
+from product1m.telemetry.progress import track
 from product1m.training import distributed
 
 logger = logging.getLogger(__name__)

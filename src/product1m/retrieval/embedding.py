@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, Float32
 from safetensors.numpy import load_file, save_file
 
-from product1m.artifacts import Artifact
+from product1m.artifacts.folder import Artifact
+from product1m.capture.network import LoadedCapture
 from product1m.config import Block
-from product1m.data.region_features import Regions
+from product1m.data.regions import Regions
 from product1m.errors import RetrievalError
-from product1m.model.capture import LoadedCapture
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)

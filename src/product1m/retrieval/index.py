@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from product1m.artifacts import Artifact
+from product1m.artifacts.folder import Artifact
 from product1m.errors import RetrievalError
 
 logger = logging.getLogger(__name__)

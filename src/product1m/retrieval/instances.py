@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from product1m.config import EvaluationConfig
-from product1m.data.region_features import Regions
+from product1m.data.regions import Regions
 
 
 @dataclass(frozen=True)

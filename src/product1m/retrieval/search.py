@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from product1m.artifacts import Artifact
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.lineage import require_built_with
+from product1m.capture.network import load_capture
 from product1m.config import EvaluationConfig
-from product1m.data.region_features import FeatureSet, Regions
+from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
-from product1m.model.capture import load_capture
-from product1m.progress import track
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardization
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.instances import Instances, find_instances
-from product1m.retrieval.lineage import require_built_with
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.text import TextEncoder
+from product1m.telemetry.progress import track
 
 QUERY_BATCH = 32
 """Queries whose views go through CAPTURE together (ours)."""

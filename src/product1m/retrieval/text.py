@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from product1m.artifacts import Artifact
+from product1m.artifacts.folder import Artifact
 from product1m.errors import RetrievalError
 
 VOCABULARY = "text_vocabulary.json"

@@ -13,16 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.artifacts import Artifact, ArtifactWriter, open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import (
+    Artifact,
+    ArtifactWriter,
+    open_artifact,
+    work_folder,
+    write_artifact,
+)
 from product1m.config import BackgroundSynthesisConfig
-from product1m.data.item_table import ROWS_A_GROUP, ItemWriter
+from product1m.data.items import ROWS_A_GROUP, ItemWriter
 from product1m.data.photos import Photo
-from product1m.data.region_features import INSTANCES
+from product1m.data.regions import INSTANCES
 from product1m.errors import DatasetError
-from product1m.progress import track
-from product1m.synthesis import pictures
+from product1m.synthesis import contact_sheets
 from product1m.synthesis.backgrounds import find_backgrounds
-from product1m.synthesis.candidates import (
+from product1m.synthesis.coco import write_coco
+from product1m.synthesis.compose import ComposedScene, compose
+from product1m.synthesis.cutouts import (
     REASONS,
     Verdict,
     cut,
@@ -30,11 +37,10 @@ from product1m.synthesis.candidates import (
     draw_candidates,
     read_candidate,
 )
-from product1m.synthesis.coco import write_coco
-from product1m.synthesis.compose import ComposedScene, compose
 from product1m.synthesis.parallel import Workers
-from product1m.synthesis.sources import plan_scenes, split_sources
-from product1m.tracking import step_run
+from product1m.synthesis.planning import plan_scenes, split_sources
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +118,14 @@ def _picture_cutouts(
     shuffled = [verdicts[int(k)] for k in rng.permutation(len(verdicts))]
     accepted = [verdict for verdict in shuffled if not verdict.reason][:_PICTURED_CUTOUTS]
     rejected = [verdict for verdict in shuffled if verdict.reason][:_PICTURED_CUTOUTS]
-    tiles = [pictures.draw_cutout(verdict) for verdict in accepted]
+    tiles = [contact_sheets.draw_cutout(verdict) for verdict in accepted]
     for verdict in rejected:
         candidate = verdict.candidate
         photo = read_candidate(candidate, source.shard(candidate.shard))
         mask, reason = cut(photo, config)
-        tiles.append(pictures.draw_rejected(photo, mask, reason))
+        tiles.append(contact_sheets.draw_rejected(photo, mask, reason))
     path = folder / CUTOUTS_PICTURE
-    pictures.write_grid(tiles, path, columns=8)
+    contact_sheets.write_grid(tiles, path, columns=8)
     return path
 
 
@@ -153,11 +159,11 @@ def _write_scenes(
                 rows = []
             tally.add(scene)
             if scene.plan.number in pictured:
-                tiles.append(pictures.draw_scene(scene))
+                tiles.append(contact_sheets.draw_scene(scene))
     tally.check_backgrounds(config.max_damaged_backgrounds)
     for path in write_coco(folder, annotations):
         writer.store(path)
-    pictures.write_grid(tiles, folder / SCENES_PICTURE, columns=5)
+    contact_sheets.write_grid(tiles, folder / SCENES_PICTURE, columns=5)
     return tally.metrics()
 
 

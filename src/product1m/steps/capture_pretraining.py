@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from product1m.artifacts import Artifact, open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, work_folder, write_artifact
+from product1m.capture.batches import PretrainingBatch, PretrainingBatches, feature_moments
+from product1m.capture.bert import load_bert
+from product1m.capture.instance_recall import instance_recall
+from product1m.capture.network import WEIGHTS, Capture, LoadedCapture, build_capture
+from product1m.capture.pretext import pretext_losses
+from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
 from product1m.config import CapturePretrainingConfig
-from product1m.data.pretraining import PretrainingBatch, PretrainingBatches, feature_moments
-from product1m.data.region_features import FeatureSet
-from product1m.data.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
+from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError
-from product1m.model.bert import load_bert
-from product1m.model.capture import WEIGHTS, Capture, LoadedCapture, build_capture
-from product1m.model.held_out import instance_recall
-from product1m.model.pretext import pretext_losses
-from product1m.tracking import StepRun, step_run
+from product1m.telemetry.tracking import StepRun, step_run
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup

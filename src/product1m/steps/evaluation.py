@@ -11,21 +11,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.artifacts import Artifact, ArtifactWriter, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, write_artifact
+from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
 from product1m.data.class_names import CLASSES
-from product1m.data.item_table import ItemTable
-from product1m.data.region_features import FeatureSet
+from product1m.data.items import ItemTable
+from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
-from product1m.examples import write_examples
-from product1m.retrieval.detection_quality import detection_quality
-from product1m.retrieval.findings import Findings, report_content
-from product1m.retrieval.latency import measure_latency
-from product1m.retrieval.lineage import require_descends, require_same_rpn
-from product1m.retrieval.methods import SHIPPED, Choice, choose_fusions, rank_all
-from product1m.retrieval.metrics import GroundTruth
-from product1m.retrieval.report import write_plots, write_report
-from product1m.retrieval.results import (
+from product1m.evaluation.detection_quality import detection_quality
+from product1m.evaluation.examples import write_examples
+from product1m.evaluation.latency import measure_latency
+from product1m.evaluation.methods import SHIPPED, Choice, choose_fusions, rank_all
+from product1m.evaluation.metrics import GroundTruth
+from product1m.evaluation.report import write_plots, write_report
+from product1m.evaluation.report.findings import Findings, report_content
+from product1m.evaluation.results import (
     all_intervals,
     ap_by_method,
     differences,
@@ -34,11 +34,11 @@ from product1m.retrieval.results import (
     mean_tables,
     score_methods,
 )
+from product1m.evaluation.slices import slices_of
+from product1m.evaluation.statistics import Interval
+from product1m.evaluation.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.slices import slices_of
-from product1m.retrieval.statistics import Interval
-from product1m.retrieval.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
-from product1m.tracking import step_run
+from product1m.telemetry.tracking import step_run
 
 SPLITS = ("dev", "test")
 RESULT_LIST = "retrieval_id_list.txt"

@@ -9,23 +9,23 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from product1m.artifacts import Artifact, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.boxes import BOXES
-from product1m.data.item_table import ITEMS, ItemTable
+from product1m.data.items import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
-from product1m.data.region_features import (
+from product1m.data.regions import (
     INSTANCE_FEATURES,
     INSTANCES,
     RegionWriter,
     write_instances,
 )
-from product1m.detection.regions import Boxes, Extracted, SizedPhoto, extract_sized, sized_photo
-from product1m.detection.rpn import ProposalNetwork, load_rpn, rpn_config
-from product1m.detection.scenes import boxes_by_scene
+from product1m.detection.extraction import Boxes, Extracted, SizedPhoto, extract_sized, sized_photo
+from product1m.detection.proposals import ProposalNetwork, load_rpn, rpn_config
+from product1m.detection.scene_batches import boxes_by_scene
 from product1m.errors import DatasetError
-from product1m.progress import track
-from product1m.tracking import step_run
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import step_run
 
 BATCHES_A_WINDOW = 8
 """Photos are sorted by size within so many batches; a window is what memory holds (ours)."""

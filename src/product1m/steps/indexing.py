@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from product1m.artifacts import Artifact, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.lineage import require_same_rpn
+from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
-from product1m.data.region_features import FeatureSet
+from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
-from product1m.model.capture import load_capture
-from product1m.progress import track
 from product1m.retrieval.embedding import (
     BlockEncoder,
     BlockLayout,
@@ -31,9 +31,9 @@ from product1m.retrieval.index import (
     measure,
     write_index,
 )
-from product1m.retrieval.lineage import require_same_rpn
 from product1m.retrieval.text import TextEncoder
-from product1m.tracking import step_run
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import step_run
 
 RECALL_DEPTH = 100
 """The recall of the index is measured at this depth, the ranking's (ours)."""

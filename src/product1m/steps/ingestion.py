@@ -17,14 +17,14 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from product1m.artifacts import ArtifactWriter, write_artifact
+from product1m.artifacts.folder import ArtifactWriter, write_artifact
 from product1m.config import IngestionConfig
 from product1m.data.boxes import BoxTable, read_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
 from product1m.data.intake import StoredPhoto, pillow_without_opinions, take_in
-from product1m.data.item_table import ITEMS, ItemWriter, set_columns
+from product1m.data.items import ITEMS, ItemWriter, set_columns
 from product1m.data.leakage import Fingerprints, report_leakage
 from product1m.data.lists import (
     ROLES,
@@ -36,12 +36,12 @@ from product1m.data.lists import (
     find_lists,
     read_list,
 )
+from product1m.data.photo_sources import Photos, PhotoSource, local_lists
 from product1m.data.quarantine import Quarantine
-from product1m.data.sources import Photos, PhotoSource, local_lists
 from product1m.errors import DatasetError, PhotoError
-from product1m.progress import track
-from product1m.storage import open_store, sha256_of
-from product1m.tracking import step_run
+from product1m.storage.opening import open_store, sha256_of
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,23 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 import product1m
-from product1m.artifacts import Artifact, ArtifactWriter, Summary, open_artifact, write_artifact
+from product1m.artifacts.folder import (
+    Artifact,
+    ArtifactWriter,
+    Summary,
+    open_artifact,
+    write_artifact,
+)
+from product1m.artifacts.lineage import require_built_with, require_descends
 from product1m.config import RegistrationConfig
-from product1m.data.item_table import ItemTable
+from product1m.data.items import ItemTable
 from product1m.errors import Product1MError
-from product1m.examples import Example, agreement, read_examples
-from product1m.gate import (
+from product1m.evaluation.examples import Example, agreement, read_examples
+from product1m.evaluation.results import figures
+from product1m.evaluation.scoring import read_rankings
+from product1m.registry.card import Subject, write_card, write_page
+from product1m.registry.champion import DEPTH, measure_champion, needs_measuring
+from product1m.registry.gate import (
     BASELINES,
     EVIDENCE,
     Bootstrap,
@@ -33,9 +44,8 @@ from product1m.gate import (
     decide,
     rivalry,
 )
-from product1m.model_card import Subject, write_card, write_page
-from product1m.provenance import git_revision, pipeline_run
-from product1m.registry import (
+from product1m.registry.pictures import draw_cases, worst_cases
+from product1m.registry.versions import (
     CARD,
     CODE,
     GATE,
@@ -54,19 +64,15 @@ from product1m.registry import (
     register,
     talking_to_registry,
 )
-from product1m.registry_champion import DEPTH, measure_champion, needs_measuring
-from product1m.registry_pictures import draw_cases, worst_cases
-from product1m.retrieval.lineage import require_built_with, require_descends
-from product1m.retrieval.results import figures
-from product1m.retrieval.scoring import read_rankings
-from product1m.search_service import THUMBNAILS, ServingConfig
-from product1m.thumbnails import write_thumbnails
-from product1m.tracking import step_run
+from product1m.serving.service import THUMBNAILS, ServingConfig
+from product1m.serving.thumbnails import write_thumbnails
+from product1m.telemetry.provenance import git_revision, pipeline_run
+from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
 STEP = "registration"
-SERVING_CODE = Path(product1m.__file__).with_name(CODE)
+SERVING_CODE = Path(product1m.__file__).with_name("serving") / CODE
 TOP_K = 10
 """Length of a ranking unless the caller asks for another (ours)."""
 

@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from product1m.artifacts import open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import open_artifact, work_folder, write_artifact
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
-from product1m.detection.baselines import grabcut_box, whole_image_box
-from product1m.detection.held_out import Found, measure, propose_on, recalls
 from product1m.detection.map_cache import cache_maps
-from product1m.detection.pictures import draw_proposals
-from product1m.detection.rpn import MODEL, ProposalNetwork, build_network
-from product1m.detection.scenes import Boxes, SceneBatches, Scenes, losses
-from product1m.progress import track
-from product1m.tracking import StepRun, step_run
+from product1m.detection.measuring import Found, measure, propose_on, recalls
+from product1m.detection.proposal_plots import draw_proposals
+from product1m.detection.proposals import MODEL, ProposalNetwork, build_network
+from product1m.detection.scene_batches import Boxes, SceneBatches, Scenes, losses
+from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import StepRun, step_run
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
 

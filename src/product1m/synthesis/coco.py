@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from product1m.data.item_table import ITEMS
+from product1m.data.items import ITEMS
 from product1m.synthesis.paste import Pasted
 
 _CATEGORY_ID = 1

@@ -10,8 +10,8 @@ from product1m.config import BackgroundSynthesisConfig
 from product1m.data.photos import encode_jpeg
 from product1m.errors import DatasetError
 from product1m.synthesis.backgrounds import draw_background, read_background
-from product1m.synthesis.candidates import Verdict, read_cutout
 from product1m.synthesis.coco import annotation
+from product1m.synthesis.cutouts import Verdict, read_cutout
 from product1m.synthesis.paste import Scene, paste
 
 PLAN, RENDER = 0, 1

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from product1m.config import Precision
 from product1m.errors import TrainingError
-from product1m.progress import track
+from product1m.telemetry.progress import track
 from product1m.training import distributed
 from product1m.training.checkpoint import (
     TrainingState,

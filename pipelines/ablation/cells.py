@@ -1,0 +1,75 @@
+"""What is kept of every finished evaluation, so that an ablation goes on where it was interrupted.
+
+A result is found by what it depends on. So cells that look at other rankings of one evaluation, and
+grids that have a cell in common, share it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from product1m.artifacts.folder import Artifact
+from product1m.config import Config
+
+RESULT, SCORES = "result.json", "scores.parquet"
+PER_QUERY = "per_query.parquet"
+DEPTH = 10
+"""Ablations compare the first ten (ours)."""
+
+
+class CellResult(BaseModel):
+    """`result.json` beside `scores.parquet`."""
+
+    key: str
+    cell: str
+    """The cell that it was made for first."""
+    seed: int
+    overrides: dict[str, Any]
+    evaluation: Path
+    """Artifact folder, with the report."""
+    mlflow_run: str
+    seconds: float
+
+    def write(self, root: Path, scores: pd.DataFrame) -> None:
+        """Write both files; the result last, so that it never stands for scores that are not."""
+        folder = _folder(root, self.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pandas(scores, preserve_index=False), folder / SCORES)
+        partial = folder / f".{RESULT}"
+        partial.write_text(self.model_dump_json(indent=2), "utf-8")
+        partial.replace(folder / RESULT)
+
+
+def result_key(code: str, data: Mapping[str, str], config: Config) -> str:
+    """SHA-256 of what a result depends on: code, data and configuration."""
+    identity = json.dumps([code, dict(data), config.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def read_result(root: Path, key: str) -> tuple[CellResult, pd.DataFrame] | None:
+    """What was finished under a key; None where nothing was, or not to its end."""
+    folder = _folder(root, key)
+    try:
+        result = CellResult.model_validate_json((folder / RESULT).read_text("utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None
+    scores: pd.DataFrame = pq.read_table(folder / SCORES).to_pandas()
+    return result, scores
+
+
+def read_scores(evaluation: Artifact) -> pd.DataFrame:
+    """One row a test query, method and definition, rankings cut at `DEPTH`."""
+    scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
+    wanted = (scores["split"] == "test") & (scores["depth"] == DEPTH)
+    return scores[wanted].reset_index(drop=True)
+
+
+def _folder(root: Path, key: str) -> Path:
+    return root / key[:16]

@@ -1,0 +1,166 @@
+"""An ablation's figures: every cell beside the full model, on the same queries.
+
+Two kinds of chance are kept apart. The queries are a sample: intervals resample them, each query's
+AP averaged over the seeds first. A training is one of many: every seed's own figure stands beside.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from pipelines.ablation.cells import DEPTH
+from pipelines.ablation.grids import FULL, Grid
+from product1m import __version__
+from product1m.errors import PipelineError
+from product1m.evaluation.statistics import (
+    BootstrapPlan,
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+)
+
+TABLE_JSON, TABLE_CSV = "results.json", "results.csv"
+Scores = Mapping[str, Mapping[int, pd.DataFrame]]
+"""Cell to seed to what `read_scores` gives."""
+
+
+class Row(BaseModel):
+    """A cell under one measure; all scores strict mAP@10 on the test queries."""
+
+    cell: str
+    meaning: str
+    overrides: dict[str, Any]
+    measure: str
+    method: str
+    """The ranking of the cell's evaluation that was measured."""
+    score: Interval
+    """Mean over seeds; interval over queries."""
+    by_seed: dict[int, float]
+    difference: Interval
+    """Cell − full model, paired by query and seed; zeros for the full model itself."""
+    difference_by_seed: dict[int, float]
+    others: dict[str, float]
+    """Further metrics, means over queries and seeds."""
+
+
+class Comparison(BaseModel):
+    """`results.json`."""
+
+    grid: str
+    question: str
+    preset: str
+    dataset: dict[str, str]
+    code_version: str = __version__
+    seeds: list[int]
+    num_queries: int
+    confidence: float
+    measures: list[str]
+    rows: list[Row]
+    left_out: dict[str, str]
+
+    def of(self, measure: str) -> list[Row]:
+        """The rows of a measure, the full model first."""
+        return [row for row in self.rows if row.measure == measure]
+
+
+def compare(
+    grid: Grid,
+    scores: Scores,
+    plan: BootstrapPlan,
+    left_out: Mapping[str, str],
+    preset: str,
+    dataset: Mapping[str, str],
+) -> Comparison:
+    """Every cell that has scores against the full model, under every measure of the grid."""
+    rows = []
+    for measure in grid.measures:
+        full = _ap(scores[FULL], measure, FULL)
+        for cell in grid.cells:
+            if cell.name not in scores:
+                continue
+            method = cell.method_of(measure)
+            ap = _ap(scores[cell.name], method, cell.name)
+            rows.append(
+                Row(
+                    cell=cell.name,
+                    meaning=cell.meaning,
+                    overrides=dict(cell.overrides),
+                    measure=measure,
+                    method=method,
+                    score=bootstrap_interval(ap.mean(axis=1), plan),
+                    by_seed=_by_seed(ap),
+                    difference=paired_difference(ap.mean(axis=1), full.mean(axis=1), plan),
+                    difference_by_seed=_by_seed(ap - full),
+                    others=_others(scores[cell.name], method),
+                )
+            )
+    return Comparison(
+        grid=grid.name,
+        question=grid.question,
+        preset=preset,
+        dataset=dict(dataset),
+        seeds=sorted(scores[FULL]),
+        num_queries=len(full),
+        confidence=plan.confidence,
+        measures=list(grid.measures),
+        rows=rows,
+        left_out=dict(left_out),
+    )
+
+
+def _ap(by_seed: Mapping[int, pd.DataFrame], method: str, cell: str) -> pd.DataFrame:
+    """Strict AP@10, one row a query and one column a seed."""
+    columns = {seed: _select(frame, method, "strict")["ap"] for seed, frame in by_seed.items()}
+    table = pd.DataFrame(columns)
+    if table.empty or table.isna().any(axis=None):
+        raise PipelineError(
+            f"{cell}: its {len(columns)} seeds do not score the same queries under {method!r}; "
+            "delete the folder `ablations/results` and run the same again"
+        )
+    return table
+
+
+def _select(frame: pd.DataFrame, method: str, definition: str) -> pd.DataFrame:
+    wanted = (frame["method"] == method) & (frame["definition"] == definition)
+    return frame[wanted].set_index("query_id")
+
+
+def _by_seed(table: pd.DataFrame) -> dict[int, float]:
+    return {int(seed): float(mean) for seed, mean in zip(table.columns, table.mean(), strict=True)}
+
+
+def _others(by_seed: Mapping[int, pd.DataFrame], method: str) -> dict[str, float]:
+    means = {}
+    for definition in ("strict", "official"):
+        rows = pd.concat([_select(frame, method, definition) for frame in by_seed.values()])
+        for column, name in (("ap", "mAP"), ("recall", "mAR"), ("precision", "Prec")):
+            means[f"{definition}/{name}@{DEPTH}"] = float(rows[column].mean())
+    return means
+
+
+def write_results(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write the comparison as JSON, and as CSV with a line a cell and measure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    as_json, as_csv = folder / TABLE_JSON, folder / TABLE_CSV
+    as_json.write_text(comparison.model_dump_json(indent=2), "utf-8")
+    pd.DataFrame([_flat(row) for row in comparison.rows]).to_csv(as_csv, index=False)
+    return [as_json, as_csv]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    seeds = {f"map_at_10_seed_{seed}": value for seed, value in row.by_seed.items()}
+    return {
+        "cell": row.cell,
+        "meaning": row.meaning,
+        "measure": row.measure,
+        "method": row.method,
+        "overrides": json.dumps(row.overrides),
+        **{f"map_at_10_{end}": value for end, value in row.score.as_dict().items()},
+        **{f"difference_{end}": value for end, value in row.difference.as_dict().items()},
+        **seeds,
+        **row.others,
+    }

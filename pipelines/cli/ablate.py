@@ -1,0 +1,84 @@
+"""The command `ablate`."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.ablation.grids import make_grid
+from pipelines.graph.data import check_dataset
+from product1m.cli.app import Overrides, PresetName
+from product1m.config import load_config
+from product1m.errors import ConfigError
+
+EPILOG = (
+    "Example: `python -m pipelines ablate --grid pretext --dataset DIR --output build/sample "
+    "--seeds 0,1,2 --cells without-contrast,without-input-skip`"
+)
+
+NOT_COMPARED = ("evaluation.encode_crops=false", "evaluation.num_timed_queries=1")
+"""An ablation reads neither crops nor latency, which take most of an evaluation's time."""
+
+
+def ablate(
+    grid: Annotated[str, typer.Option(help="`pretext`, `layers`, `proposals` or `fusion`.")],
+    dataset: Annotated[str, typer.Option(help="Folder with product lists and photos.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for everything; that of a plain run shares its finished steps."),
+    ],
+    overrides: Overrides,
+    preset: PresetName = "sample",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds of pretraining; every cell runs once for each.")
+    ] = "0,1,2",
+    cells: Annotated[
+        str, typer.Option(help="Some cells of the grid, beside the full model; default: all.")
+    ] = "",
+    backgrounds: Annotated[
+        str, typer.Option(help="Folder of background photos; default: DATASET/backgrounds.")
+    ] = "",
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Markdown page whose results of this grid are to be replaced."),
+    ] = None,
+) -> None:
+    """Leave parts of the method out, one at a time, and measure what that costs.
+
+    Every cell is the training pipeline up to the evaluation with a few keys changed. Unchanged
+    steps come from the cache, finished cells are not run again, nothing is registered.
+    """
+    config = load_config(preset, [*NOT_COMPARED, *overrides])
+    chosen = make_grid(grid, config, _words(cells))
+    numbers = parse_seeds(seeds)
+    check_dataset(dataset)
+    from pipelines.ablation.graph import run_in_graph
+    from pipelines.ablation.running import PLOT, Ablation, result_folder, run_ablation
+    from pipelines.ablation.showing import show, update_page
+
+    asked = Ablation(chosen, config, preset, dataset, output, numbers, backgrounds)
+    try:
+        comparison = run_ablation(asked, run_in_graph)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    show(comparison)
+    folder = result_folder(output, chosen)
+    typer.echo(f"tables and plot: {folder}")
+    if page:
+        update_page(page, comparison, folder / PLOT)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas or blanks; ConfigError for anything else, and for repeats."""
+    words = _words(text)
+    if not words or not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise ConfigError(
+            f"--seeds {text!r}: expected different whole numbers between commas, as in 0,1,2"
+        )
+    return tuple(int(word) for word in words)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", text) if word]

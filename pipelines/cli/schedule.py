@@ -1,0 +1,165 @@
+"""`python -m pipelines schedule`: makes the cluster's schedules those of a file."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import SCHEDULES, Endpoint, Namespace
+from product1m.cli.app import new_app
+from product1m.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipelines.cluster.api import Cluster
+    from pipelines.cluster.reconcile import Action
+    from pipelines.cluster.schedules import ScheduleFile
+    from pipelines.graph.package import Package
+
+schedule_app = new_app("When the pipeline runs by itself: `manifests/schedules.yaml`.")
+
+File = Annotated[
+    Path, typer.Option("--file", help="The schedules.", show_default="manifests/schedules.yaml")
+]
+_MOMENT = "%a %Y-%m-%d %H:%M %Z"
+Yes = Annotated[bool, typer.Option("--yes", help="Change the cluster; else only show what would.")]
+
+
+@schedule_app.command(epilog="Example: `python -m pipelines schedule check`")
+def check(file: File = SCHEDULES) -> None:
+    """Check the file and say in words when what runs; needs no cluster."""
+    from pipelines.cluster.schedules import read_schedules
+
+    found = read_schedules(file)
+    for schedule in found.schedules:
+        for line in _in_words(found, schedule.name):
+            print(line)
+
+
+@schedule_app.command(epilog="Example: `python -m pipelines schedule apply --yes`")
+def apply(
+    file: File = SCHEDULES, yes: Yes = False, endpoint: Endpoint = "", namespace: Namespace = ""
+) -> None:
+    """Show what differs between file and cluster; with --yes, make the cluster as the file says.
+
+    A changed schedule is replaced, one that is not in the file is deleted. A run in flight is never
+    ended: its schedule is switched off and deleted by the next `apply`.
+    """
+    from pipelines.cluster import reconcile
+    from pipelines.cluster.api import Cluster
+    from pipelines.cluster.schedules import read_schedules
+
+    found = read_schedules(file)
+    cluster = Cluster(endpoint, namespace)
+    packages = _packages(found)
+    actions = reconcile.plan(found.schedules, packages, reconcile.ours(cluster))
+    for action in actions:
+        _show(action, found)
+    if not any(action.changes for action in actions):
+        print("nothing to do")
+    elif not yes:
+        print("nothing was changed; --yes does it")
+    else:
+        _apply(cluster, actions, packages)
+
+
+@schedule_app.command("list", epilog="Example: `python -m pipelines schedule list`")
+def list_(
+    zone: Annotated[str, typer.Option(help="Time zone of the cluster's scheduler.")] = "UTC",
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """List the cluster's schedules: when, what, how their last run went, when one succeeded."""
+    from pipelines.cluster import reconcile
+    from pipelines.cluster.api import Cluster
+    from pipelines.cluster.schedules import in_words, next_times, time_zone
+    from pipelines.cluster.tasks import state_of
+
+    now = datetime.now(time_zone(zone))
+    cluster = Cluster(endpoint, namespace)
+    for one in sorted(reconcile.ours(cluster), key=lambda one: str(one.display_name)):
+        cron = one.trigger.cron_schedule.cron
+        runs = reconcile.runs_of(cluster, one)
+        last = f"{runs[0].run_id} {state_of(runs[0])}" if runs else "none yet"
+        ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
+        coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
+        print(
+            f"{one.display_name}  {one.status}\n"
+            f"  when      {in_words(cron)} ({cron})\n"
+            f"  next      {coming if one.status == 'ENABLED' else 'switched off'}\n"
+            f"  version   {one.pipeline_version_reference.pipeline_version_id}\n"
+            f"  last run  {last}\n"
+            f"  success   {f'{ends[0]:{_MOMENT}}' if ends else 'none yet'}"
+        )
+
+
+@schedule_app.command(epilog="Example: `python -m pipelines schedule delete nightly-smoke --yes`")
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Names of schedules.")],
+    yes: Yes = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Delete schedules from the cluster; their runs stay and go on."""
+    from pipelines.cluster import reconcile
+    from pipelines.cluster.api import Cluster
+
+    cluster = Cluster(endpoint, namespace)
+    found = reconcile.ours(cluster)
+    known = sorted({one.display_name for one in found})
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        there = ", ".join(known) or "none"
+        raise PipelineError(f"no schedule {', '.join(unknown)}; there is {there}")
+    actions = [
+        reconcile.Action("delete", name, retired=[one for one in found if one.display_name == name])
+        for name in names
+    ]
+    for action in actions:
+        print(f"delete {action.name}")
+    if yes:
+        _apply(cluster, actions, {})
+    else:
+        print("nothing was changed; --yes does it")
+
+
+def _packages(file: "ScheduleFile") -> "dict[str, Package]":
+    """Schedule to what this checkout compiles to, for those that name no version."""
+    from pipelines.graph.package import package
+
+    named = {one.name: one.variant for one in file.schedules if not one.version}
+    made = {variant: package(variant) for variant in set(named.values())}
+    return {name: made[variant] for name, variant in named.items()}
+
+
+def _apply(cluster: "Cluster", actions: "list[Action]", packages: "dict[str, Package]") -> None:
+    from pipelines.cluster import reconcile
+
+    for action in actions:
+        for left in reconcile.apply(cluster, action, packages.get(action.name)):
+            print(left)
+    print("done")
+
+
+def _show(action: "Action", file: "ScheduleFile") -> None:
+    reasons = f" ({'; '.join(action.reasons)})" if action.reasons else ""
+    print(f"{action.kind:<8} {action.name}{reasons}")
+    if action.wanted:
+        for line in _in_words(file, action.name)[1:]:
+            print(f"         {line.strip()}")
+        print(f"         version {action.version}")
+
+
+def _in_words(file: "ScheduleFile", name: str) -> list[str]:
+    from pipelines.cluster.schedules import in_words, next_times
+
+    schedule = next(one for one in file.schedules if one.name == name)
+    times = next_times(schedule.cron, datetime.now(file.zone))
+    catch_up = "missed times are left out" if schedule.no_catchup else "MISSED TIMES ARE MADE UP"
+    return [
+        f"{schedule.name}{'' if schedule.enabled else ' (switched off)'}",
+        f"  {in_words(schedule.cron)}, {file.timezone} ({schedule.cron})",
+        f"  next: {', '.join(f'{time:{_MOMENT}}' for time in times)}",
+        f"  {schedule.preset} on {schedule.dataset}, at most {schedule.max_concurrency} at once, "
+        f"{catch_up}",
+    ]

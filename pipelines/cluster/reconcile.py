@@ -1,0 +1,220 @@
+"""Makes the cluster's schedules those of the file, without ending a run.
+
+A recurring run cannot be updated: a changed one is switched off, its successor is made, and it is
+deleted once no run of it is in flight. Which ones are ours is said in their description.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import kfp_server_api as api
+
+from pipelines.cluster.api import Cluster, NotFoundError, create_once
+from pipelines.cluster.schedules import Schedule
+from pipelines.cluster.submission import Version, ensure_version, find_version
+from pipelines.cluster.tasks import FINAL_STATES
+from pipelines.graph.package import Package
+from product1m.errors import PipelineError
+
+logger = logging.getLogger(__name__)
+
+MARK = "product1m schedule "
+"""Begins the description of a schedule that is ours; its fingerprint follows."""
+Kind = Literal["create", "replace", "enable", "disable", "delete", "keep"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """What becomes of one schedule."""
+
+    kind: Kind
+    name: str
+    wanted: Schedule | None = None
+    version: str = ""
+    current: api.V2beta1RecurringRun | None = None
+    retired: Sequence[api.V2beta1RecurringRun] = ()
+    """Older ones of that name, to be switched off and deleted."""
+    reasons: Sequence[str] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything happens."""
+        return self.kind != "keep" or bool(self.retired)
+
+
+def ours(cluster: Cluster) -> list[api.V2beta1RecurringRun]:
+    """The cluster's schedules that `schedule apply` made."""
+    listed = cluster.all_of(
+        "listing schedules",
+        cluster.schedules.recurring_run_service_list_recurring_runs,
+        "recurring_runs",
+        **cluster.scope,
+    )
+    return [one for one in listed if (one.description or "").startswith(MARK)]
+
+
+def plan(
+    schedules: Iterable[Schedule],
+    packages: Mapping[str, Package],
+    found: Iterable[api.V2beta1RecurringRun],
+) -> list[Action]:
+    """What has to be done, in the order of the file, deletions last."""
+    by_name: dict[str, list[api.V2beta1RecurringRun]] = {}
+    for one in found:
+        by_name.setdefault(one.display_name, []).append(one)
+    actions = []
+    for schedule in schedules:
+        version = schedule.version or packages[schedule.name].version
+        actions.append(_action(schedule, version, by_name.pop(schedule.name, [])))
+    gone = [
+        Action("delete", name, retired=old, reasons=["not in the file"])
+        for name, old in sorted(by_name.items())
+    ]
+    return actions + gone
+
+
+def apply(cluster: Cluster, action: Action, made: Package | None) -> list[str]:
+    """Do it; what was left for the next time, because a run of it is in flight."""
+    if action.kind == "keep" and not action.retired:
+        return []
+    switch = cluster.schedules
+    for old in action.retired:
+        _switch(cluster, old, switch.recurring_run_service_disable_recurring_run)
+    if action.kind in ("create", "replace"):
+        try:
+            _create(cluster, action, made)
+        except PipelineError:
+            for old in action.retired:
+                if old.status == "ENABLED":
+                    _switch(cluster, old, switch.recurring_run_service_enable_recurring_run)
+            raise
+    elif action.kind == "enable":
+        _switch(cluster, action.current, switch.recurring_run_service_enable_recurring_run)
+    elif action.kind == "disable":
+        _switch(cluster, action.current, switch.recurring_run_service_disable_recurring_run)
+    return [told for old in action.retired if (told := _delete(cluster, old))]
+
+
+def runs_of(cluster: Cluster, schedule: api.V2beta1RecurringRun) -> list[api.V2beta1Run]:
+    """The runs a schedule started, newest first."""
+    listed = cluster.all_of(
+        "listing runs",
+        cluster.runs.run_service_list_runs,
+        "runs",
+        experiment_id=schedule.experiment_id,
+        sort_by="created_at desc",
+    )
+    return [run for run in listed if run.recurring_run_id == schedule.recurring_run_id]
+
+
+def _action(schedule: Schedule, version: str, found: Sequence[api.V2beta1RecurringRun]) -> Action:
+    mark = MARK + schedule.fingerprint(version)
+    same = [one for one in found if one.description == mark]
+    if not same:
+        kind: Kind = "replace" if found else "create"
+        return Action(
+            kind, schedule.name, schedule, version, None, found, _reasons(schedule, found)
+        )
+    current, others = same[0], [one for one in found if one is not same[0]]
+    is_enabled = current.status == "ENABLED"
+    switched: Kind = "enable" if schedule.enabled else "disable"
+    kind = "keep" if is_enabled == schedule.enabled else switched
+    reasons = [f"{len(others)} replaced earlier"] if others else []
+    return Action(kind, schedule.name, schedule, version, current, others, reasons)
+
+
+def _reasons(schedule: Schedule, found: Sequence[api.V2beta1RecurringRun]) -> list[str]:
+    if not found:
+        return []
+    old = max(found, key=lambda one: (one.status == "ENABLED", one.created_at))
+    runtime = old.runtime_config
+    pairs: dict[str, tuple[Any, Any]] = {
+        "cron": (_cron(old), schedule.cron),
+        "max_concurrency": (int(old.max_concurrency or 0), schedule.max_concurrency),
+        "no_catchup": (bool(old.no_catchup), schedule.no_catchup),
+        "parameters": ((runtime and runtime.parameters) or {}, schedule.parameters()),
+        "service_account": (old.service_account or "", schedule.service_account),
+    }
+    changed = [
+        f"{name}: {was} -> {is_}" if name != "parameters" else _changed_parameters(was, is_)
+        for name, (was, is_) in pairs.items()
+        if was != is_
+    ]
+    return changed or ["version or experiment"]
+
+
+def _changed_parameters(was: Mapping[str, Any], is_: Mapping[str, Any]) -> str:
+    names = sorted(name for name in was.keys() | is_.keys() if was.get(name) != is_.get(name))
+    return f"parameters: {', '.join(names)}"
+
+
+def _cron(schedule: api.V2beta1RecurringRun) -> str:
+    trigger = schedule.trigger and schedule.trigger.cron_schedule
+    return (trigger.cron or "") if trigger else ""
+
+
+def _create(cluster: Cluster, action: Action, made: Package | None) -> None:
+    schedule = action.wanted
+    assert schedule is not None
+    experiment_id = cluster.experiment_id(schedule.experiment)
+    mark = MARK + schedule.fingerprint(action.version)
+    wanted = api.V2beta1RecurringRun(
+        display_name=schedule.name,
+        description=mark,
+        experiment_id=experiment_id,
+        pipeline_version_reference=_version(cluster, schedule, made).reference,
+        runtime_config=api.V2beta1RuntimeConfig(
+            parameters=schedule.parameters(), pipeline_root=schedule.pipeline_root or None
+        ),
+        trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=schedule.cron)),
+        mode="ENABLE" if schedule.enabled else "DISABLE",
+        max_concurrency=str(schedule.max_concurrency),
+        no_catchup=schedule.no_catchup,
+        service_account=schedule.service_account or None,
+    )
+    create_once(
+        lambda: cluster.call(
+            f"creating schedule {schedule.name}",
+            cluster.schedules.recurring_run_service_create_recurring_run,
+            wanted,
+        ),
+        lambda: next((one for one in ours(cluster) if one.description == mark), None),
+    )
+
+
+def _version(cluster: Cluster, schedule: Schedule, made: Package | None) -> Version:
+    if made is not None:
+        return ensure_version(cluster, made)
+    found = find_version(cluster, schedule.version)
+    if found is None:
+        raise PipelineError(
+            f"{schedule.name}: version {schedule.version} is not on the cluster; upload it, or "
+            "leave `version` out for what this checkout compiles to"
+        )
+    return found
+
+
+def _switch(cluster: Cluster, schedule: Any, method: Any) -> None:
+    cluster.call(f"switching {schedule.display_name}", method, schedule.recurring_run_id)
+
+
+def _delete(cluster: Cluster, old: api.V2beta1RecurringRun) -> str:
+    """Why it could not be deleted yet, if so."""
+    in_flight = [run for run in runs_of(cluster, old) if run.state not in FINAL_STATES]
+    if in_flight:
+        return (
+            f"{old.display_name}: {old.recurring_run_id} is switched off and stays until its run "
+            f"{in_flight[0].run_id} has ended; apply again then"
+        )
+    try:
+        cluster.call(
+            f"deleting schedule {old.display_name}",
+            cluster.schedules.recurring_run_service_delete_recurring_run,
+            old.recurring_run_id,
+            propagation_policy="ORPHAN",
+        )
+    except NotFoundError:
+        logger.info("%s is gone already", old.recurring_run_id)
+    return ""

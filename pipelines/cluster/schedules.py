@@ -1,0 +1,196 @@
+"""`manifests/schedules.yaml`: what runs when, checked before any cluster hears of it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.cluster.submission import run_parameters
+from pipelines.graph.data import stated_parameters
+from pipelines.graph.package import Variant
+from pipelines.graph.resources import Profile
+from pipelines.local.mlflow_run import EXPERIMENT
+from product1m.config import Preset
+from product1m.errors import ConfigError
+
+_RANGES = {
+    "second": "0-59",
+    "minute": "0-59",
+    "hour": "0-23",
+    "day of month": "1-31 or ?",
+    "month": "1-12 or JAN-DEC",
+    "day of week": "0-6 or SUN-SAT, or ?",
+}
+
+
+def checked_cron(expression: str) -> str:
+    """The expression; ValueError says which field is wrong.
+
+    KFP reads it with robfig/cron, which takes five fields for six without the last: crontab's
+    `0 3 * * 1` would be every hour of January at minute 3.
+    """
+    fields = expression.split()
+    if len(fields) != len(_RANGES):
+        hint = f"; write `0 {expression}` for that crontab line" if len(fields) == 5 else ""
+        raise ValueError(
+            f"expected six fields ({' '.join(name.replace(' ', '-') for name in _RANGES)}), "
+            f"got {len(fields)}{hint}"
+        )
+    for index, ((name, allowed), value) in enumerate(zip(_RANGES.items(), fields, strict=True)):
+        alone = ["*"] * len(fields)
+        alone[index] = value
+        if not _is_field(value, name) or not _parses(" ".join(alone)):
+            raise ValueError(f"{name} {value!r}: expected {allowed}, or *, lists, ranges, steps")
+    if not _parses(expression):
+        raise ValueError("there is no such day")
+    return expression
+
+
+def in_words(expression: str) -> str:
+    """`At 03:00 on Monday`."""
+    words: str = CronSim(_readable(expression), datetime(2026, 1, 1)).explain()
+    day, weekday = expression.split()[3], expression.split()[5]
+    if not day.startswith(("*", "?")) and not weekday.startswith(("*", "?")):
+        words += ", whichever comes (a day of the month or a day of the week)"
+    return words
+
+
+def next_times(expression: str, after: datetime, number: int = 3) -> list[datetime]:
+    """The times it fires at next, in `after`'s time zone."""
+    times: Iterator[datetime] = CronSim(_readable(expression), after)
+    return list(islice(times, number))
+
+
+class Schedule(BaseModel):
+    """An entry of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")]
+    cron: Annotated[str, AfterValidator(checked_cron)]
+    dataset: str
+    dataset_digest: str = ""
+    """A name for the state of the data; a changed one voids the cache."""
+    backgrounds: str = ""
+    preset: Preset = "reference"
+    profile: Profile | None = None
+    overrides: Annotated[tuple[str, ...], Field(alias="set")] = ()
+    """`section.key=value` as on the command line."""
+    cache: bool = True
+    work_volume: str = ""
+    version: str = ""
+    """Name of a version that is on the cluster; what this checkout compiles to if empty."""
+    experiment: str = EXPERIMENT
+    service_account: str = ""
+    pipeline_root: str = ""
+    max_concurrency: Annotated[int, Field(ge=1, le=10)] = 1
+    no_catchup: bool = True
+    """Otherwise a schedule that was off starts a run for every time it missed."""
+    enabled: bool = True
+
+    @property
+    def variant(self) -> Variant:
+        """What it runs."""
+        return Variant(self.preset, self.profile, self.cache, self.work_volume)
+
+    def parameters(self) -> dict[str, Any]:
+        """What its runs are given."""
+        data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
+        return run_parameters(self.preset, list(self.overrides), data)
+
+    def fingerprint(self, version: str) -> str:
+        """Of all that cannot be changed in place; being enabled can.
+
+        Of the version only its content counts: a commit that changes nothing here replaces nothing.
+        """
+        what = {
+            **self.model_dump(mode="json", exclude={"enabled", "version"}),
+            "content": version.rpartition("-")[2],
+            "parameters": self.parameters(),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ScheduleFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timezone: str = "UTC"
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The cluster's time zone."""
+        return time_zone(self.timezone)
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """The zone; ConfigError if there is none of that name."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ConfigError(f"timezone: {error}; expected one as Europe/Berlin") from error
+
+
+def read_schedules(path: Path) -> ScheduleFile:
+    """The file; ConfigError names the entry and the field that is wrong."""
+    try:
+        found = ScheduleFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        time_zone(found.timezone)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(_told(path, error))) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    names = [schedule.name for schedule in found.schedules]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path}: {', '.join(twice)}: a name may be used once")
+    for schedule in found.schedules:
+        schedule.parameters()  # a mistyped override stops here
+    return found
+
+
+def _told(path: Path, error: ValidationError) -> Iterator[str]:
+    given = yaml.safe_load(path.read_text("utf-8"))
+    for each in error.errors(include_url=False):
+        place = list(each["loc"])
+        if place[:1] == ["schedules"] and len(place) > 1 and isinstance(place[1], int):
+            entry = given["schedules"][place[1]]
+            name = entry.get("name", place[1]) if isinstance(entry, dict) else place[1]
+            place = [name, *place[2:]]
+        reason = each["msg"].removeprefix("Value error, ")
+        yield f"{path}: {'.'.join(map(str, place))}: {reason}"
+
+
+def _is_field(value: str, name: str) -> bool:
+    """Whether robfig/cron knows every sign in it: no L, W or #, no 7 for Sunday."""
+    pattern = r"[\d*/,-]+|\?" if "day of" in name else r"[\d*/,-]+"
+    if name in ("month", "day of week"):
+        pattern += r"|(?i:[\d*/,-]|[a-z]{3})+"
+    return bool(re.fullmatch(pattern, value)) and not (name == "day of week" and "7" in value)
+
+
+def _parses(expression: str) -> bool:
+    try:
+        CronSim(_readable(expression), datetime(2026, 1, 1))
+    except CronSimError:
+        return False
+    return True
+
+
+def _readable(expression: str) -> str:
+    return expression.replace("?", "*")

@@ -1,0 +1,187 @@
+"""A pipeline version on the cluster, uploaded if new, and a run of it."""
+
+import logging
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+
+from pipelines.cluster.api import Cluster, create_once
+from pipelines.graph.data import data_parameters, stated_parameters
+from pipelines.graph.package import Package
+from pipelines.graph.parameters import parameter
+from pipelines.graph.training import NAME
+from pipelines.local.mlflow_run import EXPERIMENT
+from product1m.config import SECTIONS, Preset, load_config
+from product1m.errors import DatasetError, PipelineError, StorageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the pipeline as the cluster knows it."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    is_new: bool = False
+
+    @property
+    def reference(self) -> api.V2beta1PipelineVersionReference:
+        """What a run or a schedule is pinned to."""
+        return api.V2beta1PipelineVersionReference(
+            pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
+        )
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run to start."""
+
+    parameters: Mapping[str, Any]
+    experiment: str = EXPERIMENT
+    name: str = ""
+    service_account: str = ""
+    pipeline_root: str = ""
+    marker: str = field(default_factory=lambda: f"submission {secrets.token_hex(8)}")
+    """Tells this submission from others, in the run's description."""
+
+
+def find_version(cluster: Cluster, name: str) -> Version | None:
+    """The version of that name, if it is there."""
+    pipeline_id = _find_pipeline(cluster)
+    return _find_version(cluster, pipeline_id, name) if pipeline_id else None
+
+
+def ensure_version(cluster: Cluster, made: Package) -> Version:
+    """The package on the cluster; uploaded unless a version of its name is there.
+
+    The name holds revision and content, and a version never changes.
+    """
+    pipeline_id = _find_pipeline(cluster) or _create_pipeline(cluster)
+
+    def find() -> Version | None:
+        return _find_version(cluster, pipeline_id, made.version)
+
+    found = find()
+    if found:
+        logger.info("version %s is there", made.version)
+        return found
+    created = create_once(lambda: _upload(cluster, pipeline_id, made), find)
+    logger.info("version %s uploaded", made.version)
+    return created
+
+
+def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[str, str]:
+    """A run's data parameters.
+
+    Where the cache may answer and no digest is given, the data is looked at from here, for the
+    cache sees an address and not what changed under it. Raises PipelineError if it cannot be.
+    """
+    if digest or not cache:
+        return stated_parameters(dataset, backgrounds, digest)
+    try:
+        return data_parameters(dataset, backgrounds)
+    except (DatasetError, StorageError) as error:
+        raise PipelineError(
+            f"{error}\nIf the data cannot be looked at from here, name its state "
+            "(--dataset-digest), or let every step run (--no-cache)"
+        ) from error
+
+
+def run_parameters(preset: Preset, overrides: list[str], data: Mapping[str, str]) -> dict[str, Any]:
+    """A run's parameters: where the data lies, and the sections that differ from the preset."""
+    wanted, default = load_config(preset, overrides), load_config(preset)
+    changed = {
+        step: parameter(getattr(wanted, step))
+        for step in SECTIONS
+        if getattr(wanted, step) != getattr(default, step)
+    }
+    return {**data, **changed}
+
+
+def start_run(cluster: Cluster, version: Version, request: RunRequest) -> api.V2beta1Run:
+    """Start a run, once, whatever becomes of the server's answer."""
+    name = request.name or f"training-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    experiment_id = cluster.experiment_id(request.experiment)
+    wanted = api.V2beta1Run(
+        display_name=name,
+        description=request.marker,
+        experiment_id=experiment_id,
+        pipeline_version_reference=version.reference,
+        runtime_config=api.V2beta1RuntimeConfig(
+            parameters=dict(request.parameters), pipeline_root=request.pipeline_root or None
+        ),
+        service_account=request.service_account or None,
+    )
+
+    def create() -> api.V2beta1Run:
+        return cluster.call("starting a run", cluster.runs.run_service_create_run, wanted)
+
+    def find() -> api.V2beta1Run | None:
+        listed = cluster.all_of(
+            "looking for the run",
+            cluster.runs.run_service_list_runs,
+            "runs",
+            experiment_id=experiment_id,
+            filter=cluster.named(name),
+        )
+        return next((run for run in listed if run.description == request.marker), None)
+
+    return create_once(create, find)
+
+
+def _find_pipeline(cluster: Cluster) -> str:
+    listed = cluster.all_of(
+        "listing pipelines",
+        cluster.pipelines.pipeline_service_list_pipelines,
+        "pipelines",
+        filter=cluster.named(NAME),
+        **cluster.scope,
+    )
+    found = next(listed, None)
+    return str(found.pipeline_id) if found else ""
+
+
+def _create_pipeline(cluster: Cluster) -> str:
+    """Without a version: an upload would give the first one the pipeline's name."""
+
+    def create() -> str:
+        wanted = api.V2beta1Pipeline(name=NAME, display_name=NAME, **cluster.scope)
+        method = cluster.pipelines.pipeline_service_create_pipeline
+        return str(cluster.call("creating the pipeline", method, wanted).pipeline_id)
+
+    return create_once(create, lambda: _find_pipeline(cluster) or None)
+
+
+def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> Version | None:
+    listed = cluster.all_of(
+        "listing versions",
+        cluster.pipelines.pipeline_service_list_pipeline_versions,
+        "pipeline_versions",
+        pipeline_id=pipeline_id,
+        filter=cluster.named(name),
+    )
+    found = next(listed, None)
+    return Version(pipeline_id, found.pipeline_version_id, name) if found else None
+
+
+def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> Version:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        path.write_text(made.text, "utf-8")
+        uploaded = cluster.call(
+            f"uploading version {made.version}",
+            cluster.uploads.upload_pipeline_version,
+            str(path),
+            name=made.version,
+            display_name=made.version,
+            pipelineid=pipeline_id,
+        )
+    return Version(pipeline_id, uploaded.pipeline_version_id, made.version, is_new=True)

@@ -1,0 +1,93 @@
+"""What a run reads: checked before any work, and digested so that changed data voids the cache."""
+
+import hashlib
+from pathlib import Path
+
+from product1m.data.lists import find_lists
+from product1m.data.photo_sources import list_names
+from product1m.errors import DatasetError
+from product1m.storage.opening import Folder, Store, is_remote, open_store
+
+LIST_SUFFIXES = (".jsonl", ".txt")
+BACKGROUNDS = "backgrounds"
+"""Where a data set may have photos to paste on."""
+_BLOCK_BYTES = 16 << 20
+"""Of a list in memory at once (ours)."""
+
+
+def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
+    """The pipeline's data parameters; DatasetError before any work if there is no such data.
+
+    Without `backgrounds` the data set's own `backgrounds/` is taken where there is one.
+    """
+    data = check_dataset(dataset)
+    own = open_store(f"{data.uri}/{BACKGROUNDS}")
+    photos: Store | None = own if _holds_files(own) else None
+    if backgrounds:
+        photos = existing(backgrounds, "--backgrounds")
+    return {
+        "dataset_uri": data.uri,
+        "dataset_digest": data_digest(data, leave_out=f"{BACKGROUNDS}/"),
+        "backgrounds_uri": photos.uri if photos else "",
+        "backgrounds_digest": data_digest(photos) if photos else "",
+    }
+
+
+def stated_parameters(dataset: str, backgrounds: str, digest: str) -> dict[str, str]:
+    """The same without a look at the data, whose state has a name."""
+    return {
+        "dataset_uri": dataset,
+        "dataset_digest": digest,
+        "backgrounds_uri": backgrounds,
+        "backgrounds_digest": digest,
+    }
+
+
+def check_dataset(dataset: str) -> Store:
+    """The data set's folder or prefix; DatasetError if it is absent or holds no lists."""
+    data = existing(dataset, "--dataset")
+    if isinstance(data, Folder):
+        find_lists(data.root)
+    else:
+        find_lists(Path(), data.uri, list_names(data))
+    return data
+
+
+def existing(uri: str, option: str) -> Store:
+    """What lies at an address, made absolute; DatasetError names the option it came from."""
+    if is_remote(uri):
+        return open_store(uri)
+    folder = Path(uri.removeprefix("file://")).expanduser().resolve()
+    if not folder.is_dir():
+        raise DatasetError(f"{option} {folder}: no such folder")
+    return Folder(folder)
+
+
+def data_digest(data: Store, leave_out: str = "") -> str:
+    """Of what lies there: content of the lists, name and size of every other file.
+
+    The same for a folder and for its copy below a prefix: the files' SHA-256 are added up, so their
+    order does not count and none are held in memory. What begins with `leave_out` is not seen.
+    """
+    total = 0
+    for file in data.files():
+        if leave_out and file.name.startswith(leave_out):
+            continue
+        is_list = "/" not in file.name and file.name.endswith(LIST_SUFFIXES)
+        fact = _content_digest(data, file.name) if is_list else str(file.num_bytes)
+        digest = hashlib.sha256(f"{file.name}\0{fact}".encode()).digest()
+        total = (total + int.from_bytes(digest, "big")) % (1 << 256)
+    return f"{total:064x}"
+
+
+def _content_digest(data: Store, name: str) -> str:
+    digest = hashlib.sha256()
+    start = 0
+    while block := data.read_range(name, start, _BLOCK_BYTES):
+        digest.update(block)
+        start += len(block)
+    return digest.hexdigest()
+
+
+def _holds_files(data: Store) -> bool:
+    return next(iter(data.files()), None) is not None

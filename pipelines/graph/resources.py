@@ -1,0 +1,185 @@
+"""What a step asks of a cluster: one table a profile, applied to tasks in one place.
+
+kfp.local drops all of this without a word, so only a cluster's package carries it, and tests read
+it from there. Configuration is never set here: the cluster's cache key does not hold the
+environment, which therefore carries addresses, credentials, names and what to watch, nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+
+from components.images import locked_images
+from product1m import __version__
+from product1m.config import STEPS, Preset, TrainingJobConfig
+from product1m.errors import PipelineError
+
+Profile = Literal["cpu-small", "gpu-1", "gpu-8"]
+
+GPU = "nvidia.com/gpu"
+USER_ID = 10001
+"""The user of the images (docker/Dockerfile), who owns nothing."""
+CONFIG_MAP = "product1m"
+"""Addresses: `MLFLOW_TRACKING_URI`, and where they are needed `AWS_*`."""
+MLFLOW_SECRET = "product1m-mlflow"  # noqa: S105 a name
+"""`MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD` of the pipeline's account."""
+S3_SECRET = "product1m-s3"  # noqa: S105 a name
+"""`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; may be absent where pods have a cloud role."""
+_CREDENTIALS = {
+    MLFLOW_SECRET: ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    S3_SECRET: ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+}
+_OPTIONAL_ADDRESSES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+WORK_FOLDER = "/work"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 a mount point
+TRAINING_STEPS = ("rpn_training", "capture_pretraining")
+"""The steps that keep checkpoints between attempts."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one task asks for; requests are limits too, or it could starve its neighbours."""
+
+    cpu: str
+    memory: str
+    timeout_s: int
+    """An attempt that takes longer is ended."""
+    gpus: int = 0
+    shared_memory: str = "1Gi"
+    """Size of /dev/shm, through which data loaders hand over batches; counts as memory."""
+
+
+_HOUR = 3600
+_READER = Resources(cpu="8", memory="16Gi", timeout_s=12 * _HOUR)
+_PASTER = Resources(cpu="16", memory="32Gi", timeout_s=12 * _HOUR, shared_memory="4Gi")
+_TRAINER = Resources(cpu="12", memory="64Gi", timeout_s=72 * _HOUR, gpus=1, shared_memory="16Gi")
+_NODE = Resources(cpu="96", memory="512Gi", timeout_s=24 * _HOUR, gpus=8, shared_memory="128Gi")
+_RANKER = Resources(cpu="8", memory="32Gi", timeout_s=12 * _HOUR, gpus=1, shared_memory="4Gi")
+_FOLLOWER = Resources(cpu="1", memory="4Gi", timeout_s=26 * _HOUR)
+"""Of a training step whose nodes are the pods of a TrainJob (ours)."""
+_REGISTRAR = Resources(cpu="2", memory="8Gi", timeout_s=1 * _HOUR)
+
+_GPU_1 = {
+    "ingestion": _READER,
+    "background_synthesis": _PASTER,
+    "rpn_training": _TRAINER,
+    "feature_extraction": _TRAINER,
+    "capture_pretraining": _TRAINER,
+    "indexing": _RANKER,
+    "evaluation": _RANKER,
+    "registration": _REGISTRAR,
+}
+PROFILES: dict[Profile, dict[str, Resources]] = {
+    "cpu-small": dict.fromkeys(STEPS, Resources(cpu="2", memory="6Gi", timeout_s=1 * _HOUR)),
+    "gpu-1": _GPU_1,
+    "gpu-8": _GPU_1 | dict.fromkeys(TRAINING_STEPS, _NODE),
+}
+"""Profile to step to what it asks for: the sample split; the reference run on one GPU; the same
+with training on all GPUs of a node (ours)."""
+
+NUM_RETRIES = 2
+BACKOFF_S = 60
+"""Before the first retry; doubled for each further one."""
+MAX_BACKOFF_S = 1800
+
+
+def default_profile(preset: Preset) -> Profile:
+    """What a preset needs at least."""
+    return "cpu-small" if preset == "sample" else "gpu-1"
+
+
+def training_job(job: TrainingJobConfig, profile: Profile) -> TrainingJobConfig:
+    """One process for each GPU of the profile's training pods, unless the job says otherwise."""
+    if "processes_per_node" in job.model_fields_set:
+        return job
+    gpus = max(PROFILES[profile][step].gpus for step in TRAINING_STEPS)
+    return job.model_copy(update={"processes_per_node": max(1, gpus)})
+
+
+@dataclass(frozen=True)
+class Platform:
+    """How the pipeline's tasks run on a cluster."""
+
+    profile: Profile
+    images: Mapping[str, str] = field(default_factory=locked_images)
+    work_volume: str = ""
+    """Claim that keeps checkpoints between attempts; `USER_ID` must be able to write to it."""
+    num_nodes: int = 1
+    """Pods that train; several are a TrainJob's, and the step's own is a small one."""
+
+    def __post_init__(self) -> None:
+        if self.num_nodes > 1 and not self.work_volume:
+            raise PipelineError(
+                f"training_job.num_nodes={self.num_nodes}: the nodes share their inputs and "
+                "checkpoints on a volume; name its claim: --work-volume CLAIM"
+            )
+
+    def apply(self, task: PipelineTask) -> None:
+        """Give a task its image and everything a cluster has to know about it."""
+        step = task.component_spec.name.replace("-", "_")
+        resources = PROFILES[self.profile][step]
+        if self.num_nodes > 1 and step in TRAINING_STEPS:
+            resources = _FOLLOWER
+        task.set_container_image(self.images[step])
+        task.set_env_variable("PRODUCT1M_IMAGE", self.images[step])
+        _request(task, resources)
+        _survive(task, resources)
+        _describe(task, step)
+        _connect(task)
+        kubernetes.set_image_pull_policy(task, "IfNotPresent")
+        kubernetes.set_security_context(
+            task, run_as_user=USER_ID, run_as_group=USER_ID, run_as_non_root=True
+        )
+        if self.work_volume and step in TRAINING_STEPS:
+            kubernetes.mount_pvc(task, pvc_name=self.work_volume, mount_path=WORK_FOLDER)
+            task.set_env_variable("PRODUCT1M_WORK", WORK_FOLDER)
+
+
+def _request(task: PipelineTask, resources: Resources) -> None:
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    kubernetes.empty_dir_mount(
+        task, "shm", SHARED_MEMORY, medium="Memory", size_limit=resources.shared_memory
+    )
+    if resources.gpus:
+        task.set_accelerator_type(GPU).set_accelerator_limit(resources.gpus)
+        kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
+
+
+def _survive(task: PipelineTask, resources: Resources) -> None:
+    """Retries for what passes, a time-out for what does not."""
+    kubernetes.set_timeout(task, resources.timeout_s)
+    task.set_retry(
+        NUM_RETRIES,
+        backoff_duration=f"{BACKOFF_S}s",
+        backoff_factor=2.0,
+        backoff_max_duration=f"{MAX_BACKOFF_S}s",
+    )
+
+
+def _describe(task: PipelineTask, step: str) -> None:
+    """Labels, by which network policies and `kubectl` select."""
+    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "product1m")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", step.replace("_", "-"))
+    kubernetes.add_pod_label(task, "app.kubernetes.io/version", __version__)
+
+
+def _connect(task: PipelineTask) -> None:
+    """Addresses and credentials by reference, the run's id, what to watch."""
+    kubernetes.use_config_map_as_env(
+        task, CONFIG_MAP, {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI"}
+    )
+    kubernetes.use_config_map_as_env(
+        task, CONFIG_MAP, {name: name for name in _OPTIONAL_ADDRESSES}, optional=True
+    )
+    for secret, names in _CREDENTIALS.items():
+        kubernetes.use_secret_as_env(
+            task, secret, {name: name for name in names}, optional=secret == S3_SECRET
+        )
+    kubernetes.use_field_path_as_env(
+        task, "PRODUCT1M_PIPELINE_RUN", "metadata.labels['pipeline/runid']"
+    )
+    task.set_env_variable("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")

@@ -1,0 +1,116 @@
+"""The training graph: eight steps, straight, every configuration section one parameter."""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+import components
+from pipelines.graph.chain import evaluated_chain
+from pipelines.graph.parameters import parameter
+from pipelines.graph.resources import Platform
+from pipelines.local.containers import StepImages
+from product1m.config import Config
+
+
+class Artifacts(NamedTuple):
+    """What a run leaves: every step's folder under the name used in its summary."""
+
+    train: dsl.Dataset
+    gallery: dsl.Dataset
+    queries: dsl.Dataset
+    scenes: dsl.Dataset
+    rpn: dsl.Model
+    train_features: dsl.Dataset
+    scene_features: dsl.Dataset
+    gallery_features: dsl.Dataset
+    query_features: dsl.Dataset
+    capture: dsl.Model
+    index: dsl.Model
+    evaluation: dsl.Dataset
+    registration: dsl.Dataset
+
+
+NAME = "product1m-training"
+
+
+def training_pipeline(
+    config: Config, platform: Platform | StepImages | None = None, cache: bool = True
+) -> BaseComponent:
+    """The pipeline whose parameters default to `config`.
+
+    A platform says how its tasks run on a cluster, or in which images here. Without `cache` every
+    task of it runs always: a run parameter cannot say that, for the cluster reads it from the
+    compiled tasks.
+    """
+
+    @dsl.pipeline(
+        name=NAME,
+        description="Retrain instance-level product search: from lists and photos to a candidate.",
+    )
+    def training(
+        dataset_uri: str,
+        dataset_digest: str = "",
+        backgrounds_uri: str = "",
+        backgrounds_digest: str = "",
+        ingestion: dict[str, Any] = parameter(config.ingestion),
+        background_synthesis: dict[str, Any] = parameter(config.background_synthesis),
+        rpn_training: dict[str, Any] = parameter(config.rpn_training),
+        feature_extraction: dict[str, Any] = parameter(config.feature_extraction),
+        capture_pretraining: dict[str, Any] = parameter(config.capture_pretraining),
+        indexing: dict[str, Any] = parameter(config.indexing),
+        evaluation: dict[str, Any] = parameter(config.evaluation),
+        registration: dict[str, Any] = parameter(config.registration),
+        storage: dict[str, Any] = parameter(config.storage),
+        training_job: dict[str, Any] = parameter(config.training_job),
+    ) -> Artifacts:
+        chain = evaluated_chain(
+            {
+                "dataset_uri": dataset_uri,
+                "dataset_digest": dataset_digest,
+                "backgrounds_uri": backgrounds_uri,
+                "backgrounds_digest": backgrounds_digest,
+            },
+            {
+                "ingestion": ingestion,
+                "background_synthesis": background_synthesis,
+                "rpn_training": rpn_training,
+                "feature_extraction": feature_extraction,
+                "capture_pretraining": capture_pretraining,
+                "indexing": indexing,
+                "evaluation": evaluation,
+                "storage": storage,
+                "training_job": training_job,
+            },
+        )
+        registered = components.registration(
+            rpn=chain.rpn.outputs["checkpoint"],
+            capture=chain.capture.outputs["checkpoint"],
+            index=chain.index.outputs["index"],
+            evaluation=chain.evaluated.outputs["evaluation"],
+            queries=chain.items.outputs["queries"],
+            gallery=chain.items.outputs["gallery"],
+            config=registration,
+        )
+        for task in (*chain, registered):
+            if not cache:
+                task.set_caching_options(False)
+            if platform:
+                platform.apply(task)
+        return Artifacts(
+            train=chain.items.outputs["train"],
+            gallery=chain.items.outputs["gallery"],
+            queries=chain.items.outputs["queries"],
+            scenes=chain.scenes.outputs["scenes"],
+            rpn=chain.rpn.outputs["checkpoint"],
+            train_features=chain.train_features.outputs["features"],
+            scene_features=chain.scene_features.outputs["features"],
+            gallery_features=chain.gallery_features.outputs["features"],
+            query_features=chain.query_features.outputs["features"],
+            capture=chain.capture.outputs["checkpoint"],
+            index=chain.index.outputs["index"],
+            evaluation=chain.evaluated.outputs["evaluation"],
+            registration=registered.outputs["registration"],
+        )
+
+    return training

@@ -1,0 +1,103 @@
+"""A compiled graph under `kfp.local`: a process or a container a task, its results kept."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from kfp import dsl, local
+from kfp.dsl.base_component import BaseComponent
+
+from pipelines.local.console import StepTime, Transcript, transcript
+from pipelines.local.containers import Containers
+from product1m.errors import PipelineError
+
+LOG = "run.log"
+STEP_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
+"""Lines at once; and what one step's process compiled, torch among it, serves the next."""
+
+
+class StepError(PipelineError):
+    """A task of a local run failed."""
+
+    def __init__(self, step: str, reason: str, log: Path) -> None:
+        super().__init__(f"{step} failed: {reason}\nIts whole output: {log}")
+        self.step = step
+        self.reason = reason
+
+
+def run_graph(
+    pipeline: BaseComponent,
+    arguments: Mapping[str, str],
+    output: Path,
+    environment: Mapping[str, str],
+    cache: str,
+    containers: Containers | None = None,
+) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
+    """Run a straight graph; how each task went, and the graph's outputs.
+
+    Artifacts go below `output/pipeline`, everything printed to `output/run.log`. `cache` names the
+    set of results that unchanged tasks are answered from; without a name every task runs.
+    With `containers` every task runs in its image, else in a process of this environment.
+    Raises PipelineError with the name of the task that failed and what it said.
+    """
+    _refuse_rewritten_paths(output, *arguments.values())
+    local.init(
+        containers.runner(environment) if containers else local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(output / "pipeline"),
+        enable_caching=bool(cache),
+        cache_root=str(output / "cache" / cache),
+    )
+    log = output / LOG
+    with (
+        warnings.catch_warnings(),
+        _environment({**environment, **STEP_PYTHON}),
+        transcript(log, shown_names(pipeline), containers.verdict if containers else str) as lines,
+    ):
+        # That an image or a display name means nothing here is no news.
+        warnings.filterwarnings("ignore", module=r"kfp\.")
+        try:
+            task = pipeline(**arguments)
+        except (RuntimeError, ValueError) as error:
+            raise _failure(lines, error, log) from error
+    return lines.steps, task.outputs
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set what the tasks' processes inherit, and set it back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def shown_names(pipeline: BaseComponent) -> dict[str, str]:
+    """Task to the name a person reads, `feature_extraction/train`; a task after its inputs."""
+    tasks = pipeline.pipeline_spec.root.dag.tasks
+    order = TopologicalSorter({name: task.dependent_tasks for name, task in tasks.items()})
+    return {name: tasks[name].task_info.name.replace("-", "_") for name in order.static_order()}
+
+
+def _failure(lines: Transcript, error: Exception, log: Path) -> StepError:
+    reason = lines.error.removeprefix("product1m.errors.") or str(error)
+    return StepError(lines.failed_step or "the pipeline", reason, log)
+
+
+def _refuse_rewritten_paths(*paths: object) -> None:
+    """kfp.local replaces `python3` anywhere in a task's arguments by the interpreter's path."""
+    for path in paths:
+        if "python3" in str(path):
+            raise PipelineError(
+                f"{path}: kfp.local would rewrite `python3` in this path; choose one without it "
+                f"(interpreter: {sys.executable})"
+            )

@@ -1,0 +1,112 @@
+"""The MLflow run of a pipeline run: SQLite below the output folder unless a server is named."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from product1m.telemetry.tracking import talking_to_mlflow
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "product1m-training"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """The run that every step of a pipeline run joins."""
+
+    uri: str
+    experiment_id: str
+    experiment_created: int
+    """Milliseconds; with `uri` it tells one tracking store from another."""
+    run_id: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a step's process needs to join."""
+        return {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_EXPERIMENT_ID": self.experiment_id,
+            "MLFLOW_RUN_ID": self.run_id,
+            "PRODUCT1M_PIPELINE_RUN": self.run_id,
+        }
+
+    def end(self, status: str, metrics: Mapping[str, float]) -> None:
+        """Close the run with a status of MLflow, its last metrics first."""
+        from mlflow import MlflowClient
+
+        with talking_to_mlflow("ending the run", self.uri):
+            client = MlflowClient(self.uri)
+            for name, value in metrics.items():
+                client.log_metric(self.run_id, name, value)
+            client.set_terminated(self.run_id, status)
+
+    @contextlib.contextmanager
+    def ended(self) -> Iterator[dict[str, float]]:
+        """Close the run as the block ends, with the metrics that the block put down."""
+        metrics: dict[str, float] = {}
+        ending = "FAILED"
+        try:
+            yield metrics
+            ending = "FINISHED"
+        except KeyboardInterrupt:
+            ending = "KILLED"
+            raise
+        finally:
+            self.end(ending, metrics)
+
+    def child(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+    ) -> "TrackedRun":
+        """Open a run that MLflow shows below this one."""
+        from mlflow import MlflowClient
+
+        with talking_to_mlflow("starting a run", self.uri):
+            client = MlflowClient(self.uri)
+            parent = {"mlflow.parentRunId": self.run_id}
+            run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **parent})
+            for key, value in parameters.items():
+                client.log_param(run.info.run_id, key, value)
+        return dataclasses.replace(self, run_id=run.info.run_id)
+
+    def attach(self, *paths: Path) -> None:
+        """Keep files with the run."""
+        from mlflow import MlflowClient
+
+        with talking_to_mlflow("attaching files", self.uri):
+            client = MlflowClient(self.uri)
+            for path in paths:
+                client.log_artifact(self.run_id, str(path))
+
+
+def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> TrackedRun:
+    """Open the run; one that `MLFLOW_RUN_ID` names is joined.
+
+    Raises TrackingError where the server that `MLFLOW_TRACKING_URI` names cannot be reached.
+    """
+    from mlflow import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output / 'mlflow.db'}"
+    logger.info("MLflow keeps this run at %s", uri)
+    with talking_to_mlflow("starting a run", uri):
+        client = MlflowClient(uri)
+        joined = os.environ.get("MLFLOW_RUN_ID")
+        if joined:
+            run = client.get_run(joined)
+            experiment = client.get_experiment(run.info.experiment_id)
+        else:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                # A server knows where it keeps artifacts; a database file does not.
+                folder = (output / "mlflow-artifacts").as_uri() if "sqlite:" in uri else None
+                client.create_experiment(EXPERIMENT, folder)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+            run = client.create_run(experiment.experiment_id, run_name=name)
+        for tag, value in tags.items():
+            client.set_tag(run.info.run_id, tag, value)
+    return TrackedRun(uri, experiment.experiment_id, experiment.creation_time, run.info.run_id)

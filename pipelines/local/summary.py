@@ -1,0 +1,238 @@
+"""What a run left: every artifact verified, `summary.json`, and the tables a person reads."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kfp import dsl
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.local.console import StepTime
+from pipelines.local.mlflow_run import TrackedRun
+from product1m import __version__
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.errors import PipelineError, Product1MError
+
+WIDTH = 120
+"""Columns of the tables where there is no terminal."""
+PRODUCED_BY: dict[str, tuple[str, str]] = {
+    "train": ("ingestion", "train"),
+    "gallery": ("ingestion", "gallery"),
+    "queries": ("ingestion", "queries"),
+    "scenes": ("background_synthesis", "scenes"),
+    "rpn": ("rpn_training", ""),
+    "train_features": ("feature_extraction", "train"),
+    "scene_features": ("feature_extraction", "scenes"),
+    "gallery_features": ("feature_extraction", "gallery"),
+    "query_features": ("feature_extraction", "queries"),
+    "capture": ("capture_pretraining", ""),
+    "index": ("indexing", ""),
+    "evaluation": ("evaluation", ""),
+    "registration": ("registration", ""),
+}
+"""Name of an artifact of the pipeline to the step and part its manifest must state."""
+
+
+COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+"""What a manifest says its step cost, as `product1m.telemetry.usage` measures it."""
+
+
+class StepSummary(BaseModel):
+    """What a step took; from the manifest, so that a step from the cache has its figures too."""
+
+    seconds: float
+    cpu_seconds: float = 0.0
+    peak_memory_mib: float
+    peak_gpu_memory_mib: float = 0.0
+    cached: bool
+    wall_seconds: float
+    """Start of its process to its end; 0 for a step from the cache."""
+
+
+class ArtifactSummary(BaseModel):
+    """Where an artifact lies and what it is."""
+
+    path: Path
+    digest: str
+    num_bytes: int
+
+
+class ModelSummary(BaseModel):
+    """The registered version."""
+
+    name: str
+    version: str
+
+
+class RunSummary(BaseModel):
+    """`summary.json`."""
+
+    preset: str
+    code_version: str = __version__
+    dataset: dict[str, str]
+    metrics: dict[str, Any]
+    """`test` and `dev`: method, definition, depth, then mAP, mAR and Prec."""
+    differences: dict[str, dict[str, float]]
+    """Shipped minus method, strict mAP@10 on the test queries, with its interval."""
+    intervals: dict[str, Any] = {}
+    fusion: dict[str, float]
+    rpn: dict[str, float]
+    """Recall of the proposals on held-out scenes, beside both baselines."""
+    steps: dict[str, StepSummary]
+    seconds: float
+    """Sum of the steps' wall time in this run."""
+    peak_memory_mib: float
+    artifacts: dict[str, ArtifactSummary]
+    model: ModelSummary
+    report: Path
+    mlflow: dict[str, str]
+    cached_metrics: dict[str, float] = {}
+
+    def write(self, path: Path) -> None:
+        """Write it where CI and people look for it."""
+        path.write_text(self.model_dump_json(indent=2, exclude={"cached_metrics"}), "utf-8")
+
+
+def verified(outputs: Mapping[str, dsl.Artifact]) -> dict[str, Artifact]:
+    """Open every artifact and check every file; PipelineError names the step that left no good one.
+
+    A runner can take a failed step for a finished one, so a run is not done before this.
+    """
+    artifacts = {}
+    for name, (step, part) in PRODUCED_BY.items():
+        try:
+            artifacts[name] = open_artifact(Path(outputs[name].path), step, part)
+            artifacts[name].verify()
+        except Product1MError as error:
+            raise PipelineError(f"{step} left no usable artifact {name!r}: {error}") from error
+    return artifacts
+
+
+def summarize(
+    preset: str,
+    arguments: Mapping[str, str],
+    steps: Mapping[str, StepTime],
+    artifacts: Mapping[str, Artifact],
+    tracked: TrackedRun,
+) -> RunSummary:
+    """Collect what the manifests and the evaluation say."""
+    scores = json.loads(artifacts["evaluation"].file("metrics.json").read_text("utf-8"))
+    rows = _step_rows(steps, artifacts)
+    registered = artifacts["registration"].manifest.details
+    return RunSummary(
+        preset=preset,
+        dataset=dict(arguments),
+        metrics={split: scores[split] for split in ("test", "dev")},
+        differences=scores["differences"],
+        intervals=scores.get("intervals", {}),
+        fusion=scores["fusion"],
+        rpn=dict(artifacts["rpn"].manifest.metrics),
+        steps=rows,
+        seconds=round(sum(row.wall_seconds for row in rows.values()), 1),
+        peak_memory_mib=max(row.peak_memory_mib for row in rows.values()),
+        artifacts={name: _artifact_row(artifact) for name, artifact in artifacts.items()},
+        model=ModelSummary(name=registered["name"], version=str(registered["version"])),
+        report=artifacts["evaluation"].file("report.html"),
+        mlflow={"tracking_uri": tracked.uri, "run_id": tracked.run_id},
+        cached_metrics=_cached_metrics(rows, artifacts),
+    )
+
+
+def _step_rows(
+    steps: Mapping[str, StepTime], artifacts: Mapping[str, Artifact]
+) -> dict[str, StepSummary]:
+    """One row a task; of the parts a task wrote the longest and the largest."""
+    rows: dict[str, StepSummary] = {}
+    for artifact in artifacts.values():
+        manifest = artifact.manifest
+        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        timing = steps[task]
+        before = rows.get(task)
+        cost = {name: getattr(manifest, name) for name in COSTS}
+        rows[task] = StepSummary(
+            **{name: max(cost[name], getattr(before, name, 0)) for name in COSTS},
+            cached=timing.cached,
+            wall_seconds=timing.seconds,
+        )
+    return rows
+
+
+def _artifact_row(artifact: Artifact) -> ArtifactSummary:
+    num_bytes = sum(entry.num_bytes for entry in artifact.manifest.files.values())
+    return ArtifactSummary(path=artifact.folder, digest=artifact.digest, num_bytes=num_bytes)
+
+
+def _cached_metrics(
+    rows: Mapping[str, StepSummary], artifacts: Mapping[str, Artifact]
+) -> dict[str, float]:
+    """Metrics of the steps that did not run, under the names they would have logged."""
+    metrics: dict[str, float] = {}
+    for artifact in artifacts.values():
+        manifest = artifact.manifest
+        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        if rows[task].cached:
+            for name, value in manifest.metrics.items():
+                metrics[f"{manifest.key}/{name.replace('@', '_at_')}"] = value
+    return metrics
+
+
+def show(summary: RunSummary, seconds: float) -> None:
+    """Print the tables and where to look next."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    console.print(_step_table(summary), _method_table(summary))
+    console.print(
+        f"report            {summary.report}\n"
+        f"registered model  {summary.model.name}, version {summary.model.version}\n"
+        f"MLflow            {_ui_command(summary)}\n"
+        f"run took          {seconds:.0f} s, at most {summary.peak_memory_mib / 1024:.1f} GiB",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _method_table(summary: RunSummary) -> Table:
+    table = Table(
+        title="Test queries, rankings cut at 10; what the shipped ranking gains in strict mAP@10"
+    )
+    table.add_column("method", no_wrap=True)
+    for definition in ("strict", "official"):
+        for name in ("mAP", "mAR", "Prec"):
+            table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
+    table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
+    for method, scores in summary.metrics["test"].items():
+        figures = [
+            f"{scores[definition]['10'][name]:.3f}"
+            for definition in ("strict", "official")
+            for name in ("mAP", "mAR", "Prec")
+        ]
+        gain = summary.differences.get(method)
+        told = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
+        table.add_row(method, *figures, escape(told), style="bold" if method == "shipped" else None)
+    return table
+
+
+def _step_table(summary: RunSummary) -> Table:
+    table = Table(title="Steps")
+    table.add_column("step", no_wrap=True)
+    for name in ("seconds", "with start", "CPU s", "peak MiB", "GPU MiB"):
+        table.add_column(name, justify="right")
+    for task, row in summary.steps.items():
+        wall = "from the cache" if row.cached else f"{row.wall_seconds:.1f}"
+        gpu = f"{row.peak_gpu_memory_mib:.0f}" if row.peak_gpu_memory_mib else ""
+        figures = (f"{row.seconds:.1f}", wall, f"{row.cpu_seconds:.1f}")
+        table.add_row(task, *figures, f"{row.peak_memory_mib:.0f}", gpu)
+    return table
+
+
+def _ui_command(summary: RunSummary) -> str:
+    uri = summary.mlflow["tracking_uri"]
+    if not uri.startswith("sqlite:"):
+        return uri
+    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"

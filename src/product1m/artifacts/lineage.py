@@ -1,0 +1,41 @@
+"""Artifacts that meet in retrieval must descend from one RPN and one CAPTURE."""
+
+from product1m.artifacts.folder import Artifact
+from product1m.errors import ArtifactError
+
+
+def require_same_rpn(features: Artifact, model: Artifact) -> None:
+    """ArtifactError, with both digests, where two artifacts' regions come from different RPNs."""
+    ours, theirs = _rpn(features), _rpn(model)
+    if ours != theirs:
+        raise ArtifactError(
+            f"{features.folder}: regions of the RPN with digest {ours}, but {model.folder} "
+            f"descends from the RPN with digest {theirs}; run feature_extraction again with one "
+            "RPN for all"
+        )
+
+
+def require_built_with(index: Artifact, capture: Artifact) -> None:
+    """ArtifactError, with both digests, where an index was built with another CAPTURE."""
+    built_with = index.manifest.inputs.get("capture", "none")
+    if built_with != capture.digest:
+        raise ArtifactError(
+            f"{index.folder}: built with the CAPTURE of digest {built_with}, but {capture.folder} "
+            f"has digest {capture.digest}; run indexing again with it"
+        )
+
+
+def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
+    """ArtifactError, with both digests, where `artifact` was made from another `ancestor`."""
+    summary = artifact.manifest.lineage.get(ancestor.manifest.key)
+    made_from = summary.digest if summary else "none"
+    if made_from != ancestor.digest:
+        raise ArtifactError(
+            f"{artifact.folder}: made from {ancestor.manifest.key} with digest {made_from}, but "
+            f"{ancestor.folder} has digest {ancestor.digest}; run {artifact.manifest.step} again"
+        )
+
+
+def _rpn(artifact: Artifact) -> str:
+    summary = artifact.manifest.lineage.get("rpn_training")
+    return summary.digest if summary else "none"

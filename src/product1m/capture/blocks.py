@@ -1,0 +1,199 @@
+"""Transformer blocks on packed sequences.
+
+A packed tensor `[P, D]` holds the real tokens of a batch, sample after sample, and no padding:
+every layer but the attention itself works on those rows alone.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from product1m.capture.embeddings import NORM_EPS
+
+
+class Dropouts(NamedTuple):
+    """Probabilities of dropout."""
+
+    hidden: float
+    """On what a block adds."""
+    attention: float
+    """On attention weights."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the real tokens of a padded batch lie; every sample has at least one, its first."""
+
+    padding: Bool[Tensor, "B L"]
+    """True where nothing is."""
+    rows: Int[Tensor, " P"]
+    """Of the flattened batch."""
+
+    @classmethod
+    def of(cls, padding: Bool[Tensor, "B L"]) -> "Packing":
+        """The packing of a padding mask."""
+        return cls(padding, (~padding).flatten().nonzero().squeeze(1))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the batch has no padding at all."""
+        return len(self.rows) == self.padding.numel()
+
+    def attention_mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
+        """True where attention may look; None where it may look everywhere."""
+        return None if self.is_full else ~self.padding[:, None, None, :]
+
+    def pack(self, padded: Shaped[Tensor, "B L ..."]) -> Shaped[Tensor, "P ..."]:
+        """The real rows."""
+        return padded.flatten(0, 1)[self.rows]
+
+    def unpack(self, packed: Shaped[Tensor, "P ..."]) -> Shaped[Tensor, "B L ..."]:
+        """The batch again, zero where nothing is."""
+        B, L = self.padding.shape
+        if self.is_full:
+            return packed.reshape(B, L, *packed.shape[1:])
+        padded = packed.new_zeros(B * L, *packed.shape[1:])
+        return padded.index_copy(0, self.rows, packed).reshape(B, L, *packed.shape[1:])
+
+    def places(self) -> Int[Tensor, " P"]:
+        """The place of every packed row in its sample."""
+        return self.rows % self.padding.shape[1]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one packed sequence on another, or on itself."""
+
+    def __init__(self, dim: int, attention_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, attention_dim)
+        self.key = nn.Linear(dim, attention_dim)
+        self.value = nn.Linear(dim, attention_dim)
+        self.out = nn.Linear(attention_dim, dim)
+        self.num_heads = num_heads
+        self.dropout = dropout
+
+    def forward(
+        self,
+        queries: Float[Tensor, "P D"],
+        query_packing: Packing,
+        context: Float[Tensor, "K D"],
+        context_packing: Packing,
+    ) -> Float[Tensor, "P D"]:
+        """Every query attends to the context of its own sample, padding left out."""
+        with _fast_kernel(queries.device):
+            attended = functional.scaled_dot_product_attention(
+                self._heads(self.query(queries), query_packing),
+                self._heads(self.key(context), context_packing),
+                self._heads(self.value(context), context_packing),
+                attn_mask=context_packing.attention_mask(),
+                dropout_p=self.dropout if self.training else 0.0,
+            )  # [B, heads, L, D / heads]
+        mixed: Tensor = self.out(query_packing.pack(attended.transpose(1, 2).flatten(2)))
+        return mixed
+
+    def _heads(
+        self, packed: Float[Tensor, "P A"], packing: Packing
+    ) -> Float[Tensor, "B heads L width"]:
+        padded = packing.unpack(packed)
+        B, L, A = padded.shape
+        return padded.view(B, L, self.num_heads, A // self.num_heads).transpose(1, 2)
+
+
+def _fast_kernel(device: torch.device) -> AbstractContextManager[None]:
+    """Plain products for bf16 on the CPU, whose fused kernel is five times slower there."""
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps with a GELU between them (paper)."""
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__(nn.Linear(dim, ffn_dim), nn.GELU(), nn.Linear(ffn_dim, dim))
+        self.width = ffn_dim
+
+
+class PostNormBlock(nn.Module):
+    """A BERT layer: self-attention and feed-forward, each added and then normalized (paper)."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
+        super().__init__()
+        self.attention = Attention(dim, dim, num_heads, dropouts.attention)
+        self.attention_norm = nn.LayerNorm(dim, NORM_EPS)
+        self.ffn = FeedForward(dim, ffn_dim)
+        self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
+        self.dropout = nn.Dropout(dropouts.hidden)
+
+    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
+        """One layer over the real tokens."""
+        attended = self.attention(hidden, packing, hidden, packing)
+        hidden = self.attention_norm(hidden + self.dropout(attended))
+        normed: Tensor = self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))
+        return normed
+
+
+class CrossAttentionBlock(nn.Module):
+    """One stream attends to the other, then a feed-forward; post-norm (released code)."""
+
+    def __init__(
+        self, dim: int, attention_dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(dim, attention_dim, num_heads, dropouts.attention)
+        self.attention_norm = nn.LayerNorm(dim, NORM_EPS)
+        self.ffn = FeedForward(dim, ffn_dim)
+        self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
+        self.dropout = nn.Dropout(dropouts.hidden)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "P D"],
+        query_packing: Packing,
+        context: Float[Tensor, "K D"],
+        context_packing: Packing,
+    ) -> Float[Tensor, "P D"]:
+        """What is padding in either stream changes nothing."""
+        attended = self.attention(queries, query_packing, context, context_packing)
+        hidden = self.attention_norm(queries + self.dropout(attended))
+        normed: Tensor = self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))
+        return normed
+
+
+class PreNormBlock(nn.Module):
+    """Self-attention and feed-forward, each normalized before and added (released code)."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, dim, num_heads, dropouts.attention)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn_dim)
+        self.dropout = nn.Dropout(dropouts.hidden)
+
+    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
+        """One layer over the real tokens."""
+        normed = self.attention_norm(hidden)
+        hidden = hidden + self.dropout(self.attention(normed, packing, normed, packing))
+        out: Tensor = hidden + self.dropout(self.ffn(self.ffn_norm(hidden)))
+        return out
+
+
+def initialize(module: nn.Module) -> None:
+    """BERT's start: matrices normal with deviation 0.02, biases zero (released code)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def rows_of_first(packing: Packing) -> Int[Tensor, " B"]:
+    """The packed row of every sample's first token."""
+    lengths = (~packing.padding).sum(1)
+    return torch.cumsum(lengths, 0) - lengths

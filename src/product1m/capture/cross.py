@@ -1,0 +1,47 @@
+"""The cross transformers: the streams exchange keys and values (paper)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from product1m.capture.blocks import CrossAttentionBlock, Dropouts, Packing
+
+
+class CrossTransformer(nn.Module):
+    """Layers in which text attends to regions while regions attend to text (paper)."""
+
+    def __init__(
+        self,
+        dim: int,
+        attention_dim: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        text_ffn_dim: int,
+        visual_ffn_dim: int,
+        dropouts: Dropouts,
+    ) -> None:
+        super().__init__()
+
+        def blocks(ffn_dim: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                CrossAttentionBlock(dim, attention_dim, num_heads, ffn_dim, dropouts)
+                for _ in range(num_layers)
+            )
+
+        self.text_layers = blocks(text_ffn_dim)
+        self.visual_layers = blocks(visual_ffn_dim)
+
+    def forward(
+        self,
+        text: Float[Tensor, "P D"],
+        text_packing: Packing,
+        regions: Float[Tensor, "K D"],
+        region_packing: Packing,
+    ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "K D"]]:
+        """Both sides of a layer read what the other was before it."""
+        for text_layer, visual_layer in zip(self.text_layers, self.visual_layers, strict=True):
+            text, regions = (
+                text_layer(text, text_packing, regions, region_packing),
+                visual_layer(regions, region_packing, text, text_packing),
+            )
+        return text, regions

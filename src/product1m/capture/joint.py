@@ -1,0 +1,58 @@
+"""The joint transformer over the concatenation of both streams (paper)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from product1m.capture.blocks import Dropouts, Packing, PreNormBlock
+
+
+class JointTransformer(nn.Module):
+    """Pre-norm layers over title and regions as one sequence, with learned places.
+
+    A region's place does not depend on how long the titles of its batch are. A final norm follows,
+    as pre-norm layers want it (ours; the released code has none).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        max_tokens: int,
+        max_regions: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        ffn_dim: int,
+        dropouts: Dropouts,
+    ) -> None:
+        super().__init__()
+        self.text_position = nn.Embedding(max_tokens, dim)
+        self.region_position = nn.Embedding(max_regions + 1, dim)
+        self.layers = nn.ModuleList(
+            PreNormBlock(dim, num_heads, ffn_dim, dropouts) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        text: Float[Tensor, "P D"],
+        text_packing: Packing,
+        regions: Float[Tensor, "K D"],
+        region_packing: Packing,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
+        """Hidden states of both sides, zero at padding; a sample's padding is masked for it alone.
+
+        The released code tiles its masks over the heads in the wrong order, so that a sample gets
+        its neighbours' masks.
+        """
+        text = text + self.text_position(text_packing.places())
+        regions = regions + self.region_position(region_packing.places())
+        packing = Packing.of(torch.cat([text_packing.padding, region_packing.padding], 1))
+        hidden = packing.pack(
+            torch.cat([text_packing.unpack(text), region_packing.unpack(regions)], 1)
+        )
+        for layer in self.layers:
+            hidden = layer(hidden, packing)
+        T = text_packing.padding.shape[1]
+        padded = packing.unpack(self.norm(hidden))
+        return padded[:, :T], padded[:, T:]

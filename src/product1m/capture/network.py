@@ -1,0 +1,283 @@
+"""CAPTURE: hybrid-stream transformer over a title and the regions of a photo (paper)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from product1m.artifacts.folder import Artifact
+from product1m.capture.blocks import Dropouts, Packing, initialize, rows_of_first
+from product1m.capture.cross import CrossTransformer
+from product1m.capture.embeddings import Standardization
+from product1m.capture.heads import (
+    InputSkip,
+    MaskedLanguageHead,
+    MaskedRegionHead,
+    MatchingHead,
+    Projection,
+)
+from product1m.capture.joint import JointTransformer
+from product1m.capture.masking import Pairs, collate
+from product1m.capture.streams import TextStream, VisualStream
+from product1m.capture.tokens import TitleTokenizer
+from product1m.config import CapturePretrainingConfig
+from product1m.data.regions import Regions
+from product1m.errors import ArtifactError
+from product1m.training import distributed
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class StreamStates:
+    """What the two streams make of a batch, each by itself."""
+
+    text: Float[Tensor, "P D"]
+    text_packing: Packing
+    regions: Float[Tensor, "K D"]
+    region_packing: Packing
+    text_embedding: Float[Tensor, "B E"]
+    image_embedding: Float[Tensor, "B E"]
+
+    def paired(
+        self, titles: Int[Tensor, " M"], photos: Int[Tensor, " M"], num_rows: int
+    ) -> "StreamStates":
+        """The titles of some rows with photos among the first `num_rows` rows of all ranks."""
+        text_packing = Packing.of(self.text_packing.padding[titles])
+        padding = self.region_packing.padding[:num_rows]
+        regions = self.region_packing.unpack(self.regions)[:num_rows]
+        missing = distributed.largest(padding.shape[1]) - padding.shape[1]
+        padding = functional.pad(padding, (0, missing), value=True)
+        regions = functional.pad(regions, (0, 0, 0, missing))
+        region_packing = Packing.of(distributed.gather_rows(padding)[photos])
+        return StreamStates(
+            text_packing.pack(self.text_packing.unpack(self.text)[titles]),
+            text_packing,
+            region_packing.pack(distributed.gather_rows(regions)[photos]),
+            region_packing,
+            self.text_embedding[titles],
+            distributed.gather_rows(self.image_embedding[:num_rows])[photos],
+        )
+
+
+@dataclass(frozen=True)
+class JointStates:
+    """What the joint transformer makes of both."""
+
+    text: Float[Tensor, "B T D"]
+    regions: Float[Tensor, "B R D"]
+    text_embedding: Float[Tensor, "B E"]
+    image_embedding: Float[Tensor, "B E"]
+
+
+class Capture(nn.Module):
+    """The network with its heads; `build_capture` gives it its parts."""
+
+    def __init__(
+        self,
+        *,
+        text: TextStream,
+        visual: VisualStream,
+        cross: CrossTransformer,
+        joint: JointTransformer,
+        projections: dict[str, Projection],
+        skips: dict[str, InputSkip],
+        heads: dict[str, nn.Module],
+        feature_dim: int,
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.standardization = Standardization(feature_dim)
+        self.text, self.visual, self.cross, self.joint = text, visual, cross, joint
+        self.projections = nn.ModuleDict(projections)
+        self.skips = nn.ModuleDict(skips)
+        self.heads = nn.ModuleDict(heads)
+        self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
+
+    def streams(
+        self, pairs: Pairs, hidden_regions: Bool[Tensor, "B R"] | None = None
+    ) -> StreamStates:
+        """Both streams; the features of `hidden_regions` are shown as the mean feature."""
+        text_packing, region_packing = (
+            Packing.of(pairs.text_padding),
+            Packing.of(pairs.region_padding),
+        )
+        features = self.standardization(region_packing.pack(pairs.features))
+        if hidden_regions is not None:
+            features = features.masked_fill(region_packing.pack(hidden_regions)[:, None], 0.0)
+        text = self.text(pairs.tokens, text_packing)
+        regions = self.visual(features, region_packing.pack(pairs.places), region_packing)
+        text_embedding = self.projections["stream_text"](text[rows_of_first(text_packing)])
+        first = rows_of_first(region_packing)
+        image_embedding = self.projections["stream_image"](regions[first])
+        if self.skips:
+            text_embedding = self.skips["text"](text_embedding, self._mean_word(pairs))
+            image_embedding = self.skips["image"](image_embedding, features[first])
+        return StreamStates(
+            text, text_packing, regions, region_packing, text_embedding, image_embedding
+        )
+
+    def fuse(self, states: StreamStates) -> JointStates:
+        """Cross and joint transformers over both streams."""
+        text, regions = self.cross(
+            states.text, states.text_packing, states.regions, states.region_packing
+        )
+        text, regions = self.joint(text, states.text_packing, regions, states.region_packing)
+        return JointStates(
+            text,
+            regions,
+            self.projections["joint_text"](text[:, 0]),
+            self.projections["joint_image"](regions[:, 0]),
+        )
+
+    def _mean_word(self, pairs: Pairs) -> Float[Tensor, "B D"]:
+        """Mean word embedding between [CLS] and [SEP]; zero for an empty title."""
+        places = torch.arange(pairs.tokens.shape[1], device=pairs.tokens.device)
+        lengths = (~pairs.text_padding).sum(1, keepdim=True)
+        words = ((places > 0) & (places < lengths - 1))[:, :, None]  # [B, T, 1]
+        embedded: Tensor = self.text.embedding.word(pairs.tokens) * words
+        return embedded.sum(1) / words.sum(1).clamp(min=1)
+
+
+def build_capture(
+    config: CapturePretrainingConfig, vocabulary_size: int, feature_dim: int
+) -> Capture:
+    """The network of a configuration, with the weights of the global random state."""
+    D, E = config.hidden_dim, config.projection_dim
+    text_sizes = {"num_heads": config.text_heads, "ffn_dim": config.text_ffn_dim}
+    visual_sizes = {"num_heads": config.visual_heads, "ffn_dim": config.visual_ffn_dim}
+    dropouts = Dropouts(config.dropout, config.attention_dropout)
+    skips = {"text": D, "image": feature_dim} if config.input_skip else {}
+    capture = Capture(
+        text=TextStream(
+            vocabulary_size,
+            config.max_tokens,
+            D,
+            num_layers=config.text_layers,
+            dropouts=dropouts,
+            **text_sizes,
+        ),
+        visual=VisualStream(
+            feature_dim, D, num_layers=config.visual_layers, dropouts=dropouts, **visual_sizes
+        ),
+        cross=CrossTransformer(
+            D,
+            config.cross_dim,
+            num_layers=config.cross_layers,
+            num_heads=config.visual_heads,
+            text_ffn_dim=config.text_ffn_dim,
+            visual_ffn_dim=config.visual_ffn_dim,
+            dropouts=dropouts,
+        ),
+        joint=JointTransformer(
+            D,
+            config.max_tokens,
+            config.max_regions,
+            num_layers=config.joint_layers,
+            num_heads=config.visual_heads,
+            ffn_dim=config.text_ffn_dim,
+            dropouts=dropouts,
+        ),
+        projections={
+            name: Projection(D, E, config.relu_projection)
+            for name in ("stream_text", "stream_image", "joint_text", "joint_image")
+        },
+        skips={name: InputSkip(dim, E, config.input_skip_init) for name, dim in skips.items()},
+        heads=_heads(config, vocabulary_size, feature_dim),
+        feature_dim=feature_dim,
+        temperature=config.temperature,
+    )
+    capture.apply(initialize)
+    return capture
+
+
+def _heads(
+    config: CapturePretrainingConfig, vocabulary_size: int, feature_dim: int
+) -> dict[str, nn.Module]:
+    """The heads of the tasks that are switched on."""
+    heads: dict[str, nn.Module] = {}
+    if config.masked_language_weight:
+        heads["masked_language"] = MaskedLanguageHead(config.hidden_dim, vocabulary_size)
+    if config.masked_region_weight:
+        heads["masked_region"] = MaskedRegionHead(config.hidden_dim, feature_dim)
+    if config.image_text_matching_weight:
+        heads["matching"] = MatchingHead(config.projection_dim)
+    return heads
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Four embeddings of every pair, none of unit length."""
+
+    joint_text: Float32[np.ndarray, "n E"]
+    joint_image: Float32[np.ndarray, "n E"]
+    stream_text: Float32[np.ndarray, "n E"]
+    stream_image: Float32[np.ndarray, "n E"]
+
+
+class LoadedCapture:
+    """A trained network with its tokenizer, ready to embed."""
+
+    def __init__(
+        self, capture: Capture, tokenizer: TitleTokenizer, config: CapturePretrainingConfig
+    ) -> None:
+        self.capture = capture
+        self.tokenizer = tokenizer
+        self.config = config
+
+    def embed(
+        self, captions: Sequence[str], regions: Sequence[Regions], batch_size: int = 64
+    ) -> Embeddings:
+        """Embed titles with their photos, in their order; what else is embedded changes nothing.
+
+        Pairs of like lengths share a batch, so that little is padded.
+        """
+        titles = self.tokenizer.encode(captions, self.config.max_tokens)
+        order = sorted(range(len(titles)), key=lambda i: (len(regions[i]), len(titles[i])))
+        shape = (4, len(titles), self.config.projection_dim)
+        embedded = np.zeros(shape, np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            pairs = collate(
+                [titles[i] for i in rows], [regions[i] for i in rows], self.config.max_regions
+            )
+            embedded[:, rows] = self._embed(pairs)
+        return Embeddings(*embedded)
+
+    @torch.inference_mode()
+    def _embed(self, pairs: Pairs) -> Float32[np.ndarray, "4 B E"]:
+        self.capture.eval()
+        device = next(self.capture.parameters()).device
+        states = self.capture.streams(pairs.to(device))
+        joint = self.capture.fuse(states)
+        stacked = torch.stack(
+            [
+                joint.text_embedding,
+                joint.image_embedding,
+                states.text_embedding,
+                states.image_embedding,
+            ]
+        )
+        return np.asarray(stacked.float().cpu().numpy())
+
+
+def load_capture(artifact: Artifact) -> LoadedCapture:
+    """The network an artifact of `capture_pretraining` holds, on this process's device."""
+    config = CapturePretrainingConfig.model_validate(artifact.manifest.config)
+    details = artifact.manifest.details
+    tokenizer = TitleTokenizer.load(artifact)
+    capture = build_capture(config, int(details["vocabulary_size"]), int(details["feature_dim"]))
+    path = artifact.file(WEIGHTS)
+    try:
+        capture.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: not the weights its manifest describes ({error}); "
+            "run capture_pretraining again"
+        ) from error
+    return LoadedCapture(capture.to(distributed.device()).eval(), tokenizer, config)

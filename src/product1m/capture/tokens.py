@@ -1,0 +1,138 @@
+"""Titles as WordPiece tokens: a vocabulary trained on the captions, or that of a BERT."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.trainers import WordPieceTrainer
+
+from product1m.artifacts.folder import Artifact
+from product1m.errors import ArtifactError, ConfigError
+from product1m.storage.opening import with_remote_fetched
+
+PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FOLDER = "tokenizer"
+FILE = f"{FOLDER}/tokenizer.json"
+MAX_ALPHABET_SHARE = 0.75
+"""Single characters take at most this share of a vocabulary trained from scratch (ours)."""
+
+
+class TitleTokenizer:
+    """Captions to token numbers, `[CLS] w1 … wn [SEP]`."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        vocabulary: dict[str, int] = backend.get_vocab()
+        missing = [token for token in SPECIAL if token not in vocabulary]
+        if missing:
+            raise ConfigError(
+                f"the vocabulary of {backend.get_vocab_size()} tokens lacks {', '.join(missing)}; "
+                "expected that of a BERT"
+            )
+        self._backend = backend
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self.pad, self.unknown, self.cls, self.sep, self.mask = (
+            vocabulary[token] for token in SPECIAL
+        )
+        special = {self.pad, self.unknown, self.cls, self.sep, self.mask}
+        reserved = {number for token, number in vocabulary.items() if token.startswith("[unused")}
+        self.ordinary: Int32[np.ndarray, " V"] = np.array(
+            sorted(set(vocabulary.values()) - special - reserved), np.int32
+        )
+        """Numbers of the tokens that may stand in a title."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V: one more than the largest token number."""
+        return max(int(number) for number in self._backend.get_vocab().values()) + 1
+
+    def encode(self, captions: Sequence[str], max_tokens: int) -> list[Int32[np.ndarray, " T"]]:
+        """Token numbers of each caption, cut to `max_tokens` with [CLS] and [SEP] included."""
+        encoded = self._backend.encode_batch_fast(list(captions), add_special_tokens=False)
+        return [
+            np.array([self.cls, *encoding.ids[: max_tokens - 2], self.sep], np.int32)
+            for encoding in encoded
+        ]
+
+    def tokens(self, numbers: Iterable[int]) -> list[str]:
+        """The tokens behind the numbers."""
+        return [str(self._backend.id_to_token(int(number))) for number in numbers]
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer/` into an artifact's folder."""
+        (folder / FOLDER).mkdir()
+        self._backend.save(str(folder / FILE))
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> "TitleTokenizer":
+        """Read what `save` wrote; ArtifactError if it cannot be read."""
+        path = artifact.file(FILE)
+        try:
+            return cls(Tokenizer.from_str(path.read_text("utf-8")))
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise ArtifactError(f"{path}: not a tokenizer ({error})") from error
+
+
+def train_tokenizer(captions: Sequence[str], vocabulary_size: int) -> TitleTokenizer:
+    """A WordPiece vocabulary of at most `vocabulary_size` tokens, the same for the same captions.
+
+    Text is lower-cased, accents go, and every Chinese character is a word, as in BERT (paper).
+    """
+    alphabet, inner = _alphabet(
+        captions, int((vocabulary_size - len(SPECIAL)) * MAX_ALPHABET_SHARE)
+    )
+    backend = _backend(WordPiece(unk_token=UNKNOWN))
+    # The trainer numbers inner characters in the order of a hash map, and breaks ties by number.
+    # Named beforehand they have fixed numbers, and so has everything merged from them.
+    trainer = WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        show_progress=False,
+        special_tokens=[*SPECIAL, *inner],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+    )
+    backend.train_from_iterator(captions, trainer)
+    vocabulary: dict[str, int] = backend.get_vocab()
+    return TitleTokenizer(_backend(WordPiece(vocabulary, unk_token=UNKNOWN)))
+
+
+def bert_tokenizer(text_model: str) -> TitleTokenizer:
+    """The tokenizer of a BERT folder, s3 prefix or hub name; ConfigError if there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        with with_remote_fetched(text_model) as local:
+            pretrained = AutoTokenizer.from_pretrained(local, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"capture_pretraining.text_model: no tokenizer at {text_model!r} ({error}); expected "
+            "`scratch`, a folder with a BERT and its vocabulary, or a hub name that can be reached"
+        ) from error
+    return TitleTokenizer(pretrained.backend_tokenizer)
+
+
+def _backend(model: WordPiece) -> Tokenizer:
+    backend = Tokenizer(model)
+    backend.normalizer = BertNormalizer()
+    backend.pre_tokenizer = BertPreTokenizer()
+    return backend
+
+
+def _alphabet(captions: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
+    """The captions' characters, the commonest `limit` at most, and `##c` for those inside words."""
+    backend = _backend(WordPiece(unk_token=UNKNOWN))
+    everywhere: Counter[str] = Counter()
+    inside: set[str] = set()
+    for caption in captions:
+        text = backend.normalizer.normalize_str(caption)
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(text):
+            everywhere.update(word)
+            inside.update(word[1:])
+    alphabet = sorted(everywhere, key=lambda char: (-everywhere[char], char))[:limit]
+    return sorted(alphabet), [f"##{char}" for char in sorted(inside & set(alphabet))]

@@ -1,0 +1,330 @@
+"""`product1m`: every step by hand, the sample split, the configuration."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from product1m.cli.registry import registry_app
+from product1m.config import Preset, load_config
+from product1m.errors import ConfigError, Product1MError
+from product1m.telemetry.logs import set_up_logging
+
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change a value, as in indexing.factory=Flat or seed=1; may be repeated.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's scale.")]
+Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
+Read = Annotated[Path, typer.Argument(help="Artifact folder to read.")]
+
+
+class FriendlyGroup(TyperGroup):
+    """Prints what a user can mend without a traceback; exit code 2 for a configuration error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Product1MError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+
+
+def new_app(help: str) -> typer.Typer:
+    """A command group with this project's manners."""
+    return typer.Typer(
+        cls=FriendlyGroup,
+        help=help,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        add_completion=False,
+    )
+
+
+app = new_app("Instance-level product search: its retraining, step by step.")
+config_app = new_app("The configuration: what is in effect, and its documentation.")
+app.add_typer(config_app, name="config")
+app.add_typer(registry_app, name="registry")
+
+
+@app.callback()
+def _main() -> None:
+    set_up_logging("product1m")
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _report(scores: dict[str, float]) -> None:
+    for name, value in scores.items():
+        typer.echo(f"{name:<40} {value:.6g}")
+
+
+@app.command(epilog="Example: `product1m ingestion DIR train gallery queries --preset sample`")
+def ingestion(
+    dataset: Annotated[
+        str, typer.Argument(help="Folder or s3:// prefix with product lists and photos.")
+    ],
+    train: Written,
+    gallery: Written,
+    queries: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Read product lists and photos into item tables."""
+    config = load_config(preset, overrides)
+    from product1m.steps import ingestion as step
+
+    _report(step.run(dataset, train, gallery, queries, config.ingestion, config.storage.root))
+
+
+@app.command(epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`")
+def background_synthesis(
+    products: Read,
+    scenes: Written,
+    overrides: Overrides,
+    backgrounds: Annotated[
+        str,
+        typer.Option(
+            help="Folder or s3:// prefix of background photos; drawn ones if none is named."
+        ),
+    ] = "",
+    preset: PresetName = "sample",
+) -> None:
+    """Paste cut-out products on backgrounds: scenes with known boxes."""
+    config = load_config(preset, overrides)
+    from product1m.steps import background_synthesis as step
+
+    section = config.background_synthesis
+    _report(step.run(products, backgrounds, scenes, section, config.storage.root))
+
+
+@app.command(epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`")
+def rpn_training(
+    scenes: Read, checkpoint: Written, overrides: Overrides, preset: PresetName = "sample"
+) -> None:
+    """Train the class-agnostic region proposal network on synthesized scenes."""
+    section = load_config(preset, overrides).rpn_training
+    from product1m.steps import rpn_training as step
+
+    _report(step.run(scenes, checkpoint, section))
+
+
+@app.command(epilog="Example: `product1m feature-extraction gallery rpn gallery-features`")
+def feature_extraction(
+    images: Read, rpn: Read, features: Written, overrides: Overrides, preset: PresetName = "sample"
+) -> None:
+    """Turn photos into the features of their proposed regions."""
+    config = load_config(preset, overrides)
+    from product1m.steps import feature_extraction as step
+
+    section = config.feature_extraction
+    _report(step.run(images, rpn, features, section, config.storage.root))
+
+
+@app.command(
+    epilog="Example: `product1m capture-pretraining train-features scene-features capture`"
+)
+def capture_pretraining(
+    train_features: Read,
+    scene_features: Read,
+    checkpoint: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Pretrain CAPTURE on titles and regions."""
+    section = load_config(preset, overrides).capture_pretraining
+    from product1m.steps import capture_pretraining as step
+
+    _report(step.run(train_features, scene_features, checkpoint, section))
+
+
+@app.command(epilog="Example: `product1m indexing gallery-features capture index`")
+def indexing(
+    gallery_features: Read,
+    capture: Read,
+    index: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Embed the gallery and build the index that answers queries."""
+    section = load_config(preset, overrides).indexing
+    from product1m.steps import indexing as step
+
+    _report(step.run(gallery_features, capture, index, section))
+
+
+@app.command(
+    epilog="Example: `product1m evaluation query-features capture index queries gallery results`"
+)
+def evaluation(
+    query_features: Read,
+    capture: Read,
+    index: Read,
+    queries: Read,
+    gallery: Read,
+    results: Written,
+    overrides: Overrides,
+    rpn: Annotated[
+        Path | None, typer.Option(help="RPN artifact: also encode the instances' crops with it.")
+    ] = None,
+    preset: PresetName = "sample",
+) -> None:
+    """Rank the gallery for every query and report how good the rankings are."""
+    section = load_config(preset, overrides).evaluation
+    from product1m.steps import evaluation as step
+
+    _report(step.run(query_features, capture, index, queries, gallery, results, section, rpn))
+
+
+@app.command(
+    epilog="Example: `product1m registration rpn capture index results queries gallery registered`"
+)
+def registration(
+    rpn: Read,
+    capture: Read,
+    index: Read,
+    evaluation: Read,
+    queries: Read,
+    gallery: Read,
+    registered: Written,
+    overrides: Overrides,
+    preset: PresetName = "sample",
+) -> None:
+    """Register RPN, CAPTURE, tokenizer and index as one candidate model version."""
+    section = load_config(preset, overrides).registration
+    from product1m.steps import registration as step
+
+    inputs = (rpn, capture, index, evaluation, queries, gallery)
+    _report(step.run(*inputs, registered, section))
+
+
+@app.command(
+    epilog="Examples: `product1m make-sample build/sample-data --seed 1`, "
+    "`product1m make-sample build/small --from DIR --classes 40`"
+)
+def make_sample(
+    folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sample.", min=0)] = 0,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Cut the sample out of this data set.")
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(help="With --from: about how many classes to keep.", min=1)
+    ] = 40,
+) -> None:
+    """Write a sample split: rendered packs in Product1M's list format, or a cut of real data."""
+    from product1m import sample
+
+    if source is None:
+        _report(sample.make_sample(folder, seed))
+    else:
+        _report(sample.cut_sample(source, folder, classes, seed))
+
+
+@app.command(epilog="Example: `product1m score lists/ results/retrieval_id_list.txt --json`")
+def score(
+    lists: Annotated[Path, typer.Argument(help="Folder with product lists.")],
+    rankings: Annotated[Path, typer.Argument(help="Lines `query,id1,id2,…`, best first.")],
+    definition: Annotated[
+        Literal["official", "strict", "both"], typer.Option(help="How metrics are defined.")
+    ] = "both",
+    as_released: Annotated[
+        bool,
+        typer.Option("--as-released", help="Read what the released script reads; `official` only."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a file of rankings against product lists: mAP, mAR and Prec at 10, 50 and 100."""
+    from product1m.evaluation.metrics import DEFINITIONS
+    from product1m.evaluation.scoring import score as score_rankings
+
+    wanted = [name for name in DEFINITIONS if definition in (name, "both")]
+    if as_released and definition == "both":
+        wanted = ["official"]
+    found = score_rankings(lists, rankings, wanted, as_released)
+    if as_json:
+        typer.echo(json.dumps(found.scores))
+        return
+    for name, depths in found.scores.items():
+        for depth, metrics in depths.items():
+            figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            typer.echo(f"{name:<8} @{depth:<4} {figures}")
+
+
+@app.command(
+    epilog='Example: `product1m search photo.jpg --title "rose cream gift set" --output found.html`'
+)
+def search(
+    photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
+    title: Annotated[str, typer.Option(help="What its seller calls it.")],
+    model: Annotated[
+        str, typer.Option(help="A registered model, or the folder of one.")
+    ] = "models:/product1m@champion",
+    output: Annotated[
+        Path | None, typer.Option(help="A page (.html) or picture (.png, .jpg) to write.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Results for each product.", min=1)] = 5,
+) -> None:
+    """Show what a registered model finds for every product in a photo."""
+    from product1m.serving import search_page
+
+    if output:
+        search_page.check_output(output)
+    found = search_page.search(photo, title, model, top_k)
+    if output:
+        search_page.write_found(found, output)
+        typer.echo(f"{len(found.instances)} products found: {output}")
+        return
+    _print_table(search_page.COLUMNS, search_page.table_rows(found))
+
+
+@config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
+def show(overrides: Overrides, preset: PresetName = "sample") -> None:
+    """Print every key in effect: value, default, who set it, what it means and its source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from product1m.config.docs import settings, shown
+
+    table = Table()
+    for name in ("key", "value", "default", "set by", "meaning", "source"):
+        table.add_column(name, no_wrap=name in ("key", "set by"))
+    for setting in settings(preset, overrides):
+        table.add_row(
+            f"{setting.section}.{setting.key}",
+            shown(setting.value),
+            shown(setting.default),
+            setting.origin,
+            setting.meaning,
+            setting.source,
+        )
+    width = None if sys.stdout.isatty() else 220
+    Console(width=width).print(table)
+
+
+@config_app.command(epilog="Example: `product1m config docs > docs/configuration.md`")
+def docs() -> None:
+    """Print the configuration's page as Markdown."""
+    from product1m.config.docs import configuration_page
+
+    typer.echo(configuration_page(), nl=False)

@@ -1,0 +1,274 @@
+"""`product1m registry`: what a reviewer does with registered versions."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from product1m.config import RegistrationConfig
+
+if TYPE_CHECKING:
+    from product1m.registry.compare import Comparison
+    from product1m.registry.versions import Version
+
+_DEFAULTS = RegistrationConfig()
+
+Candidate = Annotated[str, typer.Option(help="Registered model the pipeline writes.")]
+Champion = Annotated[str, typer.Option(help="Registered model a reviewer promotes to.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the version.")]
+By = Annotated[str, typer.Option(help="Who; the MLflow user's or the account's name unless given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        help="Number or alias of a candidate version, `champion`, or MODEL/VERSION of any model."
+    ),
+]
+
+registry_app = typer.Typer(
+    help="Registered versions: list, show, compare, promote, reject, roll back.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@registry_app.command("list", epilog="Example: `product1m registry list`")
+def list_(
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """List the versions of both models, newest first."""
+    from product1m.registry.versions import list_versions
+
+    config = _names(candidate_model, champion_model)
+    versions = [
+        version
+        for model in (candidate_model, champion_model)
+        for version in list_versions(model, config)
+    ]
+    if as_json:
+        _print_json([_summary(version) for version in versions])
+        return
+    for version in versions:
+        typer.echo(_line(version))
+
+
+@registry_app.command(epilog="Example: `product1m registry show challenger`")
+def show(
+    which: Reference,
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Print a version's card and tags."""
+    from product1m.registry.versions import find
+
+    version = find(which, _names(candidate_model, champion_model))
+    if as_json:
+        _print_json(_summary(version) | {"description": version.description})
+        return
+    typer.echo(f"{_line(version)}\n\n{version.description}\n")
+    for key, value in sorted(version.tags.items()):
+        typer.echo(f"{key:<40} {value}")
+
+
+@registry_app.command(epilog="Example: `product1m registry compare champion challenger`")
+def compare(
+    first: Reference,
+    second: Reference,
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Hold two versions against each other: metrics with intervals, configuration, data."""
+    from product1m.registry import compare as registry_compare
+    from product1m.registry.versions import find
+
+    config = _names(candidate_model, champion_model)
+    found = registry_compare.compare(find(first, config), find(second, config))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        _print_comparison(found)
+
+
+@registry_app.command(
+    epilog='Example: `product1m registry promote --version 3 --reason "ahead on all slices"`'
+)
+def promote(
+    version: Annotated[str, typer.Option(help="Number or alias of a candidate version.")],
+    reason: Reason,
+    override_sample: Annotated[
+        bool, typer.Option("--override-sample", help="Although it was trained on sample data.")
+    ] = False,
+    override_gate: Annotated[
+        bool, typer.Option("--override-gate", help="Although its gate did not pass.")
+    ] = False,
+    override_rejection: Annotated[
+        bool, typer.Option("--override-rejection", help="Although it was rejected.")
+    ] = False,
+    by: By = "",
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Make a candidate the champion.
+
+    Its gate is decided again, its files are checked, and it is loaded and asked its input example.
+    """
+    from product1m.registry import acts
+    from product1m.registry.acts import Objection
+
+    said: dict[Objection, bool] = {
+        "sample": override_sample,
+        "gate": override_gate,
+        "rejection": override_rejection,
+    }
+    overrides = [kind for kind, overridden in said.items() if overridden]
+    config = _names(candidate_model, champion_model)
+    _report(acts.promote(version, reason, config, by, overrides), as_json)
+
+
+@registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
+def rollback(
+    reason: Reason,
+    to: Annotated[str, typer.Option(help="Version; the champion before unless given.")] = "",
+    by: By = "",
+    as_json: AsJson = False,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Make the previous champion, copied to a new version, the champion; nothing is deleted."""
+    from product1m.registry import acts
+
+    config = _names(_DEFAULTS.candidate_model, champion_model)
+    _report(acts.rollback(reason, config, by, to), as_json)
+
+
+@registry_app.command(
+    epilog='Example: `product1m registry reject --version 3 --reason "worse on gift sets"`'
+)
+def reject(
+    version: Annotated[str, typer.Option(help="Number or alias of a candidate version.")],
+    reason: Reason,
+    by: By = "",
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Say that a candidate is not to be promoted."""
+    from product1m.registry import acts
+
+    config = _names(candidate_model, champion_model)
+    _report(acts.reject(version, reason, config, by), as_json)
+
+
+@registry_app.command(
+    "set-up-roles",
+    epilog="Example: `PRODUCT1M_PIPELINE_PASSWORD=… PRODUCT1M_REVIEWER_PASSWORD=… "
+    "product1m registry set-up-roles`, with the administrator's MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD",
+)
+def set_up_roles(
+    pipeline_password: Annotated[
+        str, typer.Option(envvar="PRODUCT1M_PIPELINE_PASSWORD", help="Of the pipeline's user.")
+    ],
+    reviewer_password: Annotated[
+        str, typer.Option(envvar="PRODUCT1M_REVIEWER_PASSWORD", help="Of the reviewer.")
+    ],
+    pipeline_user: Annotated[
+        str, typer.Option(envvar="PRODUCT1M_PIPELINE_USER", help="Registers candidates.")
+    ] = "product1m-pipeline",
+    reviewer_user: Annotated[
+        str, typer.Option(envvar="PRODUCT1M_REVIEWER_USER", help="Promotes, rolls back, rejects.")
+    ] = "product1m-reviewer",
+    experiment: Annotated[
+        str, typer.Option(help="Experiment the pipeline logs to.")
+    ] = "product1m-training",
+    as_json: AsJson = False,
+    candidate_model: Candidate = _DEFAULTS.candidate_model,
+    champion_model: Champion = _DEFAULTS.champion_model,
+) -> None:
+    """Make roles and users at an MLflow server with basic auth; may be run again."""
+    from product1m.registry import roles as registry_roles
+    from product1m.registry.roles import Identity
+
+    roles = registry_roles.set_up_roles(
+        _names(candidate_model, champion_model),
+        Identity(pipeline_user, pipeline_password),
+        Identity(reviewer_user, reviewer_password),
+        experiment,
+    )
+    if as_json:
+        _print_json(roles)
+        return
+    for role, grants in roles.items():
+        for resource, permission in grants.items():
+            typer.echo(f"{role:<20} {permission:<6} {resource}")
+
+
+def _names(candidate_model: str, champion_model: str) -> RegistrationConfig:
+    return RegistrationConfig(candidate_model=candidate_model, champion_model=champion_model)
+
+
+def _report(version: "Version", as_json: bool) -> None:
+    if as_json:
+        _print_json(_summary(version))
+    else:
+        typer.echo(_line(version))
+
+
+def _print_json(values: Any) -> None:
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _summary(version: "Version") -> dict[str, Any]:
+    return {
+        "model": version.model,
+        "version": version.number,
+        "created": version.created.isoformat(),
+        "aliases": list(version.aliases),
+        "rejection": dict(version.rejection) or None,
+        "tags": dict(version.tags),
+    }
+
+
+def _line(version: "Version") -> str:
+    tags = version.tags
+    marks = [
+        "SAMPLE DATA" if tags.get("sample_data") != "false" else "",
+        f"rejected by {version.rejection['by']}" if version.rejection else "",
+        # Only a champion version has one; `done` is the common case.
+        tags.get("champion_state", "done").replace("done", ""),
+        " ".join(version.aliases),
+    ]
+    return (
+        f"{version.model:<20} {version.number:>4}  {version.created:%Y-%m-%d %H:%M}  "
+        f"gate {tags.get('gate', '?'):<12} strict mAP@10 {tags.get('strict_mAP_at_10', '?')}  "
+        + "  ".join(mark for mark in marks if mark)
+    )
+
+
+def _print_comparison(found: "Comparison") -> None:
+    from product1m.registry.gate import signed
+
+    typer.echo(f"{'':<44} {found.first.title}  →  {found.second.title}")
+    first, second = found.map_at_10
+    gain = signed(found.gain) if found.gain else "measured on other queries"
+    typer.echo(f"{'strict mAP@10':<44} {first}  →  {second}   paired {gain}")
+    tables: dict[str, Mapping[str, tuple[Any, Any]]] = {
+        "metrics": found.metrics,
+        "configuration": found.config,
+        "data": found.data,
+    }
+    for name, rows in tables.items():
+        typer.echo(f"\n{name}: {len(rows) or 'nothing'} different")
+        for key, (before, after) in rows.items():
+            typer.echo(f"  {key:<42} {_shown(before)}  →  {_shown(after)}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

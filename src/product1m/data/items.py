@@ -1,0 +1,208 @@
+"""Items and their photos: `items.parquet` beside WebDataset tar shards, read at random by offset.
+
+One row an item. Columns every table has: `id` (str), `caption` (str), `labels` (list of str),
+`group` (int64: items with the same photo or the same caption share it), `split` (str: `dev` or
+`test` of a query, `train` or `held_out` of a scene, else empty), `width`, `height` (pixels of the
+stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (where they lie).
+"""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.shards import Shard
+from product1m.data.photos import Photo, decode_photo
+from product1m.errors import ArtifactError
+
+ITEMS = "items.parquet"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("caption", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("group", pa.int64()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("num_bytes", pa.int64()),
+    ]
+)
+
+ROWS_A_GROUP = 8192
+"""Rows held in memory before they go to the table (ours)."""
+
+
+class ItemWriter:
+    """Appends items to tar shards and writes their table at the end of the block.
+
+    `store` is handed every finished shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str = "images",
+        shard_mib: int = 256,
+        store: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._prefix = prefix
+        self._shard_limit = shard_mib << 20
+        self._store = store
+        self._rows: list[dict[str, Any]] = []
+        self._num_written = 0
+        self._num_shards = 0
+        self._tar: tarfile.TarFile | None = None
+        self._table: pq.ParquetWriter | None = None
+
+    def add(
+        self,
+        id: str,
+        encoded: bytes,
+        size_px: tuple[int, int],
+        *,
+        caption: str,
+        labels: list[str] | None = None,
+        group: int = -1,
+        split: str = "",
+    ) -> str:
+        """Append an item with its encoded photo, `size_px` (width, height); returns its SHA-256."""
+        sha256 = hashlib.sha256(encoded).hexdigest()
+        tar = self._open_for(len(encoded))
+        member = tarfile.TarInfo(f"{id}.jpg")
+        member.size = len(encoded)
+        offset = tar.offset + tarfile.BLOCKSIZE
+        tar.addfile(member, io.BytesIO(encoded))
+        tar.getmembers().clear()  # it remembers every member, a kilobyte each
+        self._rows.append(
+            {
+                "id": id,
+                "caption": caption,
+                "labels": labels or [],
+                "group": group,
+                "split": split,
+                "width": size_px[0],
+                "height": size_px[1],
+                "sha256": sha256,
+                "shard": self._shard_name(),
+                "offset": offset,
+                "num_bytes": len(encoded),
+            }
+        )
+        if len(self._rows) == ROWS_A_GROUP:
+            self._flush()
+        return sha256
+
+    def __len__(self) -> int:
+        return self._num_written + len(self._rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._close_shard()
+            self._flush()
+        elif self._tar is not None:
+            self._tar.close()
+        if self._table is not None:
+            self._table.close()
+
+    def _flush(self) -> None:
+        if self._table is None:
+            self._table = pq.ParquetWriter(self._folder / ITEMS, SCHEMA)
+        self._table.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._num_written += len(self._rows)
+        self._rows = []
+
+    def _close_shard(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+            if self._store is not None:
+                self._store(self._folder / self._shard_name())
+
+    def _shard_name(self) -> str:
+        return f"{self._prefix}-{self._num_shards - 1:05d}.tar"
+
+    def _open_for(self, num_bytes: int) -> tarfile.TarFile:
+        if self._tar is None or self._tar.offset + num_bytes > self._shard_limit:
+            self._close_shard()
+            self._num_shards += 1
+            self._tar = tarfile.open(  # noqa: SIM115 — open over many calls, __exit__ closes it
+                self._folder / self._shard_name(), "w", format=tarfile.USTAR_FORMAT
+            )
+        return self._tar
+
+
+class ItemTable:
+    """The items of an artifact and their photos."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.rows: pd.DataFrame = read_items(artifact)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def encoded(self, position: int) -> bytes:
+        """The stored bytes of the photo at a row position."""
+        row = self.rows.iloc[position]
+        shard = self.artifact.shard(str(row["shard"]))
+        return read_photo(shard, int(row["offset"]), int(row["num_bytes"]), str(row["sha256"]))
+
+    def photo(self, position: int) -> Photo:
+        """The decoded photo at a row position."""
+        return decode_photo(
+            self.encoded(position), f"{self.artifact.folder.name}/{self.rows.iloc[position]['id']}"
+        )
+
+
+def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
+    """A stored photo's bytes, verified if its shard as a whole was not."""
+    encoded = shard.read(offset, num_bytes)
+    if shard.path is None and (found := hashlib.sha256(encoded).hexdigest()) != sha256:
+        raise ArtifactError(
+            f"{shard.address}: damaged: the photo at byte {offset}, expected sha256 {sha256}, got "
+            f"{found}; delete it there and run the step that wrote it again"
+        )
+    return encoded
+
+
+def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Overwrite whole columns of a table just written, row group by row group."""
+    source, target = folder / ITEMS, folder / f"{ITEMS}.partial"
+    start = 0
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, SCHEMA) as writer:
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number)
+            for name, values in columns.items():
+                column = pa.array(values[start : start + len(rows)], SCHEMA.field(name).type)
+                rows = rows.set_column(SCHEMA.get_field_index(name), name, column)
+            start += len(rows)
+            writer.write_table(rows)
+    target.replace(source)
+
+
+def read_items(artifact: Artifact) -> pd.DataFrame:
+    """The item table with `labels` as lists and a plain 0-based index."""
+    frame: pd.DataFrame = pq.read_table(artifact.file(ITEMS)).to_pandas()
+    frame["labels"] = [list(labels) for labels in frame["labels"]]
+    return frame

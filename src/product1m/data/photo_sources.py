@@ -1,0 +1,106 @@
+"""Where an item's photo comes from: the bytes behind a list's line."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from product1m.data.downloads import Downloads
+from product1m.data.lists import DATASET_FILES, PHOTO_FOLDER, ListItem
+from product1m.errors import DatasetError, NotStoredError, PhotoError, StorageError, TooLargeError
+from product1m.storage.opening import Folder, Store, is_remote, open_file, open_store
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+"""Tried in this order, then in capitals, for photos that are named by id (ours)."""
+_ANY_CASE = (*EXTENSIONS, *map(str.upper, EXTENSIONS))
+
+
+class PhotoSource(Protocol):
+    """Resolves items to the bytes of their photos; called from many threads at once."""
+
+    def read(self, item: ListItem, max_bytes: int) -> bytes:
+        """The whole file, unchecked but for its size; PhotoError with the reason otherwise."""
+
+
+class Photos:
+    """Photos of a data set: files at the path the list gives or named by id, else at their URLs.
+
+    A store that fails as a whole raises StorageError: its items are not to blame.
+    """
+
+    def __init__(self, store: Store, downloads: Downloads) -> None:
+        self._store = store
+        self._downloads = downloads
+
+    def read(self, item: ListItem, max_bytes: int) -> bytes:
+        """Read the file, or fetch the first of the item's URLs that gives a photo."""
+        if item.image.startswith(("http://", "https://")):
+            return self._downloads.read((item.image,), max_bytes)
+        if is_remote(item.image):
+            return _read(*open_file(item.image), item.image, max_bytes)
+        if item.image:
+            return _read(self._store, item.image, item.image, max_bytes)
+        name = self._by_id(item.id)
+        if name:
+            return _read(self._store, name, name, max_bytes)
+        if item.urls:
+            return self._downloads.read(item.urls, max_bytes)
+        raise PhotoError(f"photo {PHOTO_FOLDER}/{item.id}{{{','.join(EXTENSIONS)}}}: missing")
+
+    def _by_id(self, id: str) -> str:
+        """The photo named by an id; empty if there is none.
+
+        Asked one by one, not listed: a million names would have to be held in memory.
+        """
+        names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
+        if isinstance(self._store, Folder):
+            return next((name for name in names if self._store.local(name).is_file()), "")
+        if not self._has_photos:
+            return ""
+        stem = f"{PHOTO_FOLDER}/{id}."
+        found = {file.name for file in self._store.files(stem)}
+        return next((name for name in names if name in found), "")
+
+    @cached_property
+    def _has_photos(self) -> bool:
+        return next(iter(self._store.files(f"{PHOTO_FOLDER}/")), None) is not None
+
+
+@contextmanager
+def local_lists(dataset: str) -> Iterator[Path]:
+    """A folder with the data set's lists: its own, or a temporary one they are fetched to."""
+    store = open_store(dataset)
+    if isinstance(store, Folder):
+        yield store.root
+        return
+    with tempfile.TemporaryDirectory(prefix="product1m-lists-") as scratch:
+        for name in list_names(store):
+            store.fetch(name, Path(scratch, name))
+        yield Path(scratch)
+
+
+def list_names(store: Store) -> list[str]:
+    """The lists in a store, of either format; DatasetError if nothing is there at all."""
+    if next(iter(store.files()), None) is None:
+        raise DatasetError(f"{store.uri}: nothing there; expected a data set with lists and photos")
+    return [name for name in DATASET_FILES if store.find(name) is not None]
+
+
+def _read(store: Store, name: str, shown: str, max_bytes: int) -> bytes:
+    try:
+        content = store.read(name, max_bytes)
+    except NotStoredError as error:
+        raise PhotoError(f"photo {shown}: missing") from error
+    except TooLargeError as error:
+        raise PhotoError(
+            f"photo {shown} has {error.num_bytes} bytes, more than {error.max_bytes}"
+        ) from error
+    except StorageError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise PhotoError(f"photo {shown}: {error.__cause__.strerror}") from error
+    if not content:
+        raise PhotoError(f"photo {shown} is empty (0 bytes)")
+    return content

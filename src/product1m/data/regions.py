@@ -1,0 +1,268 @@
+"""Region features: float16 vectors and float32 boxes in safetensors shards, read through mmap.
+
+Row 0 of every item is its whole photo. Beside the shards lies `regions.parquet` with one row an
+item, in the order of `items.parquet`: `shard`, `start`, `count`, and `checksum`, the CRC-32 of its
+vectors, boxes and scores, by which a row is verified that is read alone.
+
+A feature set of scenes also holds `instances.parquet`, one row a pasted product: `scene` (row
+position of its scene in the item table), `source_id`, `x1`, `y1`, `x2`, `y2` (pixels), `visible`
+(share), and its own region vector in `instances.safetensors`, same order. Queries whose true boxes
+are known hold the same two files without `source_id` and `visible`.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Float16, Float32, Int
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.shards import Shard
+from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
+from product1m.data.items import read_items
+from product1m.errors import ArtifactError
+
+REGIONS = "regions.parquet"
+INSTANCES = "instances.parquet"
+INSTANCE_FEATURES = "instances.safetensors"
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("start", pa.int64()),
+        ("count", pa.int64()),
+        ("checksum", pa.uint32()),
+    ]
+)
+READERS = 32
+"""Rows read at once where each is a request to storage (ours)."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of one photo, the whole photo first, then by falling score."""
+
+    features: Float[np.ndarray, "R F"]
+    boxes_xyxy: Float32[np.ndarray, "R 4"]
+    """Absolute pixels of the stored photo."""
+    scores: Float32[np.ndarray, " R"]
+    """Objectness in 0 … 1; 1 for the whole photo."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def positions(self) -> Float32[np.ndarray, "R 5"]:
+        """x1, y1, x2, y2 and area relative to the first region's box, clipped to it.
+
+        (released code)
+        """
+        left, top, right, bottom = self.boxes_xyxy[0]
+        size = np.maximum(np.array([right - left, bottom - top] * 2, np.float32), 1e-6)
+        corners = np.clip((self.boxes_xyxy - np.array([left, top] * 2, np.float32)) / size, 0, 1)
+        area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+        return np.concatenate([corners, area[:, None]], axis=1).astype(np.float32)
+
+    def instance(
+        self, box_xyxy: Float32[np.ndarray, "4"], feature: Float[np.ndarray, " F"]
+    ) -> "Regions":
+        """One instance as a photo of its own: its box first, then the regions inside it (ours)."""
+        inside = regions_inside(self.boxes_xyxy, box_xyxy)
+        return Regions(
+            np.concatenate([feature[None], self.features[inside]]),
+            np.concatenate([box_xyxy[None], self.boxes_xyxy[inside]]).astype(np.float32),
+            np.concatenate([np.ones(1, np.float32), self.scores[inside]]),
+        )
+
+
+def regions_inside(
+    boxes_xyxy: Float32[np.ndarray, "R 4"],
+    frame_xyxy: Float32[np.ndarray, "4"],
+    min_inside: float = 0.8,
+) -> Int[np.ndarray, " I"]:
+    """The regions, but the whole photo, of whose area at least `min_inside` is in a frame."""
+    inside = np.flatnonzero(share_inside(boxes_xyxy, frame_xyxy) >= min_inside)
+    return inside[inside > 0]
+
+
+def share_inside(
+    boxes_xyxy: Float32[np.ndarray, "R 4"], frame_xyxy: Float32[np.ndarray, "4"]
+) -> Float32[np.ndarray, " R"]:
+    """Share of each box's area that lies inside a frame."""
+    low = np.maximum(boxes_xyxy[:, :2], frame_xyxy[:2])
+    high = np.minimum(boxes_xyxy[:, 2:], frame_xyxy[2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=1)
+    area = np.prod(np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1e-6, None), axis=1)
+    return np.asarray(common / area, dtype=np.float32)
+
+
+class RegionWriter:
+    """Appends photos' regions to shards and writes their table at the end of the block.
+
+    `store` is handed every finished shard.
+    """
+
+    def __init__(
+        self, folder: Path, shard_mib: int = 256, store: Callable[[Path], None] | None = None
+    ) -> None:
+        self._folder = folder
+        self._shard_limit = shard_mib << 20
+        self._store = store
+        self._pending: list[Regions] = []
+        self._pending_bytes = 0
+        self._num_shards = 0
+        self._table: pq.ParquetWriter | None = None
+
+    def add(self, regions: Regions) -> None:
+        """Append the next item's regions, in the order of the item table."""
+        num_bytes = regions.features.size * 2 + len(regions) * 20
+        if self._pending and self._pending_bytes + num_bytes > self._shard_limit:
+            self._flush()
+        self._pending.append(regions)
+        self._pending_bytes += num_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._flush()
+        if self._table is not None:
+            self._table.close()
+
+    def _flush(self) -> None:
+        shard = f"regions-{self._num_shards:05d}.safetensors"
+        counts = np.array([len(regions) for regions in self._pending], np.int64)
+        rows = {
+            "shard": [shard] * len(counts),
+            "start": counts.cumsum() - counts,
+            "count": counts,
+            "checksum": [_checksum(regions) for regions in self._pending],
+        }
+        if self._table is None:
+            self._table = pq.ParquetWriter(self._folder / REGIONS, SCHEMA)
+        self._table.write_table(pa.table(rows, SCHEMA))
+        if self._pending:
+            tensors: dict[str, np.ndarray] = {
+                "features": np.concatenate([r.features for r in self._pending]).astype(np.float16),
+                "boxes": np.concatenate([r.boxes_xyxy for r in self._pending]).astype(np.float32),
+                "scores": np.concatenate([r.scores for r in self._pending]).astype(np.float32),
+            }
+            save_file(tensors, self._folder / shard)
+            if self._store is not None:
+                self._store(self._folder / shard)
+            self._num_shards += 1
+            self._pending, self._pending_bytes = [], 0
+
+
+def write_instances(
+    folder: Path, instances: pd.DataFrame, features: Float16[np.ndarray, "I F"]
+) -> None:
+    """Write the pasted products of a scene set with their own region vectors, row for row."""
+    pq.write_table(pa.Table.from_pandas(instances, preserve_index=False), folder / INSTANCES)
+    save_file(
+        {"features": np.ascontiguousarray(features.astype(np.float16))}, folder / INSTANCE_FEATURES
+    )
+
+
+class FeatureSet:
+    """The regions of an artifact's items; shards stay on disk until a row is read."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.rows: pd.DataFrame = read_items(artifact)
+        self._regions: pd.DataFrame = pq.read_table(artifact.file(REGIONS)).to_pandas()
+        self._shards: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the width of a region vector."""
+        return int(self.artifact.manifest.details["feature_dim"])
+
+    def regions(self, position: int) -> Regions:
+        """The regions of the item at a row position, read from its shard."""
+        row = self._regions.iloc[position]
+        shard = self._shard(str(row["shard"]))
+        rows = slice(int(row["start"]), int(row["start"] + row["count"]))
+        found = Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
+        if isinstance(shard["features"], StoredTensor) and _checksum(found) != row["checksum"]:
+            raise ArtifactError(
+                f"{shard['features'].shard.address}: damaged: the regions of item "
+                f"{self.rows['id'].iloc[position]}, expected CRC-32 {row['checksum']:08x}, got "
+                f"{_checksum(found):08x}; run {self.artifact.manifest.step} again"
+            )
+        return found
+
+    def many(self, positions: Iterable[int]) -> list[Regions]:
+        """The regions of several items; where each is a request to storage, many at once."""
+        if self.artifact.is_here:
+            return [self.regions(position) for position in positions]
+        with ThreadPoolExecutor(READERS, "regions") as pool:
+            return list(pool.map(self.regions, positions))
+
+    @property
+    def has_instances(self) -> bool:
+        """True boxes came with the photos."""
+        return INSTANCES in self.artifact.manifest.files
+
+    def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
+        """The boxes of an item's regions alone."""
+        row = self._regions.iloc[position]
+        boxes: Float32[np.ndarray, "R 4"] = self._shard(str(row["shard"]))["boxes"][
+            int(row["start"]) : int(row["start"] + row["count"])
+        ]
+        return boxes
+
+    def num_regions(self, position: int) -> int:
+        """How many regions an item has; nothing is read."""
+        return int(self._regions["count"].iloc[position])
+
+    def instances(self) -> tuple[pd.DataFrame, Float16[np.ndarray, "I F"]]:
+        """The pasted products of a scene set and their region vectors, row for row."""
+        frame: pd.DataFrame = pq.read_table(self.artifact.file(INSTANCES)).to_pandas()
+        with safe_open(self.artifact.file(INSTANCE_FEATURES), "numpy") as file:
+            return frame, file.get_tensor("features")
+
+    def _shard(self, name: str) -> Mapping[str, Any]:
+        if name not in self._shards:
+            self._shards[name] = _tensors(self.artifact.shard(name))
+        shard: Mapping[str, Any] = self._shards[name]
+        return shard
+
+
+def _tensors(shard: Shard) -> Mapping[str, Any]:
+    if shard.path is not None:
+        try:
+            file = safe_open(shard.path, "numpy")
+            return {key: file.get_slice(key) for key in ("features", "boxes", "scores")}
+        except FileNotFoundError:  # another process needed the room in scratch
+            shard = replace(shard, path=None)
+    return open_tensors(shard)
+
+
+def _checksum(regions: Regions) -> int:
+    """CRC-32 of a row as it is stored."""
+    checksum = 0
+    for array, dtype in (
+        (regions.features, np.float16),
+        (regions.boxes_xyxy, np.float32),
+        (regions.scores, np.float32),
+    ):
+        checksum = zlib.crc32(np.ascontiguousarray(array, dtype).data, checksum)
+    return checksum

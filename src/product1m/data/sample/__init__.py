@@ -1,7 +1,0 @@
-"""The sample split: rendered, or cut out of a real data set."""
-
-from product1m.data.sample.cut import cut_sample
-from product1m.data.sample.plan import SampleSizes
-from product1m.data.sample.split import make_sample
-
-__all__ = ["SampleSizes", "cut_sample", "make_sample"]

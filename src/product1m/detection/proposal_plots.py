@@ -1,0 +1,54 @@
+"""Pictures that show what the proposal network finds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from product1m.data.photos import Photo
+from product1m.detection.measuring import Found
+from product1m.detection.scene_batches import Boxes
+
+NUM_PROPOSALS = 10
+TRUE, PROPOSED, INSTANCE = "#2ecc40", "#ffb000", "#ff2d95"
+
+
+def draw_proposals(
+    path: Path, photos: Sequence[Photo], found: Sequence[Found], truth: Sequence[Boxes]
+) -> None:
+    """Scenes with their true boxes, the best proposals, and the instances with their scores."""
+    matplotlib.use("Agg")
+    columns = min(4, len(photos))
+    rows = -(-len(photos) // columns)
+    figure = Figure(figsize=(4 * columns, 4 * rows + 0.6), layout="constrained")
+    cells = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for cell, photo, one, true in zip(cells, photos, found, truth, strict=False):
+        cell.imshow(photo)
+        _draw_boxes(cell, one.boxes_xyxy[:NUM_PROPOSALS], PROPOSED, 1.0)
+        _draw_boxes(cell, true, TRUE, 2.5)
+        instances = one.instances()
+        _draw_boxes(cell, instances.boxes_xyxy, INSTANCE, 1.8)
+        for box, score in zip(instances.boxes_xyxy, instances.scores, strict=True):
+            cell.text(box[0] + 3, box[1] + 12, f"{score:.2f}", color=INSTANCE, fontsize=9)
+    figure.legend(
+        handles=[
+            Patch(color=TRUE, label="pasted product"),
+            Patch(color=PROPOSED, label=f"best {NUM_PROPOSALS} proposals"),
+            Patch(color=INSTANCE, label="instances, with objectness"),
+        ],
+        loc="outside upper center",
+        ncols=3,
+    )
+    figure.savefig(path, dpi=80)
+
+
+def _draw_boxes(cell: Axes, boxes: Boxes, color: str, width: float) -> None:
+    for left, top, right, bottom in boxes:
+        corner, size = (left, top), (right - left, bottom - top)
+        cell.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=width))

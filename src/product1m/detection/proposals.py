@@ -1,0 +1,188 @@
+"""The class-agnostic region proposal network: torchvision's RPN over a feature pyramid (paper)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
+from torchvision.ops import FeaturePyramidNetwork, nms
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from product1m.artifacts.folder import MANIFEST, Artifact
+from product1m.config import RpnTrainingConfig
+from product1m.data.photos import Photo
+from product1m.detection.anchor_sampling import AnchorSampler
+from product1m.detection.backbone import Backbone
+from product1m.detection.canvas import Canvas, make_canvas
+from product1m.errors import ArtifactError
+from product1m.training import distributed
+
+MODEL = "model.safetensors"
+ANCHOR_STRIDES = 8
+"""An anchor's side in strides of its level (released code's detector library, torchvision)."""
+
+ANCHORS_PER_IMAGE, POSITIVE_SHARE = 256, 0.5
+"""Anchors of an image that count in the losses, and of how many of them at most are positive
+(ours: torchvision's defaults)."""
+
+Maps = list[Float[Tensor, "B C H_s W_s"]]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Proposals on one canvas, best first."""
+
+    boxes_xyxy: Float[Tensor, "P 4"]
+    """Pixels of the canvas, clipped to the photo on it."""
+    scores: Float[Tensor, " P"]
+    """Objectness in 0 … 1."""
+
+
+class ProposalNetwork(nn.Module):
+    """Backbone, feature pyramid, RPN.
+
+    The pyramid starts at stride 8: what is pasted, and what a customer photographs, is at least a
+    tenth of the photo's side (ours).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        fpn_channels: int,
+        anchor_ratios: Sequence[float],
+        nms_iou: float,
+        num_candidates: int,
+        num_proposals: int,
+        short_side_px: int,
+        long_side_px: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.short_side_px, self.long_side_px = short_side_px, long_side_px
+        self.fpn = FeaturePyramidNetwork(backbone.channels, fpn_channels, LastLevelMaxPool())
+        strides = [*backbone.strides, 2 * backbone.strides[-1]]
+        anchors = AnchorGenerator(
+            sizes=tuple((ANCHOR_STRIDES * stride,) for stride in strides),
+            aspect_ratios=(tuple(anchor_ratios),) * len(strides),
+        )
+        self.rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(fpn_channels, len(anchor_ratios)),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=ANCHORS_PER_IMAGE,
+            positive_fraction=POSITIVE_SHARE,
+            pre_nms_top_n={"training": num_candidates, "testing": num_candidates},
+            post_nms_top_n={"training": num_proposals, "testing": num_proposals},
+            nms_thresh=nms_iou,
+        )
+        self.rpn.fg_bg_sampler = AnchorSampler(ANCHORS_PER_IMAGE, POSITIVE_SHARE)
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the width of a region vector."""
+        return self.backbone.feature_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.mean.device
+
+    def canvas(self, photo: Photo, reduction: int = 1) -> Canvas:
+        """The photo at the size this network was trained for, divided by `reduction`."""
+        return make_canvas(photo, self.short_side_px // reduction, self.long_side_px // reduction)
+
+    def forward(self, photos: UInt8[Tensor, "B 3 H W"]) -> Maps:
+        """The backbone's maps, finest first."""
+        maps: Maps = self.backbone(photos)
+        return maps
+
+    def losses(self, maps: Maps, boxes_xyxy: Sequence[Float[Tensor, "K 4"]]) -> dict[str, Tensor]:
+        """Objectness and box regression on sampled anchors; `boxes_xyxy` are a canvas's products.
+
+        torchvision's `forward` would also decode and suppress proposals, which training never uses.
+        """
+        objectness, deltas, anchors, _ = self._predict(maps, [(1, 1)] * len(boxes_xyxy))
+        targets = [{"boxes": boxes} for boxes in boxes_xyxy]
+        labels, matched = self.rpn.assign_targets_to_anchors(anchors, targets)
+        regression = self.rpn.box_coder.encode(matched, anchors)
+        means = self.rpn.compute_loss(objectness, deltas, labels, regression)
+        num_sampled = self.rpn.fg_bg_sampler.num_sampled
+        objectness_loss, box_loss = (distributed.weigh(mean, num_sampled) for mean in means)
+        return {"objectness": objectness_loss, "boxes": box_loss}
+
+    def propose(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
+        """Proposals on each canvas; `inner_px` is (height, width) of the photo on it."""
+        objectness, deltas, anchors, per_level = self._predict(maps, inner_px)
+        decoded = self.rpn.box_coder.decode(deltas, anchors).view(len(inner_px), -1, 4)
+        found = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)
+        return [self._across_levels(boxes, scores) for boxes, scores in zip(*found, strict=True)]
+
+    def _across_levels(self, boxes: Tensor, scores: Tensor) -> Proposals:
+        """The library suppresses level by level; a product found on two levels is still one."""
+        kept = nms(boxes, scores, self.rpn.nms_thresh)
+        return Proposals(boxes[kept], scores[kept])
+
+    def _predict(
+        self, maps: Maps, inner_px: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, list[Tensor], list[int]]:
+        """Objectness logits, box deltas, anchors, and the number of anchors of every level."""
+        named = {str(level): one for level, one in enumerate(maps)}
+        # In float32, because the anchors take their arithmetic from the maps.
+        pyramid = [level.float() for level in self.fpn(named).values()]
+        logits, deltas = self.rpn.head(pyramid)
+        height, width = (self.backbone.strides[0] * side for side in maps[0].shape[2:])
+        frame = ImageList(maps[0].new_empty(1).expand(1, height, width), list(inner_px))
+        anchors = self.rpn.anchor_generator(frame, pyramid)
+        per_level = [level[0].numel() for level in logits]
+        flat, flat_deltas = concat_box_prediction_layers(logits, deltas)
+        return flat.float(), flat_deltas.float(), anchors, per_level
+
+
+def build_network(config: RpnTrainingConfig, weights: str) -> ProposalNetwork:
+    """The network of a configuration; `weights` are its backbone's."""
+    return ProposalNetwork(
+        Backbone(config.backbone, weights, config.trainable_stages),
+        config.fpn_channels,
+        config.anchor_ratios,
+        config.nms_iou,
+        config.num_candidates,
+        config.num_proposals,
+        config.short_side_px,
+        config.long_side_px,
+    )
+
+
+def load_rpn(artifact: Artifact) -> ProposalNetwork:
+    """The trained network of an `rpn_training` artifact, ready to propose."""
+    network = build_network(rpn_config(artifact), weights="none")
+    path = artifact.file(MODEL)
+    try:
+        network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: does not fit its manifest's configuration: {error}") from None
+    network.requires_grad_(False)
+    network.backbone.fold_batch_norms()
+    network.to(memory_format=torch.channels_last)
+    return network.eval().to(distributed.device())
+
+
+def rpn_config(artifact: Artifact) -> RpnTrainingConfig:
+    """The configuration a checkpoint was trained under: photo sizes and architecture."""
+    try:
+        return RpnTrainingConfig.model_validate(artifact.manifest.config)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{artifact.folder / MANIFEST}: its configuration is not one of this version "
+            f"({error}); run rpn_training again"
+        ) from error

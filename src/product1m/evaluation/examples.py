@@ -1,0 +1,70 @@
+"""A few evaluated queries, photo and answer, by which a registered model is checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product1m.artifacts.folder import Artifact
+from product1m.data.items import ItemTable
+from product1m.data.regions import FeatureSet
+
+EXAMPLES = "examples.parquet"
+NUM_EXAMPLES = 5
+"""Test queries kept, evenly spaced over the list (ours)."""
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("photo", pa.binary()),
+        ("title", pa.string()),
+        ("ranking", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test query and what the evaluation ranked for it."""
+
+    id: str
+    photo: bytes
+    title: str
+    ranking: list[str]
+    """Gallery ids of the shipped ranking, merged over the instances."""
+
+
+def write_examples(
+    folder: Path, features: FeatureSet, queries: ItemTable, shipped: dict[str, list[str]]
+) -> None:
+    """Keep some of the queries of `shipped` with their photos; the two tables are row for row."""
+    positions = [row for row, query in enumerate(features.rows["id"]) if query in shipped]
+    chosen = np.linspace(0, len(positions) - 1, min(NUM_EXAMPLES, len(positions))).round()
+    rows = []
+    for place in chosen:
+        position = positions[int(place)]
+        row = queries.rows.iloc[position]
+        rows.append(
+            {
+                "id": row["id"],
+                "photo": queries.encoded(position),
+                "title": row["caption"],
+                "ranking": shipped[row["id"]],
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / EXAMPLES)
+
+
+def read_examples(evaluation: Artifact) -> list[Example]:
+    """The examples of an evaluation artifact."""
+    return [Example(**row) for row in pq.read_table(evaluation.file(EXAMPLES)).to_pylist()]
+
+
+def agreement(found: list[list[str]], examples: list[Example], depth: int = 10) -> float:
+    """Mean share of the examples' first `depth` that rankings hold within their first `depth`."""
+    shares = [
+        len(set(ranking[:depth]) & set(example.ranking[:depth])) / len(example.ranking[:depth])
+        for ranking, example in zip(found, examples, strict=True)
+    ]
+    return float(np.mean(shares))

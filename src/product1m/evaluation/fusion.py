@@ -1,0 +1,276 @@
+"""Block weights chosen on the dev queries: strict mAP@10 over a grid, steadied by resampling."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Int64
+
+from product1m.config import EvaluationConfig
+from product1m.errors import RetrievalError
+from product1m.evaluation.metrics import GroundTruth, score_queries
+from product1m.retrieval.embedding import BlockLayout
+from product1m.retrieval.index import GalleryIndex
+from product1m.retrieval.merging import MergeRule, merge
+from product1m.retrieval.search import QueryVectors
+from product1m.telemetry.progress import track
+
+CHOICE_DEPTH = 10
+"""The weights are chosen for the metrics' first depth (ours)."""
+POOL = 200
+"""Nearest items each block names as candidates of a view: bounds memory (ours)."""
+SURFACE_STEPS = 9
+"""Weights a side of the map of two blocks' weights (ours)."""
+_VIEW_CHUNK = 8
+_SIMPLER = 1e-9
+"""Of equal points the earlier, simpler one wins."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How much each block of a query counts."""
+
+    weights: dict[str, float]
+    """Factor of each block of a query's vector, the largest 1."""
+    shares: dict[str, float]
+    """The same in units of each block's spread, as the grid has them."""
+    dev_map_at_10: float
+    """Strict mAP@10 on the dev queries."""
+    trials: pd.DataFrame
+    """The whole grid: a column a block with its share, `dev_map` the dev strict mAP@10."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in `fusion.json`."""
+        return {
+            "weights": self.weights,
+            "shares": self.shares,
+            "dev_map_at_10": self.dev_map_at_10,
+        }
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the weights of two blocks do to the dev queries, the others as chosen."""
+
+    x_block: str
+    y_block: str
+    dev_map: Float[np.ndarray, "S S"]
+    """Strict mAP@10, a row a weight of `y_block`; nan where no block has any weight."""
+    values: Float[np.ndarray, " S"]
+    """The weights of either axis, in units of the blocks' spread."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Strict AP@10 of every dev query at every point of a grid of block weights."""
+
+    grid: Float32[np.ndarray, "W K"]
+    ap: Float[np.ndarray, "W Q"]
+
+    def without(self, closed: Sequence[bool]) -> "Trials":
+        """The points that give some blocks no weight."""
+        rows = ~(self.grid[:, np.array(closed, bool)] > 0).any(axis=1)
+        return Trials(self.grid[rows], self.ap[rows])
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Every view's scores with the gallery items it could list, block by block."""
+
+    blocks: tuple[str, ...]
+    starts: Int64[np.ndarray, " Q1"]
+    positions: Int64[np.ndarray, "I C"]
+    """Rows of the gallery, ascending; -1 where a view has fewer candidates."""
+    scores: Float32[np.ndarray, "I C K"]
+    """Cosines of each block, divided by the block's spread."""
+    spread: dict[str, float]
+    """Standard deviation of a block's cosines between these views and the gallery."""
+
+
+@dataclass(frozen=True)
+class DevQueries:
+    """The dev queries that have an answer in the gallery, ready to be scored again and again."""
+
+    rows: list[int]
+    """Their places among the candidates' queries."""
+    ids: list[str]
+    gallery_ids: list[str]
+    truth: GroundTruth
+    merge: MergeRule
+
+    @classmethod
+    def of(
+        cls,
+        queries: QueryVectors,
+        gallery_ids: list[str],
+        truth: GroundTruth,
+        merge: MergeRule,
+    ) -> "DevQueries":
+        """Leave out queries whose labels the gallery lacks altogether, as `strict` does."""
+        rows = [
+            row
+            for row, query in enumerate(queries.query_ids)
+            if not truth.missing_labels.keys() >= set(truth.query_labels[query])
+        ]
+        if not rows:
+            raise RetrievalError(
+                f"none of the {len(queries.query_ids)} dev queries has a label that the gallery "
+                "has, so no block weights can be chosen; the lists belong to different data sets"
+            )
+        return cls(rows, [queries.query_ids[row] for row in rows], gallery_ids, truth, merge)
+
+    def ap(self, pool: Candidates, shares: Float32[np.ndarray, " K"]) -> Float[np.ndarray, " Q"]:
+        """Strict AP@10 of each query under some block weights."""
+        rankings = {
+            query: [self.gallery_ids[position] for position in ranking]
+            for query, ranking in zip(
+                self.ids, _merged(pool, shares, self.rows, self.merge), strict=True
+            )
+        }
+        scores = score_queries(rankings, self.truth, "strict", (CHOICE_DEPTH,))
+        return scores["ap"].to_numpy()
+
+
+def candidates(
+    queries: QueryVectors,
+    gallery: GalleryIndex,
+    layout: BlockLayout,
+    blocks: Sequence[str],
+    whole_photo: bool,
+) -> Candidates:
+    """The nearest of each of some blocks and of all of them together, scored by each."""
+    vectors, starts = queries.views(whole_photo)
+    searches = [{block: 1.0} for block in blocks] + [dict.fromkeys(blocks, 1.0)]
+    found = [gallery.search(vectors * layout.scale(weights), POOL)[1] for weights in searches]
+    positions = _distinct(np.concatenate(found, axis=1))
+    scores = np.zeros((*positions.shape, len(blocks)), np.float32)
+    for start in track(range(0, len(vectors), _VIEW_CHUNK), "scoring candidates"):
+        rows = slice(start, start + _VIEW_CHUNK)
+        pool, places = np.unique(np.maximum(positions[rows], 0), return_inverse=True)
+        items = gallery.vectors(pool)
+        for number, block in enumerate(blocks):
+            columns = layout.columns(block)
+            cosines = vectors[rows, columns] @ items[:, columns].T
+            places = places.reshape(positions[rows].shape)
+            scores[rows, :, number] = np.take_along_axis(cosines, places, axis=1)
+    valid = positions >= 0
+    spread = {block: float(scores[valid][:, n].std()) or 1.0 for n, block in enumerate(blocks)}
+    scores /= np.array(list(spread.values()), np.float32)
+    return Candidates(tuple(blocks), starts, positions, scores, spread)
+
+
+def try_weights(pool: Candidates, dev: DevQueries, config: EvaluationConfig) -> Trials:
+    """Score the dev queries at every point of the grid over all blocks."""
+    grid = weight_grid(config.fusion_weights, [True] * len(pool.blocks))
+    ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
+    return Trials(grid, ap)
+
+
+def choose_weights(
+    pool: Candidates,
+    dev: DevQueries,
+    blocks: Sequence[str],
+    config: EvaluationConfig,
+    trials: Trials | None = None,
+) -> Fusion:
+    """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
+
+    A few dozen queries decide between hundreds of points, so the single best one owes much to luck.
+    The dev queries are drawn again with replacement, each draw elects its best point, the simplest
+    of equals, and the fusion is the mean of the elected (ours).
+
+    Args:
+        pool: the candidates and their scores.
+        dev: what decides.
+        blocks: those that may have a weight.
+        config: grid, resamples and seed.
+        trials: of `try_weights`, where they are at hand.
+    """
+    trials = trials or try_weights(pool, dev, config)
+    trials = trials.without([block not in blocks for block in pool.blocks])
+    grid, ap = trials.grid, trials.ap
+    generator = np.random.default_rng(config.seed)
+    num_queries = ap.shape[1]
+    drawn = generator.multinomial(
+        num_queries, [1 / num_queries] * num_queries, size=config.num_bootstrap
+    )
+    elected = (drawn @ ap.T + _SIMPLER * np.arange(len(grid), 0, -1)).argmax(axis=1)
+    shares = grid[elected].mean(axis=0)
+    shares /= shares.max()
+    weights = shares / np.array(list(pool.spread.values()))
+    tried = pd.DataFrame(grid, columns=list(pool.blocks)).assign(dev_map=ap.mean(axis=1))
+    return Fusion(
+        _by_block(pool.blocks, weights / weights.max()),
+        _by_block(pool.blocks, shares),
+        float(dev.ap(pool, shares).mean()),
+        tried,
+    )
+
+
+def weight_surface(pool: Candidates, dev: DevQueries, fusion: Fusion) -> Surface | None:
+    """The dev score over the weights of the two blocks that count most; None for one block."""
+    shares = np.array([fusion.shares[block] for block in pool.blocks], np.float32)
+    x, y = sorted(np.argsort(-shares, kind="stable")[:2].tolist()) if len(shares) > 1 else (0, 0)
+    if x == y or not fusion.trials[[pool.blocks[x], pool.blocks[y]]].to_numpy().any(axis=0).all():
+        return None
+    values = np.linspace(0, 1, SURFACE_STEPS)
+    dev_map = np.full((SURFACE_STEPS, SURFACE_STEPS), np.nan)
+    for row, column in track(list(np.ndindex(dev_map.shape)), "mapping two weights"):
+        point = shares.copy()
+        point[x], point[y] = values[column], values[row]
+        if point.any():
+            dev_map[row, column] = dev.ap(pool, point).mean()
+    return Surface(pool.blocks[x], pool.blocks[y], dev_map, values)
+
+
+def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.ndarray, "W K"]:
+    """Every combination of `values` for the free blocks that ranks differently, simple first.
+
+    Points with fewer blocks come first, then those nearer to equal weights.
+    """
+    points = {
+        tuple(round(weight / max(point), 6) for weight in point)
+        for point in itertools.product(*(values if is_free else (0.0,) for is_free in free))
+        if max(point) > 0
+    }
+    ordered = sorted(points, key=lambda p: (sum(w > 0 for w in p), -sum(p), p))
+    return np.array(ordered, np.float32)
+
+
+def _merged(
+    pool: Candidates, weights: Float32[np.ndarray, " K"], queries: Sequence[int], rule: MergeRule
+) -> list[list[int]]:
+    """The first `CHOICE_DEPTH` of each query's merged ranking."""
+    scores = np.where(pool.positions >= 0, pool.scores @ weights, -np.inf)
+    depth = min(CHOICE_DEPTH, scores.shape[1])
+    # No more than its first N items of any view can enter the first N of a merged list.
+    top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+    top_scores = np.take_along_axis(scores, top, axis=1)
+    order = np.argsort(-top_scores, axis=1, kind="stable")
+    top_scores = np.take_along_axis(top_scores, order, axis=1)
+    positions = np.take_along_axis(pool.positions, np.take_along_axis(top, order, axis=1), axis=1)
+    ranked = [
+        [(item, score) for item, score in zip(*row, strict=True) if item >= 0]
+        for row in zip(positions.tolist(), top_scores.tolist(), strict=True)
+    ]
+    starts = pool.starts
+    return [merge(ranked[starts[q] : starts[q + 1]], CHOICE_DEPTH, rule) for q in queries]
+
+
+def _by_block(blocks: Sequence[str], values: Float32[np.ndarray, " K"]) -> dict[str, float]:
+    return {block: round(float(value), 4) for block, value in zip(blocks, values, strict=True)}
+
+
+def _distinct(positions: Int64[np.ndarray, "I C"]) -> Int64[np.ndarray, "I C"]:
+    """Each row's distinct positions in ascending order, padded with -1 at its end."""
+    ordered = np.sort(positions, axis=1)
+    repeated = np.zeros(ordered.shape, bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    ordered[repeated | (ordered < 0)] = np.iinfo(np.int64).max
+    ordered.sort(axis=1)
+    width = int((ordered != np.iinfo(np.int64).max).sum(axis=1).max(initial=1))
+    ordered[ordered == np.iinfo(np.int64).max] = -1
+    return ordered[:, :width]

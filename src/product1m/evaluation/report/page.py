@@ -1,0 +1,249 @@
+"""The report as one HTML file: nothing in it is fetched from anywhere else."""
+
+import base64
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from product1m.data.photos import decode_photo
+from product1m.errors import RetrievalError
+from product1m.evaluation.detection_quality import FIGURES, MANY
+from product1m.evaluation.latency import STAGES
+from product1m.evaluation.methods import BASELINES, TO_BEAT
+from product1m.evaluation.metrics import DEFINITIONS
+from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent, thumbnail
+from product1m.evaluation.report.grouping import describe, drawn, grouped, rivals_of
+from product1m.evaluation.report.html import data_uri
+from product1m.evaluation.report.plots import curve_plot, fusion_plot, surface_plot
+from product1m.evaluation.statistics import Interval
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORT_BYTES = 10 * 1000 * 1000
+"""A report is mailed and opened on phones; photos shrink until it fits (ours)."""
+_SHRUNK_SIDES_PX = (80, 56, 40)
+METRICS = ("mAP", "mAR", "Prec")
+
+
+def write_report(content: ReportContent, path: Path) -> int:
+    """Write the page; its size in bytes, below `MAX_REPORT_BYTES`.
+
+    Raises RetrievalError where the smallest photos still do not fit.
+    """
+    curves, fusion_plots = _curves(content), _fusion_plots(content)
+    page = _render(content, curves, fusion_plots).encode()
+    for side_px in _SHRUNK_SIDES_PX:
+        if len(page) < MAX_REPORT_BYTES:
+            break
+        logger.info("%s: %.1f MB, photos shrink to %d px", path, len(page) / 1e6, side_px)
+        smaller = replace(content, queries=_shrunk(content.queries, side_px))
+        page = _render(smaller, curves, fusion_plots).encode()
+    if len(page) >= MAX_REPORT_BYTES:
+        raise RetrievalError(
+            f"{path}: the report of {len(content.queries)} queries has {len(page)} bytes, more "
+            f"than {MAX_REPORT_BYTES}; lower num_report_queries"
+        )
+    path.write_bytes(page)
+    return len(page)
+
+
+def _render(
+    content: ReportContent, curves: "Sequence[_Plot]", fusion_plots: "Sequence[_Plot]"
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("product1m.evaluation.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"jpeg": data_uri, "describe": describe, "breakable": _breakable}
+    environment.filters |= {"grouped": grouped}
+    script = _template_text("report.js")
+    return environment.get_template("report.html").render(
+        content=content,
+        style=Markup(_template_text("report.css")),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        verdict=_verdict(content),
+        forest=_Forest.of(content.differences),
+        definitions=DEFINITIONS,
+        metrics=METRICS,
+        depths=_depths(content),
+        tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
+        shown_slices=_shown_slices(content),
+        to_beat=[name for name in TO_BEAT if name in content.differences],
+        detection_figures=FIGURES,
+        many=MANY,
+        stages=STAGES,
+        curves=curves,
+        fusion_plots=fusion_plots,
+        percent=f"{content.confidence:.0%}".replace("%", " %"),
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The shipped ranking against every other, by what the paired interval shows."""
+
+    score: Interval
+    passed: bool
+    """It is ahead of every baseline that was measured."""
+    sentence: str
+    ahead: list[str]
+    behind: list[str]
+    undecided: list[str]
+
+
+def _verdict(content: ReportContent) -> Verdict:
+    rivals = rivals_of(content.differences)
+    baselines = {name: rivals[name] for name in TO_BEAT if name in rivals}
+    not_beaten = [name for name, lead in baselines.items() if not lead.above_zero]
+    return Verdict(
+        score=content.scores[content.shipped]["strict"]["10"]["mAP"],
+        passed=not not_beaten,
+        sentence=_sentence(baselines, not_beaten),
+        ahead=[name for name, interval in rivals.items() if interval.low > 0],
+        behind=[name for name, interval in rivals.items() if interval.high < 0],
+        undecided=[name for name, interval in rivals.items() if interval.low <= 0 <= interval.high],
+    )
+
+
+def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> str:
+    """The verdict in one sentence, with the lead that is surest to be small."""
+    if not baselines:
+        return "No baseline was measured."
+    named = list(not_beaten) or [min(baselines, key=lambda name: baselines[name].low)]
+    leads = ", ".join(
+        f"{name} by {baselines[name].mean:+.3f} "
+        f"[{baselines[name].low:+.3f}, {baselines[name].high:+.3f}]"
+        for name in named
+    )
+    if not_beaten:
+        return f"NOT ahead of every baseline, for certain: {leads}."
+    if len(baselines) == 1:
+        return f"Ahead of the one baseline measured, {leads}."
+    return f"Ahead of all {len(baselines)} baselines; the closest is {leads}."
+
+
+def _shown_slices(content: ReportContent) -> dict[str, list[tuple[str, int]]]:
+    """Slicing to its slices and how many of the shown queries are in each."""
+    shown: dict[str, list[tuple[str, int]]] = {}
+    for by, group in content.slices.groupby("by", sort=False):
+        names = [str(name) for name in group["slice"]]
+        counts = [sum(c.slices.get(str(by)) == name for c in content.queries) for name in names]
+        pairs = [pair for pair in zip(names, counts, strict=True) if pair[1]]
+        if pairs:
+            shown[str(by)] = pairs
+    return shown
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """A common scale for the rivals' intervals, 0 to 100 across the strip."""
+
+    low: float
+    high: float
+    ends: tuple[str, ...] = BASELINES
+
+    @classmethod
+    def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
+        rivals = drawn(differences).values()
+        low = min([0.0, *(interval.low for interval in rivals)])
+        high = max([0.0, *(interval.high for interval in rivals)])
+        margin = 0.05 * max(high - low, 1e-6)
+        return cls(low - margin, high + margin)
+
+    def at(self, value: float) -> str:
+        return f"{100 * (value - self.low) / (self.high - self.low):.2f}"
+
+
+@dataclass(frozen=True)
+class _Plot:
+    title: str
+    uri: str
+    alt: str
+
+
+def _depths(content: ReportContent) -> list[str]:
+    first = next(iter(content.scores[content.shipped].values()))
+    return sorted(first, key=int)
+
+
+def _curves(content: ReportContent) -> list[_Plot]:
+    return [
+        _Plot(
+            title,
+            _png_uri(curve_plot(content.curves, column, content.shipped)),
+            f"{title}, one line a method; the metrics table has the numbers.",
+        )
+        for column, title in (
+            ("precision", "Precision by depth, strict"),
+            ("recall", "Average recall (AR) by depth, strict"),
+        )
+    ]
+
+
+def _fusion_plots(content: ReportContent) -> list[_Plot]:
+    if content.trials is None or not len(content.trials):
+        return []
+    title = "What each weight can reach on the dev queries"
+    figure = fusion_plot(content.trials, content.fusion)
+    plots = [_Plot(title, _png_uri(figure), "Best dev strict mAP@10 by the weight of each block.")]
+    if content.surface is not None:
+        names = f"{content.surface.x_block} and {content.surface.y_block}"
+        plots.append(
+            _Plot(
+                f"Dev strict mAP@10 by the weights of {names}",
+                _png_uri(surface_plot(content.surface, content.fusion)),
+                f"Heat map over the weights of {names}, the other blocks as chosen; "
+                "a cross marks the choice.",
+            )
+        )
+    return plots
+
+
+def _png_uri(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _breakable(name: str) -> Markup:
+    """A method's name that may wrap after an underscore."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
+def _shrunk(queries: Sequence[QueryCard], side_px: int) -> list[QueryCard]:
+    def smaller(encoded: bytes, name: str, times: int = 1) -> bytes:
+        return thumbnail(decode_photo(encoded, name), side_px * times, quality=65)
+
+    return [
+        replace(
+            card,
+            photo=smaller(card.photo, card.query_id, times=3),
+            instances=[
+                replace(
+                    instance,
+                    results=[
+                        replace(result, photo=smaller(result.photo, result.id))
+                        for result in instance.results
+                    ],
+                )
+                for instance in card.instances
+            ],
+        )
+        for card in queries
+    ]
+
+
+def _template_text(name: str) -> str:
+    return (resources.files(__package__) / "templates" / name).read_text("utf-8")

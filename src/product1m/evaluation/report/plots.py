@@ -1,0 +1,139 @@
+"""The report's curves and forest plot as PNG files; method names only, so no font is needed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from product1m.evaluation.fusion import Surface
+from product1m.evaluation.methods import BASELINES, WHOLE_PHOTO
+from product1m.evaluation.report.content import ReportContent
+from product1m.evaluation.report.grouping import drawn
+from product1m.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOREST, PRECISION, RECALL, FUSION = "differences.png", "precision.png", "recall.png", "fusion.png"
+SURFACE = "fusion_surface.png"
+_MARKERS = "osD^vP*Xp<>h"
+_DPI = 150
+
+
+def write_plots(content: ReportContent, folder: Path) -> list[Path]:
+    """Draw the plots the content allows into `folder`; the paths written."""
+    figures = {
+        FOREST: forest_plot(content.differences, content.shipped),
+        PRECISION: curve_plot(content.curves, "precision", content.shipped),
+        RECALL: curve_plot(content.curves, "recall", content.shipped),
+    }
+    if content.trials is not None and len(content.trials):
+        figures[FUSION] = fusion_plot(content.trials, content.fusion)
+    if content.surface is not None:
+        figures[SURFACE] = surface_plot(content.surface, content.fusion)
+    paths = []
+    for name, figure in figures.items():
+        # No date and no version in the file: same numbers, same digest.
+        figure.savefig(folder / name, dpi=_DPI, metadata={"Software": None})
+        paths.append(folder / name)
+    return paths
+
+
+def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
+    """Paired differences with their intervals, one rival a row."""
+    rivals = drawn(differences)
+    figure = _figure(6.4, 1.2 + 0.32 * len(rivals))
+    axes = figure.add_subplot()
+    for row, interval in enumerate(rivals.values()):
+        axes.plot([interval.low, interval.high], [row, row], color="#1f4e79", linewidth=2)
+        axes.plot(interval.mean, row, "o", color="#1f4e79")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rivals)), list(rivals))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"strict mAP@10 of {shipped} minus the method's")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
+    """Mean precision or average recall by ranking depth, one line a method, its interval shaded.
+
+    A method's ranking of the whole photo has its colour, dashed; the ends of the scale are grey.
+    """
+    figure = _figure(5.6, 6.2)
+    axes = figure.add_subplot()
+    bases: list[str] = []
+    for method, curve in curves.groupby("method", sort=False):
+        base = str(method).removesuffix(WHOLE_PHOTO)
+        bases += [] if base in bases or base in BASELINES else [base]
+        number = bases.index(base) if base in bases else 7  # the eighth colour is grey
+        color = f"C{number % 10}"
+        low, high = (f"{column}_{end}" for end in ("low", "high"))
+        axes.fill_between(curve["depth"], curve[low], curve[high], color=color, alpha=0.15, lw=0)
+        axes.plot(
+            curve["depth"],
+            curve[column],
+            color=color,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=4,
+            linestyle="--" if str(method).endswith(WHOLE_PHOTO) else "-",
+            linewidth=3 if method == shipped else 1.2,
+            label=str(method),
+        )
+    depths = sorted(curves["depth"].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.minorticks_off()
+    axes.set_xlabel("ranking depth N")
+    axes.set_ylabel(f"strict {'AR' if column == 'recall' else column} at N, mean over queries")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
+    return figure
+
+
+def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
+    """For every block and weight, the best dev score of the fusions that give it that weight."""
+    figure = _figure(5.6, 4.4)
+    axes = figure.add_subplot()
+    for number, (block, chosen) in enumerate(fusion.items()):
+        best = trials.groupby(block)["dev_map"].max()
+        marker = _MARKERS[number % len(_MARKERS)]
+        axes.plot(best.index, best.to_numpy(), marker=marker, label=f"{block} (chosen {chosen:g})")
+    axes.set_xlabel("weight of the block")
+    axes.set_ylabel("best dev strict mAP@10")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
+    return figure
+
+
+def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
+    """The dev score over the weights of two blocks, the choice marked."""
+    figure = _figure(5.6, 4.4)
+    axes = figure.add_subplot()
+    step = float(surface.values[1] - surface.values[0]) / 2
+    ends = (surface.values[0] - step, surface.values[-1] + step)
+    # One corner without any weight would take up most of the colours.
+    lowest = float(np.nanquantile(surface.dev_map, 0.1))
+    shown = axes.imshow(
+        surface.dev_map, vmin=lowest, origin="lower", extent=(*ends, *ends), aspect="auto"
+    )
+    axes.contour(surface.values, surface.values, surface.dev_map, colors="white", linewidths=0.6)
+    chosen = fusion[surface.x_block], fusion[surface.y_block]
+    axes.plot(*chosen, "X", color="white", markeredgecolor="black", markersize=12)
+    axes.set_xlabel(f"weight of {surface.x_block}")
+    axes.set_ylabel(f"weight of {surface.y_block}")
+    figure.colorbar(shown, label="dev strict mAP@10", extend="min")
+    return figure
+
+
+def _figure(width_in: float, height_in: float) -> "Figure":
+    # The object interface: no pyplot, so no global state and no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,149 @@
+"""Rankings to figures: every method scored on every query, with intervals over the queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from product1m.config import EvaluationConfig
+from product1m.evaluation.methods import SHIPPED, Choice, Method, rank
+from product1m.evaluation.metrics import (
+    DEFINITIONS,
+    Definition,
+    GroundTruth,
+    mean_scores,
+    score_queries,
+)
+from product1m.evaluation.statistics import Interval, bootstrap_intervals
+from product1m.evaluation.variants import QueryViews
+from product1m.retrieval.search import Searcher
+from product1m.telemetry.progress import track
+
+Rankings = Mapping[str, Mapping[str, Sequence[str]]]
+"""Method to query id to gallery ids, best first."""
+MethodScores = dict[Definition, dict[str, dict[str, Interval]]]
+"""Definition, depth, metric (`mAP`, `mAR`, `Prec`)."""
+METRICS = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
+CHOICE_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class BlockGain:
+    """What one block gives the shipped ranking, strict mAP@10 on the test queries."""
+
+    block: str
+    blocks: tuple[str, ...]
+    """Those of the ranking measured, whose weights dev chose anew."""
+    score: Interval
+    gain: Interval
+    """Paired: with the block minus without it."""
+
+
+def score_methods(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.DataFrame:
+    """One row a query, method, definition and depth, with the query's split."""
+    frames = [
+        score_queries(rankings, truth, definition).assign(
+            method=method, definition=definition, split=split
+        )
+        for split, methods in ranked.items()
+        for method, rankings in methods.items()
+        for definition in DEFINITIONS
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def mean_tables(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """Split, method, definition to the means by depth."""
+    means: dict[str, dict[str, dict[str, Any]]] = {}
+    groups = scores.groupby(["split", "method", "definition"], sort=False)
+    for (split, method, definition), rows in groups:
+        of_split = means.setdefault(str(split), {})
+        of_split.setdefault(str(method), {})[str(definition)] = mean_scores(rows)
+    return means
+
+
+def all_intervals(scores: pd.DataFrame, config: EvaluationConfig) -> dict[str, MethodScores]:
+    """Intervals of every figure of every method, by method; all from the same resamples."""
+    found: dict[str, MethodScores] = {method: {} for method in scores["method"].unique()}
+    for definition in DEFINITIONS:
+        rows = scores[scores["definition"] == definition]
+        wide = rows.pivot(index="query_id", columns=["method", "depth"], values=list(METRICS))
+        intervals = list(bootstrap_intervals(_flat(wide), config).values())
+        for (column, method, depth), interval in zip(
+            map(tuple, wide.columns), intervals, strict=True
+        ):
+            tables = found[method].setdefault(definition, {})
+            tables.setdefault(str(depth), {})[METRICS[column]] = interval
+    return found
+
+
+class Figure(NamedTuple):
+    """One entry of a split's tables."""
+
+    name: str
+    """`strict/shipped/mAP@10`."""
+    method: str
+    metric: str
+    value: Any
+
+
+def figures(tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> list[Figure]:
+    """A split's means or intervals, by method, definition, depth and metric, in one list."""
+    return [
+        Figure(f"{definition}/{method}/{metric}@{depth}", method, metric, value)
+        for method, definitions in tables.items()
+        for definition, depths in definitions.items()
+        for depth, metrics in depths.items()
+        for metric, value in metrics.items()
+    ]
+
+
+def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:
+    """Strict AP@10: one row a query, one column a method, shipped first."""
+    rows = scores[(scores["definition"] == "strict") & (scores["depth"] == CHOICE_DEPTH)]
+    table = rows.pivot(index="query_id", columns="method", values="ap")
+    return table[list(rows["method"].unique())]
+
+
+def differences(ap: pd.DataFrame, config: EvaluationConfig) -> dict[str, Interval]:
+    """Shipped minus every other method, paired over the queries."""
+    return bootstrap_intervals(ap.drop(columns=SHIPPED).rsub(ap[SHIPPED], axis=0), config)
+
+
+def gains_of_blocks(
+    searcher: Searcher, views: QueryViews, choice: Choice, truth: GroundTruth, shipped: pd.Series
+) -> dict[str, list[BlockGain]]:
+    """`without`: the shipped ranking against itself with a block less. `adding`: block by block.
+
+    `shipped` is strict AP@10 by query id.
+    """
+    config = searcher.config
+
+    def ap_of(weights: Mapping[str, float]) -> pd.Series:
+        rankings = rank(searcher, views, Method("a part of the blocks", weights))
+        scores = score_queries(rankings, truth, "strict", [CHOICE_DEPTH])
+        return scores.set_index("query_id")["ap"].reindex(shipped.index)
+
+    def gain(block: str, blocks: Sequence[str], ap: pd.Series, of: pd.Series) -> BlockGain:
+        found = bootstrap_intervals(pd.DataFrame({"score": ap, "gain": of}), config)
+        return BlockGain(block, tuple(blocks), found["score"], found["gain"])
+
+    without = []
+    for block, fusion in track(choice.without.items(), "leaving blocks out", len(choice.without)):
+        ap = ap_of(fusion.weights)
+        rest = [other for other in config.fused_blocks if other != block]
+        without.append(gain(block, rest, ap, shipped - ap))
+    adding: list[BlockGain] = []
+    before = pd.Series(0.0, shipped.index)
+    for block, fusion in track(choice.growing.items(), "adding blocks", len(choice.growing)):
+        ap = ap_of(fusion.weights)
+        adding.append(gain(block, [*(step.block for step in adding), block], ap, ap - before))
+        before = ap
+    return {"without": without, "adding": adding}
+
+
+def _flat(wide: pd.DataFrame) -> pd.DataFrame:
+    columns = [str(number) for number in range(wide.shape[1])]
+    return pd.DataFrame(np.asarray(wide, np.float64), wide.index, columns)

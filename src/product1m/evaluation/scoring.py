@@ -1,0 +1,276 @@
+"""Score a `retrieval_id_list.txt` against product lists, as the released evaluator is called.
+
+By default a file is read the way a person means it, and what cannot be meant is an error with its
+line. `as_released` reads to the letter what the released script reads, for numbers that must equal
+its own.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, ListFile, SetAside, read_list
+from product1m.errors import DatasetError, RetrievalError, StorageError
+from product1m.evaluation.metrics import (
+    DEFINITIONS,
+    Definition,
+    GroundTruth,
+    Rankings,
+    mean_scores,
+    score_queries,
+)
+
+logger = logging.getLogger(__name__)
+
+RankingLines = list[tuple[str, list[str]]]
+"""A query id and its gallery ids, best first, one entry a line."""
+
+_SEPARATOR = ","
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `score` found."""
+
+    scores: Mapping[Definition, Mapping[str, Mapping[str, float]]]
+    """Definition, depth, metric (`mAP`, `mAR`, `Prec`): means over the queries, fractions."""
+    counts: Mapping[str, int]
+    """Rankings, queries without one, and what does not fit the lists."""
+
+
+def score(
+    lists: Path,
+    rankings: Path,
+    definitions: Sequence[Definition] = DEFINITIONS,
+    as_released: bool = False,
+) -> ScoreReport:
+    """Score a ranking file against a folder with gallery, dev and test lists.
+
+    A query of a split that has rankings, but none itself, scores 0 in `strict`; `official` does
+    not count it (released code). Raises DatasetError or RetrievalError for what cannot be read.
+    """
+    if as_released and tuple(definitions) != ("official",):
+        raise RetrievalError(
+            f"--as-released: expected the definition official, got {', '.join(definitions)}; the "
+            "released script knows no other, ask for official or leave out --as-released"
+        )
+    lines = read_rankings(rankings, as_released)
+    truth, splits = _released_truth(lists) if as_released else _truth(lists)
+    unranked = _unranked(lines, splits)
+    if unranked:
+        logger.warning(
+            "%d queries have no ranking (%s): `official` does not count them, `strict` scores 0",
+            len(unranked),
+            _examples(unranked),
+        )
+    counts = _counts(lines, truth, unranked)
+    _warn_of_misfits(rankings, counts)
+    scores = {}
+    for definition in definitions:
+        scored: Rankings = lines
+        if definition == "strict":
+            scored = [*lines, *((query, []) for query in unranked)]
+        scores[definition] = mean_scores(score_queries(scored, truth, definition))
+    return ScoreReport(scores, counts)
+
+
+def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
+    """The lines of a `retrieval_id_list.txt`: query id, then gallery ids, joined by commas.
+
+    Blanks around an id and blank lines are dropped with a warning; a query twice or an empty id
+    raises RetrievalError. With `as_released` nothing is dropped and nothing refused: a blank
+    belongs to its id, and a blank line is a query without a name (released code).
+    """
+    try:
+        with path.open(encoding="utf-8" if as_released else "utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"{path}: cannot be read as UTF-8 text ({error}); expected one line a query: "
+            "query id, then gallery ids, joined by commas"
+        ) from error
+    if not any(lines):
+        raise RetrievalError(f"{path}: no rankings; expected one line a query")
+    if as_released:
+        return [(query, ids) for query, *ids in (line.split(_SEPARATOR) for line in lines)]
+    return list(_meant(lines, path))
+
+
+def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
+    """Write a `retrieval_id_list.txt` that the released evaluator scores: no blanks, no blank line.
+
+    Raises RetrievalError for an id that would not come back as it is.
+    """
+    for query, ids in rankings.items():
+        for name in (query, *ids):
+            if not name or name != name.strip() or _SEPARATOR in name or not name.isprintable():
+                raise RetrievalError(
+                    f"{path}: id {name!r} of query {query!r} cannot stand in a ranking file; "
+                    "an id has no comma, no white space around it and no control characters"
+                )
+    text = "".join(_SEPARATOR.join((query, *ids)) + "\n" for query, ids in rankings.items())
+    path.write_text(text, "utf-8")
+
+
+def _meant(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str]]]:
+    first_line: dict[str, int] = {}
+    num_blank_lines = num_padded = 0
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            num_blank_lines += 1
+            continue
+        names = line.split(_SEPARATOR)
+        query, *ids = (name.strip() for name in names)
+        num_padded += [query, *ids] != names
+        if not query or not all(ids):
+            raise RetrievalError(
+                f"{path}:{number}: an id is empty (two commas in a row, or one at the end); "
+                "expected query id, then gallery ids, joined by commas"
+            )
+        if query in first_line:
+            raise RetrievalError(
+                f"{path}:{number}: query {query} has a ranking in line {first_line[query]} already"
+            )
+        first_line[query] = number
+        yield query, ids
+    if num_padded:
+        logger.warning(
+            "%s: %d lines have blanks around ids, dropped here; the released script takes them "
+            "for part of the id and scores 0",
+            path,
+            num_padded,
+        )
+    if num_blank_lines:
+        logger.warning(
+            "%s: %d blank lines ignored; the released script counts each as a query that scores 0",
+            path,
+            num_blank_lines,
+        )
+
+
+def _truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
+    """Labels of a folder with lists in either format, and the queries of each split."""
+    jsonl = (folder / "gallery.jsonl").is_file()
+    gallery = [ListFile(folder / "gallery.jsonl", "gallery")]
+    queries = [ListFile(folder / "queries.jsonl", "queries")]
+    if not jsonl:
+        gallery = [ListFile(_product1m(folder, "gallery"), "gallery")]
+        queries = [ListFile(_product1m(folder, name), "queries", name) for name in ("dev", "test")]
+        queries = [source for source in queries if source.path.is_file()] or queries
+    query_labels, splits = _labels(queries)
+    gallery_labels, _ = _labels(gallery)
+    return (
+        GroundTruth(query_labels, {item: labels[0] for item, labels in gallery_labels.items()}),
+        splits,
+    )
+
+
+def _labels(
+    sources: Sequence[ListFile],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
+    labels: dict[str, tuple[str, ...]] = {}
+    splits: dict[str, list[str]] = {}
+    for source in sources:
+        if not source.path.is_file():
+            raise DatasetError(
+                f"{source.path}: missing; expected product1m_{{gallery,dev,test}}_ossurl_v2.txt, "
+                "or gallery.jsonl and queries.jsonl"
+            )
+        for item in read_list(source):
+            if isinstance(item, SetAside):
+                raise DatasetError(f"{item}; the labels must be whole to score against them")
+            if item.id in labels:
+                raise DatasetError(
+                    f"{source.path}:{item.line}: id {item.id} stands in the lists twice"
+                )
+            labels[item.id] = item.labels
+            splits.setdefault(item.split, []).append(item.id)
+    return labels, splits
+
+
+def _released_truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
+    """All three lists to the letter: of an id that stands twice the last line counts."""
+    gallery = _released_list(_product1m(folder, "gallery"))
+    test, dev = (_released_list(_product1m(folder, name)) for name in ("test", "dev"))
+    truth = GroundTruth(test | dev, {item: labels[0] for item, labels in gallery.items()})
+    return truth, {"test": list(test), "dev": list(dev)}
+
+
+def _released_list(path: Path) -> dict[str, tuple[str, ...]]:
+    labels: dict[str, tuple[str, ...]] = {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                fields = line.strip().split(FIELD_SEPARATOR)
+                if len(fields) < 5:
+                    raise DatasetError(
+                        f"{path}:{number}: expected 5 fields separated by '{FIELD_SEPARATOR}', "
+                        f"got {len(fields)}; the released script stops here"
+                    )
+                labels[fields[0]] = tuple(fields[4].split(LABEL_SEPARATOR))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({error}); the released script needs "
+            "product1m_{gallery,dev,test}_ossurl_v2.txt"
+        ) from error
+    return labels
+
+
+def _product1m(folder: Path, name: str) -> Path:
+    return folder / f"product1m_{name}_ossurl_v2.txt"
+
+
+def _unranked(lines: RankingLines, splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Queries without a ranking, of the splits that have any."""
+    ranked = {query for query, _ in lines}
+    return [
+        query
+        for queries in splits.values()
+        if not ranked.isdisjoint(queries)
+        for query in queries
+        if query not in ranked
+    ]
+
+
+def _counts(lines: RankingLines, truth: GroundTruth, unranked: Sequence[str]) -> dict[str, int]:
+    lacking = set(truth.missing_labels)
+    asked = [truth.query_labels.get(query, ()) for query, _ in lines]
+    known = truth.gallery_label
+    return {
+        "rankings": len(lines),
+        "gallery_items": len(known),
+        "queries_without_ranking": len(unranked),
+        "rankings_of_unknown_queries": sum(query not in truth.query_labels for query, _ in lines),
+        "queries_asking_for_labels_missing_from_gallery": sum(
+            not lacking.isdisjoint(labels) for labels in asked
+        ),
+        "labels_missing_from_gallery": len(lacking),
+        "unknown_gallery_ids": sum(item not in known for _, ids in lines for item in ids),
+        "repeated_gallery_ids": sum(
+            count - 1 for _, ids in lines for count in Counter(ids).values()
+        ),
+    }
+
+
+def _warn_of_misfits(path: Path, counts: Mapping[str, int]) -> None:
+    """Say what no definition scores as a right answer; a file of other lists is told by it."""
+    strangers = counts["rankings_of_unknown_queries"]
+    unknown, repeated = counts["unknown_gallery_ids"], counts["repeated_gallery_ids"]
+    if strangers or unknown or repeated:
+        logger.warning(
+            "%s: %d of %d rankings are of queries that the lists lack; %d ids are no gallery "
+            "item's, %d repeat one of their ranking (a miss in `strict`, counted again in "
+            "`official`)",
+            path,
+            strangers,
+            counts["rankings"],
+            unknown,
+            repeated,
+        )
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")

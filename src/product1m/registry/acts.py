@@ -1,0 +1,291 @@
+"""A reviewer's acts: promote, roll back, reject; each is recorded, for MLflow records no actor.
+
+Every change of the champion is a new version of the champion model, and MLflow's database gives a
+version number once. So the number is the compare-and-set that MLflow's aliases lack: who reads that
+the newest version is 6 and gets 7 was alone, who gets 8 was not
+(docs/decisions/0006-promotion-without-a-lock.md).
+"""
+
+import getpass
+import json
+import logging
+import os
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from product1m.config import RegistrationConfig
+from product1m.errors import RegistryError
+from product1m.registry.gate import EVIDENCE, decide
+from product1m.registry.versions import (
+    CHAMPION,
+    NONE,
+    REJECTED,
+    Version,
+    as_champion,
+    champion_among,
+    ensure_model,
+    list_versions,
+    page_text,
+    read_evidence,
+    show,
+    talking_to_registry,
+    verify_version,
+)
+
+logger = logging.getLogger(__name__)
+
+Objection = Literal["sample", "gate", "rejection"]
+"""What can speak against a candidate, and be overridden."""
+STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lost", "abandoned"
+"""Tag of a champion version: made and not yet champion, champion once, overtaken, left behind."""
+CLAIM_LASTS = timedelta(minutes=10)
+"""After this an act that has not ended is taken for dead; it takes a second (ours)."""
+_RECORD = (
+    "act", "by", "at", "reason", "promoted_from", "restored", "previous_champion",
+    "falls_back_to", "promotion_gate", STATE,
+)  # fmt: skip
+_OVERRIDE = "override_"
+
+
+def promote(
+    which: str,
+    reason: str,
+    config: RegistrationConfig,
+    by: str = "",
+    overrides: Collection[Objection] = (),
+) -> Version:
+    """Copy a candidate to the champion model and make it the champion.
+
+    The gate is decided again, against today's champion; every file is checked; the model is loaded
+    and asked its input example.
+
+    Args:
+        which: number or alias of a candidate version.
+        reason: why; recorded, also as the reason of what is overridden.
+        config: names of the two models; the rules are those the version was registered under.
+        by: who; the MLflow user's or the account's name unless given.
+        overrides: what may speak against it and is set aside; recorded with what it said.
+
+    Raises:
+        RegistryError: what speaks against it, or that another reviewer was faster.
+    """
+    by = _named(by, reason)
+    candidate = show(config.candidate_model, which, config)
+    evidence = read_evidence(candidate)
+    if evidence is None:
+        raise RegistryError(f"{candidate.title}: has no {EVIDENCE}; it was not fully registered")
+    newest, champion = _standing(config)
+    gate = decide(evidence, as_champion(champion) if champion else None)
+    failed = [
+        f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
+    ]
+    objections = _objections(candidate, failed)
+    _require_overridden(candidate, objections, overrides)
+    verify_version(candidate)
+    previous = champion.number if champion else NONE
+    record = {
+        "act": "promotion",
+        "by": by,
+        "at": _now(),
+        "reason": reason.strip(),
+        "promoted_from": f"{candidate.model}/{candidate.number}",
+        "previous_champion": previous,
+        "falls_back_to": previous,
+        "promotion_gate": gate.verdict,
+    }
+    record |= {f"{_OVERRIDE}{kind}": "; ".join(said) for kind, said in objections.items()}
+    return _crown(candidate, config, newest, previous, record)
+
+
+def rollback(reason: str, config: RegistrationConfig, by: str = "", to: str = "") -> Version:
+    """Make the champion before this one, or version `to`, the champion again.
+
+    It is copied to a new version, so that the numbers stay the order of the champions.
+    """
+    by = _named(by, reason)
+    newest, champion = _standing(config)
+    if champion is None:
+        raise RegistryError(f"{config.champion_model}: has no champion to roll back")
+    target = to or champion.tags.get("falls_back_to", NONE)
+    if target == NONE:
+        raise RegistryError(
+            f"{champion.title} has no previous champion; name a version to go back to"
+        )
+    restored = show(config.champion_model, target)
+    if restored.number == champion.number:
+        raise RegistryError(f"{champion.title} is the champion already")
+    if restored.tags.get(STATE) in (LOST, ABANDONED, CLAIMED):
+        raise RegistryError(f"{restored.title} was never champion ({restored.tags[STATE]})")
+    verify_version(restored)
+    record = {
+        "act": "rollback",
+        "by": by,
+        "at": _now(),
+        "reason": reason.strip(),
+        "promoted_from": restored.tags.get("promoted_from", NONE),
+        "restored": restored.number,
+        "previous_champion": champion.number,
+        # A second rollback goes one further back, not forth to what was just rolled back.
+        "falls_back_to": restored.tags.get("falls_back_to", NONE),
+        "promotion_gate": restored.tags.get("promotion_gate", NONE),
+    }
+    return _crown(restored, config, newest, champion.number, record)
+
+
+def reject(which: str, reason: str, config: RegistrationConfig, by: str = "") -> Version:
+    """Say that a candidate is not to be promoted.
+
+    Kept at the champion model, which a reviewer may write and the pipeline may not; on the
+    candidate's own page too, where the reviewer may write there.
+    """
+    by = _named(by, reason)
+    candidate = show(config.candidate_model, which, config)
+    record = {"by": by, "at": _now(), "reason": reason.strip()}
+    with talking_to_registry(f"rejecting {candidate.title}") as client:
+        ensure_model(client, config.champion_model)
+        client.set_registered_model_tag(
+            config.champion_model, f"{REJECTED}{candidate.number}", json.dumps(record)
+        )
+    try:
+        with talking_to_registry(f"tagging {candidate.title}") as client:
+            for key, value in record.items():
+                client.set_model_version_tag(
+                    candidate.model, candidate.number, f"rejected_{key}", value
+                )
+    except RegistryError as error:
+        logger.info("rejected; the candidate's own page does not show it: %s", error)
+    return show(candidate.model, candidate.number, config)
+
+
+def _objections(candidate: Version, failed: list[str]) -> dict[Objection, list[str]]:
+    objections: dict[Objection, list[str]] = {}
+    if candidate.tags.get("sample_data") != "false":
+        objections["sample"] = ["it was trained on sample data"]
+    if failed:
+        objections["gate"] = failed
+    if candidate.rejection:
+        rejection = candidate.rejection
+        objections["rejection"] = [
+            f"{rejection['by']} rejected it at {rejection['at']}: {rejection['reason']}"
+        ]
+    return objections
+
+
+def _require_overridden(
+    candidate: Version,
+    objections: Mapping[Objection, list[str]],
+    overrides: Collection[Objection],
+) -> None:
+    standing = [kind for kind in objections if kind not in overrides]
+    if standing:
+        said = "\n  ".join(line for kind in standing for line in objections[kind])
+        flags = " ".join(f"--override-{kind}" for kind in standing)
+        raise RegistryError(
+            f"{candidate.title} is not for promotion:\n  {said}\n"
+            f"To promote it all the same, say {flags}; that and the reason are recorded"
+        )
+
+
+def _standing(config: RegistrationConfig) -> tuple[int, Version | None]:
+    """Number of the newest champion version and the champion; RegistryError during an act."""
+    versions = list_versions(config.champion_model)
+    if not versions:
+        return 0, None
+    newest = versions[0]
+    if newest.tags.get(STATE) == CLAIMED:
+        _require_dead(newest)
+    return int(newest.number), champion_among(versions)
+
+
+def _require_dead(claimed: Version) -> None:
+    age = datetime.now(UTC) - claimed.created
+    if age < CLAIM_LASTS:
+        raise RegistryError(
+            f"{claimed.title} is being made champion by {claimed.tags.get('by', 'somebody')} since "
+            f"{claimed.created:%H:%M:%S} UTC; look at it and try again, or in "
+            f"{CLAIM_LASTS.seconds // 60} minutes if that act died"
+        )
+    logger.warning("%s: an act that never ended; it is set aside", claimed.title)
+    if CHAMPION not in claimed.aliases:
+        _set_state(claimed, ABANDONED)
+
+
+def _crown(
+    source: Version,
+    config: RegistrationConfig,
+    newest: int,
+    previous: str,
+    record: Mapping[str, str],
+) -> Version:
+    """Claim the next version number with a copy of `source`, and move the alias if it was next.
+
+    `newest` and `previous` are what the act was decided on: number of the newest version, and of
+    the champion.
+    """
+    model = config.champion_model
+    kept = {
+        key: value
+        for key, value in source.tags.items()
+        if key not in _RECORD and not key.startswith((_OVERRIDE, "rejected_"))
+    }
+    with talking_to_registry(f"making {source.title} the champion of {model}") as client:
+        ensure_model(client, model)
+        created = client.create_model_version(
+            model,
+            source.uri,
+            source.run_id or None,
+            tags={**kept, **record, STATE: CLAIMED},
+            model_id=source.model_id or None,
+        )
+        number = str(created.version)
+        claimed = show(model, number)
+        if int(number) != newest + 1:
+            _set_state(claimed, LOST)
+            raise RegistryError(_overtaken(model, newest + 1, number))
+        client.update_model_version(model, number, page_text(source.description, model, number))
+        _require_unchanged(claimed, previous)
+        client.set_registered_model_alias(model, CHAMPION, number)
+    _set_state(claimed, DONE)
+    return show(model, number)
+
+
+def _require_unchanged(claimed: Version, previous: str) -> None:
+    """An alias moved by hand, or a claim that was taken for dead, ends the act."""
+    now = list_versions(claimed.model)
+    found = champion_among(now)
+    champion = found.number if found else NONE
+    own = next(version for version in now if version.number == claimed.number)
+    if champion != previous or own.tags.get(STATE) != CLAIMED:
+        _set_state(claimed, LOST)
+        raise RegistryError(
+            f"{claimed.model}: the champion was version {previous} and is {champion} now; nothing "
+            "was changed, look at it and decide again"
+        )
+
+
+def _overtaken(model: str, winner: int, number: str) -> str:
+    first = next((v for v in list_versions(model) if v.number == str(winner)), None)
+    if first is None:
+        return f"{model}: version {winner} was made and deleted meanwhile; do it again"
+    return (
+        f"another act came first: {first.title} ({first.tags.get('act', 'act')} by "
+        f"{first.tags.get('by', 'somebody')}: {first.tags.get('reason', 'no reason given')}); this "
+        f"one changed nothing, its copy {model} version {number} is tagged {LOST}; look at the new "
+        "champion and decide again"
+    )
+
+
+def _set_state(version: Version, state: str) -> None:
+    with talking_to_registry(f"tagging {version.title}") as client:
+        client.set_model_version_tag(version.model, version.number, STATE, state)
+
+
+def _named(by: str, reason: str) -> str:
+    if not reason.strip():
+        raise RegistryError("a reason is needed; it is all that later tells why this was done")
+    return by.strip() or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,192 @@
+"""What a reviewer decides on: a version's description, in Markdown, and its page, in HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from product1m.artifacts.folder import Summary
+from product1m.config import RegistrationConfig
+from product1m.evaluation.report.html import html_templates
+from product1m.evaluation.statistics import Interval
+from product1m.registry.compare import config_differences
+from product1m.registry.gate import BASELINES, Champion, Evidence, Gate, SliceChange, signed
+from product1m.registry.pictures import Case
+
+MAX_LISTED = 5
+"""Slices and configuration changes in the description; the page has all (ours)."""
+DATA = ("train", "gallery", "queries")
+OTHERS = {
+    "joint": "joint tokens (the paper)",
+    "joint_streams": "joint + streams (first author)",
+    "streams": "streams, two towers",
+    "random": "random",
+    "oracle": "oracle",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything a description is written from."""
+
+    lineage: Mapping[str, Summary]
+    """Summaries of every step and part, the evaluation included, by key."""
+    scores: Mapping[str, Any]
+    """The evaluation's `metrics.json`."""
+    evidence: Evidence
+    gate: Gate
+    champion: Champion | None
+    champion_lineage: Mapping[str, Summary]
+    """Empty without a champion, or where it was registered without."""
+    provenance: Mapping[str, str]
+    """`git_revision`, `pipeline_run`, `mlflow_run`."""
+    cases: Sequence[Case]
+    """The queries of the picture."""
+    thumbnails_mib: float
+    """Size of the gallery thumbnails that the version carries, 0 where it carries none."""
+
+
+def write_card(subject: Subject) -> str:
+    """The description, in Markdown; its links name the files beside it."""
+    environment = jinja2.Environment(  # noqa: S701  it is Markdown, not HTML
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return _render(environment, "model_card.md.jinja", subject)
+
+
+def write_page(subject: Subject) -> str:
+    """The whole of it as one HTML file: every slice, every change, every digest, the pictures."""
+    return _render(html_templates(), "model_page.html.jinja", subject)
+
+
+def _render(environment: jinja2.Environment, template: str, subject: Subject) -> str:
+    text = resources.files("product1m.registry").joinpath("templates", template).read_text("utf-8")
+    lineage, evidence, scores = subject.lineage, subject.evidence, subject.scores
+    return environment.from_string(text).render(
+        gate=subject.gate,
+        rules=evidence.rules,
+        candidate=evidence.map_at_10,
+        compared=subject.gate.champion_map_at_10 is not None,
+        served_agreement=evidence.served_agreement,
+        fusion=", ".join(f"{name} {weight:.2f}" for name, weight in scores["fusion"].items()),
+        scores=_score_rows(scores),
+        num_queries=len(evidence.ap),
+        slices=[_slice_row(change) for change in subject.gate.slices],
+        max_listed=MAX_LISTED,
+        rpn=_rpn(lineage["rpn_training"].metrics),
+        index=lineage["indexing"].metrics,
+        factory=lineage["indexing"].config["factory"],
+        thumbnails_mib=subject.thumbnails_mib,
+        lineage=lineage,
+        num_train=int(lineage["ingestion/train"].metrics["items"]),
+        num_scenes=lineage["background_synthesis/scenes"].config["num_scenes"],
+        code_version=lineage["evaluation"].code_version,
+        seed=lineage["evaluation"].config["seed"],
+        changes=_changes(subject),
+        config_changes=_config_changes(subject),
+        limits=_limits(lineage, scores, evidence.rules),
+        cases=subject.cases,
+        **subject.provenance,
+    )
+
+
+def _score_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rankings that have a name here, those that were measured, in that order."""
+    names = {"shipped": "**shipped**", **BASELINES, **OTHERS}
+    rows = []
+    for method in [name for name in names if name in scores["intervals"]]:
+        interval = Interval(**scores["intervals"][method])
+        lead = scores["differences"].get(method)
+        rows.append(
+            {
+                "name": names[method],
+                "strict": f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
+                "official": f"{scores['test'][method]['official']['10']['mAP']:.3f}",
+                "lead": signed(Interval(**lead)) if lead else "",
+            }
+        )
+    return rows
+
+
+def _slice_row(change: SliceChange) -> dict[str, str]:
+    return {
+        "name": f"{change.slicing.replace('_', ' ')} {change.name}",
+        "queries": str(change.num_queries),
+        "candidate": f"{change.candidate:.3f}",
+        "champion": f"{change.champion:.3f}",
+        "gain": signed(change.gain),
+    }
+
+
+def _rpn(metrics: Mapping[str, float]) -> str:
+    key = "recall@0.5/36"
+    return (
+        f"{metrics[key]:.3f} (whole image {metrics[f'whole_image/{key}']:.3f}, "
+        f"GrabCut box {metrics[f'grabcut_box/{key}']:.3f})"
+    )
+
+
+def _changes(subject: Subject) -> list[dict[str, str]]:
+    """What is not as it was when the champion was made; empty without a champion."""
+    if subject.champion is None:
+        return []
+    tags, before = subject.champion.tags, subject.champion_lineage
+    revision = tags.get("git_revision", "unknown"), subject.provenance["git_revision"]
+    rows = [{"what": "git", "how": f"`{revision[0][:12]}..{revision[1][:12]}`"}]
+    if revision[0] == revision[1]:
+        rows[0]["how"] = f"the same, `{revision[0][:12]}`"
+    for part in DATA:
+        new = subject.lineage[f"ingestion/{part}"]
+        old = before.get(f"ingestion/{part}")
+        digests = [
+            str(of.details.get("content", "?"))[:12] if of else "unknown" for of in (old, new)
+        ]
+        counts = [f"{of.metrics['items']:.0f} items" if of else "" for of in (old, new)]
+        how = f"the same, `{digests[1]}`"
+        if digests[0] != digests[1]:
+            how = f"`{digests[0]}` {counts[0]} → `{digests[1]}` {counts[1]}"
+        rows.append({"what": f"data: {part}", "how": how})
+    made_anew = [
+        key
+        for key, summary in subject.lineage.items()
+        if tags.get(f"digest.{key}") != summary.digest
+    ]
+    return [*rows, {"what": "artifacts", "how": ", ".join(made_anew) or "all the same"}]
+
+
+def _config_changes(subject: Subject) -> list[str]:
+    """`section.key: before → after`; empty where the champion has no lineage to compare with."""
+    if not subject.champion_lineage:
+        return []
+    found = config_differences(subject.champion_lineage, subject.lineage)
+    return [f"{key}: {before} → {after}" for key, (before, after) in found.items()]
+
+
+def _limits(
+    lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: RegistrationConfig
+) -> list[str]:
+    queries = lineage["ingestion/queries"].metrics
+    limits = [
+        "It finds products of its gallery only; anything else gets its nearest neighbour.",
+        "Titles and photos unlike those it was trained on are not covered by these figures.",
+    ]
+    if rules.sample_data:
+        limits.insert(0, "The sample split's figures say nothing about real photos.")
+    if queries["queries_with_a_label_not_in_gallery"]:
+        limits.append(
+            f"{queries['queries_with_a_label_not_in_gallery']:.0f} queries ask for a product that "
+            "the gallery lacks."
+        )
+    leaks = {
+        name: queries[name]
+        for name in ("train_photos_in_queries", "train_captions_in_queries", "test_captions_in_dev")
+    }
+    if any(leaks.values()):
+        listed = ", ".join(f"{name.replace('_', ' ')} {count:.0f}" for name, count in leaks.items())
+        limits.append(f"Leaks between lists: {listed}.")
+    joint = scores["differences"].get("joint")
+    if joint and joint["low"] > 0:
+        limits.append("The paper's own embedding alone ranks worse than what ships.")
+    return limits

@@ -1,0 +1,132 @@
+"""Two versions side by side: metrics with intervals, configuration, data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from product1m.artifacts.folder import Summary
+from product1m.errors import RegistryError
+from product1m.evaluation.statistics import Interval, paired_difference
+from product1m.registry.gate import Evidence
+from product1m.registry.versions import Version, read_evidence, read_lineage
+
+COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "loss")
+"""Metrics of the steps that say how good a part is; the others are counts of the data."""
+DATA_PARTS = ("ingestion/train", "ingestion/gallery", "ingestion/queries")
+Metric = float | Interval | None
+"""With its interval where it has one; None where a version lacks it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two versions; `second` minus `first` where there is a difference."""
+
+    first: Version
+    second: Version
+    map_at_10: tuple[Interval, Interval]
+    gain: Interval | None
+    """Paired strict mAP@10; None where they were measured on other queries."""
+    metrics: dict[str, tuple[Metric, Metric]]
+    config: dict[str, tuple[Any, Any]]
+    """`section.key` to both values, only where they differ."""
+    data: dict[str, tuple[Any, Any]]
+    """`part/what` to both values, only where they differ."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "first": {"model": self.first.model, "version": self.first.number},
+            "second": {"model": self.second.model, "version": self.second.number},
+            "strict_mAP_at_10": [interval.as_dict() for interval in self.map_at_10],
+            "gain": self.gain.as_dict() if self.gain else None,
+            "metrics": {
+                name: [v.as_dict() if isinstance(v, Interval) else v for v in both]
+                for name, both in self.metrics.items()
+            },
+            "config": self.config,
+            "data": self.data,
+        }
+
+
+def compare(first: Version, second: Version) -> Comparison:
+    """Hold two versions' evidence and lineage against each other."""
+    evidence = _evidence(first), _evidence(second)
+    lineages = read_lineage(first), read_lineage(second)
+    return Comparison(
+        first,
+        second,
+        (evidence[0].map_at_10, evidence[1].map_at_10),
+        _gain(*evidence),
+        {
+            name: (_measured(name, before, evidence[0]), _measured(name, after, evidence[1]))
+            for name, (before, after) in differences(*map(_metrics, lineages)).items()
+        },
+        config_differences(*lineages),
+        differences(*(_data(lineage) for lineage in lineages)),
+    )
+
+
+def config_differences(
+    first: Mapping[str, Summary], second: Mapping[str, Summary]
+) -> dict[str, tuple[Any, Any]]:
+    """`section.key` to its values in two lineages, where they differ."""
+    return differences(_config(first), _config(second))
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, with both; None where a side lacks it."""
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    }
+
+
+def _gain(first: Evidence, second: Evidence) -> Interval | None:
+    if first.queries != second.queries:
+        return None
+    return paired_difference(pd.Series(second.ap), pd.Series(first.ap), second.bootstrap)
+
+
+def _evidence(version: Version) -> Evidence:
+    evidence = read_evidence(version)
+    if evidence is None:
+        raise RegistryError(f"{version.title}: has no evidence, so there is nothing to compare")
+    return evidence
+
+
+def _config(lineage: Mapping[str, Summary]) -> dict[str, Any]:
+    """Every step has one section, whatever the number of its parts."""
+    return {
+        f"{summary.step}.{key}": value
+        for summary in lineage.values()
+        for key, value in summary.config.items()
+    }
+
+
+def _metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
+    return {
+        f"{key}/{name}": value
+        for key, summary in lineage.items()
+        if key not in DATA_PARTS
+        for name, value in summary.metrics.items()
+        if key == "evaluation" or any(word in name for word in COUNTED)
+    }
+
+
+def _measured(name: str, value: float | None, evidence: Evidence) -> Metric:
+    interval = evidence.intervals.get(name.removeprefix("evaluation/"))
+    return Interval(**interval) if interval else value
+
+
+def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in DATA_PARTS:
+        if key in lineage:
+            summary = lineage[key]
+            part = key.removeprefix("ingestion/")
+            found[f"{part}/content"] = str(summary.details.get("content", ""))[:12]
+            found |= {f"{part}/{name}": value for name, value in summary.metrics.items()}
+    return found

@@ -1,0 +1,362 @@
+"""May a version become champion? Rules with numbers, on evidence that travels with it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from product1m.config import RegistrationConfig
+from product1m.evaluation.statistics import Interval, bootstrap_interval, paired_difference
+
+EVIDENCE = "evidence.json"
+BASELINES = {
+    "image": "raw image features",
+    "text": "titles alone",
+    "image_text": "image + text without CAPTURE",
+    "shipped_whole_photo": "the whole photo",
+}
+"""Rankings that the shipped one has to lead, and their names for a reader."""
+
+Outcome = Literal["pass", "fail", "not compared"]
+Verdict = Literal["passed", "failed", "not compared"]
+
+
+class Bootstrap(BaseModel):
+    """How intervals are made."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    num_bootstrap: int
+    confidence: float
+    seed: int
+
+
+class Rules(RegistrationConfig):
+    """The rules of a version, also of one registered under a key that is gone since."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Remeasured(BaseModel):
+    """The champion's answers to the candidate's queries, from the candidate's gallery."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    """Of the champion model."""
+    evidence_digest: str
+    """Which champion it was: a version's number changes when it is copied, its evidence does
+    not."""
+    ap: dict[str, float]
+    top: dict[str, list[str]]
+
+
+class Evidence(BaseModel):
+    """What a version was measured to do; stored with it as `evidence.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ap: dict[str, float]
+    """Strict AP@10 of the shipped ranking, by test query."""
+    top: dict[str, list[str]] = {}
+    """The shipped ranking's first ten gallery ids, by test query."""
+    slices: dict[str, dict[str, str]]
+    """Slicing (`products`, `brand`, …) to test query to slice."""
+    leads: dict[str, dict[str, float]]
+    """Shipped minus method, strict mAP@10, paired: mean, low, high."""
+    intervals: dict[str, dict[str, float]] = {}
+    """The evaluation's figures on the test queries by name: mean, low, high."""
+    index_recall: float
+    served_agreement: float
+    """Of the registered model with the evaluation, see `examples.agreement`."""
+    leaked_photos: float = 0.0
+    """Train and gallery photos that are a query's, relative to the queries."""
+    dev_photos_in_test: float = 0.0
+    """Test queries whose photo is a dev query's too, as a share."""
+    quarantine: dict[str, float] = {}
+    """List to the share of its items that was set aside."""
+    queries: str
+    """Content digest of the queries it was measured on."""
+    gallery: str
+    """Content digest of the gallery they were answered from."""
+    bootstrap: Bootstrap
+    rules: Rules
+    """What it was registered under; a later check holds it against the same."""
+    champion: Remeasured | None = None
+    """Where the champion of the day had been measured on other queries."""
+    champion_failure: str = ""
+    """Why it could not answer these, where it could not."""
+
+    @property
+    def map_at_10(self) -> Interval:
+        """Strict mAP@10 of the shipped ranking."""
+        return bootstrap_interval(pd.Series(self.ap).sort_index(), self.bootstrap)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version to beat."""
+
+    version: str
+    evidence: Evidence | None
+    """None where it was registered without any."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of its version: digests, revision, …"""
+
+    @property
+    def digest(self) -> str:
+        """Of its evidence."""
+        return self.tags.get(f"digest.{EVIDENCE}", "")
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """The champion's answers that a candidate is compared with, or why there are none."""
+
+    ap: pd.Series | None
+    top: Mapping[str, list[str]]
+    note: str
+    """What to know about the comparison; why there is none."""
+
+
+class Rule(BaseModel):
+    """One thing that was checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    expected: str
+    found: str
+    outcome: Outcome
+    value: float | None = None
+    """What was measured, None where nothing could be."""
+    limit: float | None = None
+    """What `value`, or the end of its interval that counts, is held against."""
+    low: float | None = None
+    high: float | None = None
+    """The value's interval, where it has one."""
+
+
+class SliceChange(BaseModel):
+    """Candidate against champion on some of the queries, strict mAP@10."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slicing: str
+    name: str
+    num_queries: int
+    candidate: float
+    champion: float
+    low: float
+    high: float
+    """Paired interval of candidate minus champion."""
+
+    @property
+    def gain(self) -> Interval:
+        """Candidate minus champion."""
+        return Interval(self.candidate - self.champion, self.low, self.high)
+
+
+class Gate(BaseModel):
+    """`gate.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Verdict
+    champion: str
+    """Version compared with; empty where there is none."""
+    champion_map_at_10: float | None = None
+    """Strict mAP@10 of the champion on the same queries."""
+    rules: list[Rule]
+    slices: list[SliceChange] = []
+    """Every slice that is large enough, the greatest loss first."""
+
+    def failures(self) -> list[Rule]:
+        """What stands against it."""
+        return [rule for rule in self.rules if rule.outcome != "pass"]
+
+
+def decide(candidate: Evidence, champion: Champion | None) -> Gate:
+    """Check every rule; one failure fails the gate.
+
+    Without a champion the absolute rules decide. With one whose answers to the same queries are
+    not known they decide only against: the verdict is then at best `not compared`.
+    """
+    rival = rivalry(candidate, champion) if champion else None
+    slices = _slices(candidate, rival.ap) if rival and rival.ap is not None else []
+    rules = [*_absolute(candidate), *_relative(candidate, rival, slices)]
+    outcomes = {rule.outcome for rule in rules}
+    verdict: Verdict = (
+        "failed" if "fail" in outcomes else "not compared" if len(outcomes) > 1 else "passed"
+    )
+    return Gate(
+        verdict=verdict,
+        champion=champion.version if champion else "",
+        champion_map_at_10=float(rival.ap.mean()) if rival and rival.ap is not None else None,
+        rules=rules,
+        slices=slices,
+    )
+
+
+def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
+    """What the champion answers to the candidate's queries, measured then or anew."""
+    known, anew = champion.evidence, candidate.champion
+    if known and (known.queries, known.gallery) == (candidate.queries, candidate.gallery):
+        return Rivalry(pd.Series(known.ap), known.top, "")
+    if anew and champion.digest and anew.evidence_digest == champion.digest:
+        return Rivalry(pd.Series(anew.ap), anew.top, "champion measured anew on these queries")
+    if known is None:
+        return Rivalry(None, {}, f"champion {champion.version} has no evidence")
+    if known.queries == candidate.queries:
+        return Rivalry(pd.Series(known.ap), {}, "on another gallery")
+    advice = (
+        f"could not answer these: {candidate.champion_failure}"
+        if candidate.champion_failure
+        else "has not answered these; run registration again, which asks it"
+    )
+    note = f"champion {champion.version} was measured on other queries and {advice}"
+    return Rivalry(None, {}, note)
+
+
+def _absolute(candidate: Evidence) -> Iterator[Rule]:
+    config = candidate.rules
+    score = candidate.map_at_10
+    yield Rule(
+        name="strict mAP@10",
+        expected=f"≥ {config.min_map_at_10:.3f}",
+        found=f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+        outcome=_outcome(score.mean >= config.min_map_at_10),
+        value=score.mean,
+        limit=config.min_map_at_10,
+        low=score.low,
+        high=score.high,
+    )
+    for method, name in BASELINES.items():
+        lead = Interval(**candidate.leads[method])
+        yield _interval_above(f"lead over {name}", lead, config.min_baseline_lead)
+    yield _at_least("index recall@100", candidate.index_recall, config.min_index_recall, ".4f")
+    yield _at_least(
+        "serves what was evaluated", candidate.served_agreement, config.min_served_agreement, ".2f"
+    )
+    yield _at_most(
+        "train or gallery photos leaked", candidate.leaked_photos, config.max_leaked_photos
+    )
+    yield _at_most(
+        "dev photos in test", candidate.dev_photos_in_test, config.max_dev_photos_in_test
+    )
+    worst = max(candidate.quarantine, key=lambda part: candidate.quarantine[part], default="")
+    yield _at_most(
+        "quarantined items",
+        candidate.quarantine.get(worst, 0.0),
+        config.max_quarantine_share,
+        worst,
+    )
+
+
+def _relative(
+    candidate: Evidence, rival: Rivalry | None, slices: list[SliceChange]
+) -> Iterator[Rule]:
+    config = candidate.rules
+    name, limit = "not behind the champion", -config.max_map_loss
+    expected = f"interval above {limit:+.3f}"
+    if rival is None:
+        found = "there is no champion yet"
+        yield Rule(name=name, expected=expected, found=found, outcome="pass", limit=limit)
+        return
+    if rival.ap is None:
+        yield Rule(
+            name=name, expected=expected, found=rival.note, outcome="not compared", limit=limit
+        )
+        return
+    gain = paired_difference(pd.Series(candidate.ap), rival.ap, candidate.bootstrap)
+    yield _interval_above(name, gain, limit, rival.note)
+    yield _worst_slice(config, slices)
+
+
+def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:
+    ours = pd.Series(candidate.ap)
+    theirs = theirs.reindex(ours.index)
+    found = []
+    for slicing, members in candidate.slices.items():
+        for name, gain in (ours - theirs).groupby(pd.Series(members).reindex(ours.index)):
+            if len(gain) >= candidate.rules.min_slice_queries:
+                interval = bootstrap_interval(gain, candidate.bootstrap)
+                found.append(
+                    SliceChange(
+                        slicing=slicing,
+                        name=str(name),
+                        num_queries=len(gain),
+                        candidate=float(ours[gain.index].mean()),
+                        champion=float(theirs[gain.index].mean()),
+                        low=interval.low,
+                        high=interval.high,
+                    )
+                )
+    return sorted(found, key=lambda change: change.candidate - change.champion)
+
+
+def _worst_slice(config: RegistrationConfig, slices: list[SliceChange]) -> Rule:
+    """The slice that is surest to have lost."""
+    name, limit = "worst slice", -config.max_slice_loss
+    expected = f"no interval below {limit:+.3f}"
+    if not slices:
+        found = f"no slice has {config.min_slice_queries} queries"
+        return Rule(name=name, expected=expected, found=found, outcome="pass", limit=limit)
+    worst = min(slices, key=lambda change: change.high)
+    return Rule(
+        name=name,
+        expected=expected,
+        found=f"{worst.slicing} {worst.name} ({worst.num_queries} queries): {signed(worst.gain)}",
+        outcome=_outcome(worst.high >= limit),
+        value=worst.gain.mean,
+        limit=limit,
+        low=worst.low,
+        high=worst.high,
+    )
+
+
+def _interval_above(name: str, found: Interval, limit: float, note: str = "") -> Rule:
+    return Rule(
+        name=name,
+        expected=f"interval above {limit:+.3f}",
+        found=signed(found) + (f", {note}" if note else ""),
+        outcome=_outcome(found.low > limit),
+        value=found.mean,
+        limit=limit,
+        low=found.low,
+        high=found.high,
+    )
+
+
+def _at_least(name: str, value: float, limit: float, shown: str) -> Rule:
+    return Rule(
+        name=name,
+        expected=f"≥ {limit:{shown}}",
+        found=f"{value:{shown}}",
+        outcome=_outcome(value >= limit),
+        value=value,
+        limit=limit,
+    )
+
+
+def _at_most(name: str, share: float, limit: float, where: str = "") -> Rule:
+    return Rule(
+        name=name,
+        expected=f"≤ {limit:.1%}",
+        found=f"{share:.1%}" + (f" of {where}" if where and share else ""),
+        outcome=_outcome(share <= limit),
+        value=share,
+        limit=limit,
+    )
+
+
+def _outcome(passed: bool | np.bool_) -> Outcome:
+    return "pass" if passed else "fail"
+
+
+def signed(interval: Interval) -> str:
+    """`+0.010 [-0.002, +0.020]`."""
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -1,0 +1,238 @@
+"""Cuts a sample out of a data set: N classes, their queries, their gallery, some train items."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from product1m.data.boxes import BOXES_LIST, read_boxes, write_boxes
+from product1m.data.lists import (
+    PHOTO_FOLDER,
+    ListFile,
+    ListItem,
+    SetAside,
+    find_lists,
+    read_list,
+)
+from product1m.data.photo_sources import EXTENSIONS
+from product1m.errors import DatasetError
+from product1m.sample.drawn.split import BACKGROUND_FOLDER
+from product1m.sample.staging import appearing
+from product1m.telemetry.progress import track
+
+MAX_BACKGROUNDS = 200
+"""Backgrounds taken along at most (ours)."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A line with a photo."""
+
+    item: ListItem
+    photo: Path
+    """Relative to the data set."""
+
+
+def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> dict[str, float]:
+    """Write the part of a data set that concerns `num_classes` classes, in the data set's format.
+
+    Classes are grown query by query, so that as many queries as possible are kept whole: a query
+    stays if all its labels are chosen, a gallery item if its (first) label is. Train items, which
+    have no labels, stay at the gallery's share, those first whose title holds a chosen brand.
+    Lines are copied byte by byte. What has no photo or cannot be parsed is left out and counted.
+
+    Raises DatasetError where lists are missing, no query can be kept, or `folder` is not empty.
+    """
+    lists = find_lists(source)
+    left_out: Counter[str] = Counter()
+    gallery = _usable(source, lists["gallery"], left_out)
+    queries = _usable(source, lists["queries"], left_out)
+    in_gallery = {candidate.item.labels[0] for candidate in gallery}
+    chosen = _choose_classes(
+        source, [c.item.labels for c in queries], in_gallery, num_classes, seed
+    )
+    kept_gallery = [c for c in gallery if c.item.labels[0] in chosen]
+    kept_queries = _whole_queries(source, lists["queries"], queries, chosen)
+    share = len(kept_gallery) / len(gallery)
+    train = _choose_train(source, lists["train"], chosen, share, seed, left_out)
+    kept = [*train, *kept_gallery, *kept_queries]
+    with appearing(folder) as partial:
+        for list_file in (file for files in lists.values() for file in files):
+            _copy_lines(list_file.path, partial, [c.item for c in kept])
+        _copy_photos(source, partial, [c.photo for c in kept])
+        num_backgrounds = _copy_backgrounds(source, partial, seed)
+        _copy_boxes(source, partial, [c.item.id for c in kept_queries])
+    splits = Counter(c.item.split or "unsplit" for c in kept_queries)
+    return {
+        "classes": float(len(chosen)),
+        "train_items": float(len(train)),
+        "gallery_items": float(len(kept_gallery)),
+        **{f"{split}_items": float(number) for split, number in sorted(splits.items())},
+        "queries": float(len(kept_queries)),
+        "labels_per_query": sum(len(c.item.labels) for c in kept_queries) / len(kept_queries),
+        "backgrounds": float(num_backgrounds),
+        "without_photo": float(left_out["photo"]),
+        "malformed_lines": float(left_out["line"]),
+    }
+
+
+def _usable(source: Path, lists: Iterable[ListFile], left_out: Counter[str]) -> list[_Candidate]:
+    """Well-formed lines whose photo is there."""
+    found = []
+    for list_file in lists:
+        for line in track(read_list(list_file), f"reading {list_file.path.name}"):
+            candidate = _with_photo(source, line, left_out)
+            if candidate is not None:
+                found.append(candidate)
+    if not found:
+        names = ", ".join(list_file.path.name for list_file in lists)
+        raise DatasetError(
+            f"{source}: no item of {names} has a photo in the folder "
+            f"({left_out['photo']} without, {left_out['line']} malformed lines); "
+            "download the photos first"
+        )
+    return found
+
+
+def _with_photo(
+    source: Path, line: ListItem | SetAside, left_out: Counter[str]
+) -> _Candidate | None:
+    if isinstance(line, SetAside):
+        left_out["line"] += 1
+        return None
+    photo = _photo_of(source, line)
+    if photo is None:
+        left_out["photo"] += 1
+        return None
+    return _Candidate(line, photo)
+
+
+def _photo_of(source: Path, item: ListItem) -> Path | None:
+    """The photo's path relative to the data set: as the list gives it, or by the item's id."""
+    names = [item.image] if item.image else [f"{PHOTO_FOLDER}/{item.id}{e}" for e in EXTENSIONS]
+    return next((Path(name) for name in names if (source / name).is_file()), None)
+
+
+def _choose_classes(
+    source: Path,
+    label_sets: Sequence[Sequence[str]],
+    in_gallery: set[str],
+    num_classes: int,
+    seed: int,
+) -> set[str]:
+    """Grow a set of classes by whole queries, most queries a new class first, with some chance."""
+    counts = Counter(frozenset(labels) for labels in label_sets if in_gallery.issuperset(labels))
+    available = set().union(*counts) if counts else set()
+    if not 1 <= num_classes <= len(available):
+        raise DatasetError(
+            f"{source}: {num_classes} classes asked for; of its queries' classes "
+            f"{len(available)} are in the gallery too, choose from 1 to that"
+        )
+    rng = np.random.default_rng([seed, 5])
+    sets = sorted(counts, key=sorted)
+    luck = dict(zip(sets, rng.uniform(0.5, 1.5, len(sets)), strict=True))
+    chosen: set[str] = set()
+    while len(chosen) < num_classes:
+        room = num_classes - len(chosen)
+        fitting = [labels for labels in sets if 0 < len(labels - chosen) <= room]
+        if not fitting:
+            chosen |= set(sorted(available - chosen)[:room])
+            break
+        best = max(fitting, key=lambda labels: luck[labels] * _gain(labels, chosen, counts))
+        chosen |= best
+    return chosen
+
+
+def _whole_queries(
+    source: Path, lists: Sequence[ListFile], queries: Sequence[_Candidate], chosen: set[str]
+) -> list[_Candidate]:
+    """The queries whose labels are all chosen, some of every list."""
+    kept = [candidate for candidate in queries if chosen.issuperset(candidate.item.labels)]
+    for list_file in lists:
+        if not any(candidate.item.list_name == list_file.path.name for candidate in kept):
+            raise DatasetError(
+                f"{list_file.path}: no query has all its labels among {len(chosen)} classes of "
+                f"{source}; ask for more classes, or try another seed"
+            )
+    return kept
+
+
+def _gain(labels: frozenset[str], chosen: set[str], counts: Counter[frozenset[str]]) -> float:
+    """Queries that become whole with `labels`, for each class that is new."""
+    grown = chosen | labels
+    whole = sum(number for other, number in counts.items() if other <= grown and other - chosen)
+    return whole / len(labels - chosen)
+
+
+def _choose_train(
+    source: Path,
+    lists: Sequence[ListFile],
+    chosen: set[str],
+    share: float,
+    seed: int,
+    left_out: Counter[str],
+) -> list[_Candidate]:
+    """The given share of the train items, those first whose title holds a chosen class's brand."""
+    brands = {label.split()[0] for label in chosen}
+    items = []
+    for list_file in lists:
+        for line in track(read_list(list_file), f"reading {list_file.path.name}"):
+            if isinstance(line, ListItem):
+                items.append(line)
+            else:
+                left_out["line"] += 1
+    number = round(share * len(items))
+    order = np.random.default_rng([seed, 6]).permutation(len(items))
+    related = [at for at in order if any(brand in items[at].caption for brand in brands)]
+    named = set(related)
+    others = [at for at in order if at not in named]
+    kept: list[_Candidate] = []
+    for at in (*related, *others):
+        if len(kept) == number:
+            break
+        candidate = _with_photo(source, items[at], left_out)
+        if candidate is not None:
+            kept.append(candidate)
+    if not kept:
+        raise DatasetError(
+            f"{source}: no train item with a photo to keep; download the photos first"
+        )
+    return kept
+
+
+def _copy_lines(path: Path, folder: Path, kept: Sequence[ListItem]) -> None:
+    """Copy the kept items' lines as they are."""
+    numbers = {item.line for item in kept if item.list_name == path.name}
+    with path.open("rb") as lines, (folder / path.name).open("wb") as copy:
+        for number, line in enumerate(lines, start=1):
+            if number in numbers:
+                copy.write(line)
+
+
+def _copy_photos(source: Path, folder: Path, photos: Sequence[Path]) -> None:
+    for photo in track(dict.fromkeys(photos), "copying photos"):
+        (folder / photo).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / photo, folder / photo)
+
+
+def _copy_boxes(source: Path, folder: Path, queries: Sequence[str]) -> None:
+    known = read_boxes(source)
+    kept = {query: known[query] for query in queries if query in known}
+    if kept:
+        write_boxes(folder / BOXES_LIST, kept)
+
+
+def _copy_backgrounds(source: Path, folder: Path, seed: int) -> int:
+    if not (source / BACKGROUND_FOLDER).is_dir():
+        return 0
+    names = sorted(
+        path.relative_to(source)
+        for path in (source / BACKGROUND_FOLDER).rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+    )
+    order = np.random.default_rng([seed, 7]).permutation(len(names))[:MAX_BACKGROUNDS]
+    _copy_photos(source, folder, [names[at] for at in sorted(order)])
+    return len(order)

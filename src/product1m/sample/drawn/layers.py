@@ -1,0 +1,80 @@
+"""Layers put into a photo, and which product each pixel of it ends up showing."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+
+from product1m.sample.drawn.surfaces import Image
+
+Layer = Float32[np.ndarray, "h w 4"]
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels."""
+_SOLID = 0.5
+"""Alpha from which a pixel shows the product (ours)."""
+
+
+class Seen:
+    """Which product each pixel shows: the one put there last."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._product = np.full((height, width), -1, np.int16)
+        self._num_products = 0
+
+    def add(self, layer: Layer, x: int, y: int) -> None:
+        """A product goes in front of those already there."""
+        spot = window_of(self._product, (layer.shape[0], layer.shape[1]), x, y)
+        if spot is not None:
+            solid = layer[spot[2], spot[3], 3] >= _SOLID
+            self._product[spot[0], spot[1]][solid] = self._num_products
+        self._num_products += 1
+
+    def boxes(self) -> list[Box]:
+        """Of every product that shows at all."""
+        found = []
+        for number in range(self._num_products):
+            rows, columns = np.nonzero(self._product == number)
+            if len(rows):
+                low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
+                found.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+        return sorted(found)
+
+
+def window_of(
+    image: np.ndarray, size: tuple[int, int], x: int, y: int
+) -> tuple[slice, slice, slice, slice] | None:
+    """Where a layer at (x, y) meets the image: image rows and columns, layer rows and columns."""
+    (height, width), (rows, columns) = image.shape[:2], size
+    top, left = max(y, 0), max(x, 0)
+    bottom, right = min(y + rows, height), min(x + columns, width)
+    if top >= bottom or left >= right:
+        return None
+    return (
+        slice(top, bottom),
+        slice(left, right),
+        slice(top - y, bottom - y),
+        slice(left - x, right - x),
+    )
+
+
+def paste(image: Image, layer: Layer, x: int, y: int) -> None:
+    """Put a layer over the image, its top left corner at (x, y)."""
+    spot = window_of(image, (layer.shape[0], layer.shape[1]), x, y)
+    if spot is not None:
+        part = layer[spot[2], spot[3]]
+        image[spot[0], spot[1]] = image[spot[0], spot[1]] * (1 - part[:, :, 3:]) + part[:, :, :3]
+
+
+def cast(
+    image: Image,
+    shape: Float32[np.ndarray, "h w"],
+    x: float,
+    y: float,
+    blur: float,
+    strength: float,
+) -> None:
+    """Darken the image by a blurred shape."""
+    pad = int(3 * blur)
+    soft = cv2.GaussianBlur(np.pad(shape, pad), (0, 0), blur)
+    spot = window_of(image, (soft.shape[0], soft.shape[1]), int(x) - pad, int(y) - pad)
+    if spot is not None:
+        image[spot[0], spot[1]] *= 1 - strength * soft[spot[2], spot[3]][:, :, None]

@@ -1,0 +1,100 @@
+"""The registered model as MLflow runs it: this file is logged as its code.
+
+Input, one row a photo: `photo` (the file's bytes, or their base64 as text) and `title`. Output, row
+for row: `ids` and `labels` of the merged ranking, and `instances`, each with its box, score and own
+ranking. Parameter `top_k`: length of every ranking.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from product1m.errors import Product1MError, RetrievalError
+from product1m.serving.service import Answer, SearchService
+
+MODEL_FOLDER = "model"
+"""Name of the one MLflow artifact: the folder `SearchService` reads."""
+
+
+class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are not followed
+    """A photo and its title to per-instance rankings of the gallery."""
+
+    _service: SearchService
+    _labels: dict[str, str]
+    """Of every gallery item."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load everything once; MLflow calls this by keyword."""
+        self._service = SearchService.load(Path(context.artifacts[MODEL_FOLDER]))
+        rows = self._service.searcher.gallery.rows
+        self._labels = {
+            item: labels[0] if labels else ""
+            for item, labels in zip(rows["id"], rows["labels"], strict=True)
+        }
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002  MLflow's signature
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Answer a batch; what the caller can mend comes out as a bad request, not a crash."""
+        try:
+            photos = [
+                _photo_bytes(photo, position) for position, photo in enumerate(model_input["photo"])
+            ]
+            titles = [_title(title, row) for row, title in enumerate(model_input["title"])]
+            answers = self._service.answer(photos, titles, int((params or {}).get("top_k", 10)))
+        except Product1MError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        rows = [_row(answer, self._labels) for answer in answers]
+        return pd.DataFrame(rows, index=model_input.index)
+
+
+def _row(answer: Answer, labels: dict[str, str]) -> dict[str, Any]:
+    result = answer.result
+    instances = [
+        {
+            "box_xyxy": [float(edge) for edge in box],
+            "score": float(score),
+            "ids": [item for item, _ in ranking],
+            "labels": [labels[item] for item, _ in ranking],
+            "scores": [similarity for _, similarity in ranking],
+        }
+        for box, score, ranking in zip(
+            answer.boxes_xyxy, result.instances.scores, result.rankings, strict=True
+        )
+    ]
+    merged = result.merged
+    return {"ids": merged, "labels": [labels[item] for item in merged], "instances": instances}
+
+
+def _photo_bytes(photo: Any, position: int) -> bytes:
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    if not isinstance(photo, str):
+        raise RetrievalError(
+            f"photo {position}: expected a photo file's bytes or their base64 as text, "
+            f"got {type(photo).__name__}"
+        )
+    try:
+        return base64.b64decode(photo, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RetrievalError(
+            f"photo {position}: text that is not base64 ({error}); encode the photo file's bytes"
+        ) from error
+
+
+def _title(title: Any, position: int) -> str:
+    if not isinstance(title, str):
+        raise RetrievalError(f"title {position}: expected text, got {title!r:.80}")
+    return title
+
+
+set_model(ProductSearch())

@@ -1,0 +1,107 @@
+"""A photo and its title answered: the way from ingestion to ranking in one process.
+
+The registered model is this over a folder of its own: `rpn/`, `capture/`, `index/` as the steps
+wrote them, and `serving.json` with the settings they ran under.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from product1m.artifacts.folder import open_artifact
+from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
+from product1m.data.intake import take_in
+from product1m.data.lists import clean_caption
+from product1m.data.photos import decode_photo
+from product1m.detection.extraction import extract_regions
+from product1m.detection.proposals import ProposalNetwork, load_rpn
+from product1m.errors import ArtifactError, PhotoError, RetrievalError
+from product1m.retrieval.search import Searcher, SearchResult
+
+SERVING = "serving.json"
+RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
+
+
+class ServingConfig(BaseModel):
+    """`serving.json`: what the evaluated queries went through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingestion: IngestionConfig
+    feature_extraction: FeatureExtractionConfig
+    evaluation: EvaluationConfig
+    weights: Mapping[str, float]
+    """The shipped fusion."""
+
+    @classmethod
+    def read(cls, path: Path) -> "ServingConfig":
+        """ArtifactError if the file is absent or not what this code wrote."""
+        try:
+            return cls.model_validate_json(path.read_text("utf-8"))
+        except (OSError, ValidationError) as error:
+            raise ArtifactError(f"{path}: not a serving configuration ({error})") from error
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one photo with its title finds."""
+
+    boxes_xyxy: Float32[np.ndarray, "I 4"]
+    """Pixels of the photo that was asked with, turned upright by its EXIF orientation."""
+    result: SearchResult
+
+
+class SearchService:
+    """RPN, CAPTURE and index, ready to answer."""
+
+    def __init__(self, rpn: ProposalNetwork, searcher: Searcher, config: ServingConfig) -> None:
+        self.rpn = rpn
+        self.searcher = searcher
+        self.config = config
+
+    @classmethod
+    def load(cls, folder: Path) -> "SearchService":
+        """Open a model folder; ArtifactError names a file that is damaged or missing."""
+        config = ServingConfig.read(folder / SERVING)
+        rpn = load_rpn(open_artifact(folder / RPN, "rpn_training"))
+        index = open_artifact(folder / INDEX, "indexing")
+        capture = open_artifact(folder / CAPTURE, "capture_pretraining")
+        return cls(rpn, Searcher.load(index, capture, config.evaluation), config)
+
+    def answer(self, photos: Sequence[bytes], titles: Sequence[str], top_k: int) -> list[Answer]:
+        """The `top_k` best gallery items for every product in every photo, and merged.
+
+        Fewer where the gallery is smaller.
+
+        Raises RetrievalError, with its place in the batch, for an unusable photo or title.
+        """
+        if top_k < 1:
+            raise RetrievalError(f"top_k: expected 1 or more, got {top_k}")
+        stored, captions = [], []
+        for position, (photo, title) in enumerate(zip(photos, titles, strict=True)):
+            try:
+                stored.append(take_in(photo, self.config.ingestion))
+            except PhotoError as error:
+                raise RetrievalError(f"photo {position}: {error}") from error
+            captions.append(clean_caption(title))
+            if not captions[-1]:
+                raise RetrievalError(f"title {position}: empty; expected the photo's title")
+        pixels = [decode_photo(kept.encoded, f"photo {i}") for i, kept in enumerate(stored)]
+        extracted = extract_regions(self.rpn, pixels, self.config.feature_extraction)
+        # Searched as deep as evaluated: an approximate index finds other items at another depth.
+        depth = max(top_k, self.config.evaluation.depth)
+        answers = []
+        for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
+            found = self.searcher.search(caption, regions, self.config.weights, depth)
+            boxes = found.instances.boxes_xyxy / np.float32(kept.downscaled)
+            answers.append(Answer(boxes, _cut(found, top_k)))
+        return answers
+
+
+def _cut(found: SearchResult, top_k: int) -> SearchResult:
+    rankings = [ranking[:top_k] for ranking in found.rankings]
+    return SearchResult(found.instances, rankings, found.merged[:top_k])

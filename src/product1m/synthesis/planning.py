@@ -1,0 +1,157 @@
+"""Which cut-outs meet in a scene: apart for train and held out, mostly with words in common."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from product1m.config import BackgroundSynthesisConfig
+from product1m.errors import DatasetError
+from product1m.synthesis.compose import PLAN, ScenePlan
+from product1m.synthesis.cutouts import Verdict
+from product1m.synthesis.scene_titles import TitleComposer, join, units
+
+_MAX_BACKGROUNDS = 16
+"""Damaged background photos met in a row before the step stops (ours)."""
+_NEIGHBOR_SHARE = 0.06
+"""Share of the sources, those with the titles nearest to the first's, of which the others are drawn
+(ours)."""
+_MIN_NEIGHBORS = 6
+"""But at least so many (ours)."""
+_NGRAMS = (2, 3, 4)
+"""Lengths of the character n-grams by which titles are compared, each counted once (ours).
+
+Without document frequencies: those favor a product's own words over its brand's.
+"""
+
+
+def plan_scenes(
+    split: Mapping[str, Sequence[Verdict]],
+    backgrounds: Sequence[str],
+    config: BackgroundSynthesisConfig,
+) -> Iterator[ScenePlan]:
+    """The plans of all scenes, train ones first; each depends on seed and number alone."""
+    pools = {name: SourcePool(sources, config) for name, sources in split.items() if sources}
+    num_train = config.num_scenes - num_held_out_scenes(config)
+    for number in range(config.num_scenes):
+        rng = np.random.default_rng([config.seed, number, PLAN])
+        name = "train" if number < num_train else "held_out"
+        sources = pools[name].draw(rng)
+        title = pools[name].compose_title(sources, rng)
+        tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
+        yield ScenePlan(number, name, sources, title, [backgrounds[int(k)] for k in tried], config)
+
+
+class SourcePool:
+    """The cut-outs of one split."""
+
+    def __init__(self, sources: Sequence[Verdict], config: BackgroundSynthesisConfig) -> None:
+        self.sources = sources
+        self._config = config
+        self._groups = [group_of(source) for source in sources]
+        captions = [source.candidate.caption for source in sources]
+        self._titles = TitleComposer(captions)
+        self._wordings = Wordings([join(units(caption)).casefold() for caption in captions])
+
+    def draw(self, rng: np.random.Generator) -> list[Verdict]:
+        """A scene's sources, of different groups but for a twin in `repeat_share` of the scenes."""
+        config = self._config
+        number = int(rng.integers(config.min_products, config.max_products + 1))
+        first = int(rng.integers(len(self.sources)))
+        alike, repeated = rng.random(2) < (config.shared_words_share, config.repeat_share)
+        order = self._nearest(first, rng) if alike else rng.permutation(len(self.sources))
+        num_different = number - int(repeated and number > 1)
+        chosen = {self._groups[first]: first}
+        for position in order.tolist():
+            if len(chosen) == num_different:
+                break
+            chosen.setdefault(self._groups[position], position)
+        positions = list(chosen.values())
+        while len(positions) < number:
+            positions.append(positions[int(rng.integers(len(positions)))])
+        return [self.sources[position] for position in rng.permutation(positions).tolist()]
+
+    def compose_title(self, sources: Sequence[Verdict], rng: np.random.Generator) -> str:
+        """A title of a scene of these sources."""
+        captions = [source.candidate.caption for source in sources]
+        return self._titles.compose(captions, self._config.max_title_chars, rng)
+
+    def _nearest(self, first: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
+        """The sources with titles like the first's, shuffled; then all others, nearest first."""
+        order = np.argsort(-self._wordings.similarity(first), kind="stable")
+        count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(order)))
+        return np.concatenate([rng.permutation(order[:count]), order[count:]])
+
+
+class Wordings:
+    """Which texts share character n-grams; an index of the n-grams, for there are many texts."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._ngrams = [_ngrams(text) for text in texts]
+        self._norms = np.sqrt([max(1, len(ngrams)) for ngrams in self._ngrams])
+        having: dict[str, list[int]] = defaultdict(list)
+        for position, ngrams in enumerate(self._ngrams):
+            for ngram in ngrams:
+                having[ngram].append(position)
+        self._having = {ngram: np.array(positions) for ngram, positions in having.items()}
+
+    def similarity(self, position: int) -> Float[np.ndarray, " N"]:
+        """Cosine of a text's n-grams, as a set, with every text's."""
+        empty = np.empty(0, np.int64)
+        ngrams = self._ngrams[position]
+        texts = np.concatenate([empty, *(self._having[ngram] for ngram in ngrams)])
+        shared = np.bincount(texts, minlength=len(self._ngrams))
+        return np.asarray(shared / (self._norms * self._norms[position]))
+
+
+def split_sources(
+    sources: Sequence[Verdict], config: BackgroundSynthesisConfig
+) -> dict[str, list[Verdict]]:
+    """The cut-outs for `train` and for `held_out` scenes: no group of duplicates is in both.
+
+    Raises DatasetError if there are too few groups for the scenes that are asked for.
+    """
+    groups = sorted(
+        {group_of(source) for source in sources}, key=lambda group: _hash(group, config)
+    )
+    num_held_out = num_held_out_scenes(config)
+    share = num_held_out / config.num_scenes
+    count = max(int(num_held_out > 0), round(share * len(groups)))
+    count = min(count, len(groups) - int(num_held_out < config.num_scenes))
+    held_out = set(groups[:count])
+    split = {
+        "train": [source for source in sources if group_of(source) not in held_out],
+        "held_out": [source for source in sources if group_of(source) in held_out],
+    }
+    if count < int(num_held_out > 0) or not sources:
+        raise DatasetError(
+            f"{len(sources)} cut-outs of {len(groups)} different products are too few for train "
+            "and held-out scenes; see the rejected ones in cutouts.png, and relax "
+            "background_synthesis.min_mask_area, max_border_contact, min_dominant_share, set_words"
+        )
+    return split
+
+
+def num_held_out_scenes(config: BackgroundSynthesisConfig) -> int:
+    """The last so many scenes are held out."""
+    return round(config.held_out_share * config.num_scenes)
+
+
+def group_of(source: Verdict) -> str:
+    """What duplicates have in common: the item table's group, or where it has none the caption."""
+    candidate = source.candidate
+    return str(candidate.group) if candidate.group >= 0 else f"caption {candidate.caption}"
+
+
+def _ngrams(text: str) -> set[str]:
+    return {
+        text[start : start + length]
+        for length in _NGRAMS
+        for start in range(len(text) - length + 1)
+    }
+
+
+def _hash(group: str, config: BackgroundSynthesisConfig) -> bytes:
+    return hashlib.blake2b(f"{config.seed} {group}".encode(), digest_size=8).digest()

@@ -1,0 +1,93 @@
+"""Logs: for people in words, for machines one JSON object a line.
+
+Words on a terminal, JSON elsewhere, unless `PRODUCT1M_LOG` says `text` or `json`. A JSON line holds
+`time`, `level`, `logger` and `message`, within a step also `step`, `part` and `pipeline_run`, and
+the figures that the message tells in words.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from product1m.errors import ConfigError
+from product1m.telemetry.provenance import pipeline_run
+
+VARIABLE = "PRODUCT1M_LOG"
+_context: ContextVar[dict[str, str] | None] = ContextVar("context", default=None)
+
+logger = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record; `extra={"fields": {…}}` adds to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **(_context.get() or {}),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def wants_json() -> bool:
+    """Whether logs are to be JSON; ConfigError if `PRODUCT1M_LOG` asks for something unknown."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return not sys.stderr.isatty()
+    if wanted not in ("text", "json"):
+        raise ConfigError(f"{VARIABLE}: expected text or json, got {wanted!r}")
+    return wanted == "json"
+
+
+def set_up_logging(*names: str) -> None:
+    """Log JSON or words, in colour on a terminal; of `names` all, of others warnings."""
+    if wants_json():
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+        logging.basicConfig(handlers=[handler])
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
+    else:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%X")
+    for name in names:
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+@contextmanager
+def step_logs(step: str, part: str) -> Iterator[None]:
+    """Within the block JSON lines name the step; a failure becomes one line with its traceback.
+
+    KFP's executor has set its own log format before a step starts; it is replaced here.
+    """
+    if not wants_json():
+        yield
+        return
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonLines())
+    names = {"step": step, "part": part, "pipeline_run": pipeline_run()}
+    before = _context.set({name: value for name, value in names.items() if value})
+    try:
+        yield
+    except BaseException as error:
+        logger.exception("%s failed: %s", step, error)
+        raise
+    finally:
+        _context.reset(before)

@@ -1,0 +1,156 @@
+"""MLflow runs: a step joins the run the platform or the runner set, and logs under its own name.
+
+Where `MLFLOW_TRACKING_URI` is not set nothing is logged and one line says so. What a step computed
+is safe in its artifact first, so a tracking server that is away costs no work.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol
+
+from product1m.config import StepConfig
+from product1m.errors import TrackingError
+from product1m.telemetry.logs import step_logs
+from product1m.telemetry.provenance import UNKNOWN, pipeline_run
+
+logger = logging.getLogger(__name__)
+
+MAX_TAG_LENGTH = 5000
+"""Of a tag's value (MLflow allows 8,000)."""
+
+# MLflow reports its use over the network unless told not to, before it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class StepRun(Protocol):
+    """What a step can report; names come out as `step/name` or `step/part/name`."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars; `step` is the position on a curve."""
+
+    def log_file(self, path: Path) -> None:
+        """Attach a picture, a report or a table."""
+
+
+class _Untracked:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Nowhere to log to."""
+
+    def log_file(self, path: Path) -> None:
+        """Nowhere to log to."""
+
+
+class _MlflowRun:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        import mlflow
+
+        named = {
+            f"{self._prefix}/{name.replace('@', '_at_')}": float(value)
+            for name, value in metrics.items()
+        }
+        with talking_to_mlflow("logging metrics"):
+            mlflow.log_metrics(named, step=step)
+
+    def log_file(self, path: Path) -> None:
+        import mlflow
+
+        with talking_to_mlflow(f"attaching {path.name}"):
+            mlflow.log_artifact(str(path), self._prefix)
+
+
+_SILENT = ContextVar("_SILENT", default=False)
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Steps run inside log nothing: they serve another step, whose run it is."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+@contextmanager
+def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
+    """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters.
+
+    With `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true` MLflow samples processor, memory and GPU under
+    `system/<step>/`. A step that fails leaves its name and its error as tags of the run.
+    """
+    with step_logs(step, part), _tracked(step, config, part) as run:
+        yield run
+
+
+@contextmanager
+def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
+    if _SILENT.get():
+        yield _Untracked()
+        return
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        logger.info("%s: MLFLOW_TRACKING_URI is not set, nothing is logged to MLflow", step)
+        yield _Untracked()
+        return
+    import mlflow
+
+    prefix = f"{step}/{part}" if part else step
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    # Steps that share a run would write each other's curves.
+    mlflow.set_system_metrics_node_id(prefix)
+    try:
+        with talking_to_mlflow("starting a run"):
+            mlflow.start_run(run_id=run_id, run_name=None if run_id else step)
+            if pipeline_run() != UNKNOWN:
+                mlflow.set_tag("pipeline_run", pipeline_run())
+            mlflow.log_params(
+                {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
+            )
+        yield _MlflowRun(prefix)
+    except BaseException as failure:
+        try:
+            _tell_failure(prefix, failure)
+            _end_run("FAILED")
+        except TrackingError as error:  # what stopped the step is the news
+            logger.warning("%s", error)
+        raise
+    else:
+        _end_run("FINISHED")
+    finally:
+        if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
+            os.environ["MLFLOW_RUN_ID"] = run_id
+
+
+def _tell_failure(step: str, failure: BaseException) -> None:
+    import mlflow
+
+    if mlflow.active_run():
+        error = f"{type(failure).__name__}: {failure}"[:MAX_TAG_LENGTH]
+        with talking_to_mlflow("telling the failure"):
+            mlflow.set_tags({"failed_step": step, "error": error})
+
+
+def _end_run(status: str) -> None:
+    import mlflow
+
+    if mlflow.active_run():
+        with talking_to_mlflow("ending the run"):
+            mlflow.end_run(status)
+
+
+@contextmanager
+def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
+    """What MLflow refuses, after its own retries, comes out as a TrackingError with the address."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        address = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        raise TrackingError(f"{action} at MLflow, {address}: {error}") from error

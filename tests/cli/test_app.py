@@ -1,0 +1,158 @@
+"""The command line: help with examples, errors without tracebacks, nothing heavy for either."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipelines.__main__ import app as pipelines_app
+from product1m.cli.app import app
+from product1m.config import STEPS, load_config
+from tests.support.paths import ROOT
+from tests.support.worlds.small_datasets import small_dataset
+
+runner = CliRunner()
+
+
+def commands(group: typer.Typer) -> list[list[str]]:
+    """Every command of an app as its words, those of its groups included."""
+    found: list[list[str]] = []
+    pending: list[tuple[list[str], Any]] = [([], typer.main.get_command(group))]
+    while pending:
+        words, command = pending.pop()
+        children = getattr(command, "commands", {})
+        pending += [([*words, name], child) for name, child in children.items()]
+        if not children:
+            found.append(words)
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [(group, words) for group in (app, pipelines_app) for words in commands(group)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_every_command_has_help_with_an_example(group: typer.Typer, words: list[str]) -> None:
+    result = runner.invoke(group, [*words, "--help"])
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert re.search(r"Examples?: ", text)
+    assert " ".join(words) in re.split(r"Examples?: ", text)[1]
+
+
+def test_every_step_is_a_command() -> None:
+    assert {step.replace("_", "-") for step in STEPS} <= {words[0] for words in commands(app)}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys, product1m.cli.app, pipelines.__main__; print(sorted(sys.modules))"
+    out = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    loaded = {name.split(".")[0] for name in ast.literal_eval(out.stdout)}
+    assert "typer" in loaded
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "cv2",
+        "faiss",
+        "mlflow",
+        "pandas",
+        "kfp",
+        "sklearn",
+    }
+
+
+def test_a_step_runs_by_hand_and_prints_its_metrics(tmp_path: Path) -> None:
+    data = small_dataset(tmp_path / "data", num_items=2)
+    outputs = [str(tmp_path / part) for part in ("train", "gallery", "queries")]
+    result = runner.invoke(app, ["ingestion", str(data), *outputs])
+    assert result.exit_code == 0, result.output
+    manifests = [json.loads(Path(output, "manifest.json").read_text()) for output in outputs]
+    assert [manifest["part"] for manifest in manifests] == ["train", "gallery", "queries"]
+    for manifest in manifests:
+        for name in manifest["metrics"]:
+            assert f"{manifest['part']}/{name}" in result.output
+
+
+def test_a_missing_artifact_is_an_error_without_a_traceback(tmp_path: Path) -> None:
+    arguments = ["indexing", *(str(tmp_path / name) for name in ("features", "capture", "index"))]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'features'}: no manifest.json" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_configuration_error_has_exit_code_2() -> None:
+    result = runner.invoke(app, ["config", "show", "--set", "indexing.factroy=Flat"])
+    assert result.exit_code == 2
+    assert "did you mean 'factory'" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_an_unknown_command_or_preset_has_exit_code_2() -> None:
+    assert runner.invoke(app, ["rpn-trainin"]).exit_code == 2
+    assert runner.invoke(app, ["config", "show", "--preset", "sampel"]).exit_code == 2
+
+
+def test_the_effective_configuration_is_shown_with_who_set_it() -> None:
+    arguments = ["config", "show", "--preset", "sample", "--set", "indexing.text_dim=99"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0
+    rows = {
+        cells[0]: cells
+        for line in result.output.splitlines()
+        if "│" in line and (cells := [cell.strip() for cell in line.strip("│").split("│")])[0]
+    }
+    for step in STEPS:
+        for key in getattr(load_config("sample"), step).model_dump():
+            assert f"{step}.{key}" in rows
+    key, value, default, origin, meaning, source = rows["indexing.text_dim"]
+    assert (key, value, default, origin) == ("indexing.text_dim", "99", "256", "--set")
+    assert meaning
+    assert source == "ours"
+    assert rows["rpn_training.backbone"][1:4] == [
+        "tf_efficientnet_lite0",
+        "resnet101",
+        "preset sample",
+    ]
+
+
+def test_scores_are_printed_as_json(tmp_path: Path) -> None:
+    small_dataset(tmp_path / "data", num_items=3)
+    rankings = tmp_path / "retrieval_id_list.txt"
+    rankings.write_text("".join(f"queries-{n},gallery-{n}\n" for n in range(3)))
+    result = runner.invoke(app, ["score", str(tmp_path / "data"), str(rankings), "--json"])
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert sorted(scores) == ["official", "strict"]
+    for definition in scores.values():
+        assert list(definition) == ["10", "50", "100"]
+        assert all(list(means) == ["mAP", "mAR", "Prec"] for means in definition.values())
+    # Every query has one relevant item and it stands first.
+    assert scores["strict"]["10"] == {"mAP": 1.0, "mAR": 1.0, "Prec": pytest.approx(0.1)}
+
+
+def test_a_score_can_be_read_as_released_and_then_knows_one_definition(tmp_path: Path) -> None:
+    for name, labels in (("gallery", "A"), ("test", "A"), ("dev", "A")):
+        row = f"{name}1#####t#####u#####u#####{labels}\r\n"
+        (tmp_path / f"product1m_{name}_ossurl_v2.txt").write_text(row, newline="")
+    rankings = tmp_path / "retrieval_id_list.txt"
+    rankings.write_text("test1,gallery1\n\n")
+    given = ["score", str(tmp_path), str(rankings), "--json"]
+    released = runner.invoke(app, [*given, "--as-released"])
+    assert json.loads(released.stdout)["official"]["10"]["mAP"] == 0.5
+    assert list(json.loads(released.stdout)) == ["official"]
+    meant = runner.invoke(app, [*given, "--definition", "official"])
+    assert json.loads(meant.stdout)["official"]["10"]["mAP"] == 1.0
+    refused = runner.invoke(app, [*given, "--as-released", "--definition", "strict"])
+    assert refused.exit_code == 1
+    assert "expected the definition official, got strict" in refused.output

@@ -1,0 +1,155 @@
+"""Components translate artifacts to paths and the steps work; the two worlds share nothing else."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+import components
+from product1m.artifacts.folder import open_artifact
+from product1m.config import STEPS, load_config, section_model
+from product1m.data.items import ItemTable
+from tests.support.paths import ROOT
+from tests.support.worlds.small_datasets import small_dataset
+
+HEAVY = {"torch", "torchvision", "cv2", "faiss"}
+NAMED_DIFFERENTLY = {
+    "backgrounds": "backgrounds_uri",
+    "dataset": "dataset_uri",
+}
+"""Parameter of a step to the component's, where they differ."""
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages a file imports anywhere, functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_the_library_never_imports_kfp_or_what_wires_it() -> None:
+    for path in python_files("src"):
+        assert not imported(path) & {"kfp", "components", "pipelines"}, path
+
+
+def test_components_and_pipelines_never_import_what_computes() -> None:
+    for path in python_files("components", "pipelines"):
+        assert not imported(path) & HEAVY, path
+
+
+def test_compiling_loads_nothing_that_computes(tmp_path: Path) -> None:
+    script = """
+import sys
+from kfp import compiler
+from pipelines.graph.training import training_pipeline
+from product1m.config import load_config
+compiler.Compiler().compile(training_pipeline(load_config("reference")), sys.argv[1])
+print(sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "ir.yaml")],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    loaded = set(ast.literal_eval(out.stdout))
+    assert "kfp" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_has_one_name_everywhere(step: str) -> None:
+    assert getattr(components, step).name == step.replace("_", "-")
+    assert (ROOT / "components" / f"{step}.py").is_file()
+    assert importlib.import_module(f"product1m.steps.{step}").run
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_passes_every_artifact_where_the_step_expects_it(
+    step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = importlib.import_module(f"product1m.steps.{step}")
+    signature = inspect.signature(module.run)
+    received: dict[str, Any] = {}
+
+    def record(*args: Any, **kwargs: Any) -> dict[str, float]:
+        received.update(signature.bind(*args, **kwargs).arguments)
+        return {"test/mAP@10": 0.5}
+
+    monkeypatch.setattr(module, "run", record)
+    section = getattr(load_config("sample"), step)
+    function = getattr(components, step).python_func
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    given: dict[str, Any] = {}
+    for name, annotation in inspect.get_annotations(function).items():
+        if name == "config":
+            given[name] = {
+                key: float(value) if type(value) is int else value
+                for key, value in section.model_dump(mode="json").items()
+            }
+        elif name == "storage":
+            given[name] = {"root": "s3://bucket/prefix"}
+        elif name == "training_job":
+            given[name] = {"num_nodes": 1.0, "processes_per_node": 1.0}
+        elif name == "metrics":
+            given[name] = metrics
+        elif annotation is str:
+            given[name] = f"value of {name}"
+        elif name != "return":
+            (tmp_path / name).mkdir()
+            for page in ("report.html", "reviewer.html"):
+                (tmp_path / name / page).write_text("the report")
+            given[name] = SimpleNamespace(path=str(tmp_path / name), metadata={})
+    if "report" in given:
+        given["report"].path = str(tmp_path / "copy.html")
+    function(**given)
+    for name, value in received.items():
+        if name == "config":
+            assert value == section
+            assert isinstance(value, section_model(step))
+        elif name == "storage_root":
+            assert value == "s3://bucket/prefix"
+        elif isinstance(value, Path):
+            assert value == tmp_path / name
+        else:
+            assert value == f"value of {NAMED_DIFFERENTLY[name]}"
+    assert metrics.metadata == {"test/mAP@10": 0.5}
+    assert (tmp_path / "metrics").exists(), "without it kfp.local would run the step every time"
+    if "report" in given:
+        assert (tmp_path / "copy.html").read_text() == "the report"
+
+
+def test_the_ingestion_component_ingests(tmp_path: Path) -> None:
+    small_dataset(tmp_path / "data", num_items=3)
+    outputs = {
+        part: SimpleNamespace(path=str(tmp_path / part), metadata={})
+        for part in ("train", "gallery", "queries")
+    }
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    config = load_config("sample").ingestion.model_dump(mode="json")
+    components.ingestion.python_func(
+        dataset_uri=str(tmp_path / "data"),
+        dataset_digest="abc",
+        config=config,
+        storage={},
+        metrics=metrics,
+        **outputs,
+    )
+    table = ItemTable(open_artifact(tmp_path / "gallery", "ingestion", "gallery"))
+    assert list(table.rows["id"]) == ["gallery-0", "gallery-1", "gallery-2"]
+    assert outputs["train"].metadata == {"dataset_digest": "abc"}
+    assert metrics.metadata
+    assert all(isinstance(value, float | int) for value in metrics.metadata.values())

@@ -1,0 +1,172 @@
+"""The configuration: presets, overrides, and what a person is told about a mistake."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from product1m import config as config_module
+from product1m.config import STEPS, Config, dump_config, load_config, parse_config, preset_values
+from product1m.config.docs import allowed_values, configuration_page, settings, split_source
+from product1m.errors import ConfigError
+from tests.support.paths import ROOT
+
+
+def test_the_reference_preset_states_nothing_because_the_defaults_are_the_reference() -> None:
+    assert preset_values("reference") == {}
+    assert load_config("reference") == Config()
+
+
+def test_the_sample_preset_differs_only_where_its_file_says_so() -> None:
+    stated = preset_values("sample")
+    sample, reference = load_config("sample"), load_config("reference")
+    for step in STEPS:
+        section = getattr(sample, step).model_dump(mode="json")
+        for key, default in getattr(reference, step).model_dump(mode="json").items():
+            expected = stated.get(step, {}).get(key, default)
+            assert section[key] == expected, f"{step}.{key}"
+
+
+def test_an_override_wins_over_the_preset() -> None:
+    config = load_config("sample", ["indexing.factory=HNSW32", "rpn_training.num_epochs=1"])
+    assert config.indexing.factory == "HNSW32"
+    assert config.rpn_training.num_epochs == 1
+
+
+def test_numbers_can_be_typed_as_people_type_them() -> None:
+    config = load_config("sample", ["rpn_training.learning_rate=1e-3", "evaluation.depth=50"])
+    assert config.rpn_training.learning_rate == 0.001
+    assert config.evaluation.depth == 50
+
+
+def test_lists_can_be_typed_as_yaml() -> None:
+    config = load_config("sample", ["evaluation.fusion_weights=[0, 1]"])
+    assert config.evaluation.fusion_weights == (0.0, 1.0)
+
+
+def test_one_seed_seeds_every_section() -> None:
+    config = load_config("sample", ["seed=7"])
+    assert {getattr(config, step).seed for step in STEPS} == {7}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("indexing.factroy=Flat", "unknown indexing key 'factroy'; did you mean 'factory'"),
+        ("indexin.factory=Flat", "unknown section 'indexin'; did you mean 'indexing'"),
+        ("factory=Flat", "expected section.key with a section of ingestion"),
+        ("indexing.factory", "expected section.key=value"),
+        ("indexing.probes=0", "indexing.probes: .*greater than 0, got 0"),
+        ("ingestion.dev_share=1.5", "ingestion.dev_share: .*less than or equal to 1, got 1.5"),
+        ("rpn_training.precision=fp8", "rpn_training.precision: .*'float32' or 'bf16', got 'fp8'"),
+        ("evaluation.fusion_weights=[1", "the value is not YAML"),
+        ("rpn_training.num_epochs=1.5", "rpn_training.num_epochs: .*fractional part, got 1.5"),
+    ],
+)
+def test_a_mistyped_override_is_explained(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("sample", [override])
+
+
+def test_an_unknown_preset_is_explained() -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'sampel'; did you mean 'sample'"):
+        load_config("sampel")  # type: ignore[arg-type]
+
+
+def test_an_unknown_key_of_a_section_is_explained_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"rpn_training\.epochs: unknown key; .*'num_epochs'"):
+        parse_config({"rpn_training": {"epochs": 3}})
+    with pytest.raises(ConfigError, match="rpn_trainin: unknown key; did you mean 'rpn_training'"):
+        parse_config({"rpn_trainin": {}})
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"indexing": {"probes": 0}, "ingestion": {"num_workers": "many"}})
+    assert "indexing.probes" in str(caught.value)
+    assert "ingestion.num_workers" in str(caught.value)
+
+
+def test_whole_floats_are_fine_integers_because_kfp_sends_them() -> None:
+    as_kfp_sends = {
+        step: {
+            key: float(value) if type(value) is int else value
+            for key, value in section.model_dump(mode="json").items()
+        }
+        for step, section in ((step, getattr(load_config("sample"), step)) for step in STEPS)
+    }
+    assert parse_config(as_kfp_sends) == load_config("sample")
+
+
+def test_heads_that_do_not_divide_a_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match="text_heads: 5 heads do not divide a width of 128"):
+        load_config("sample", ["capture_pretraining.text_heads=5"])
+
+
+def test_a_section_cannot_be_changed_after_it_was_made() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config("sample").indexing.factory = "Flat"  # type: ignore[misc]
+
+
+def test_the_effective_configuration_written_to_a_file_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config("sample", ["seed=3", "indexing.factory=HNSW32"])
+    dump_config(config, tmp_path / "effective.yaml")
+    assert parse_config(yaml.safe_load((tmp_path / "effective.yaml").read_text())) == config
+
+
+def test_every_key_says_what_it_means_and_where_its_default_comes_from() -> None:
+    for setting in settings("reference"):
+        assert setting.meaning, f"{setting.section}.{setting.key} has no docstring"
+        assert setting.source, f"{setting.section}.{setting.key}: docstring ends with no source"
+
+
+def test_every_field_of_the_module_has_its_own_docstring() -> None:
+    tree = ast.parse(inspect.getsource(config_module))
+    for model in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        if not model.name.endswith("Config") or model.name == "Config":
+            continue
+        for field, after in zip(model.body, model.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(after, ast.Expr), ast.unparse(field)
+
+
+def test_a_docstring_is_split_into_meaning_and_source() -> None:
+    assert split_source("Passes over\n    the items (ours).") == ("Passes over the items", "ours")
+    assert split_source("Width (released code, there swapped).") == (
+        "Width",
+        "released code, there swapped",
+    )
+    assert split_source("Weight (paper); 0 switches it off.") == (
+        "Weight; 0 switches it off",
+        "paper",
+    )
+    assert split_source("Nobody said.") == ("Nobody said.", "")
+
+
+def test_a_setting_says_who_set_it() -> None:
+    origins = {
+        f"{s.section}.{s.key}": s.origin
+        for s in settings("sample", ["indexing.text_dim=64", "seed=1"])
+    }
+    assert origins["indexing.text_dim"] == "--set"
+    assert origins["ingestion.seed"] == "--set"
+    assert origins["rpn_training.backbone"] == "preset sample"
+    assert origins["evaluation.depth"] == "default"
+
+
+def test_types_and_ranges_are_shown_for_people() -> None:
+    fields = config_module.IngestionConfig.model_fields
+    assert allowed_values(fields["dev_share"]) == "float, ≥ 0, ≤ 1"
+    assert allowed_values(fields["num_workers"]) == "int, > 0"
+    precision = config_module.RpnTrainingConfig.model_fields["precision"]
+    assert allowed_values(precision) == "`float32` or `bf16`"
+    weights = config_module.EvaluationConfig.model_fields["fusion_weights"]
+    assert allowed_values(weights) == "list of float"
+
+
+def test_the_configuration_page_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert page == configuration_page(), "run `make docs`"

@@ -1,0 +1,140 @@
+"""True boxes of queries on their way from a data set into features."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from product1m.artifacts.folder import open_artifact
+from product1m.config import IngestionConfig
+from product1m.data.boxes import BOXES, BoxTable, read_boxes, write_boxes
+from product1m.data.photos import encode_jpeg
+from product1m.errors import DatasetError
+from product1m.sample.drawn.layers import Seen
+from product1m.sample.drawn.plan import SampleSizes, plan_rows
+from product1m.sample.drawn.rendering import render_with_boxes
+from product1m.steps import ingestion
+
+CONFIG = IngestionConfig(num_workers=1, max_photo_side_px=100, max_quarantine_share=0.5)
+
+
+def write_dataset(folder: Path, boxes: object) -> Path:
+    """One photo of 200 × 100 pixels a list; the second query has the boxes under test."""
+    (folder / "images").mkdir(parents=True)
+    photo = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
+    (folder / "images/p.jpg").write_bytes(encode_jpeg(photo))
+    for role, count in (("train", 1), ("gallery", 1), ("queries", 2)):
+        rows = [
+            {"id": f"{role}{n}", "caption": "Lumi rose", "image": "images/p.jpg"}
+            | ({} if role == "train" else {"labels": ["Lumi rose"]})
+            | ({"boxes": boxes} if (role, n) == ("queries", 1) and boxes else {})
+            for n in range(count)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{role}.jsonl").write_text(text, "utf-8")
+    return folder
+
+
+def ingest(dataset: Path, folder: Path) -> dict[str, float]:
+    return ingestion.run(
+        str(dataset), folder / "train", folder / "gallery", folder / "queries", CONFIG
+    )
+
+
+@pytest.mark.parametrize("place", ["field", "file"])
+def test_boxes_follow_the_photo_to_its_stored_size(tmp_path: Path, place: str) -> None:
+    boxes: list[list[float]] = [[20, 10, 100, 60], [150.5, 0, 260, 120]]
+    dataset = write_dataset(tmp_path / "dataset", boxes if place == "field" else None)
+    if place == "file":
+        write_boxes(dataset / "boxes.jsonl", {"queries1": boxes, "of another data set": boxes})
+    metrics = ingest(dataset, tmp_path)
+    assert metrics["queries/with_boxes"] == 1
+    queries = open_artifact(tmp_path / "queries", "ingestion", "queries")
+    table = pd.read_parquet(queries.file(BOXES))
+    assert table["item"].tolist() == [1, 1]
+    # The photo is stored at half its size; a box that leads out of it ends at its edge.
+    expected = np.array([[10, 5, 50, 30], [75.25, 0, 100, 50]])
+    np.testing.assert_allclose(table[["x1", "y1", "x2", "y2"]], expected)
+
+
+def test_a_data_set_without_boxes_gives_none(tmp_path: Path) -> None:
+    metrics = ingest(write_dataset(tmp_path / "dataset", None), tmp_path)
+    assert metrics["queries/with_boxes"] == 0
+    assert BOXES not in open_artifact(tmp_path / "queries", "ingestion").manifest.files
+
+
+@pytest.mark.parametrize(
+    ("boxes", "reason"),
+    [
+        ([[0, 0, 5]], r"expected \[x1, y1, x2, y2\], got \[0, 0, 5\]"),
+        ([[0, 0, 5, "6"]], r"expected \[x1, y1, x2, y2\]"),
+        ([[5, 0, 5, 9]], r"has no area"),
+        ({"x1": 0}, r"expected a list of"),
+    ],
+)
+def test_a_query_whose_boxes_are_none_is_set_aside_with_the_reason(
+    tmp_path: Path, boxes: object, reason: str
+) -> None:
+    ingest(write_dataset(tmp_path / "dataset", boxes), tmp_path)
+    quarantine = pd.read_parquet(tmp_path / "queries/quarantine.parquet")
+    assert quarantine["id"].tolist() == ["queries1"]
+    assert quarantine["reason"].str.contains(reason).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": "a", "boxes": [[1, 2]]}\n', r"boxes.jsonl:1: expected .*x1, y1, x2, y2"),
+        ('\n{"boxes": [[1, 2, 3, 4]]}\n', r"boxes.jsonl:2: expected .*'id'"),
+        ("no json\n", r"boxes.jsonl:1: expected"),
+        ('{"id": "a", "boxes": [[1, 2, 3, 4]]}\n' * 2, r"boxes.jsonl:2: id a stands in it twice"),
+    ],
+)
+def test_a_file_of_boxes_that_cannot_be_read_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "boxes.jsonl").write_text(text, "utf-8")
+    with pytest.raises(DatasetError, match=message):
+        read_boxes(tmp_path)
+
+
+def test_written_boxes_read_back(tmp_path: Path) -> None:
+    boxes: dict[str, list[tuple[float, ...]]] = {
+        "220478760026228932": [(1, 2, 30, 40), (0, 0, 5, 5)],
+        "q": [(1, 1, 2, 2.5)],
+    }
+    write_boxes(tmp_path / "boxes.jsonl", boxes)
+    assert read_boxes(tmp_path) == {item: tuple(found) for item, found in boxes.items()}
+
+
+def test_a_box_outside_the_photo_is_not_kept(tmp_path: Path) -> None:
+    table = BoxTable()
+    table.add(0, [(210, 0, 240, 50)], (100, 50), 0.5)
+    table.add(1, [(0, 0, 10, 10)], (100, 50), 0.5)
+    table.write(tmp_path)
+    assert table.num_items == 1
+    assert pd.read_parquet(tmp_path / BOXES)["item"].tolist() == [1]
+
+
+def test_a_product_in_front_takes_from_the_box_of_the_one_behind() -> None:
+    seen, layer = Seen(20, 40), np.ones((10, 10, 4), np.float32)
+    seen.add(layer, 0, 5)
+    seen.add(layer, 6, 5)
+    seen.add(layer, -5, 0)
+    faint = layer * 0.2
+    seen.add(faint, 20, 5)
+    assert seen.boxes() == [(0, 0, 5, 10), (0, 5, 6, 15), (6, 5, 16, 15)]
+
+
+def test_a_sample_photo_has_a_box_for_every_product_it_shows() -> None:
+    rows = plan_rows(SampleSizes(train_singles=1, train_sets=1, gallery=1, dev=3, test=3), 0)
+    for row in [*rows["dev"], *rows["test"]]:
+        photo, boxes = render_with_boxes(row)
+        height, width = photo.shape[:2]
+        assert 1 <= len(boxes) <= len(row.products)
+        for x1, y1, x2, y2 in boxes:
+            assert 0 <= x1 < x2 <= width
+            assert 0 <= y1 < y2 <= height
+            assert (x2 - x1) * (y2 - y1) > 0.003 * width * height

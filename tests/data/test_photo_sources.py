@@ -1,0 +1,95 @@
+"""Data sets, photos and backgrounds that lie on S3, from the lists to the items."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.graph.data import check_dataset, data_parameters
+from product1m.artifacts.folder import open_artifact
+from product1m.config import IngestionConfig
+from product1m.data.items import ItemTable
+from product1m.errors import DatasetError
+from product1m.steps import ingestion
+from product1m.synthesis.backgrounds import find_backgrounds, read_background
+from tests.support.servers.s3_server import S3Server
+from tests.support.worlds.photo_files import encoded, picture
+from tests.support.worlds.small_datasets import small_dataset
+
+ROLES = ("train", "gallery", "queries")
+INGESTION = IngestionConfig(num_workers=2)
+
+
+def outputs(folder: Path) -> tuple[Path, Path, Path]:
+    """Where ingestion writes its three artifacts."""
+    return folder / "train", folder / "gallery", folder / "queries"
+
+
+def test_a_dataset_on_s3_has_the_parameters_of_the_same_one_here(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    data = small_dataset(tmp_path / "data")
+    (data / "backgrounds").mkdir()
+    (data / "backgrounds" / "room.jpg").write_bytes(b"room")
+    address = s3.copy(data, f"{tmp_path.name}/data")
+    here, there = data_parameters(str(data)), data_parameters(address)
+    assert there["dataset_uri"] == address
+    assert there["backgrounds_uri"] == f"{address}/backgrounds"
+    assert there["dataset_digest"] == here["dataset_digest"]
+    assert there["backgrounds_digest"] == here["backgrounds_digest"]
+    with pytest.raises(
+        DatasetError, match=r"s3://.*/images: expected train\.jsonl, gallery\.jsonl"
+    ):
+        check_dataset(f"{address}/images")
+    with pytest.raises(DatasetError, match="nothing there; expected a data set"):
+        check_dataset(f"{address}/nowhere")
+
+
+def test_product1m_lists_on_s3_find_their_photos_by_id_and_by_key(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    data = small_dataset(tmp_path / "data", num_items=2)
+    photo = encoded(picture(1))
+    (data / "images" / "x.png").write_bytes(encoded(picture(1), "PNG"))
+    for name, item in {"train": "x", "gallery": "y", "dev": "z", "test": "x"}.items():
+        label = "" if name == "train" else "#####A"
+        (data / f"product1m_{name}_ossurl_v2.txt").write_text(
+            f"{item}#####title#####http://127.0.0.1:1/a#####http://127.0.0.1:1/b{label}\r\n"
+        )
+    for path in data.glob("*.jsonl"):
+        path.unlink()
+    (data / "images" / "y.jpg").write_bytes(photo)
+    (data / "images" / "z.JPG").write_bytes(photo)
+    address = s3.copy(data, f"{tmp_path.name}/lists")
+    metrics = ingestion.run(address, *outputs(tmp_path), INGESTION)
+    assert [metrics[f"{role}/items"] for role in ROLES] == [1, 1, 2]
+
+    keyed = tmp_path / "keyed"
+    keyed.mkdir()
+    for role in ROLES:
+        row = {"id": role, "caption": role, "labels": ["A"], "image": f"{address}/images/y.jpg"}
+        (keyed / f"{role}.jsonl").write_text(json.dumps(row) + "\n")
+    metrics = ingestion.run(str(keyed), *outputs(tmp_path / "k"), INGESTION)
+    assert [metrics[f"{role}/items"] for role in ROLES] == [1, 1, 1]
+    table = ItemTable(open_artifact(tmp_path / "k" / "train", "ingestion"))
+    assert table.encoded(0) == photo
+
+
+def test_background_photos_on_s3_are_those_of_the_folder(s3: S3Server, tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms"
+    (rooms / "deep").mkdir(parents=True)
+    for number, name in enumerate(("b.jpg", "a.png", "deep/c.jpg")):
+        (rooms / name).write_bytes(encoded(picture(number, (60, 60))))
+    (rooms / "notes.txt").write_text("no photo")
+    address = s3.copy(rooms, f"{tmp_path.name}/rooms")
+    here, there = find_backgrounds(str(rooms)), find_backgrounds(address)
+    assert [place.removeprefix(address) for place in there] == [
+        place.removeprefix(str(rooms)) for place in here
+    ]
+    photos = [
+        read_background(places, 50, 50, np.random.default_rng(0))[0] for places in (here, there)
+    ]
+    np.testing.assert_array_equal(photos[0], photos[1])
+    with pytest.raises(DatasetError, match=f"{address}/none: no background photo"):
+        find_backgrounds(f"{address}/none")

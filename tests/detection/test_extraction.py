@@ -1,0 +1,189 @@
+"""Regions of photos: which boxes, from which size, and what vectors, by hand and by plain loops."""
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+
+from product1m.config import FeatureExtractionConfig
+from product1m.data.photos import Photo
+from product1m.detection.canvas import Canvas
+from product1m.detection.extraction import (
+    Extracted,
+    extract_regions,
+    extract_sized,
+    pool,
+    scale_of,
+    select,
+    sized_photo,
+)
+from product1m.detection.proposals import ProposalNetwork, Proposals, build_network
+from tests.support.worlds.tiny_scenes import RPN, blocks
+
+CONFIG = FeatureExtractionConfig(
+    precision="float32", batch_size=4, num_workers=0, canonical_side_px=48
+)
+SIZES_PX = [(96, 96), (200, 100), (96, 96), (100, 150), (97, 96), (200, 100), (60, 60)]
+
+
+@pytest.fixture(scope="module")
+def network() -> ProposalNetwork:
+    torch.manual_seed(0)
+    network = build_network(RPN, RPN.weights)
+    torch.nn.init.normal_(network.rpn.head.cls_logits.weight, std=1.0)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Photo]:
+    generator = np.random.default_rng(0)
+    return [blocks(generator, width, height) for width, height in SIZES_PX]
+
+
+def apart(count: int, scores: list[float]) -> Proposals:
+    """Boxes in a row that do not touch."""
+    left = torch.arange(count) * 20.0
+    boxes = torch.stack([left, left * 0, left + 10, left * 0 + 10], dim=1)
+    return Proposals(boxes, torch.tensor(scores))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, 0.8, 0.7, 0.6, 0.5], 4),  # all confident: as many as allowed
+        ([0.9, 0.8, 0.7, 0.1, 0.1], 3),  # beyond the fewest only confident ones
+        ([0.9, 0.1, 0.1, 0.1, 0.1], 2),  # the fewest are kept whatever their score
+        ([0.1], 1),
+        ([], 0),
+    ],
+)
+def test_between_the_fewest_and_the_most_regions_score_decides(
+    scores: list[float], expected: int
+) -> None:
+    config = CONFIG.model_copy(update={"min_regions": 2, "max_regions": 4, "min_score": 0.2})
+    kept = select(apart(len(scores), scores), config)
+    torch.testing.assert_close(kept.scores, torch.tensor(scores)[:expected])
+
+
+def test_of_two_regions_that_overlap_much_the_better_is_kept() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])
+    kept = select(Proposals(boxes, torch.tensor([0.9, 0.8, 0.7])), CONFIG)
+    assert kept.boxes_xyxy.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
+
+
+def roi_mean_by_hand(
+    features: Float[np.ndarray, "F H W"], box: list[float], stride: int, bins: int
+) -> Float[np.ndarray, " F"]:
+    """RoIAlign's mean: two by two points a bin, each interpolated between four cell centers."""
+    left, top, right, bottom = (side / stride - 0.5 for side in box)
+    total = np.zeros(len(features))
+    points = bins * 2
+    for i in range(points):
+        for j in range(points):
+            y = np.clip(top + (i + 0.5) * (bottom - top) / points, 0, features.shape[1] - 1)
+            x = np.clip(left + (j + 0.5) * (right - left) / points, 0, features.shape[2] - 1)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, features.shape[1] - 1), min(x0 + 1, features.shape[2] - 1)
+            dy, dx = y - y0, x - x0
+            total += features[:, y0, x0] * (1 - dy) * (1 - dx) + features[:, y0, x1] * (1 - dy) * dx
+            total += features[:, y1, x0] * dy * (1 - dx) + features[:, y1, x1] * dy * dx
+    return total / points**2
+
+
+def test_a_vector_is_the_mean_of_its_rois_bins() -> None:
+    last_map = torch.randn(1, 5, 6, 8, generator=torch.Generator().manual_seed(0))
+    boxes = [[0.0, 0.0, 256.0, 192.0], [40.0, 30.0, 100.0, 170.0], [200.0, 10.0, 256.0, 64.0]]
+    (vectors,) = pool(last_map, [torch.tensor(boxes)], stride=32, roi_size=7)
+    expected = [roi_mean_by_hand(last_map[0].double().numpy(), box, 32, 7) for box in boxes]
+    np.testing.assert_allclose(vectors.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_region_is_pooled_where_it_is_closest_to_the_canonical_size() -> None:
+    config = FeatureExtractionConfig(photo_scales=3, canonical_side_px=100)
+    canvas = Canvas(np.zeros((640, 640, 3), np.uint8), (640, 640), (320, 320))
+    # On the canvas 60, 130, 150, 280, 290 and 640 px; a limit is a power of two times 141 px.
+    sides = np.array([30, 65, 75, 140, 145, 320], np.float32)
+    boxes = np.stack([sides * 0, sides * 0, sides * 2, sides / 2], axis=1)
+    assert scale_of(boxes, canvas, config).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_every_vector_comes_from_the_map_of_its_size(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    small, large = np.array([[10, 10, 50, 40]], np.float32), np.array([[2, 2, 95, 95]], np.float32)
+    extra = np.concatenate([small, large])
+    ((regions, vectors),) = extract_sized(
+        network, [sized_photo(network, photos[0], CONFIG)], CONFIG, [extra]
+    )
+    for photo_scale, box, found in ((0, small, vectors[0]), (1, large, vectors[1])):
+        canvas = network.canvas(photos[0], 2**photo_scale)
+        with torch.no_grad():
+            last = network(torch.from_numpy(canvas.pixels).permute(2, 0, 1)[None])[-1][0]
+        expected = roi_mean_by_hand(
+            last.double().numpy(), (box[0] * canvas.scale()).tolist(), 32, CONFIG.roi_size
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert regions.features.dtype == np.float32
+
+
+def test_a_photos_regions_do_not_depend_on_its_batch(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    sized = [sized_photo(network, photo, CONFIG) for photo in photos]
+    together = extract_sized(network, sized, CONFIG)
+    alone = [extract_sized(network, [photo], CONFIG)[0] for photo in sized]
+    for (one, _), (two, _) in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.features, two.features, atol=1e-4)
+        np.testing.assert_allclose(one.boxes_xyxy, two.boxes_xyxy, atol=1e-2)
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+
+
+def test_the_whole_photo_comes_first_and_the_rest_by_falling_score(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    results: list[Extracted] = extract_regions(network, photos, CONFIG)
+    for (regions, extra), (width, height) in zip(results, SIZES_PX, strict=True):
+        assert CONFIG.min_regions < len(regions) <= CONFIG.max_regions + 1
+        assert regions.boxes_xyxy[0].tolist() == [0, 0, width, height]
+        assert regions.scores[0] == 1
+        assert (np.diff(regions.scores[1:]) <= 0).all()
+        assert (regions.boxes_xyxy >= 0).all()
+        assert (regions.boxes_xyxy <= np.array([width, height] * 2) + 1e-3).all()
+        assert regions.features.shape == (len(regions), 320)
+        assert regions.features.dtype == np.float16
+        assert extra.shape == (0, 320)
+
+
+def test_a_photo_without_proposals_is_one_region(
+    network: ProposalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network.rpn, "score_thresh", 2.0)  # no score reaches it
+    ((regions, _),) = extract_regions(network, [np.zeros((96, 96, 3), np.uint8)], CONFIG)
+    assert len(regions) == 1
+    assert regions.boxes_xyxy.tolist() == [[0, 0, 96, 96]]
+    assert np.isfinite(regions.features).all()
+
+
+def test_without_proposals_only_the_whole_photo_is_a_region(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    alone = CONFIG.model_copy(update={"proposals": "whole_photo"})
+    proposed = extract_regions(network, photos, CONFIG)
+    for (regions, _), (expected, _) in zip(
+        extract_regions(network, photos, alone), proposed, strict=True
+    ):
+        assert regions.boxes_xyxy.tolist() == expected.boxes_xyxy[:1].tolist()
+        np.testing.assert_array_equal(regions.features, expected.features[:1])
+
+
+def test_grabcut_proposes_the_box_of_what_stands_out(network: ProposalNetwork) -> None:
+    photo = np.full((120, 160, 3), 240, np.uint8)
+    photo[30:90, 50:110] = (180, 30, 60)
+    config = CONFIG.model_copy(update={"proposals": "grabcut"})
+    ((regions, _),) = extract_regions(network, [photo], config)
+    assert regions.boxes_xyxy[0].tolist() == [0, 0, 160, 120]
+    np.testing.assert_allclose(regions.boxes_xyxy[1:], [[50, 30, 110, 90]], atol=2)
+    assert regions.scores.tolist() == [1, 1]
+    box = regions.boxes_xyxy[1:]
+    ((_, at_box),) = extract_regions(network, [photo], CONFIG, [box])
+    np.testing.assert_allclose(np.float32(regions.features[1:]), np.float32(at_box), atol=2e-3)

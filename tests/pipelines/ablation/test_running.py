@@ -1,0 +1,223 @@
+"""An ablation from end to end on a tiny world: the real steps, MLflow, tables, and going on."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.ablation.grids import FULL, Cell, Grid, make_grid
+from pipelines.ablation.results import Comparison
+from pipelines.ablation.running import Ablation, run_ablation
+from pipelines.local.mlflow_run import EXPERIMENT, TrackedRun
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.config import Config, parse_config
+from product1m.errors import TrainingError
+from product1m.steps import capture_pretraining, evaluation, indexing
+from tests.support.worlds import tiny_world
+from tests.support.worlds.small_datasets import small_dataset
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+QUICK = {"fusion_weights": [0, 1], "num_bootstrap": 50, "num_report_queries": 1}
+BASE = parse_config(
+    {
+        "capture_pretraining": {**tiny_world.CAPTURE.model_dump(), "num_epochs": 1},
+        "indexing": tiny_world.INDEXING.model_dump(),
+        "evaluation": {**tiny_world.EVALUATION.model_dump(), **QUICK},
+    }
+)
+
+PART = Cell(
+    "without-both",
+    "neither the scenes' task nor titles in the ranking",
+    {
+        "capture_pretraining.scene_contrast_weight": 0.0,
+        "evaluation.fused_blocks": ["joint", "streams", "image"],
+    },
+)
+GRID = Grid("pretext", "What are they worth?", (Cell(FULL, "all"), PART), {}, ("shipped", "joint"))
+
+
+class Steps:
+    """Runs the steps from pretraining on in this process, as a graph would run them."""
+
+    def __init__(self, world: TinyArtifacts, patch: pytest.MonkeyPatch) -> None:
+        self.world, self.patch = world, patch
+        self.asked: list[Config] = []
+        self.fail_at = -1
+
+    def __call__(
+        self, config: Config, arguments: Mapping[str, str], output: Path, tracked: TrackedRun
+    ) -> Artifact:
+        self.asked.append(config)
+        if len(self.asked) == self.fail_at:
+            raise TrainingError("the power went off")
+        for name, value in tracked.environment.items():
+            self.patch.setenv(name, value)
+        world = self.world
+        folder = output / "pipeline" / str(len(self.asked))
+        capture, index, results = folder / "capture", folder / "index", folder / "evaluation"
+        capture_pretraining.run(
+            world.train_features, world.scenes_features, capture, config.capture_pretraining
+        )
+        indexing.run(world.gallery_features, capture, index, config.indexing)
+        evaluation.run(
+            world.queries_features,
+            capture,
+            index,
+            world.queries,
+            world.gallery,
+            results,
+            config.evaluation,
+        )
+        self.patch.delenv("MLFLOW_RUN_ID")
+        self.patch.delenv("MLFLOW_TRACKING_URI")
+        return open_artifact(results, "evaluation")
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as context:
+        for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+            context.delenv(name, raising=False)
+        context.setattr("pipelines.ablation.running.source_digest", lambda: "code")
+        yield context
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Steps:
+    return Steps(tiny_world.write_world(tmp_path_factory.mktemp("world")), patch)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
+    root = tmp_path_factory.mktemp("ablation")
+    data = small_dataset(root / "data")
+    return Ablation(GRID, BASE, "sample", str(data), root / "out", (0, 1))
+
+
+@pytest.fixture(scope="module")
+def done(asked: Ablation, steps: Steps) -> Comparison:
+    """Two cells, two seeds; it failed once in the third turn and was started again."""
+    steps.fail_at = 3
+    with pytest.raises(TrainingError, match="the power went off"):
+        run_ablation(asked, steps)
+    return run_ablation(asked, steps)
+
+
+def folder(asked: Ablation) -> Path:
+    return asked.output / "ablations" / asked.grid.name
+
+
+def evaluated(asked: Ablation, cell: str, seed: int) -> Path:
+    """The metrics of the evaluation that was made for a cell and seed."""
+    written = (asked.output / "ablations" / "results").glob("*/result.json")
+    results = [json.loads(path.read_text("utf-8")) for path in written]
+    (found,) = [r for r in results if (r["cell"], r["seed"]) == (cell, seed)]
+    return Path(found["evaluation"]) / "metrics.json"
+
+
+def runs(asked: Ablation) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{asked.output / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment
+    return list(client.search_runs([experiment.experiment_id], order_by=["start_time ASC"]))
+
+
+def test_a_figure_of_the_table_is_the_mean_of_its_evaluations(
+    done: Comparison, asked: Ablation
+) -> None:
+    for row in done.of("joint"):
+        reported = []
+        for seed in (0, 1):
+            metrics = json.loads(evaluated(asked, row.cell, seed).read_text("utf-8"))
+            reported.append(metrics["test"]["joint"]["strict"]["10"]["mAP"])
+        assert row.score.mean == pytest.approx(sum(reported) / 2)
+        assert list(row.by_seed.values()) == pytest.approx(reported)
+    full, without = done.of("joint")
+    assert without.difference.mean == pytest.approx(without.score.mean - full.score.mean)
+    assert without.difference.mean != 0
+
+
+def test_every_turn_ran_once_with_its_task_and_its_seed(done: Comparison, steps: Steps) -> None:
+    turns = [
+        (c.capture_pretraining.scene_contrast_weight, c.capture_pretraining.seed)
+        for c in steps.asked[:5]
+    ]
+    assert turns == [(1, 0), (0, 0), (1, 1), (1, 1), (0, 1)], "the failed third turn again"
+    assert done.seeds == [0, 1]
+
+
+def test_tables_and_plot_lie_in_the_output_folder(done: Comparison, asked: Ablation) -> None:
+    table = pd.read_csv(folder(asked) / "results.csv")
+    assert table["cell"].tolist() == ["full", PART.name] * 2
+    assert (folder(asked) / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{done.rows[0].score.mean:.3f}" in (folder(asked) / "table.md").read_text("utf-8")
+
+
+def test_mlflow_shows_every_cell_below_one_run(done: Comparison, asked: Ablation) -> None:
+    parents = [run for run in runs(asked) if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.status for run in parents] == ["FAILED", "FINISHED"]
+    children = [
+        run
+        for run in runs(asked)
+        if run.data.tags.get("mlflow.parentRunId") == parents[1].info.run_id
+    ]
+    assert len(children) == 4
+    names = {run.info.run_name: run for run in children}
+    run = names[f"{PART.name}, seed 1"]
+    assert run.info.status == "FINISHED"
+    assert float(run.data.params["capture_pretraining.scene_contrast_weight"]) == 0
+    assert run.data.params["capture_pretraining.seed"] == "1"
+    row = done.of("joint")[1]
+    assert run.data.metrics["strict/joint/mAP_at_10"] == pytest.approx(row.by_seed[1])
+    assert run.data.metrics["capture_pretraining/num_steps"] > 0, "the steps log there too"
+    assert "earlier_run" in names["full, seed 0"].data.tags
+    logged = parents[1].data.metrics[f"difference/{PART.name}/mean"]
+    assert logged == pytest.approx(done.of("shipped")[1].difference.mean)
+
+
+def test_the_same_again_runs_nothing_and_says_the_same(
+    done: Comparison, asked: Ablation, steps: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(steps.asked)
+    assert run_ablation(asked, steps) == done
+    assert len(steps.asked) == before
+    shown = capsys.readouterr().out
+    assert shown.count("evaluated already") == 4
+    assert f"[4/4] {PART.name} (" in shown
+
+
+def test_a_cell_may_leave_a_block_out_of_the_fusion(done: Comparison, asked: Ablation) -> None:
+    metrics = json.loads(evaluated(asked, PART.name, 0).read_text("utf-8"))
+    assert metrics["fusion"].get("text", 0) == 0
+    assert max(metrics["fusion"].values()) == 1
+
+
+def test_what_is_evaluated_serves_every_grid_and_every_ranking_of_it(
+    asked: Ablation, steps: Steps, done: Comparison
+) -> None:
+    before = len(steps.asked)
+    grid = make_grid("fusion", BASE, ["image-only"])
+    fusion = run_ablation(replace(asked, grid=grid), steps)
+    assert len(steps.asked) == before
+    full, image = fusion.rows
+    assert (image.cell, image.method) == ("image-only", "image")
+    for seed in (0, 1):
+        metrics = json.loads(evaluated(asked, FULL, seed).read_text("utf-8"))["test"]
+        assert image.by_seed[seed] == pytest.approx(metrics["image"]["strict"]["10"]["mAP"])
+        assert full.by_seed[seed] == pytest.approx(metrics["shipped"]["strict"]["10"]["mAP"])
+
+
+def test_a_ranking_the_evaluation_lacks_leaves_its_cell_out_and_says_why(
+    asked: Ablation, steps: Steps, done: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = make_grid("proposals", BASE, ["oracle-boxes", "whole-photo-queries"])
+    found = run_ablation(replace(asked, grid=grid, seeds=(0, 1)), steps)
+    assert [row.cell for row in found.rows] == ["full", "whole-photo-queries"]
+    assert "no ranking oracle_boxes" in found.left_out["oracle-boxes"]
+    assert capsys.readouterr().out.count("left out: the evaluation holds no ranking") == 1

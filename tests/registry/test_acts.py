@@ -1,0 +1,362 @@
+"""A reviewer's acts: promote, override, roll back, in a real MLflow."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from product1m.cli.app import app
+from product1m.config import RegistrationConfig
+from product1m.errors import RegistryError
+from product1m.evaluation.statistics import Interval
+from product1m.registry import acts as registry_acts
+from product1m.registry import compare as registry_compare
+from product1m.registry import versions as registry
+from tests.support.worlds.registered_model import MlflowStore, run_registration
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
+
+STRICT = RegistrationConfig(min_baseline_lead=0.9, sample_data=True, champion_model="compared")
+
+
+def names(model: str) -> RegistrationConfig:
+    """A champion model of the test's own."""
+    return RegistrationConfig(champion_model=model)
+
+
+@pytest.fixture
+def fetched_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promotes a version that was checked before without fetching and asking it again."""
+    monkeypatch.setattr(registry_acts, "verify_version", lambda version: None)
+
+
+@pytest.fixture(scope="module")
+def sample(
+    made: TinyArtifacts,
+    registered: registry.Version,
+    mlflow_store: MlflowStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> registry.Version:
+    """A second candidate: of sample data, failing its gate, with the first one as champion."""
+    with mlflow_store.active():
+        registry_acts.promote(registered.number, "to compare with", names("compared"), by="ann")
+        return run_registration(made, tmp_path_factory.mktemp("second") / "out", STRICT)
+
+
+def test_a_promoted_version_becomes_champion_with_who_when_and_why(
+    registered: registry.Version,
+) -> None:
+    config = names("promoted")
+    assert registry.champion_among(registry.list_versions("promoted")) is None
+    first = registry_acts.promote(registered.number, " ahead everywhere ", config, by="ann")
+    assert (first.model, first.number, first.aliases) == ("promoted", "1", ("champion",))
+    assert first.tags["by"] == "ann"
+    assert first.tags["reason"] == "ahead everywhere"
+    assert first.tags["promoted_from"] == f"product1m-candidate/{registered.number}"
+    assert first.tags["previous_champion"] == "none"
+    assert first.tags["at"].endswith("Z")
+    assert first.tags["champion_state"] == "done"
+    assert not any(key.startswith("override") for key in first.tags)
+    # The card is the same, its picture comes from the files of the version it describes.
+    own = f"name={registered.model}&version={registered.number})"
+    assert own in registered.description
+    assert first.description == registered.description.replace(own, "name=promoted&version=1)")
+    second = registry_acts.promote(registered.number, "again", config, by="bob")
+    assert second.tags["previous_champion"] == "1"
+    assert registry.show("promoted", "1").aliases == ()
+    crowned = registry.champion_among(registry.list_versions("promoted"))
+    assert crowned is not None
+    champion = registry.as_champion(crowned)
+    assert champion.version == "2"
+    assert champion.evidence is not None
+    assert len(champion.evidence.ap) == 12  # the test queries
+
+
+def test_a_promoted_model_answers_under_its_alias(registered: registry.Version) -> None:
+    registry_acts.promote(registered.number, "to ask it", names("asked"), by="ann")
+    model = registry.quiet_mlflow().pyfunc.load_model("models:/asked@champion")
+    assert len(model.predict(model.input_example)) == 1
+
+
+def test_a_promotion_needs_a_reason_and_a_version_that_exists(
+    registered: registry.Version,
+) -> None:
+    with pytest.raises(RegistryError, match="a reason is needed"):
+        registry_acts.promote(registered.number, "  ", names("unreasoned"))
+    with pytest.raises(RegistryError, match=r"product1m-candidate: no version '99'; it has"):
+        registry_acts.promote("99", "why", names("unreasoned"))
+    assert registry.list_versions("unreasoned") == []
+    with pytest.raises(RegistryError, match="no version 'champion'; it has no versions"):
+        registry.show("unreasoned", "champion")
+
+
+def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
+    sample: registry.Version,
+) -> None:
+    assert sample.description.startswith("**SAMPLE DATA: THIS VERSION WAS TRAINED ON A SAMPLE")
+    assert "**Gate: FAILED** against champion version 1" in sample.description
+    words = " ".join(sample.description.replace("\u00a0", " ").split())
+    assert "| pass | not behind the champion | interval above -0.010 | +0.000 [" in words
+    assert "| **FAIL** | lead over raw image features | interval above +0.900 |" in words
+    assert "## Changed since champion version 1" in sample.description
+    assert "- artifacts: all the same" in sample.description
+    assert "- data: queries: the same, `" in sample.description
+    assert sample.tags["sample_data"] == "true"
+    assert sample.tags["gate"] == "failed"
+    assert sample.tags["gate_rules_not_passed"].startswith("lead over raw image features, ")
+    assert "challenger" in sample.aliases
+
+
+@pytest.mark.usefixtures("fetched_before")
+def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
+    sample: registry.Version,
+) -> None:
+    config = names("overridden")
+    with pytest.raises(RegistryError) as refused:
+        registry_acts.promote(sample.number, "why not", config, by="ann")
+    message = str(refused.value)
+    assert "it was trained on sample data" in message
+    assert "lead over raw image features: expected interval above +0.900, found" in message
+    assert "say --override-sample --override-gate; that and the reason are recorded" in message
+    with pytest.raises(RegistryError, match="say --override-gate; that") as refused:
+        registry_acts.promote(sample.number, "why not", config, overrides=["sample"])
+    assert "sample data" not in str(refused.value)
+    with pytest.raises(RegistryError, match="trained on sample data"):
+        registry_acts.promote(sample.number, "why not", config, overrides=["gate"])
+    assert registry.list_versions("overridden") == []
+    version = registry_acts.promote(
+        sample.number, "a rehearsal", config, by="ann", overrides=["sample", "gate"]
+    )
+    assert version.tags["reason"] == "a rehearsal"
+    assert version.tags["override_sample"] == "it was trained on sample data"
+    assert version.tags["override_gate"].startswith("lead over raw image features: expected")
+    assert version.tags["promotion_gate"] == "failed"
+
+
+@pytest.mark.usefixtures("fetched_before")
+def test_a_rejected_candidate_says_by_whom_and_is_not_promoted(sample: registry.Version) -> None:
+    config = names("rejecting")
+    with pytest.raises(RegistryError, match="a reason is needed"):
+        registry_acts.reject(sample.number, "", config)
+    rejected = registry_acts.reject(sample.number, "worse on gift sets", config, by="bob")
+    assert (rejected.rejection["by"], rejected.rejection["reason"]) == ("bob", "worse on gift sets")
+    assert rejected.tags["rejected_reason"] == "worse on gift sets"
+    with pytest.raises(RegistryError, match=r"bob rejected it at 20.*: worse on gift sets"):
+        registry_acts.promote(sample.number, "oh", config, overrides=["sample", "gate"])
+    overrides: list[registry_acts.Objection] = ["sample", "gate", "rejection"]
+    version = registry_acts.promote(sample.number, "bob agreed", config, overrides=overrides)
+    assert version.tags["override_rejection"].startswith("bob rejected it at ")
+    # Another champion model's reviewers decide for themselves.
+    assert registry.show(sample.model, sample.number, names("elsewhere")).rejection == {}
+
+
+@pytest.fixture
+def changed(
+    request: pytest.FixtureRequest, registered: registry.Version, store: MlflowStore
+) -> Iterator[str]:
+    """A file of the registered version with one byte changed; mended afterwards."""
+    path = store.files(registered) / request.param
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b" " + content[-1:])
+    yield path.name
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "serving.py",
+        "artifacts/model/serving.json",
+        "artifacts/model/index/index.faiss",
+        "artifacts/model/capture/model.safetensors",
+    ],
+    indirect=True,
+)
+def test_a_version_whose_files_were_changed_is_not_promoted(
+    registered: registry.Version, changed: str
+) -> None:
+    with pytest.raises(RegistryError, match=f"{changed}.*(damaged|changed since)"):
+        registry_acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+    assert registry.list_versions("tampered") == []
+
+
+def test_evidence_that_was_changed_is_noticed_too(
+    registered: registry.Version, store: MlflowStore
+) -> None:
+    path = store.files(registered) / "evidence.json"
+    content = path.read_text("utf-8")
+    path.write_text(content.replace('"index_recall": ', '"was": 1, "index_recall": '), "utf-8")
+    try:
+        with pytest.raises(RegistryError, match=r"evidence\.json"):
+            registry_acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+    finally:
+        path.write_text(content, "utf-8")
+
+
+@pytest.mark.usefixtures("fetched_before")
+def test_rolling_back_restores_the_previous_champion_and_deletes_nothing(
+    registered: registry.Version,
+) -> None:
+    config = names("rolled")
+    with pytest.raises(RegistryError, match="rolled: has no champion to roll back"):
+        registry_acts.rollback("complaints", config)
+    for reason in ("first", "second", "third"):
+        registry_acts.promote(registered.number, reason, config, by="ann")
+    restored = registry_acts.rollback("complaints", config, by="bob")
+    assert (restored.number, restored.aliases) == ("4", ("champion",))
+    assert restored.tags["restored"] == "2"
+    assert (restored.tags["by"], restored.tags["reason"]) == ("bob", "complaints")
+    assert restored.tags["previous_champion"] == "3"
+    # Once more goes one further back, not forth to what was just rolled back.
+    assert registry_acts.rollback("still", config).tags["restored"] == "1"
+    with pytest.raises(RegistryError, match="rolled version 5 has no previous champion"):
+        registry_acts.rollback("and still", config)
+    forth = registry_acts.rollback("it was the network", config, by="bob", to="3")
+    assert (forth.number, forth.tags["restored"]) == ("6", "3")
+    assert [version.number for version in registry.list_versions("rolled")] == list("654321")
+    with pytest.raises(RegistryError, match="rolled version 6 is the champion already"):
+        registry_acts.rollback("once more", config, to="6")
+    model = registry.quiet_mlflow().pyfunc.load_model("models:/rolled@champion")
+    assert len(model.predict(model.input_example)) == 1
+
+
+def test_a_version_that_does_not_answer_its_example_is_not_promoted(
+    registered: registry.Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "product1m.serving.service.extract_regions", lambda *_: 1 / 0
+    )  # this installation is broken, the version's files are not
+    with pytest.raises(RegistryError, match="does not load and answer its input example here: div"):
+        registry_acts.promote(registered.number, "looks good", names("unloadable"))
+    assert registry.list_versions("unloadable") == []
+
+
+@pytest.mark.usefixtures("fetched_before")
+def test_while_an_act_is_under_way_the_next_is_told_and_a_dead_one_is_set_aside(
+    registered: registry.Version, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = names("claimed")
+    registry_acts.promote(registered.number, "first", config, by="ann")
+    with monkeypatch.context() as patch:
+        # Killed between the claim and the alias.
+        patch.setattr(
+            registry_acts, "_require_unchanged", lambda *_: (_ for _ in ()).throw(OSError)
+        )
+        with pytest.raises(RegistryError):
+            registry_acts.promote(registered.number, "dies", config, by="bob")
+    with pytest.raises(
+        RegistryError, match="claimed version 2 is being made champion by bob since"
+    ):
+        registry_acts.rollback("complaints", config)
+    assert registry.show("claimed", "champion").number == "1"
+    monkeypatch.setattr(registry_acts, "CLAIM_LASTS", timedelta(0))
+    with caplog.at_level(logging.WARNING):
+        champion = registry_acts.promote(registered.number, "third", config, by="cat")
+    assert (champion.number, champion.tags["previous_champion"]) == ("3", "1")
+    assert "claimed version 2: an act that never ended" in caplog.text
+    assert registry.show("claimed", "2").tags["champion_state"] == "abandoned"
+
+
+def test_an_alias_moved_by_hand_meanwhile_ends_the_act(
+    registered: registry.Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = names("by-others")
+    client = registry.quiet_mlflow().MlflowClient()
+    monkeypatch.setattr(registry_acts, "verify_version", lambda version: None)
+    for reason in ("first", "second"):
+        registry_acts.promote(registered.number, reason, config)
+
+    def meanwhile(version: registry.Version) -> None:
+        client.set_registered_model_alias("by-others", "champion", "1")
+
+    monkeypatch.setattr(registry_acts, "verify_version", meanwhile)
+    with pytest.raises(RegistryError, match="the champion was version 2 and is 1 now; nothing"):
+        registry_acts.promote(registered.number, "third", config)
+    assert registry.show("by-others", "champion").number == "1"
+
+
+def test_two_versions_are_compared_by_metrics_and_what_made_them(
+    registered: registry.Version, sample: registry.Version
+) -> None:
+    def product1m(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["registry", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    found = json.loads(product1m("compare", registered.number, sample.number, "--json"))
+    assert found["second"] == {"model": sample.model, "version": sample.number}
+    assert found["gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert (found["config"], found["data"]) == ({}, {})
+    shown = product1m("compare", registered.number, sample.number)
+    assert "configuration: nothing different" in shown
+    assert "paired +0.000 [+0.000, +0.000]" in shown
+
+
+def test_a_figure_that_differs_is_compared_with_both_intervals(
+    registered: registry.Version, made: TinyArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "test/official/shipped/mAR@50"
+    evidence, lineage = registry.read_evidence(registered), registry.read_lineage(registered)
+    assert evidence is not None
+    other = {name: {"mean": 2.0, "low": 1.0, "high": 3.0}}
+    evaluation = lineage["evaluation"]
+    better = evaluation.model_copy(update={"metrics": evaluation.metrics | {name: 2.0}})
+    second = evidence.model_copy(update={"intervals": evidence.intervals | other})
+    evidences, lineages = (
+        iter([evidence, second]),
+        iter([lineage, {**lineage, "evaluation": better}]),
+    )
+    monkeypatch.setattr(registry_compare, "read_evidence", lambda version: next(evidences))
+    monkeypatch.setattr(registry_compare, "read_lineage", lambda version: next(lineages))
+    found = registry_compare.compare(registered, registered)
+    (ours, theirs) = found.metrics[f"evaluation/{name}"]
+    assert list(found.metrics) == [f"evaluation/{name}"]
+    assert str(theirs) == "2.0000 [1.0000, 3.0000]"
+    rows = pd.read_parquet(made.evaluation / "per_query.parquet").query(
+        "split == 'test' and method == 'shipped' and definition == 'official' and depth == 50"
+    )
+    assert isinstance(ours, Interval)
+    assert ours.mean == pytest.approx(rows["recall"].mean())
+    assert ours.low <= ours.mean <= ours.high
+    assert json.dumps(found.as_dict()["metrics"]) == json.dumps(
+        {f"evaluation/{name}": [ours.as_dict(), other[name]]}
+    )
+
+
+def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
+    registered: registry.Version,
+) -> None:
+    def product1m(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["registry", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "product1m-candidate" in product1m("list")
+    assert registered.description.splitlines()[0] in product1m("show", registered.number)
+    to = ["--champion-model", "by-hand"]
+    for reason in ("first", "second"):
+        promotion = ["--version", registered.number, "--reason", reason, "--by", "ann", *to]
+        shown = product1m("promote", *promotion)
+    assert shown.split()[:2] == ["by-hand", "2"]
+    rolled = json.loads(product1m("rollback", "--reason", "complaints", "--json", *to))
+    assert (rolled["version"], rolled["tags"]["restored"]) == ("3", "1")
+    rejected = product1m("reject", "--version", registered.number, "--reason", "old", *to)
+    assert "rejected by" in rejected
+    listed = json.loads(product1m("list", "--json", *to))
+    mine = [row for row in listed if row["model"] == "by-hand"]
+    assert [row["version"] for row in mine] == ["3", "2", "1"]
+    assert mine[0]["aliases"] == ["champion"]
+    described = json.loads(product1m("show", "champion", "--json", *to))
+    assert described["tags"]["reason"] == "complaints"
+    assert described["description"].startswith("**Gate: PASSED**")
+    nobody = CliRunner().invoke(app, ["registry", "promote", "--version", "1"])
+    assert nobody.exit_code == 2
+    assert "Missing option '--reason'" in nobody.output

@@ -1,0 +1,169 @@
+"""The gate's rules, each on evidence where the answer is plain."""
+
+import pytest
+
+from product1m.config import RegistrationConfig
+from product1m.registry.gate import BASELINES, EVIDENCE, Champion, Evidence, decide
+
+QUERIES = [f"q{number}" for number in range(60)]
+AHEAD = {"mean": 0.05, "low": 0.01, "high": 0.09}
+
+
+def evidence(**changes: object) -> Evidence:
+    """Every query at 0.5; every rule passes without a champion."""
+    values: dict[str, object] = {
+        "ap": dict.fromkeys(QUERIES, 0.5),
+        "slices": {"products": {query: str(2 + n % 2) for n, query in enumerate(QUERIES)}},
+        "leads": dict.fromkeys(BASELINES, AHEAD),
+        "index_recall": 0.99,
+        "served_agreement": 1.0,
+        "queries": "same",
+        "gallery": "same",
+        "bootstrap": {"num_bootstrap": 200, "confidence": 0.95, "seed": 0},
+        "rules": RegistrationConfig(min_map_at_10=0.4).model_dump(),
+    }
+    return Evidence.model_validate(values | changes)
+
+
+def outcomes(candidate: Evidence, champion: Champion | None = None) -> dict[str, str]:
+    return {rule.name: rule.outcome for rule in decide(candidate, champion).rules}
+
+
+def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None:
+    gate = decide(evidence(), None)
+    assert gate.verdict == "passed"
+    assert gate.champion == ""
+    assert gate.failures() == []
+    assert gate.rules[-1].found == "there is no champion yet"
+    assert gate.rules[0].found == "0.500 [0.500, 0.500]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"ap": dict.fromkeys(QUERIES, 0.399)}, "strict mAP@10"),
+        ({"index_recall": 0.949}, "index recall@100"),
+        ({"served_agreement": 0.89}, "serves what was evaluated"),
+        ({"leaked_photos": 0.001}, "train or gallery photos leaked"),
+        ({"dev_photos_in_test": 0.051}, "dev photos in test"),
+        ({"quarantine": {"train": 0.01, "gallery": 0.06, "queries": 0.0}}, "quarantined items"),
+        (
+            {"leads": {**dict.fromkeys(BASELINES, AHEAD), "image": {**AHEAD, "low": -0.001}}},
+            "lead over raw image features",
+        ),
+        (
+            {"leads": {**dict.fromkeys(BASELINES, AHEAD), "image_text": {**AHEAD, "low": 0.0}}},
+            "lead over image + text without CAPTURE",
+        ),
+    ],
+)
+def test_one_number_below_its_floor_fails_the_gate_and_is_named(
+    changes: dict[str, object], rule: str
+) -> None:
+    gate = decide(evidence(**changes), None)
+    assert gate.verdict == "failed"
+    assert [failure.name for failure in gate.failures()] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("loss", "outcome"), [(-0.02, "pass"), (0.0, "pass"), (0.009, "pass"), (0.011, "fail")]
+)
+def test_the_champion_may_be_missed_by_a_hundredth(loss: float, outcome: str) -> None:
+    # Every query loses alike, so the interval is the loss itself.
+    champion = Champion("3", evidence(ap=dict.fromkeys(QUERIES, 0.5 + loss)))
+    assert outcomes(evidence(), champion)["not behind the champion"] == outcome
+
+
+def test_a_loss_counts_with_its_interval() -> None:
+    # Half the queries gain 0.2, half lose 0.2: no mean loss, but nothing is sure.
+    torn = {query: 0.7 if number % 2 else 0.3 for number, query in enumerate(QUERIES)}
+    gate = decide(evidence(slices={}), Champion("3", evidence(ap=torn)))
+    rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
+    assert rule.found.startswith("+0.000 [-0.0")
+    assert rule.outcome == "fail"
+
+
+def test_a_slice_that_is_sure_to_have_lost_fails_and_is_named() -> None:
+    # Queries with three products lose 0.1, the others gain 0.2: better on the whole.
+    champion = {query: 0.6 if number % 2 else 0.3 for number, query in enumerate(QUERIES)}
+    gate = decide(evidence(), Champion("3", evidence(ap=champion)))
+    (failure,) = gate.failures()
+    assert failure.name == "worst slice"
+    assert failure.found == "products 3 (30 queries): -0.100 [-0.100, -0.100]"
+    assert gate.verdict == "failed"
+
+
+def test_a_slice_of_few_queries_is_not_held_against_the_candidate() -> None:
+    rare = {query: "rare" if number < 19 else "frequent" for number, query in enumerate(QUERIES)}
+    champion = {query: 0.6 if rare[query] == "rare" else 0.4 for query in QUERIES}
+    candidate = evidence(slices={"class_frequency": rare})
+    assert outcomes(candidate, Champion("3", evidence(ap=champion)))["worst slice"] == "pass"
+
+
+def test_a_champion_of_other_queries_is_not_compared_and_that_is_said() -> None:
+    champion = Champion("3", evidence(queries="other", ap={"x": 0.9}))
+    gate = decide(evidence(), champion)
+    assert gate.verdict == "not compared"
+    (rule,) = gate.failures()
+    assert rule.outcome == "not compared"
+    assert rule.found == (
+        "champion 3 was measured on other queries and has not answered these; run registration "
+        "again, which asks it"
+    )
+    assert rule.value is None
+    assert decide(evidence(index_recall=0.1), champion).verdict == "failed"
+    nothing = decide(evidence(), Champion("3", None))
+    assert nothing.failures()[0].found == "champion 3 has no evidence"
+
+
+def test_another_gallery_is_compared_and_mentioned() -> None:
+    gate = decide(evidence(), Champion("3", evidence(gallery="larger")))
+    rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
+    assert rule.found == "+0.000 [+0.000, +0.000], on another gallery"
+    assert gate.verdict == "passed"
+
+
+def test_a_champion_measured_anew_on_these_queries_is_compared() -> None:
+    own = evidence(queries="other", ap={"x": 0.9})
+    anew = {"version": "3", "evidence_digest": "abc", "ap": dict.fromkeys(QUERIES, 0.45), "top": {}}
+    gate = decide(evidence(champion=anew), Champion("7", own, {f"digest.{EVIDENCE}": "abc"}))
+    rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
+    assert rule.found == "+0.050 [+0.050, +0.050], champion measured anew on these queries"
+    assert gate.champion_map_at_10 == pytest.approx(0.45)
+    # Another champion since: what was measured says nothing about it.
+    other = decide(evidence(champion=anew), Champion("8", own, {f"digest.{EVIDENCE}": "xyz"}))
+    assert other.verdict == "not compared"
+
+
+def test_a_champion_that_cannot_answer_these_queries_is_not_compared_and_why_is_said() -> None:
+    candidate = evidence(champion_failure="index.faiss: damaged")
+    gate = decide(candidate, Champion("3", evidence(queries="other", ap={"x": 0.9})))
+    assert gate.verdict == "not compared"
+    assert gate.failures()[0].found.endswith("and could not answer these: index.faiss: damaged")
+
+
+def test_every_rule_has_its_number_and_its_limit() -> None:
+    champion = Champion("3", evidence(ap=dict.fromkeys(QUERIES, 0.45)))
+    rules = {rule.name: rule for rule in decide(evidence(leaked_photos=0.2), champion).rules}
+    assert all(rule.limit is not None and rule.value is not None for rule in rules.values())
+    assert (rules["train or gallery photos leaked"].value, rules["dev photos in test"].limit) == (
+        0.2,
+        0.05,
+    )
+    gain = rules["not behind the champion"]
+    assert (gain.value, gain.low, gain.high, gain.limit) == pytest.approx((0.05,) * 3 + (-0.01,))
+
+
+def test_slices_are_listed_with_the_greatest_loss_first() -> None:
+    # Queries of two products lose 0.1, those of three gain 0.2.
+    champion = {query: 0.6 if n % 2 == 0 else 0.3 for n, query in enumerate(QUERIES)}
+    slices = decide(evidence(), Champion("3", evidence(ap=champion))).slices
+    assert [(change.name, change.num_queries) for change in slices] == [("2", 30), ("3", 30)]
+    assert [change.gain.mean for change in slices] == pytest.approx([-0.1, 0.2])
+    assert [change.champion for change in slices] == pytest.approx([0.6, 0.3])
+
+
+def test_evidence_of_a_rule_that_is_gone_since_is_still_read() -> None:
+    rules = RegistrationConfig().model_dump() | {"min_of_old": 0.3}
+    bootstrap = {"num_bootstrap": 200, "confidence": 0.95, "seed": 0, "depth": 10}
+    assert evidence(rules=rules, bootstrap=bootstrap).rules.max_map_loss == 0.01

@@ -1,0 +1,171 @@
+"""`product1m search`: what a person is shown."""
+
+import io
+import json
+import re
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from product1m.artifacts.folder import open_artifact
+from product1m.cli.app import app
+from product1m.data.items import ItemTable
+from product1m.errors import StorageError
+from product1m.registry import versions as registry
+from product1m.serving.search_page import search
+from product1m.serving.thumbnails import Thumbnails
+from tests.support.servers.browser import CHROMIUM, browser
+from tests.support.worlds.registered_model import MlflowStore
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
+TITLE = "Lumi <rose> 玫瑰 cream"
+
+
+@pytest.fixture(scope="module")
+def photo(made: TinyArtifacts) -> Path:
+    """A query of several products."""
+    return made.root / "dataset" / "images" / "queries-9.jpg"
+
+
+@pytest.fixture(scope="module")
+def folder(registered: registry.Version, mlflow_store: MlflowStore) -> Path:
+    """The registered version's files."""
+    with mlflow_store.active():
+        return mlflow_store.files(registered)
+
+
+def product1m(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["search", *arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_terminal_shows_every_instance_with_its_results(
+    registered: registry.Version, photo: Path, folder: Path
+) -> None:
+    uri = f"models:/{registered.model}/{registered.number}"
+    shown = product1m(str(photo), "--title", TITLE, "--model", uri, "--top-k", "2")
+    found = search(photo, TITLE, str(folder), 2)  # a folder is as good as a name
+    assert len(found.instances) > 1
+    for instance in found.instances:
+        for hit in instance.hits:
+            assert re.search(rf"\b{hit.id}\b.*{re.escape(hit.label)}.*{hit.score:.3f}", shown)
+
+
+def test_thumbnails_are_the_gallery_photos_made_small(made: TinyArtifacts, folder: Path) -> None:
+    thumbnails = Thumbnails(folder / "artifacts" / "model" / "thumbnails")
+    gallery = ItemTable(open_artifact(made.gallery, "ingestion", "gallery"))
+    assert len(thumbnails) == len(gallery) == 8
+    for place, item in enumerate(gallery.rows["id"]):
+        jpeg = thumbnails.jpeg(item)
+        assert jpeg is not None
+        small = Image.open(io.BytesIO(jpeg)).convert("RGB")
+        assert max(small.size) == 96
+        whole = Image.fromarray(gallery.photo(place)).resize(small.size, Image.Resampling.BOX)
+        pairs = zip(small.resize((8, 8)).tobytes(), whole.resize((8, 8)).tobytes(), strict=True)
+        assert max(abs(a - b) for a, b in pairs) < 25
+    assert thumbnails.jpeg("nothing") is None
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+def test_the_page_draws_the_instances_and_asks_for_nothing(
+    photo: Path, folder: Path, tmp_path: Path
+) -> None:
+    page_path = tmp_path / "found.html"
+    arguments = [str(photo), "--title", TITLE, "--model", str(folder), "--output", str(page_path)]
+    assert "products found" in product1m(*arguments)
+    found = search(photo, TITLE, str(folder), 5)
+    with browser(tmp_path / "profile") as page:
+        page.open(page_path, 1100, 800)
+        assert page.evaluate("document.querySelector('h1').textContent") == TITLE
+        drawn = json.loads(
+            page.evaluate(
+                "JSON.stringify([...document.querySelectorAll('rect')].map(r =>"
+                "['x','y','width','height'].map(a => +r.getAttribute(a))))"
+            )
+        )
+        x1, y1, x2, y2 = found.instances[0].box_xyxy
+        assert drawn[0] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+        assert len(drawn) == len(found.instances)
+        widths = page.evaluate("[...document.images].map(i => i.naturalWidth).join()")
+        assert widths.split(",") == ["96"] * (5 * len(found.instances))
+        assert [address for address in page.requests if not address.startswith("data:")] == [
+            page_path.as_uri()
+        ]
+        assert page.problems == []
+
+
+def test_a_picture_frames_the_instances_in_their_colours(
+    photo: Path, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep" / "found.png"
+    product1m(str(photo), "--title", TITLE, "--model", str(folder), "--output", str(path))
+    picture, found = Image.open(path).convert("RGB"), search(photo, TITLE, str(folder), 5)
+    for instance in found.instances:
+        x1, _, x2, y2 = instance.box_xyxy
+        below = (round(10 + (x1 + x2) / 2), round(10 + y2 - 1))  # the photo starts at 10, 10
+        pixel = picture.getpixel(below)
+        assert isinstance(pixel, tuple)
+        colour = f"#{pixel[0]:02x}{pixel[1]:02x}{pixel[2]:02x}"
+        later = [other.colour for other in found.instances[instance.number - 1 :]]
+        assert colour in later  # a later one may lie over it
+
+
+def test_without_thumbnails_results_are_shown_by_name(
+    photo: Path, folder: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    shutil.rmtree(bare / "artifacts" / "model" / "thumbnails")
+    path = tmp_path / "found.html"
+    product1m(str(photo), "--title", TITLE, "--model", str(bare), "--output", str(path))
+    text = path.read_text("utf-8")
+    assert "no photo" in text
+    assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
+
+
+def test_a_photo_too_large_to_decode_is_said(tmp_path: Path) -> None:
+    size = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", size), (b"IDAT", b""))
+    ]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(StorageError, match=r"bomb\.png: not a photo that can be decoded \(Image"):
+        search(tmp_path / "bomb.png", TITLE, "nowhere", 5)
+
+
+def test_a_models_folder_is_asked_without_any_registry(
+    photo: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    assert "gallery-" in product1m(str(photo), "--title", TITLE, "--model", str(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{photo}", "--title", "x", "--output", "found.gif"], "found.gif: expected a file ending"),
+        (["missing.jpg", "--title", "x"], "missing.jpg: cannot be read"),
+        ([__file__, "--title", "x"], "not a photo that can be decoded"),
+        (["{photo}", "--title", " "], "title 0: empty"),
+        (["{photo}", "--title", "x", "--model", "models:/none@champion"], "fetching models:/none"),
+        (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(
+    photo: Path, folder: Path, arguments: list[str], said: str
+) -> None:
+    given = [argument.format(photo=photo) for argument in arguments]
+    model = [] if "--model" in given else ["--model", str(folder)]
+    assert said in product1m(*given, *model, code=1)

@@ -1,0 +1,322 @@
+"""A registered version: packaged, asked, described, in a real MLflow."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from product1m.artifacts.folder import open_artifact
+from product1m.config import RegistrationConfig
+from product1m.data.items import ItemTable
+from product1m.data.regions import FeatureSet
+from product1m.errors import ArtifactError, RegistryError, TrackingError
+from product1m.evaluation.examples import Example, agreement
+from product1m.registry import versions as registry
+from product1m.retrieval.search import Searcher
+from product1m.steps import registration
+from product1m.telemetry.provenance import git_revision
+from tests.support.servers.browser import CHROMIUM, browser
+from tests.support.worlds import tiny_chain
+from tests.support.worlds.registered_model import LENIENT, MlflowStore, run_registration
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
+
+
+@pytest.fixture(scope="module")
+def model(registered: registry.Version, mlflow_store: MlflowStore) -> Any:
+    """The version loaded back."""
+    with mlflow_store.active():
+        uri = f"models:/{registered.model}/{registered.number}"
+        return registry.quiet_mlflow().pyfunc.load_model(uri)
+
+
+@pytest.fixture(scope="module")
+def test_queries(made: TinyArtifacts) -> pd.DataFrame:
+    """Photo and title of every test query, by id."""
+    table = ItemTable(open_artifact(made.queries, "ingestion", "queries"))
+    rows = [
+        {"id": row["id"], "photo": table.encoded(position), "title": row["caption"]}
+        for position, row in enumerate(table.rows.to_dict("records"))
+        if row["split"] == "test"
+    ]
+    return pd.DataFrame(rows).set_index("id")
+
+
+FRESH_PROCESS = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, pandas as pd
+queries = pd.read_parquet(sys.argv[2])
+answers = mlflow.pyfunc.load_model(sys.argv[1]).predict(queries, params={"top_k": 20})
+answers.to_json(sys.argv[3], orient="records")
+"""
+
+
+def test_a_fresh_process_answers_as_the_evaluation_did(
+    made: TinyArtifacts, registered: registry.Version, test_queries: pd.DataFrame, tmp_path: Path
+) -> None:
+    test_queries.to_parquet(tmp_path / "queries.parquet")
+    uri = f"models:/{registered.model}/{registered.number}"
+    paths = [str(tmp_path / name) for name in ("queries.parquet", "answers.json")]
+    command = [sys.executable, "-c", FRESH_PROCESS, uri, *paths]
+    subprocess.run(command, check=True, cwd=tmp_path, env=os.environ, capture_output=True)
+    answers = json.loads((tmp_path / "answers.json").read_text("utf-8"))
+
+    evaluated = {}
+    for line in (made.evaluation / "retrieval_id_list.txt").read_text("utf-8").splitlines():
+        name, *items = line.split(",")
+        evaluated[name] = items
+    searcher = Searcher.load(
+        open_artifact(made.index, "indexing"),
+        open_artifact(made.capture, "capture_pretraining"),
+        tiny_chain.CONFIG.evaluation,
+    )
+    features = FeatureSet(open_artifact(made.queries_features, "feature_extraction", "queries"))
+    row_of = {query: row for row, query in enumerate(features.rows["id"])}
+    weights = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))["fusion"]
+    num_instances = 0
+    for (query, asked), answer in zip(test_queries.iterrows(), answers, strict=True):
+        assert answer["ids"] == evaluated[str(query)]
+        expected = searcher.search(asked["title"], features.regions(row_of[query]), weights)
+        assert len(answer["instances"]) == len(expected.instances)
+        for place, instance in enumerate(answer["instances"]):
+            ranking = expected.rankings[place]
+            assert instance["ids"] == [item for item, _ in ranking]
+            assert instance["scores"] == pytest.approx([score for _, score in ranking], abs=1e-3)
+            assert instance["box_xyxy"] == pytest.approx(
+                expected.instances.boxes_xyxy[place].tolist(), abs=0.1
+            )
+            num_instances += 1
+    assert num_instances > len(answers)  # several products in a photo were told apart
+
+
+def test_the_labels_are_the_gallery_items_own(
+    made: TinyArtifacts, model: Any, test_queries: pd.DataFrame
+) -> None:
+    gallery = ItemTable(open_artifact(made.gallery, "ingestion", "gallery")).rows
+    label_of = {row["id"]: row["labels"][0] for _, row in gallery.iterrows()}
+    answers = model.predict(test_queries.head(3), params={"top_k": 4})
+    assert list(answers.index) == list(test_queries.index[:3])
+    for _, answer in answers.iterrows():
+        assert len(answer["ids"]) == 4
+        for ranked in (answer, *answer["instances"]):
+            assert ranked["labels"] == [label_of[item] for item in ranked["ids"]]
+
+
+def test_bytes_base64_and_another_size_of_photo_are_understood(
+    model: Any, test_queries: pd.DataFrame
+) -> None:
+    query = test_queries.iloc[0]
+    as_text = base64.b64encode(query["photo"]).decode()
+    large = io.BytesIO()
+    photo = Image.open(io.BytesIO(query["photo"]))
+    photo.resize((photo.width * 10, photo.height * 10)).save(large, "PNG")
+    asked = pd.DataFrame(
+        {"photo": [query["photo"], as_text, large.getvalue()], "title": [query["title"]] * 3}
+    )
+    plain, text, enlarged = (answer for _, answer in model.predict(asked).iterrows())
+    assert text["ids"] == plain["ids"]
+    assert text["instances"] == plain["instances"]
+    # Boxes are pixels of the photo that was asked with, not of the one it was shrunk to.
+    right = max(instance["box_xyxy"][2] for instance in enlarged["instances"])
+    assert photo.width < right <= photo.width * 10 + 1
+
+
+def test_the_input_example_runs(model: Any) -> None:
+    answers = model.predict(model.input_example)
+    assert len(answers) == 1
+    assert len(answers["ids"][0]) == 8  # the whole gallery, fewer than the default ten
+
+
+@pytest.mark.parametrize(
+    ("photo", "title", "message"),
+    [
+        (b"", "cream", "photo 1: not a photo that can be decoded"),
+        (b"no photo at all", "cream", "photo 1: not a photo that can be decoded"),
+        ("photo.jpg", "cream", "photo 1: text that is not base64"),
+        (17, "cream", "photo 1: expected a photo file's bytes or their base64 as text, got int"),
+        (None, " &nbsp; ", "title 1: empty"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_place(
+    model: Any, test_queries: pd.DataFrame, photo: object, title: str, message: str
+) -> None:
+    mlflow = registry.quiet_mlflow()
+    good = test_queries.iloc[0]
+    photos = [good["photo"], good["photo"] if photo is None else photo]
+    asked = pd.DataFrame({"photo": pd.Series(photos, dtype=object), "title": ["cream", title]})
+    with pytest.raises(mlflow.exceptions.MlflowException, match=message) as refused:
+        model.predict(asked)
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_ranking_has_at_least_one_place(model: Any, test_queries: pd.DataFrame) -> None:
+    mlflow = registry.quiet_mlflow()
+    with pytest.raises(mlflow.exceptions.MlflowException, match="top_k: expected 1 or more, got 0"):
+        model.predict(test_queries.head(1), params={"top_k": 0})
+
+
+def test_the_description_holds_what_a_reviewer_needs(
+    made: TinyArtifacts, registered: registry.Version
+) -> None:
+    card = registered.description.replace("\u00a0", " ")
+    card = re.sub(r" +", " ", card)
+    assert len(registered.description) <= 5000
+    assert card.startswith("**Gate: PASSED** (no champion to compare with)")
+    metrics = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))
+    shipped = metrics["intervals"]["shipped"]
+    figures = f"{shipped['mean']:.3f} [{shipped['low']:.3f}, {shipped['high']:.3f}]"
+    assert f"| **shipped** | {figures} | " in card
+    for folder, step in registry.STEP_OF.items():
+        if folder != "thumbnails":
+            digest = open_artifact(made.root / folder, step).digest
+            assert f"| {step} | `{digest[:12]}` | no container |" in card
+    rpn = open_artifact(made.rpn, "rpn_training").manifest.metrics["recall@0.5/36"]
+    assert f"recall@0.5 of 36 proposals {rpn:.3f} (whole image " in card
+    assert "8 items, Flat, " in card
+    assert "product1m registry rollback" in card
+
+
+def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
+    made: TinyArtifacts, registered: registry.Version, tmp_path: Path
+) -> None:
+    mlflow = registry.quiet_mlflow()
+    assert "challenger" in registered.aliases
+    assert registered.tags["gate"] == "passed"
+    assert registered.tags["sample_data"] == "false"
+    assert registered.tags["git_revision"]
+    for part in ("train", "gallery", "queries"):
+        digest = open_artifact(made.root / part, "ingestion", part).digest
+        assert registered.tags[f"digest.ingestion/{part}"] == digest
+    uri = f"models:/{registered.model}/{registered.number}"
+    info = mlflow.models.get_model_info(uri)
+    assert [column.name for column in info.signature.inputs] == ["photo", "title"]
+    source = mlflow.MlflowClient().get_model_version(registered.model, registered.number).source
+    logged = mlflow.get_logged_model(source.removeprefix("models:/"))
+    metrics = {metric.key: metric.value for metric in logged.metrics}
+    trained = open_artifact(made.capture, "capture_pretraining").manifest.metrics
+    for name, value in trained.items():
+        assert metrics[f"capture_pretraining/{name.replace('@', '_at_')}"] == pytest.approx(value)
+    assert metrics["ingestion/queries/items"] == 18
+    files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
+    required = (files / "requirements.txt").read_text("utf-8").splitlines()
+    assert any(line.startswith("product1m==") for line in required)
+    assert any(line.startswith("torch==") for line in required)
+    assert all("==" in line and "+" not in line for line in required)
+    assert not list(files.rglob("*.pkl"))
+
+
+def test_a_model_of_other_parts_is_refused_with_both_digests(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    foreign = shutil.copytree(made.index, tmp_path / "index")
+    manifest = json.loads((foreign / "manifest.json").read_text("utf-8"))
+    manifest["inputs"]["capture"] = "another-digest"
+    (foreign / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    inputs = (made.rpn, made.capture, foreign, made.evaluation, made.queries, made.gallery)
+    with pytest.raises(ArtifactError, match=r"CAPTURE of digest another-digest, but .* has digest"):
+        registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="foreign"))
+    assert registry.list_versions("foreign") == []
+
+
+def test_a_damaged_file_is_named_and_nothing_is_registered(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(made.capture, tmp_path / "capture")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    inputs = (made.rpn, damaged, made.index, made.evaluation, made.queries, made.gallery)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged: expected sha256"):
+        registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="damaged"))
+    assert registry.list_versions("damaged") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_registry_the_step_says_what_to_set(
+    made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI is not set; name the server"):
+        run_registration(made, tmp_path / "out", LENIENT)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=r"MLflow, http://127\.0\.0\.1:1: "):
+        run_registration(made, tmp_path / "out", LENIENT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_agreement_is_the_share_of_two_first_tens() -> None:
+    examples = [Example("a", b"", "", list("abcdefghijkl")), Example("b", b"", "", ["x", "y"])]
+    # Nine of ten, in another order and beyond the tenth place or not; then one of two.
+    found = [[*"jihgfedcbz", "a"], ["y", "z", "w"]]
+    assert agreement(found, examples) == pytest.approx((0.9 + 0.5) / 2)
+
+
+def test_a_card_that_is_too_long_ends_at_a_line_and_says_where_the_rest_is() -> None:
+    card = "\n".join(f"line {number}" for number in range(900))
+    short = registry.shorten(card)
+    assert len(short) <= 5000
+    kept, _, note = short.partition("\n\n")
+    assert kept.splitlines() == card.splitlines()[: len(kept.splitlines())]
+    assert "model_card.md" in note
+    assert registry.shorten("short") == "short"
+
+
+def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "0123abc")
+    assert git_revision() == "0123abc"
+    monkeypatch.delenv("PRODUCT1M_GIT_REVISION")
+    repository = tmp_path / "repository"
+    package = repository / "product1m"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr("product1m.__file__", str(package / "__init__.py"))
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        command = ["git", "-C", str(repository), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_revision() == "unknown"
+    git("init")
+    assert git_revision() == "unknown"  # inside a repository, but not part of it
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert git_revision() == git("rev-parse", "HEAD")
+    (package / "__init__.py").write_text("changed = True\n")
+    assert git_revision() == git("rev-parse", "HEAD") + "+changes"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
+    registered: registry.Version, mlflow_store: MlflowStore, tmp_path: Path
+) -> None:
+    path = mlflow_store.files(registered) / "reviewer.html"
+    with browser(tmp_path) as page:
+        page.open(path, 1200, 900)
+        assert page.evaluate("document.querySelectorAll('.case').length") == 10
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        digests = page.evaluate(
+            "[...document.querySelectorAll('td code')].map(c=>c.textContent)+''"
+        )
+        expected = [v for k, v in registered.tags.items() if k == "digest.evaluation"]
+        assert expected[0] in digests
+        sent = [address for address in page.requests if not address.startswith("data:")]
+        assert sent == [path.as_uri()]
+        assert page.problems == []

@@ -1,0 +1,206 @@
+"""RPN training: finds products it never saw, goes on after a kill, draws what it finds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.config import RpnTrainingConfig
+from product1m.detection.jitter import jitter_colors
+from product1m.detection.map_cache import cache_maps
+from product1m.detection.proposals import MODEL, build_network
+from product1m.detection.scene_batches import SceneBatches, Scenes, losses
+from product1m.errors import DatasetError
+from product1m.steps import rpn_training
+from tests.support.paths import ROOT
+from tests.support.worlds.tiny_scenes import RPN, write_scenes
+
+JITTERED = RPN.model_copy(update={"color_jitter": 0.2, "scale_jitter": 0.3})
+SLOW = RPN.model_copy(update={"num_epochs": 16, "checkpoint_interval_steps": 10})
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "scenes")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(scenes: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("rpn") / "rpn"
+    rpn_training.run(scenes.folder, folder, SLOW)
+    return open_artifact(folder, "rpn_training")
+
+
+def test_it_finds_more_products_than_the_whole_photo_and_grabcut(checkpoint: Artifact) -> None:
+    metrics = checkpoint.manifest.metrics
+    assert metrics["recall@0.5/36"] > 0.8
+    for baseline in ("whole_image", "grabcut_box"):
+        assert metrics["recall@0.5/36"] > metrics[f"{baseline}/recall@0.5/36"] + 0.2
+        assert metrics["AR@36"] > metrics[f"{baseline}/AR@36"]
+    assert metrics["AR@1"] <= metrics["AR@10"] <= metrics["AR@36"] <= metrics["AR@100"]
+    assert metrics["instances/true"] == 2
+
+
+def test_the_checkpoint_says_what_features_it_gives_and_draws_its_proposals(
+    checkpoint: Artifact,
+) -> None:
+    assert checkpoint.manifest.details["feature_dim"] == 320
+    assert checkpoint.manifest.details["backbone"] == RPN.backbone
+    picture = cv2.imread(str(checkpoint.file("proposals.png")))
+    assert picture is not None
+    assert min(picture.shape[:2]) > 300
+    assert not list(checkpoint.folder.parent.glob(".work/*"))
+
+
+def test_training_killed_midway_ends_with_the_same_weights(
+    scenes: Artifact, checkpoint: Artifact, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.support.worlds.tiny_scenes import RPN\n"
+        "from product1m.config import RpnTrainingConfig\n"
+        "from product1m.steps import rpn_training\n"
+        "config = RpnTrainingConfig.model_validate_json(sys.argv[3])\n"
+        "rpn_training.run(Path(sys.argv[1]), Path(sys.argv[2]), config)\n"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code, scenes.folder, tmp_path / "rpn", SLOW.model_dump_json()],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".work/*/checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "rpn").exists()
+    (left,) = tmp_path.glob(".work/*/checkpoint-*")
+    assert 0 < int(left.name.removeprefix("checkpoint-")) < 72
+
+    metrics = rpn_training.run(scenes.folder, tmp_path / "rpn", SLOW)
+    resumed = load_file(tmp_path / "rpn" / MODEL)
+    for name, expected in load_file(checkpoint.file(MODEL)).items():
+        torch.testing.assert_close(resumed[name], expected, rtol=1e-5, atol=1e-6)
+    for name, value in checkpoint.manifest.metrics.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_every_pass_shows_every_training_scene_once(scenes: Artifact) -> None:
+    read = Scenes(scenes)
+    positions = read.split("train")
+    batches = SceneBatches(read, positions, RPN)
+    assert batches.num_steps == -(-RPN.num_epochs * len(positions) // RPN.batch_size)
+    shown = [name for number in range(batches.num_steps) for name in batches(number).item_ids]
+    passes = [
+        shown[start : start + len(positions)] for start in range(0, len(shown), len(positions))
+    ]
+    whole = [one for one in passes if len(one) == len(positions)]
+    assert len(whole) == RPN.num_epochs
+    assert all(sorted(one) == sorted(read.id(i) for i in positions) for one in whole)
+    assert whole[0] != whole[1]
+
+
+def test_a_batch_is_a_function_of_its_number_and_keeps_boxes_on_products(scenes: Artifact) -> None:
+    read = Scenes(scenes)
+    positions = read.split("train")
+    batches = [SceneBatches(read, positions, JITTERED) for _ in range(2)]
+    sizes = set()
+    for number in (5, 3, 0):
+        one, two = (made(number) for made in batches)
+        assert isinstance(one.seen, torch.Tensor)
+        assert isinstance(two.seen, torch.Tensor)
+        assert torch.equal(one.seen, two.seen)
+        sizes.add(one.seen.shape)
+        for photo, boxes in zip(one.seen, one.boxes_xyxy, strict=True):
+            for left, top, right, bottom in boxes.round().int().tolist():
+                product = photo[:, top + 3 : bottom - 3, left + 3 : right - 3].float()
+                assert product.std(dim=(1, 2)).max() < 25  # one color, whatever the jitter
+    assert len(sizes) > 1
+
+
+def test_color_jitter_scales_brightness_and_contrast() -> None:
+    photo = np.full((4, 4, 3), 100, np.uint8)
+    photo[:2] = 140
+    changed = jitter_colors(photo, 0.2, np.random.default_rng(0)).astype(float)
+    brightness, contrast = np.random.default_rng(0).uniform(0.8, 1.2, 2)
+    assert changed[0, 0, 0] == pytest.approx((120 + 20 * contrast) * brightness, abs=1)
+    assert changed[3, 0, 0] == pytest.approx((120 - 20 * contrast) * brightness, abs=1)
+    assert jitter_colors(photo, 0.0, np.random.default_rng(0)) is photo
+
+
+def test_cached_maps_give_the_losses_of_the_photos(scenes: Artifact) -> None:
+    read = Scenes(scenes)
+    positions = read.split("train")
+    torch.manual_seed(0)
+    network = build_network(RPN, RPN.weights).eval()
+    cached = cache_maps(network, read.items, positions, RPN)
+    assert cached is not None
+    for number in (0, 4):
+        both = []
+        for source in (cached, None):
+            torch.manual_seed(0)
+            batch = SceneBatches(read, positions, RPN, source)(number)
+            assert isinstance(batch.seen, list) == (source is not None)
+            found = losses(network, batch)
+            both.append({name: float(value.detach()) for name, value in found.items()})
+        assert both[0] == pytest.approx(both[1], rel=1e-2)
+
+
+def test_views_differ_in_size_and_color_and_take_turns(scenes: Artifact) -> None:
+    changes = {"cached_views": 2, "scale_jitter": 0.5, "color_jitter": 0.3}
+    config = RPN.model_copy(update=changes)
+    read = Scenes(scenes)
+    positions = read.split("train")
+    network = build_network(config, config.weights)
+    cached = cache_maps(network, read.items, positions, config)
+    assert cached is not None
+    batches = SceneBatches(read, positions, config, cached)
+    for number, side_px in ((0, 72), (1, 120), (2, 72)):  # 96 times 0.75 and 1.25
+        batch = batches(number)
+        assert isinstance(batch.seen, list)
+        assert batch.seen[-1].shape[2:] == (-(-side_px // 32),) * 2
+        position = next(i for i in positions if read.id(i) == batch.item_ids[0])
+        expected = np.sort(read.boxes_xyxy[position] * side_px / 96, axis=0)
+        np.testing.assert_allclose(np.sort(batch.boxes_xyxy[0], axis=0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cached_views": 0}, {"trainable_stages": 1}, {"feature_cache_mib": 0}]
+)
+def test_maps_are_not_cached_where_they_change_or_do_not_fit(
+    scenes: Artifact, changes: dict[str, float]
+) -> None:
+    config = RPN.model_copy(update=changes)
+    read = Scenes(scenes)
+    network = build_network(config, config.weights)
+    assert cache_maps(network, read.items, read.split("train"), config) is None
+
+
+def test_backbone_stages_train_in_bf16_on_jittered_scenes(scenes: Artifact, tmp_path: Path) -> None:
+    changes = {"trainable_stages": 1, "precision": "bf16", "num_epochs": 1, "learning_rate": 1e-3}
+    config = JITTERED.model_copy(update=changes)
+    metrics = rpn_training.run(scenes.folder, tmp_path / "rpn", config)
+    torch.manual_seed(config.seed)
+    before = build_network(config, config.weights).state_dict()
+    after = load_file(tmp_path / "rpn" / MODEL)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {name for name in changed if name.startswith("backbone")} == {
+        name
+        for name in before
+        if name.startswith(("backbone.body.blocks.5", "backbone.body.blocks.6"))
+        and "bn" not in name
+    }
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_scenes_without_a_held_out_part_are_refused(tmp_path: Path) -> None:
+    alone = write_scenes(tmp_path / "scenes", num_scenes=1)
+    with pytest.raises(DatasetError, match="no scene of the split 'train'"):
+        rpn_training.run(alone.folder, tmp_path / "rpn", RpnTrainingConfig(**RPN.model_dump()))

@@ -1,0 +1,6 @@
+"""Where the repository lies."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+WORLDS = Path(__file__).parent / "worlds"

@@ -1,0 +1,235 @@
+"""A data set of a few dozen invented products, small enough to run the later steps in seconds.
+
+Photos are coloured tiles; a region's feature is its product's direction with noise, so that there
+is something to find and something to miss. Captions share words within a brand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from product1m.artifacts.folder import ArtifactWriter, open_artifact, write_artifact
+from product1m.config import (
+    BackgroundSynthesisConfig,
+    CapturePretrainingConfig,
+    EvaluationConfig,
+    FeatureExtractionConfig,
+    IndexingConfig,
+    IngestionConfig,
+    RpnTrainingConfig,
+)
+from product1m.data.items import ItemWriter, read_items
+from product1m.data.photos import encode_jpeg
+from product1m.data.regions import Regions, RegionWriter, write_instances
+from product1m.steps import capture_pretraining, evaluation, indexing
+
+FEATURE_DIM = 24
+NUM_CLASSES = 10
+WIDTH_PX, HEIGHT_PX = 120, 80
+NAMES = ("rose", "aloe", "clay", "pearl", "mint", "oat", "fig", "iris", "honey", "sage")
+
+CAPTURE = CapturePretrainingConfig(
+    text_model="scratch",
+    vocabulary_size=200,
+    hidden_dim=32,
+    text_layers=1,
+    visual_layers=1,
+    cross_layers=1,
+    joint_layers=1,
+    text_heads=2,
+    visual_heads=2,
+    text_ffn_dim=32,
+    visual_ffn_dim=32,
+    cross_dim=32,
+    projection_dim=16,
+    batch_size=16,
+    scene_batch_size=16,
+    num_epochs=4,
+    learning_rate=2e-3,
+    precision="float32",
+)
+INDEXING = IndexingConfig(factory="Flat", text_dim=24, num_recall_queries=20)
+EVALUATION = EvaluationConfig(num_bootstrap=200, num_report_queries=6, depth=20)
+
+
+@dataclass(frozen=True)
+class TinyArtifacts:
+    """Folders of finished artifacts, one a step and part."""
+
+    root: Path
+
+    def __getattr__(self, name: str) -> Path:
+        return self.root / name
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo of some products: `classes` left to right."""
+
+    id: str
+    classes: tuple[int, ...]
+    caption: str
+    split: str = ""
+
+    @property
+    def labels(self) -> list[str]:
+        return [label(number) for number in self.classes]
+
+
+def label(number: int) -> str:
+    """Two brands share the products."""
+    return f"{'Lumi' if number % 2 else 'Nori'} {NAMES[number]} cream"
+
+
+def write_world(root: Path, seed: int = 0) -> TinyArtifacts:
+    """Everything up to the features: ingestion, scenes, RPN and their regions, at `root`."""
+    generator = np.random.default_rng(seed)
+    prototypes = generator.standard_normal((NUM_CLASSES, FEATURE_DIM))
+    singles = [
+        Item(f"{part}{c}{n}", (c,), caption((c,), generator))
+        for part, count in (("1", 6), ("2", 4))
+        for c in range(NUM_CLASSES)
+        for n in range(count)
+    ]
+    train = [item for item in singles if item.id.startswith("1")]
+    gallery = [item for item in singles if item.id.startswith("2")]
+    queries = [_several(f"3{n:02d}", "dev" if n < 14 else "test", generator) for n in range(40)]
+    scenes = [_several(f"scene-{n:06d}", "train", generator) for n in range(24)]
+    with write_artifact(root / "rpn", "rpn_training", RpnTrainingConfig(seed=seed)) as rpn:
+        (rpn.folder / "seed.txt").write_text(str(seed))
+    parts = {"train": train, "gallery": gallery, "queries": queries, "scenes": scenes}
+    for part, items in parts.items():
+        step = "background_synthesis" if part == "scenes" else "ingestion"
+        config = BackgroundSynthesisConfig() if part == "scenes" else IngestionConfig()
+        with write_artifact(root / part, step, config, part=part) as images:
+            write_photos(images, items)
+        write_features(root, part, items, prototypes, generator)
+    return TinyArtifacts(root)
+
+
+def pretrain(world: TinyArtifacts) -> dict[str, float]:
+    """CAPTURE, at `capture`."""
+    return capture_pretraining.run(
+        world.train_features, world.scenes_features, world.capture, CAPTURE
+    )
+
+
+def build_index(
+    world: TinyArtifacts, folder: Path | None = None, config: IndexingConfig = INDEXING
+) -> dict[str, float]:
+    """The gallery's index, at `index` or elsewhere."""
+    return indexing.run(world.gallery_features, world.capture, folder or world.index, config)
+
+
+def evaluate(
+    world: TinyArtifacts, folder: Path, config: EvaluationConfig = EVALUATION
+) -> dict[str, float]:
+    """Evaluate into `folder`."""
+    return evaluation.run(
+        world.queries_features,
+        world.capture,
+        world.index,
+        world.queries,
+        world.gallery,
+        folder,
+        config,
+    )
+
+
+def write_photos(writer: ArtifactWriter, items: Sequence[Item]) -> None:
+    """Tiles in their products' colours."""
+    with ItemWriter(writer.folder) as photos:
+        for item in items:
+            photo = np.full((HEIGHT_PX, WIDTH_PX, 3), 235, np.uint8)
+            for number, box in zip(item.classes, boxes_of(item), strict=True):
+                colour = tuple(int(channel) for channel in _colour(number))
+                corners = [int(edge) for edge in box]
+                cv2.rectangle(photo, corners[:2], corners[2:], colour, -1)
+            photos.add(
+                item.id,
+                encode_jpeg(photo),
+                (WIDTH_PX, HEIGHT_PX),
+                caption=item.caption,
+                labels=item.labels,
+                split=item.split,
+            )
+
+
+def write_features(
+    root: Path,
+    part: str,
+    items: Sequence[Item],
+    prototypes: np.ndarray,
+    generator: np.random.Generator,
+) -> None:
+    """Regions of every photo below `{part}_features`, and of scenes their instances."""
+    step = "background_synthesis" if part == "scenes" else "ingestion"
+    inputs = {
+        "images": open_artifact(root / part, step, part),
+        "rpn": open_artifact(root / "rpn", "rpn_training"),
+    }
+    config = FeatureExtractionConfig()
+    folder = root / f"{part}_features"
+    with write_artifact(folder, "feature_extraction", config, inputs, part) as writer:
+        read_items(inputs["images"]).to_parquet(writer.folder / "items.parquet")
+        with RegionWriter(writer.folder) as regions:
+            for item in items:
+                regions.add(regions_of(item, prototypes, generator))
+        if part == "scenes":
+            rows = [
+                (scene, f"1{number}{generator.integers(6)}", *box, 1.0, number)
+                for scene, item in enumerate(items)
+                for number, box in zip(item.classes, boxes_of(item), strict=True)
+            ]
+            names = ["scene", "source_id", "x1", "y1", "x2", "y2", "visible", "class"]
+            table = pd.DataFrame(rows, columns=names)
+            features = [_noisy(prototypes[number], 0.8, generator) for number in table.pop("class")]
+            write_instances(writer.folder, table, np.array(features, np.float16))
+        writer.details.update(feature_dim=FEATURE_DIM, rpn=inputs["rpn"].digest)
+
+
+def regions_of(item: Item, prototypes: np.ndarray, generator: np.random.Generator) -> Regions:
+    """The whole photo, every product, a corner of each product, and a doubtful region."""
+    boxes = boxes_of(item)
+    vectors = [_noisy(prototypes[number], 0.8, generator) for number in item.classes]
+    corners = [[x1, y1, (x1 + x2) / 2, (y1 + y2) / 2] for x1, y1, x2, y2 in boxes]
+    corner_vectors = [_noisy(vector, 0.5, generator) for vector in vectors]
+    doubtful = generator.standard_normal(FEATURE_DIM)
+    return Regions(
+        np.array([np.mean(vectors, axis=0), *vectors, *corner_vectors, doubtful], np.float16),
+        np.array([[0, 0, WIDTH_PX, HEIGHT_PX], *boxes, *corners, [0, 0, 9, 9]], np.float32),
+        np.array([1.0, *np.linspace(0.95, 0.8, len(boxes)), *[0.3] * len(boxes), 0.1], np.float32),
+    )
+
+
+def boxes_of(item: Item) -> list[list[float]]:
+    """Side by side, as many as there are products."""
+    width = WIDTH_PX / len(item.classes)
+    return [[n * width + 3, 10, (n + 1) * width - 3, 75] for n in range(len(item.classes))]
+
+
+def caption(classes: Sequence[int], generator: np.random.Generator) -> str:
+    """Brand and, for about half the products, the name."""
+    named = [NAMES[number] for number in classes if generator.random() < 0.5]
+    extra = generator.choice(["new", "gift", "100ml", "sale", "pure"], 2, replace=False)
+    return " ".join([label(classes[0]).split()[0], *named, *extra])
+
+
+def _several(id: str, split: str, generator: np.random.Generator) -> Item:
+    count = int(generator.integers(2, 4))
+    brand = int(generator.integers(2))
+    numbers = generator.choice(NUM_CLASSES // 2, count, replace=False) * 2 + brand
+    classes = tuple(int(number) for number in numbers)
+    return Item(id, classes, caption(classes, generator), split)
+
+
+def _noisy(vector: np.ndarray, scale: float, generator: np.random.Generator) -> np.ndarray:
+    return np.asarray(vector + scale * generator.standard_normal(len(vector)))
+
+
+def _colour(number: int) -> np.ndarray:
+    return np.asarray(np.random.default_rng(number).integers(30, 220, 3))

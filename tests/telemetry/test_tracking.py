@@ -1,0 +1,157 @@
+"""What a step tells MLflow, read back from a real SQLite store; and progress without a terminal."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from product1m.config import IndexingConfig
+from product1m.errors import TrackingError
+from product1m.telemetry.progress import track
+from product1m.telemetry.tracking import step_run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A tracking store and an experiment in it."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    return uri, client.create_experiment("tests", (folder / "artifacts").as_uri())
+
+
+@pytest.fixture
+def run_id(store: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run that a platform opened for the step."""
+    uri, experiment = store
+    run = MlflowClient(uri).create_run(experiment)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    return str(run.info.run_id)
+
+
+def test_a_step_joins_the_run_and_logs_under_its_own_name(
+    store: tuple[str, str], run_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "curve.png").write_bytes(b"picture")
+    with step_run("indexing", IndexingConfig(probes=3)) as run:
+        run.log_metrics({"recall@100": 0.5}, step=1)
+        run.log_metrics({"recall@100": 0.75}, step=2)
+        run.log_file(tmp_path / "curve.png")
+    client = MlflowClient(store[0])
+    found = client.get_run(run_id)
+    assert found.data.params["indexing.probes"] == "3"
+    history = client.get_metric_history(run_id, "indexing/recall_at_100")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.75)]
+    assert [file.path for file in client.list_artifacts(run_id, "indexing")] == [
+        "indexing/curve.png"
+    ]
+
+
+def test_parts_of_a_step_do_not_mix(store: tuple[str, str], run_id: str) -> None:
+    for part, value in (("train", 1.0), ("gallery", 2.0)):
+        with step_run("feature_extraction", IndexingConfig(), part) as run:
+            run.log_metrics({"items": value})
+    metrics = MlflowClient(store[0]).get_run(run_id).data.metrics
+    assert metrics["feature_extraction/train/items"] == 1.0
+    assert metrics["feature_extraction/gallery/items"] == 2.0
+
+
+def test_a_step_that_fails_ends_its_run_as_failed(store: tuple[str, str], run_id: str) -> None:
+    def fail() -> None:
+        with step_run("indexing", IndexingConfig()):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert MlflowClient(store[0]).get_run(run_id).info.status == "FAILED"
+
+
+def test_a_server_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    with (
+        pytest.raises(TrackingError, match=r"starting a run at MLflow, http://127\.0\.0\.1:9: "),
+        step_run("indexing", IndexingConfig()),
+    ):
+        pytest.fail("the step must not start")
+
+
+def test_a_step_that_fails_leaves_its_name_and_error_with_the_run(
+    store: tuple[str, str], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCT1M_PIPELINE_RUN", "run-7")
+    with (
+        pytest.raises(ValueError, match="no gallery"),
+        step_run("feature_extraction", IndexingConfig(), "gallery"),
+    ):
+        raise ValueError("no gallery")
+    run = MlflowClient(store[0]).get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failed_step"] == "feature_extraction/gallery"
+    assert run.data.tags["error"] == "ValueError: no gallery"
+    assert run.data.tags["pipeline_run"] == "run-7"
+
+
+def test_mlflow_samples_the_machine_where_that_is_switched_on(
+    store: tuple[str, str], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    client = MlflowClient(store[0])
+    with step_run("indexing", IndexingConfig()):
+        time.sleep(0.2)
+    assert not any(name.startswith("system/") for name in client.get_run(run_id).data.metrics)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    for part in ("train", "gallery"):
+        with step_run("feature_extraction", IndexingConfig(), part):
+            time.sleep(0.2)
+    metrics = client.get_run(run_id).data.metrics
+    for part in ("train", "gallery"):
+        prefix = f"system/feature_extraction/{part}"
+        assert 0 < metrics[f"{prefix}/system_memory_usage_percentage"] < 100
+        assert 0 <= metrics[f"{prefix}/cpu_utilization_percentage"] <= 100
+
+
+def test_mlflow_reports_its_use_to_nobody() -> None:
+    script = """
+import product1m.telemetry.tracking, mlflow
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(is_telemetry_disabled())
+"""
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+    out = subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == "True"
+
+
+def test_without_an_address_a_step_works_and_says_that_nothing_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with (
+        caplog.at_level(logging.INFO, "product1m"),
+        step_run("indexing", IndexingConfig()) as run,
+    ):
+        run.log_metrics({"recall": 1.0})
+    assert "MLFLOW_TRACKING_URI is not set, nothing is logged" in caplog.text
+
+
+def test_progress_is_a_log_line_every_few_seconds_and_one_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter([0.0, 2.0, 4.0, 6.0, 8.0])  # start, then one look an item
+    monkeypatch.setattr("product1m.telemetry.progress.time.monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO, "product1m"):
+        assert list(track("abcd", "photos")) == list("abcd")
+    assert [record.getMessage() for record in caplog.records] == [
+        "photos: 3/4, 0.5/s",
+        "photos: 4/4, 0.5/s",
+    ]

@@ -1,0 +1,324 @@
+"""Two processes under `torchrun` train what one process trains, and go on after one was killed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
+
+from product1m.artifacts.folder import open_artifact
+from product1m.capture.batches import PretrainingBatches
+from product1m.capture.losses import contrastive_loss
+from product1m.capture.tokens import train_tokenizer
+from product1m.config import (
+    CapturePretrainingConfig,
+    RpnTrainingConfig,
+    StepConfig,
+    TrainingJobConfig,
+)
+from product1m.data.regions import FeatureSet
+from product1m.detection.scene_batches import SceneBatches, Scenes
+from product1m.errors import ConfigError, TrainingError
+from product1m.jobs import launch as launching
+from product1m.jobs.launch import pass_on
+from product1m.steps import capture_pretraining, rpn_training
+from product1m.training import distributed
+from product1m.training.loop import train
+from tests.steps.test_capture_pretraining import SHORT, _make
+from tests.support.paths import WORLDS
+from tests.support.worlds.tiny_scenes import RPN, write_scenes
+from tests.training.test_loop import PLAN, _batch_at, _losses, _network, _silent
+
+CAPTURE = SHORT.model_copy(
+    update={
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "image_text_matching_weight": 1.0,
+        "batch_size": 13,
+        "scene_batch_size": 7,
+        "checkpoint_interval_steps": 5,
+    }
+)
+"""Odd sizes, so that the two ranks hold different numbers of rows."""
+PROPOSALS = RPN.model_copy(
+    update={
+        "cached_views": 0,
+        "color_jitter": 0.2,
+        "scale_jitter": 0.3,
+        "batch_size": 5,
+        "num_epochs": 2,
+        "checkpoint_interval_steps": 3,
+    }
+)
+TOLERANCE = 1e-5
+"""Relative, of a loss; two orders of summation in float32 differ by 3e-7 here."""
+
+
+def torchrun(
+    step: str, config: StepConfig, folders: list[Path], curve: Path, processes: int, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    arguments = [WORLDS / "distributed_step.py", step, config.model_dump_json(), curve, *folders]
+    command = [sys.executable, *start, f"--max-restarts={extra.pop('restarts', '0')}"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **extra},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def curve_of_one_process(
+    module: Any, config: StepConfig, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, float]]:
+    curves = []
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        curves.append(train(*args, **kwargs))
+        return curves[0]
+
+    monkeypatch.setattr(module, "train", noted)
+    module.run(*folders, config)
+    return curves[0]
+
+
+def assert_same_curve(found: Path, expected: list[dict[str, float]]) -> None:
+    curve = json.loads(found.read_text())
+    assert [row["step"] for row in curve] == [row["step"] for row in expected]
+    for mine, theirs in zip(curve, expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return list(_make(tmp_path_factory.mktemp("features")))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "scenes").folder
+
+
+def test_capture_has_one_process_s_losses_though_a_worker_is_killed_on_the_way(
+    features: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = tmp_path / "curve.json"
+    folders = [*features, tmp_path / "two"]
+    done = torchrun(
+        "capture_pretraining", CAPTURE, folders, curve, 2, restarts="1", DIE_AT_STEP="8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curve.json.died").exists()
+    expected = curve_of_one_process(
+        capture_pretraining, CAPTURE, [*features, tmp_path / "one"], monkeypatch
+    )
+    assert len(expected) == CAPTURE.num_epochs * (32 // 13)
+    assert {"contrast", "image_text_matching", "scene_contrast"} < set(expected[0])
+    assert_same_curve(curve, expected)
+    two, one = (open_artifact(tmp_path / name, "capture_pretraining") for name in ("two", "one"))
+    assert two.manifest.metrics == pytest.approx(one.manifest.metrics, rel=1e-3)
+    assert not list((tmp_path / ".work").iterdir()), "checkpoints go when the artifact is whole"
+
+
+def test_the_rpn_has_one_process_s_losses_on_jittered_scenes(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = tmp_path / "curve.json"
+    done = torchrun("rpn_training", PROPOSALS, [scenes, tmp_path / "two"], curve, 2)
+    assert done.returncode == 0, done.stderr
+    expected = curve_of_one_process(
+        rpn_training, PROPOSALS, [scenes, tmp_path / "one"], monkeypatch
+    )
+    assert_same_curve(curve, expected)
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_an_error_on_one_rank_ends_all_and_is_shown(features: list[Path], tmp_path: Path) -> None:
+    folders = [*features, tmp_path / "checkpoint"]
+    curve = tmp_path / "curve.json"
+    done = torchrun("capture_pretraining", CAPTURE, folders, curve, 2, FAIL_AT_STEP="3")
+    assert done.returncode != 0
+    said = pass_on(done.stderr.splitlines()).split(" | ")  # rank 0 may add that its peer left
+    assert said[0] == "product1m.errors.DatasetError: shard-7: cut short"
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_the_component_s_torchrun_writes_one_artifact_and_one_mlflow_run(
+    features: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """`torchrun --standalone --nproc-per-node=2 -m product1m capture-pretraining …`, no less."""
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.MlflowClient(database).search_experiments()  # makes the tables
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    config = CAPTURE.model_copy(update={"num_epochs": 1})
+    pair = TrainingJobConfig(processes_per_node=2)
+    metrics = launching.launch(
+        "capture_pretraining", features, tmp_path / "checkpoint", config, pair
+    )
+    artifact = open_artifact(tmp_path / "checkpoint", "capture_pretraining")
+    artifact.verify()
+    assert metrics == artifact.manifest.metrics
+    assert artifact.manifest.config == config.model_dump(mode="json")
+    (run,) = mlflow.MlflowClient(database).search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["capture_pretraining/loss/total"] == metrics["loss/total"]
+    printed = capfd.readouterr()
+    assert printed.out.count("loss/total") == 1, "one rank reports"
+    assert printed.err.count("capture pretraining: 2/2") == 1, "one rank shows progress"
+
+
+def test_processes_that_fail_end_the_step_with_what_they_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "step_command", lambda *_: ["product1m.no_such_module"])
+    pair = TrainingJobConfig(processes_per_node=2, max_restarts=0)
+    with pytest.raises(TrainingError, match=r"exit code 1 after .*No module named product1m.no_su"):
+        launching.launch("capture_pretraining", [], tmp_path / "checkpoint", CAPTURE, pair)
+
+
+def on_ranks(folder: Path, check: Callable[[int, Path], None], num_ranks: int = 2) -> None:
+    """Run a check on every rank, in processes forked from this one."""
+    arguments = (folder, check, num_ranks)
+    start_processes(_one_rank, arguments, nprocs=num_ranks, start_method="fork")  # type: ignore[no-untyped-call]
+
+
+def _one_rank(rank: int, folder: Path, check: Callable[[int, Path], None], num_ranks: int) -> None:
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", store, rank=rank, world_size=num_ranks)
+    check(rank, folder)
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_rows_without_overlap_whatever_their_number(tmp_path: Path) -> None:
+    def check(rank: int, folder: Path) -> None:
+        for num_rows in (0, 1, 2, 3, 7, 8):
+            mine = list(range(num_rows))[distributed.share(num_rows)]
+            parts = distributed.gather_objects(mine)
+            assert list(chain(*parts)) == list(range(num_rows))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+    on_ranks(tmp_path, check, num_ranks=3)
+
+
+def test_contrast_over_unequal_shares_has_the_loss_and_gradient_of_one_process(
+    tmp_path: Path,
+) -> None:
+    def pair() -> tuple[Tensor, Tensor, Tensor]:
+        left, right = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+        return left.requires_grad_(), right.requires_grad_(), torch.tensor([0, 1, 1, 3, 4])
+
+    left, right, groups = pair()
+    expected = contrastive_loss(left, right, groups, 0.3)
+    torch.autograd.backward(expected)
+
+    def check(rank: int, folder: Path) -> None:
+        mine = slice(0, 5) if rank == 0 else slice(5, 5)  # the other rank holds nothing
+        for rows in (distributed.share(5), mine):
+            own_left, own_right, _ = pair()
+            loss = contrastive_loss(own_left[rows], own_right[rows], groups[rows], 0.3)
+            torch.autograd.backward(loss)
+            torch.testing.assert_close(
+                distributed.mean_over_ranks(loss.detach()[None])[0], expected.detach()
+            )
+            for found, wanted in ((own_left, left), (own_right, right)):
+                assert found.grad is not None
+                torch.testing.assert_close(distributed.mean_over_ranks(found.grad), wanted.grad)
+
+    on_ranks(tmp_path, check)
+
+
+def test_the_parts_of_a_batch_are_the_batch(features: list[Path], tmp_path: Path) -> None:
+    items, scenes = (
+        FeatureSet(open_artifact(folder, "feature_extraction", part))
+        for folder, part in zip(features, ("train", "scenes"), strict=True)
+    )
+    tokenizer = train_tokenizer(items.rows["caption"].tolist(), 200)
+    whole = PretrainingBatches(items, scenes, tokenizer, CAPTURE)(4)
+
+    def check(rank: int, folder: Path) -> None:
+        part = PretrainingBatches(items, scenes, tokenizer, CAPTURE)(4)
+        parts = distributed.gather_objects(part.item_ids[: part.num_items])
+        assert list(chain(*parts)) == whole.item_ids[: whole.num_items]
+        more = distributed.gather_objects(part.item_ids[part.num_items :])
+        assert list(chain(*more)) == whole.item_ids[whole.num_items :]
+        sources = distributed.gather_objects([part.item_ids[i] for i in part.sources])
+        assert sorted(chain(*sources)) == sorted(whole.item_ids[i] for i in whole.sources)
+        for row, item in enumerate(part.item_ids):
+            there = whole.item_ids.index(item)
+            for mine, theirs in ((part.masking, whole.masking), (part.pairs, whole.pairs)):
+                for name, values in vars(mine).items():
+                    width = min(values.shape[1], vars(theirs)[name].shape[1])
+                    expected = vars(theirs)[name][there]
+                    assert torch.equal(values[row, :width], expected[:width]), name
+
+    on_ranks(tmp_path, check, num_ranks=3)
+
+
+def test_fewer_scenes_or_items_than_ranks_are_refused(
+    features: list[Path], scenes: Path, tmp_path: Path
+) -> None:
+    read = Scenes(open_artifact(scenes, "background_synthesis"))
+    items, pasted = (FeatureSet(open_artifact(folder, "feature_extraction")) for folder in features)
+    tokenizer = train_tokenizer(items.rows["caption"].tolist(), 200)
+
+    def check(rank: int, folder: Path) -> None:
+        small = RpnTrainingConfig(**{**RPN.model_dump(), "batch_size": 1})
+        with pytest.raises(ConfigError, match=r"batch_size=1: leaves no scene .* 2 processes"):
+            SceneBatches(read, read.split("train"), small)
+        one = CapturePretrainingConfig(**{**SHORT.model_dump(), "batch_size": 1})
+        with pytest.raises(TrainingError, match=r"batches of 1 items leave none .* of 2 ranks"):
+            PretrainingBatches(items, pasted, tokenizer, one)
+
+    on_ranks(tmp_path, check)
+
+
+def test_checkpoints_on_storage_that_only_one_node_sees_are_refused(tmp_path: Path) -> None:
+    def check(rank: int, folder: Path) -> None:
+        distributed.check_shared(folder)
+        own = folder / str(rank)
+        own.mkdir()
+        with pytest.raises(TrainingError, match=r"ranks \[1\] do not see .*PRODUCT1M_WORK"):
+            distributed.check_shared(own)
+        assert not list(own.iterdir())
+
+    on_ranks(tmp_path, check)
+
+
+def test_a_loss_that_is_not_a_number_on_one_rank_stops_every_rank_with_its_items(
+    tmp_path: Path,
+) -> None:
+    class Named(dict[str, Tensor]):
+        item_ids = ("item-7",)
+
+        def to(self, device: torch.device) -> "Named":
+            return self
+
+    def check(rank: int, folder: Path) -> None:
+        def poisoned(index: int) -> Named:
+            batch = Named(_batch_at(index))
+            if index == 2 and rank == 1:
+                batch["sums"] = batch["sums"] / 0 * 0
+            return batch
+
+        with pytest.raises(TrainingError, match=r"step 2: .*nan.*item-7"):
+            train(_network(), _losses, poisoned, PLAN, work=folder, report=_silent)
+
+    on_ranks(tmp_path, check)
