@@ -10,7 +10,7 @@ from product1m.retrieval.embedding import (
     BLOCKS,
     BlockEncoder,
     BlockLayout,
-    Standardization,
+    ImageStandardization,
     concatenate,
     normalize,
     stream_block,
@@ -87,7 +87,7 @@ def test_streams_as_sum_average_cosines_within_and_across_the_two() -> None:
 
 def test_standardization_takes_off_the_gallery_mean_and_spread() -> None:
     features = np.array([[1, 5, 0], [3, 5, 0], [5, 5, 6]], np.float16)
-    fitted = Standardization.fit(features)
+    fitted = ImageStandardization.fit(features)
     assert fitted.mean.tolist() == [3, 5, 2]
     np.testing.assert_allclose(fitted.deviation, [np.sqrt(8 / 3), 1, np.sqrt(8)], rtol=1e-6)
 
@@ -151,7 +151,7 @@ def test_the_image_block_looks_at_the_first_region_only(encoder: BlockEncoder) -
 
 def test_a_saved_standardization_reads_back(tiny_artifacts: TinyArtifacts) -> None:
     index = open_artifact(tiny_artifacts.index, "indexing")
-    loaded = Standardization.load(index)
+    loaded = ImageStandardization.load(index)
     assert loaded.mean.shape == loaded.deviation.shape == (FEATURE_DIM,)
     assert Path(index.file("image_block.safetensors")).is_file()
 

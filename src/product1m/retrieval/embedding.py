@@ -59,14 +59,14 @@ class BlockLayout:
 
 
 @dataclass(frozen=True)
-class Standardization:
+class ImageStandardization:
     """Mean and spread of the gallery's whole-photo features, dimension by dimension."""
 
     mean: Float32[np.ndarray, " F"]
     deviation: Float32[np.ndarray, " F"]
 
     @classmethod
-    def fit(cls, features: Float[np.ndarray, "n F"]) -> "Standardization":
+    def fit(cls, features: Float[np.ndarray, "n F"]) -> "ImageStandardization":
         """From a sample of the gallery; a dimension that never changes is left as it is."""
         wide = features.astype(np.float64)
         deviation = wide.std(axis=0)
@@ -78,7 +78,7 @@ class Standardization:
         save_file({"mean": self.mean, "deviation": self.deviation}, folder / STANDARDIZATION)
 
     @classmethod
-    def load(cls, artifact: Artifact) -> "Standardization":
+    def load(cls, artifact: Artifact) -> "ImageStandardization":
         """Read what `save` wrote into an index artifact."""
         return cls(**load_file(artifact.file(STANDARDIZATION)))
 
@@ -89,7 +89,7 @@ class BlockEncoder:
     def __init__(
         self,
         capture: LoadedCapture,
-        standardization: Standardization,
+        standardization: ImageStandardization,
         text: TextEncoder,
         streams: Streams,
     ) -> None:

@@ -13,7 +13,7 @@ from product1m.capture.network import load_capture
 from product1m.config import EvaluationConfig
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
-from product1m.retrieval.embedding import BlockEncoder, BlockLayout, Standardization
+from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.instances import Instances, find_instances
 from product1m.retrieval.merging import MergeRule, merge
@@ -93,7 +93,7 @@ class Searcher:
         details = index.manifest.details
         encoder = BlockEncoder(
             load_capture(capture),
-            Standardization.load(index),
+            ImageStandardization.load(index),
             TextEncoder.load(index),
             details["streams"],
         )

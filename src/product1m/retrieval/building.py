@@ -1,0 +1,211 @@
+"""Build the gallery's index: fit the blocks, train FAISS, add every item, measure what it finds."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from product1m.capture.network import LoadedCapture
+from product1m.config import IndexingConfig
+from product1m.data.regions import FeatureSet
+from product1m.errors import RetrievalError
+from product1m.retrieval.embedding import (
+    BlockEncoder,
+    BlockLayout,
+    ImageStandardization,
+    Streams,
+    concatenate,
+)
+from product1m.retrieval.index import (
+    GALLERY,
+    INDEX,
+    ExactSearch,
+    add_vectors,
+    make_index,
+    measure,
+    write_index,
+)
+from product1m.retrieval.text import TextEncoder
+from product1m.telemetry.progress import track
+
+RECALL_DEPTH = 100
+"""The recall of the index is measured at this depth, the ranking's (ours)."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Size of the text block."""
+
+    dim: int
+    max_ngram: int
+    max_terms: int
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How an index is built; the section `indexing` of the configuration explains each value."""
+
+    streams: Streams
+    text: TextSettings
+    num_training_items: int
+    batch_size: int
+    factory: str
+    probes: int
+    num_recall_queries: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: IndexingConfig) -> "IndexSettings":
+        """The values of a configuration, also of one that an index was built with."""
+        return cls(
+            streams=config.streams,
+            text=TextSettings(config.text_dim, config.text_max_ngram, config.text_max_terms),
+            num_training_items=config.num_training_items,
+            batch_size=config.batch_size,
+            factory=config.factory,
+            probes=config.probes,
+            num_recall_queries=config.num_recall_queries,
+            seed=config.seed,
+        )
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """A filled index with everything a search in it needs."""
+
+    encoder: BlockEncoder
+    layout: BlockLayout
+    index: Any
+    """The FAISS index; its row i is row i of `rows`."""
+    rows: pd.DataFrame
+    """The gallery items: columns id, caption, labels, sha256."""
+    metrics: dict[str, float]
+    """Recall and speed against exact search, and what the index consists of."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a reader of the files must know: the blocks' widths and how streams are combined."""
+        return {"blocks": dict(self.layout.widths), "streams": self.encoder.streams}
+
+    def write(self, folder: Path) -> None:
+        """Write the files of an index artifact."""
+        self.encoder.text.save(folder)
+        self.encoder.standardization.save(folder)
+        write_index(self.index, folder / INDEX)
+        table = pa.Table.from_pandas(self.rows, preserve_index=False)
+        pq.write_table(table, folder / GALLERY)
+
+
+def build_index(gallery: FeatureSet, capture: LoadedCapture, settings: IndexSettings) -> BuiltIndex:
+    """Fit the blocks and train the index on a sample of the gallery, then add every item.
+
+    Raises RetrievalError where the gallery is empty or too small for the factory string.
+    """
+    sample = _sample(len(gallery), settings)
+    encoder = _fit(gallery, sample, capture, settings)
+    blocks = list(_encode(gallery, sample, encoder, settings.batch_size, "embedding a sample"))
+    layout = BlockLayout({name: int(block.shape[1]) for name, block in blocks[0].items()})
+    training = np.concatenate([concatenate(block) for block in blocks])
+    del blocks
+    index, metrics = _fill(gallery, training, encoder, settings)
+    rows = gallery.rows[["id", "caption", "labels", "sha256"]]
+    return BuiltIndex(encoder, layout, index, rows, metrics)
+
+
+def _sample(num_items: int, settings: IndexSettings) -> Int64[np.ndarray, " S"]:
+    """Row positions of the items that fit the blocks and train the index, ascending."""
+    if not num_items:
+        raise RetrievalError("the gallery is empty; there is nothing to index")
+    size = min(num_items, settings.num_training_items)
+    generator = np.random.default_rng(settings.seed)
+    return np.sort(generator.choice(num_items, size, replace=False))
+
+
+def _fit(
+    gallery: FeatureSet,
+    sample: Int64[np.ndarray, " S"],
+    capture: LoadedCapture,
+    settings: IndexSettings,
+) -> BlockEncoder:
+    captions = gallery.rows["caption"].iloc[sample].tolist()
+    whole_photos = np.stack([gallery.regions(int(row)).features[0] for row in sample])
+    text = settings.text
+    return BlockEncoder(
+        capture,
+        ImageStandardization.fit(whole_photos),
+        TextEncoder.fit(captions, text.dim, text.max_ngram, text.max_terms, settings.seed),
+        settings.streams,
+    )
+
+
+def _fill(
+    gallery: FeatureSet,
+    training: Float32[np.ndarray, "S D"],
+    encoder: BlockEncoder,
+    settings: IndexSettings,
+) -> tuple[Any, dict[str, float]]:
+    """Train an index on the sample's vectors, add every item, and measure recall and speed."""
+    started = time.monotonic()
+    dim = training.shape[1]
+    index = make_index(settings.factory, dim, len(training), settings.probes, settings.seed)
+    index.train(training)
+    exact = ExactSearch(_recall_queries(training, settings), RECALL_DEPTH)
+    train_s, add_s = time.monotonic() - started, 0.0
+    for vectors in _all_vectors(gallery, training, encoder, settings.batch_size):
+        started = time.monotonic()
+        add_vectors(index, vectors)
+        add_s += time.monotonic() - started
+        exact.add(vectors)
+    quality = measure(index, exact)
+    return index, {
+        f"recall@{RECALL_DEPTH}": quality.recall,
+        "queries_per_s": quality.queries_per_s,
+        "exact_queries_per_s": quality.exact_queries_per_s,
+        "build_s": train_s + add_s,
+        "num_items": float(index.ntotal),
+        "dim": float(dim),
+    }
+
+
+def _recall_queries(
+    training: Float32[np.ndarray, "S D"], settings: IndexSettings
+) -> Float32[np.ndarray, "Q D"]:
+    generator = np.random.default_rng(settings.seed)
+    num_queries = min(settings.num_recall_queries, len(training))
+    return training[generator.choice(len(training), num_queries, replace=False)]
+
+
+def _all_vectors(
+    gallery: FeatureSet,
+    training: Float32[np.ndarray, "S D"],
+    encoder: BlockEncoder,
+    batch_size: int,
+) -> Iterator[Float32[np.ndarray, "n D"]]:
+    """The gallery's vectors, row by row; embedded again only if the sample lacks some."""
+    if len(training) == len(gallery):
+        for start in range(0, len(training), batch_size):
+            yield training[start : start + batch_size]
+        return
+    every = np.arange(len(gallery))
+    for blocks in _encode(gallery, every, encoder, batch_size, "embedding the gallery"):
+        yield concatenate(blocks)
+
+
+def _encode(
+    gallery: FeatureSet,
+    rows: Int64[np.ndarray, " S"],
+    encoder: BlockEncoder,
+    batch_size: int,
+    what: str,
+) -> Iterator[dict[str, Float32[np.ndarray, "n W"]]]:
+    captions = gallery.rows["caption"].to_numpy()
+    for start in track(range(0, len(rows), batch_size), what):
+        batch = rows[start : start + batch_size]
+        yield encoder.encode(captions[batch].tolist(), [gallery.regions(int(row)) for row in batch])
