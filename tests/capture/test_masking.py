@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from product1m.capture.masking import Draws, Masking, Pairs, collate, mask_pairs, pairwise_iou
+from product1m.capture.masking import Draws, Masking, Pairs, collate, mask_pairs
 from product1m.capture.tokens import TitleTokenizer, train_tokenizer
 from product1m.data.regions import Regions
 from tests.support.oracles import loops as oracles
@@ -124,17 +124,6 @@ def test_overlapping_regions_are_masked_together(
             assert bool(together.masked_regions[row, region]) == (near or region in seeds)
             spread += near and region not in seeds
     assert spread > 10
-
-
-def test_iou_of_a_photos_regions_equals_plain_loops(pairs: Pairs) -> None:
-    places = pairs.places[:3].numpy()
-    found = pairwise_iou(places)
-    for row in range(3):
-        for a in range(5):
-            for b in range(5):
-                if not (pairs.region_padding[row, a] or pairs.region_padding[row, b]):
-                    expected = oracles.iou(places[row, a].tolist(), places[row, b].tolist())
-                    assert found[row, a, b] == pytest.approx(expected, abs=1e-5)
 
 
 def test_views_and_switched_off_tasks_stay_as_they_are(

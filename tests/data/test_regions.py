@@ -13,7 +13,6 @@ from product1m.data.regions import (
     FeatureSet,
     Regions,
     RegionWriter,
-    share_inside,
     write_instances,
 )
 
@@ -104,12 +103,6 @@ def test_an_instance_is_a_photo_of_its_own() -> None:
     )
     np.testing.assert_array_equal(instance.scores, [1, 0.5, 0.5])
     np.testing.assert_allclose(instance.positions()[1], [0.1, 0.1, 0.9, 0.9, 0.64], atol=1e-6)
-
-
-def test_share_inside_equals_the_areas_by_hand() -> None:
-    boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [20, 20, 30, 30], [3, 3, 3, 3]], np.float32)
-    shares = share_inside(boxes, np.array([0, 0, 10, 10], np.float32))
-    np.testing.assert_allclose(shares, [1, 0.25, 0, 0])
 
 
 def test_pasted_products_come_back_with_their_vectors(tmp_path: Path) -> None:

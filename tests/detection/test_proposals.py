@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from product1m.artifacts.folder import open_artifact, write_artifact
+from product1m.data.geometry import pairwise_iou
 from product1m.detection.canvas import make_canvas, stack_canvases
 from product1m.detection.proposals import MODEL, ProposalNetwork, build_network, load_rpn
-from product1m.detection.recall import box_iou
 from product1m.errors import ArtifactError
 from tests.support.worlds.tiny_scenes import RPN
 
@@ -55,7 +55,7 @@ def losses_by_hand(
 ) -> tuple[float, float]:
     """Faster R-CNN's losses of one photo with one product, all anchors sampled."""
     anchors = np.array(anchors_by_hand())
-    overlap = box_iou(anchors, np.array([product]))[:, 0]
+    overlap = pairwise_iou(anchors, np.array([product]))[:, 0]
     objectness, regression, sampled = [], 0.0, 0
     for anchor, iou, logit, delta in zip(anchors, overlap, logits, deltas, strict=True):
         positive = iou >= 0.7 or iou == overlap.max()
@@ -117,7 +117,7 @@ def test_proposals_lie_in_the_photo_best_first_and_apart(network: ProposalNetwor
         assert proposals.scores.diff().max() <= 0
         assert proposals.scores.min() >= 0
         assert proposals.scores.max() <= 1
-        overlap = box_iou(boxes.numpy(), boxes.numpy()) - np.eye(len(boxes))
+        overlap = pairwise_iou(boxes.numpy()) - np.eye(len(boxes))
         assert overlap.max() <= RPN.nms_iou + 1e-6
 
 

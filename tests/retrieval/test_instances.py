@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from product1m.config import EvaluationConfig
 from product1m.data.regions import Regions
-from product1m.retrieval.instances import find_instances, pairwise_iou, suppress
+from product1m.retrieval.instances import find_instances
 
 CONFIG = EvaluationConfig(instance_nms_iou=0.3, instance_min_score=0.5, max_instances=3)
 WHOLE = [0, 0, 100, 100]
@@ -15,21 +13,6 @@ def regions(boxes: list[list[float]], scores: list[float]) -> Regions:
     """The whole photo and some boxes; feature k of region k is 1."""
     every = np.array([WHOLE, *boxes], np.float32)
     return Regions(np.eye(len(every), 8, dtype=np.float32), every, np.array([1.0, *scores], "f4"))
-
-
-def test_iou_equals_counted_pixels() -> None:
-    boxes = np.array([[0, 0, 4, 4], [2, 2, 6, 6], [0, 0, 4, 2], [8, 8, 9, 9]], np.float32)
-    covered = [
-        {(x, y) for x in range(int(x1), int(x2)) for y in range(int(y1), int(y2))}
-        for x1, y1, x2, y2 in boxes
-    ]
-    expected = [[len(a & b) / len(a | b) for b in covered] for a in covered]
-    np.testing.assert_allclose(pairwise_iou(boxes), expected, atol=1e-6)
-
-
-def test_boxes_without_area_overlap_nothing() -> None:
-    boxes = np.array([[3, 3, 3, 3], [3, 3, 3, 3]], np.float32)
-    assert pairwise_iou(boxes).tolist() == [[0, 0], [0, 0]]
 
 
 def test_of_overlapping_regions_the_best_is_the_instance() -> None:
@@ -68,17 +51,3 @@ def test_an_instance_is_seen_as_a_photo_of_its_own() -> None:
     assert view.features[:, :4].tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert view.positions()[0].tolist() == [0, 0, 1, 1, 1]
     np.testing.assert_allclose(view.positions()[2], [0.2, 0.2, 0.4, 0.4, 0.04], atol=1e-6)
-
-
-@given(st.integers(0, 2**31), st.floats(0, 1))
-def test_suppression_equals_plain_loops(seed: int, max_iou: float) -> None:
-    generator = np.random.default_rng(seed)
-    corners = generator.integers(0, 10, (9, 2))
-    boxes = np.concatenate([corners, corners + generator.integers(1, 8, (9, 2))], 1).astype("f4")
-    scores = generator.integers(0, 4, 9).astype(np.float32)  # with ties
-    overlaps = pairwise_iou(boxes)
-    expected: list[int] = []
-    for row in sorted(range(9), key=lambda row: (-scores[row], row)):
-        if all(overlaps[row, kept] <= max_iou for kept in expected):
-            expected.append(row)
-    assert suppress(boxes, scores, max_iou).tolist() == expected

@@ -11,12 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32, Int64
+from jaxtyping import Float32, Int, Int32, Int64
 from torch import Tensor
 
 from product1m.capture.masking import Draws, Masking, OnDevice, Pairs, collate, mask_pairs
 from product1m.capture.tokens import TitleTokenizer
 from product1m.config import CapturePretrainingConfig
+from product1m.data.geometry import CORNERS, pairwise_iou
 from product1m.data.regions import FeatureSet, Regions, regions_inside
 from product1m.errors import ArtifactError, TrainingError
 from product1m.training import distributed
@@ -109,7 +110,7 @@ class SceneViews:
         in_split = (scenes.rows["split"].to_numpy() == split)[every["scene"].to_numpy()]
         frame = every[in_split]
         self._scenes = frame["scene"].to_numpy()
-        self.boxes_xyxy = frame[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+        self.boxes_xyxy = frame[list(CORNERS)].to_numpy(np.float32)
         """The visible box of each instance in its scene, pixels."""
         self.features = features[in_split]
         foreign = sorted(set(frame["source_id"]) - set(row_of_item))
@@ -135,7 +136,7 @@ class SceneViews:
     def draw(self, instance: int, min_iou: float, generator: np.random.Generator) -> int | None:
         """One of the scene's proposals that overlaps the instance enough; None if none does."""
         boxes = self._regions.boxes_xyxy(int(self._scenes[instance]))
-        overlaps = iou_with(boxes, self.boxes_xyxy[instance])
+        overlaps = pairwise_iou(boxes, self.boxes_xyxy[[instance]])[:, 0]
         candidates = np.flatnonzero(overlaps >= min_iou)
         candidates = candidates[candidates > 0]
         return int(generator.choice(candidates)) if len(candidates) else None
@@ -330,18 +331,6 @@ def item_groups(train: FeatureSet) -> Int64[np.ndarray, " n"]:
     """Every item's duplicate group; an item without one is a group of its own."""
     groups = train.rows["group"].to_numpy(np.int64)
     return np.where(groups >= 0, groups, -1 - np.arange(len(groups), dtype=np.int64))
-
-
-def iou_with(
-    boxes_xyxy: Float32[np.ndarray, "R 4"], box_xyxy: Float32[np.ndarray, "4"]
-) -> Float[np.ndarray, " R"]:
-    """IoU of each box with one."""
-    low = np.maximum(boxes_xyxy[:, :2], box_xyxy[:2])
-    high = np.minimum(boxes_xyxy[:, 2:], box_xyxy[2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=1)
-    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
-    area = np.prod(box_xyxy[2:] - box_xyxy[:2])
-    return np.asarray(common / np.maximum(areas + area - common, 1e-12))
 
 
 def feature_moments(

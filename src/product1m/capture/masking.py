@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from product1m.capture.tokens import TitleTokenizer
+from product1m.data.geometry import pairwise_iou
 from product1m.data.regions import Regions
 
 Tokens = Int32[np.ndarray, " T"]
@@ -151,7 +152,7 @@ def mask_pairs(
     masked_regions = _choose_regions(pairs, rows, draws, region_probability)
     hidden = masked_regions & (draws.hide_region < ZERO_SHARE)
     if region_overlap < 1:
-        overlapping = pairwise_iou(pairs.places.numpy()) > region_overlap  # [B, R, R]
+        overlapping = pairwise_iou(pairs.places[..., :4].numpy()) > region_overlap  # [B, R, R]
         spread = np.einsum("brq,bq->br", overlapping, masked_regions) > 0
         spread_hidden = np.einsum("brq,bq->br", overlapping, hidden) > 0
         free = ~pairs.region_padding.numpy()
@@ -189,12 +190,3 @@ def _choose_regions(
     free = ~pairs.region_padding.numpy() & rows[:, None]
     free[:, 0] = False
     return np.asarray(free & (draws.mask_region < probability))
-
-
-def pairwise_iou(places: Float[np.ndarray, "B R 5"]) -> Float[np.ndarray, "B R R"]:
-    """IoU of every two regions of a photo."""
-    low = np.maximum(places[:, :, None, :2], places[:, None, :, :2])
-    high = np.minimum(places[:, :, None, 2:4], places[:, None, :, 2:4])
-    common = np.clip(high - low, 0, None).prod(axis=3)
-    union = places[:, :, None, 4] + places[:, None, :, 4] - common
-    return np.asarray(common / np.maximum(union, 1e-12))

@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from product1m.data.geometry import CORNERS
 from product1m.errors import DatasetError
 
 BOXES_LIST = "boxes.jsonl"
 BOXES = "boxes.parquet"
 """Beside an artifact's item table: one row a box, `item` the row position of its photo there."""
-SCHEMA = pa.schema(
-    [("item", pa.int64()), *((corner, pa.float32()) for corner in ("x1", "y1", "x2", "y2"))]
-)
+SCHEMA = pa.schema([("item", pa.int64()), *((corner, pa.float32()) for corner in CORNERS)])
 
 Box = tuple[float, float, float, float]
 
@@ -90,7 +89,7 @@ class BoxTable:
         corners = corners.clip(0, np.array(size_px * 2, np.float64))
         inside = corners[(corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) > 0]
         for row in inside.tolist():
-            self._rows.append({"item": item, **dict(zip(SCHEMA.names[1:], row, strict=True))})
+            self._rows.append({"item": item, **dict(zip(CORNERS, row, strict=True))})
         self.num_items += bool(len(inside))
 
     def write(self, folder: Path) -> None:

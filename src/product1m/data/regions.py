@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
+from product1m.data.geometry import share_inside
 from product1m.data.items import read_items
 from product1m.errors import ArtifactError
 
@@ -91,17 +92,6 @@ def regions_inside(
     """The regions, but the whole photo, of whose area at least `min_inside` is in a frame."""
     inside = np.flatnonzero(share_inside(boxes_xyxy, frame_xyxy) >= min_inside)
     return inside[inside > 0]
-
-
-def share_inside(
-    boxes_xyxy: Float32[np.ndarray, "R 4"], frame_xyxy: Float32[np.ndarray, "4"]
-) -> Float32[np.ndarray, " R"]:
-    """Share of each box's area that lies inside a frame."""
-    low = np.maximum(boxes_xyxy[:, :2], frame_xyxy[:2])
-    high = np.minimum(boxes_xyxy[:, 2:], frame_xyxy[2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=1)
-    area = np.prod(np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1e-6, None), axis=1)
-    return np.asarray(common / area, dtype=np.float32)
 
 
 class RegionWriter:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.ops import nms, roi_align
 
 from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig
+from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
 from product1m.detection.canvas import Canvas, stack_canvases
@@ -24,7 +25,6 @@ from product1m.detection.untrained_boxes import grabcut_box
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 
-Boxes = Float32[np.ndarray, "K 4"]
 Extracted = tuple[Regions, Float[np.ndarray, "K F"]]
 
 

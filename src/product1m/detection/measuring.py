@@ -1,4 +1,4 @@
-"""The network on scenes it never saw, beside two baselines on the same scenes."""
+"""How well the network finds the products of scenes that it never saw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,53 +6,49 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torchvision.ops import nms
 
-from product1m.config import EvaluationConfig
+from product1m.data.geometry import Boxes, BoxSelection, select_boxes
 from product1m.detection.canvas import stack_canvases
 from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.recall import average_recall, precision_and_recall, recall
-from product1m.detection.scene_batches import Boxes, Scenes
+from product1m.detection.scene_batches import Scenes
 from product1m.telemetry.progress import track
 
 DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; 36 is what feature extraction keeps."""
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""Scores that are tried as the threshold of an instance (ours)."""
+MIN_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+MAX_IOUS = (0.3, 0.4, 0.5)
+"""Thresholds of score and overlap that are tried to tell products from the rest (ours)."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the network proposes on one scene, best first, in pixels of the stored scene."""
+class ScoredBoxes:
+    """Proposals on one scene, best first, in pixels of the stored scene."""
 
     boxes_xyxy: Boxes
     scores: Float32[np.ndarray, " P"]
+    """Detector scores in 0 … 1."""
 
-    def instances(self, min_score: float | None = None) -> "Found":
-        """What `evaluation` would take for instances under its defaults, or another threshold."""
-        config = EvaluationConfig()
-        threshold = config.instance_min_score if min_score is None else min_score
-        kept = nms(
-            torch.from_numpy(self.boxes_xyxy),
-            torch.from_numpy(self.scores),
-            config.instance_nms_iou,
-        ).numpy()
-        kept = kept[self.scores[kept] >= threshold][: config.max_instances]
-        return Found(self.boxes_xyxy[kept], self.scores[kept])
+    def select(self, selection: BoxSelection) -> "ScoredBoxes":
+        """The boxes that count as products."""
+        rows = select_boxes(self.boxes_xyxy, self.scores, selection)
+        return ScoredBoxes(self.boxes_xyxy[rows], self.scores[rows])
 
 
 @torch.inference_mode()
-def propose_on(network: ProposalNetwork, scenes: Scenes, positions: Sequence[int]) -> list[Found]:
-    """The proposals on scenes, one scene at a time; the network must be in evaluation mode."""
-    found: list[Found] = []
+def propose_on(
+    network: ProposalNetwork, scenes: Scenes, positions: Sequence[int]
+) -> list[ScoredBoxes]:
+    """Proposals for each scene; the network must be in evaluation mode."""
+    proposals: list[ScoredBoxes] = []
     for position in track(positions, "held-out scenes"):
         canvas = network.canvas(scenes.items.photo(position))
         maps = network(stack_canvases([canvas]).to(network.device))
-        (proposals,) = network.propose(maps, [canvas.inner_px])
-        boxes = proposals.boxes_xyxy.cpu().numpy() / canvas.scale()
-        found.append(Found(boxes.astype(np.float32), proposals.scores.cpu().numpy()))
-    return found
+        (on_canvas,) = network.propose(maps, [canvas.inner_px])
+        boxes = on_canvas.boxes_xyxy.cpu().numpy() / canvas.scale()
+        proposals.append(ScoredBoxes(boxes.astype(np.float32), on_canvas.scores.cpu().numpy()))
+    return proposals
 
 
 def recalls(boxes: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, float]:
@@ -63,28 +59,45 @@ def recalls(boxes: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, float]:
     }
 
 
-def measure(found: Sequence[Found], truth: Sequence[Boxes]) -> dict[str, float]:
-    """Recall of the proposals, and how far their scores can be trusted to tell instances.
+def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> BoxSelection:
+    """The thresholds with the highest F1 on these scenes, among `MIN_SCORES` and `MAX_IOUS`."""
+    every = max(len(scene.scores) for scene in proposals)
+    scored: dict[BoxSelection, float] = {}
+    for max_iou in MAX_IOUS:
+        # A box never suppresses one with a higher score, so suppressing once serves every score.
+        lowest = BoxSelection(MIN_SCORES[0], max_iou, every)
+        distinct = [scene.select(lowest) for scene in proposals]
+        for min_score in MIN_SCORES:
+            boxes = [scene.boxes_xyxy[scene.scores >= min_score] for scene in distinct]
+            selection = BoxSelection(min_score, max_iou, every)
+            scored[selection] = f1(*precision_and_recall(boxes, truth))
+    return max(scored, key=scored.__getitem__)
 
-    `instances/best_min_score` is the threshold of the highest F1 on these scenes: what
-    `evaluation.instance_min_score` might be set to.
+
+def measure(
+    proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes], selection: BoxSelection
+) -> dict[str, float]:
+    """Recall of the proposals, and how well thresholds on score and overlap tell the products.
+
+    `selection` is the best one, so no figure depends on the thresholds of a later step.
+    `instances/best_min_score` and `instances/best_nms_iou` are values to consider for
+    `evaluation.instance_min_score` and `evaluation.instance_nms_iou`; the evaluation measures the
+    boxes that follow from its own.
     """
-    instances = [one.instances().boxes_xyxy for one in found]
-    precision, share_found = precision_and_recall(instances, truth)
-    best = max(THRESHOLDS, key=lambda threshold: f1(found, truth, threshold))
+    selected = [scene.select(selection).boxes_xyxy for scene in proposals]
+    precision, share_found = precision_and_recall(selected, truth)
     return {
-        **recalls([one.boxes_xyxy for one in found], truth),
+        **recalls([scene.boxes_xyxy for scene in proposals], truth),
+        "instances/best_min_score": selection.min_score,
+        "instances/best_nms_iou": selection.max_iou,
+        "instances/best_f1": f1(precision, share_found),
         "instances/precision": precision,
         "instances/recall": share_found,
-        "instances/found": float(np.mean([len(one) for one in instances])),
-        "instances/true": float(np.mean([len(one) for one in truth])),
-        "instances/best_min_score": best,
-        "instances/best_f1": f1(found, truth, best),
+        "instances/found": float(np.mean([len(boxes) for boxes in selected])),
+        "instances/true": float(np.mean([len(boxes) for boxes in truth])),
     }
 
 
-def f1(found: Sequence[Found], truth: Sequence[Boxes], min_score: float) -> float:
-    """Harmonic mean of the instances' precision and recall above a score."""
-    instances = [one.instances(min_score).boxes_xyxy for one in found]
-    precision, share_found = precision_and_recall(instances, truth)
+def f1(precision: float, share_found: float) -> float:
+    """Harmonic mean of precision and recall; 0 if both are."""
     return 2 * precision * share_found / max(precision + share_found, 1e-9)

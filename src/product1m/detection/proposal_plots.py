@@ -9,18 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from product1m.data.geometry import Boxes, BoxSelection
 from product1m.data.photos import Photo
-from product1m.detection.measuring import Found
-from product1m.detection.scene_batches import Boxes
+from product1m.detection.measuring import ScoredBoxes
 
 NUM_PROPOSALS = 10
-TRUE, PROPOSED, INSTANCE = "#2ecc40", "#ffb000", "#ff2d95"
+TRUE, PROPOSED, SELECTED = "#2ecc40", "#ffb000", "#ff2d95"
 
 
 def draw_proposals(
-    path: Path, photos: Sequence[Photo], found: Sequence[Found], truth: Sequence[Boxes]
+    path: Path,
+    photos: Sequence[Photo],
+    proposals: Sequence[ScoredBoxes],
+    truth: Sequence[Boxes],
+    selection: BoxSelection,
 ) -> None:
-    """Scenes with their true boxes, the best proposals, and the instances with their scores."""
+    """Draw scenes with their true boxes, best proposals, and selected boxes with their scores."""
     matplotlib.use("Agg")
     columns = min(4, len(photos))
     rows = -(-len(photos) // columns)
@@ -28,19 +32,19 @@ def draw_proposals(
     cells = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for cell in cells:
         cell.axis("off")
-    for cell, photo, one, true in zip(cells, photos, found, truth, strict=False):
+    for cell, photo, scene, true in zip(cells, photos, proposals, truth, strict=False):
         cell.imshow(photo)
-        _draw_boxes(cell, one.boxes_xyxy[:NUM_PROPOSALS], PROPOSED, 1.0)
+        _draw_boxes(cell, scene.boxes_xyxy[:NUM_PROPOSALS], PROPOSED, 1.0)
         _draw_boxes(cell, true, TRUE, 2.5)
-        instances = one.instances()
-        _draw_boxes(cell, instances.boxes_xyxy, INSTANCE, 1.8)
-        for box, score in zip(instances.boxes_xyxy, instances.scores, strict=True):
-            cell.text(box[0] + 3, box[1] + 12, f"{score:.2f}", color=INSTANCE, fontsize=9)
+        selected = scene.select(selection)
+        _draw_boxes(cell, selected.boxes_xyxy, SELECTED, 1.8)
+        for box, score in zip(selected.boxes_xyxy, selected.scores, strict=True):
+            cell.text(box[0] + 3, box[1] + 12, f"{score:.2f}", color=SELECTED, fontsize=9)
     figure.legend(
         handles=[
             Patch(color=TRUE, label="pasted product"),
             Patch(color=PROPOSED, label=f"best {NUM_PROPOSALS} proposals"),
-            Patch(color=INSTANCE, label="instances, with objectness"),
+            Patch(color=SELECTED, label=f"detector score {selection.min_score} or more"),
         ],
         loc="outside upper center",
         ncols=3,

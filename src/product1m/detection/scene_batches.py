@@ -17,6 +17,7 @@ from torch import Tensor
 
 from product1m.artifacts.folder import Artifact
 from product1m.config import RpnTrainingConfig
+from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import INSTANCES
 from product1m.detection.canvas import canvas_px, stack_canvases
@@ -25,9 +26,6 @@ from product1m.detection.map_cache import MapCache, stack_maps
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.errors import ConfigError, DatasetError
 from product1m.training import distributed
-
-CORNERS = ["x1", "y1", "x2", "y2"]
-Boxes = Float32[np.ndarray, "K 4"]
 
 
 class Scenes:
@@ -55,7 +53,7 @@ class Scenes:
 
 def boxes_by_scene(instances: pd.DataFrame, num_scenes: int) -> list[Boxes]:
     """The corners of every scene's products, in the table's order."""
-    scene_of, corners = instances["scene"].to_numpy(), instances[CORNERS].to_numpy(np.float32)
+    scene_of, corners = instances["scene"].to_numpy(), instances[list(CORNERS)].to_numpy(np.float32)
     order = np.argsort(scene_of, kind="stable")
     ends = np.searchsorted(scene_of[order], np.arange(1, num_scenes))
     return np.split(corners[order], ends)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig
+from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
-from product1m.detection.scene_batches import Boxes
 from product1m.synthesis.grabcut import GrabCut, foreground
 
 

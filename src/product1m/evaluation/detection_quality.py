@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
 
+from product1m.data.geometry import Boxes, match_boxes
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
-from product1m.retrieval.instances import pairwise_iou
 
 MATCH_IOU = 0.5
 """Overlap from which an instance is a product that was there."""
@@ -21,7 +20,6 @@ FIGURES = {
     "recall": f"share of a photo's products that an instance overlaps by IoU {MATCH_IOU} or more",
     "precision": "share of a photo's instances that overlap a product so",
 }
-Boxes = Float32[np.ndarray, "K 4"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,10 @@ def detection_quality(
     )
     if boxes_xyxy is not None:
         matched = np.array(
-            [num_matched(ours, true) for ours, true in zip(found, boxes_xyxy, strict=True)]
+            [
+                match_boxes(ours, true, MATCH_IOU)[1].sum()
+                for ours, true in zip(found, boxes_xyxy, strict=True)
+            ]
         )
         figures["recall"] = matched / np.array([len(true) for true in boxes_xyxy])
         figures["precision"] = matched / num_found
@@ -60,14 +61,3 @@ def detection_quality(
     every = pd.RangeIndex(1, max(counts.index.max(), counts.columns.max()) + 1)
     counts = counts.reindex(index=every, columns=every, fill_value=0)
     return DetectionQuality(counts, bootstrap_intervals(figures.astype(float), plan))
-
-
-def num_matched(found: Boxes, true: Boxes) -> int:
-    """Pairs of an instance and a product, each in one pair at most, best overlaps first."""
-    overlaps = pairwise_iou(found, true)
-    matched = 0
-    while overlaps.size and overlaps.max() >= MATCH_IOU:
-        row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
-        overlaps[row, :], overlaps[:, column] = -1, -1
-        matched += 1
-    return matched

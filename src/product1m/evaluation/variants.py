@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
+from product1m.data.geometry import CORNERS
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.instances import Instances
@@ -67,7 +68,7 @@ def true_boxes(queries: FeatureSet) -> TrueBoxes:
     by_query = [nothing] * len(queries)
     if queries.has_instances:
         table, vectors = queries.instances()
-        corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
+        corners = table[list(CORNERS)].to_numpy(np.float32)
         for query, rows in table.groupby("scene").indices.items():
             by_query[int(str(query))] = (corners[rows], vectors[rows])
     return TrueBoxes([boxes for boxes, _ in by_query], [vectors for _, vectors in by_query])

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from product1m.config import EvaluationConfig
+from product1m.data.geometry import BoxSelection, select_boxes
 from product1m.data.regions import Regions
 
 
@@ -38,38 +39,10 @@ def find_instances(regions: Regions, config: EvaluationConfig) -> Instances:
     """
     scores = regions.scores.astype(np.float32).copy()
     scores[0] = -1.0  # the whole photo is no product
-    confident = np.flatnonzero(scores >= config.instance_min_score)
-    kept = confident[
-        suppress(regions.boxes_xyxy[confident], scores[confident], config.instance_nms_iou)
-    ][: config.max_instances]
+    selection = BoxSelection(
+        config.instance_min_score, config.instance_nms_iou, config.max_instances
+    )
+    kept = select_boxes(regions.boxes_xyxy, scores, selection)
     if not len(kept):
         kept = np.zeros(1, np.int64)
     return Instances(kept, regions.boxes_xyxy[kept], regions.scores[kept])
-
-
-def suppress(
-    boxes_xyxy: Float32[np.ndarray, "R 4"], scores: Float32[np.ndarray, " R"], max_iou: float
-) -> Int64[np.ndarray, " K"]:
-    """Greedy NMS: row numbers of the boxes kept, by falling score; equals keep their order."""
-    overlaps = pairwise_iou(boxes_xyxy)
-    kept: list[int] = []
-    for row in np.argsort(-scores, kind="stable"):
-        if not (overlaps[row, kept] > max_iou).any():
-            kept.append(int(row))
-    return np.array(kept, np.int64)
-
-
-def pairwise_iou(
-    boxes_xyxy: Float32[np.ndarray, "R 4"], others_xyxy: Float32[np.ndarray, "S 4"] | None = None
-) -> Float32[np.ndarray, "R S"]:
-    """Intersection over union of every two boxes, of one set or two; 0 without area."""
-    others = boxes_xyxy if others_xyxy is None else others_xyxy
-    low = np.maximum(boxes_xyxy[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes_xyxy[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas, other_areas = (
-        np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
-        for boxes in (boxes_xyxy, others)
-    )
-    union = areas[:, None] + other_areas[None, :] - common
-    return np.asarray(common / np.maximum(union, 1e-6), dtype=np.float32)

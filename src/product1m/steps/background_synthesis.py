@@ -21,6 +21,7 @@ from product1m.artifacts.folder import (
     write_artifact,
 )
 from product1m.config import BackgroundSynthesisConfig
+from product1m.data.geometry import CORNERS
 from product1m.data.items import ROWS_A_GROUP, ItemWriter
 from product1m.data.photos import Photo
 from product1m.data.regions import INSTANCES
@@ -51,7 +52,7 @@ _PICTURED_CUTOUTS = 24
 _PREFIX = "scenes"
 _INSTANCE_SCHEMA = pa.schema(
     [("scene", pa.int64()), ("source_id", pa.string())]
-    + [(name, pa.float32()) for name in ("x1", "y1", "x2", "y2", "visible")]
+    + [(name, pa.float32()) for name in (*CORNERS, "visible")]
 )
 
 

@@ -15,6 +15,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, 
 from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
 from product1m.data.class_names import CLASSES
+from product1m.data.geometry import CORNERS
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
@@ -283,7 +284,7 @@ def _instances(found: Findings) -> pd.DataFrame:
     vectors = found.views.found
     corners = np.concatenate([instances.boxes_xyxy for instances in vectors.found])
     counts = [len(instances) for instances in vectors.found]
-    table = pd.DataFrame(corners, columns=["x1", "y1", "x2", "y2"])
+    table = pd.DataFrame(corners, columns=list(CORNERS))
     table.insert(0, "query_id", np.repeat(vectors.query_ids, counts))
     return table.assign(score=np.concatenate([instances.scores for instances in vectors.found]))
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.boxes import BOXES
+from product1m.data.geometry import Boxes
 from product1m.data.items import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
 from product1m.data.regions import (
@@ -20,7 +21,7 @@ from product1m.data.regions import (
     RegionWriter,
     write_instances,
 )
-from product1m.detection.extraction import Boxes, Extracted, SizedPhoto, extract_sized, sized_photo
+from product1m.detection.extraction import Extracted, SizedPhoto, extract_sized, sized_photo
 from product1m.detection.proposals import ProposalNetwork, load_rpn, rpn_config
 from product1m.detection.scene_batches import boxes_by_scene
 from product1m.errors import DatasetError

@@ -12,11 +12,18 @@ from torch import Tensor
 
 from product1m.artifacts.folder import open_artifact, work_folder, write_artifact
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
+from product1m.data.geometry import Boxes, BoxSelection
 from product1m.detection.map_cache import cache_maps
-from product1m.detection.measuring import Found, measure, propose_on, recalls
+from product1m.detection.measuring import (
+    ScoredBoxes,
+    best_selection,
+    measure,
+    propose_on,
+    recalls,
+)
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, ProposalNetwork, build_network
-from product1m.detection.scene_batches import Boxes, SceneBatches, Scenes, losses
+from product1m.detection.scene_batches import SceneBatches, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun, step_run
@@ -48,9 +55,10 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
                 _train(network, read, config, work, tracking)
                 save_file(_plain_state(network), writer.folder / MODEL)
                 writer.details.update(_details(network, config))
-                found = propose_on(network.eval(), read, held_out)
-                writer.metrics.update(_measure(read, held_out, found))
-                _draw(writer.folder / PICTURE, read, held_out, found)
+                proposals = propose_on(network.eval(), read, held_out)
+                selection = best_selection(proposals, [read.boxes_xyxy[i] for i in held_out])
+                writer.metrics.update(_measure(read, held_out, proposals, selection))
+                _draw(writer.folder / PICTURE, read, held_out, proposals, selection)
             tracking.log_metrics(writer.metrics)
             tracking.log_file(checkpoint / PICTURE)
     shutil.rmtree(work)
@@ -97,8 +105,13 @@ def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, A
     }
 
 
-def _measure(scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) -> dict[str, float]:
-    """The network's scores, and the two baselines' on the same scenes."""
+def _measure(
+    scenes: Scenes,
+    held_out: Sequence[int],
+    proposals: Sequence[ScoredBoxes],
+    selection: BoxSelection,
+) -> dict[str, float]:
+    """The network's figures, and those of two baselines on the same scenes."""
     truth = [scenes.boxes_xyxy[position] for position in held_out]
     synthesis = BackgroundSynthesisConfig.model_validate(scenes.items.artifact.manifest.config)
 
@@ -110,13 +123,20 @@ def _measure(scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) ->
         grabcut = list(track(pool.map(cut, held_out), "GrabCut baseline", len(held_out)))
     sizes = scenes.items.rows[["width", "height"]].iloc[list(held_out)].to_numpy()
     whole = [whole_image_box(width, height) for width, height in sizes]
-    metrics = measure(found, truth)
+    metrics = measure(proposals, truth, selection)
     for name, boxes in (("whole_image", whole), ("grabcut_box", grabcut)):
         metrics |= {f"{name}/{key}": value for key, value in recalls(boxes, truth).items()}
     return metrics
 
 
-def _draw(path: Path, scenes: Scenes, held_out: Sequence[int], found: Sequence[Found]) -> None:
+def _draw(
+    path: Path,
+    scenes: Scenes,
+    held_out: Sequence[int],
+    proposals: Sequence[ScoredBoxes],
+    selection: BoxSelection,
+) -> None:
     shown = list(held_out[:NUM_PICTURES])
     photos = [scenes.items.photo(position) for position in shown]
-    draw_proposals(path, photos, found, [scenes.boxes_xyxy[position] for position in shown])
+    truth = [scenes.boxes_xyxy[position] for position in shown]
+    draw_proposals(path, photos, proposals, truth, selection)

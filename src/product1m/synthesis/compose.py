@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig
+from product1m.data.geometry import CORNERS
 from product1m.data.photos import encode_jpeg
 from product1m.errors import DatasetError
 from product1m.synthesis.backgrounds import draw_background, read_background
@@ -84,7 +85,7 @@ def _finished(plan: ScenePlan, scene: Scene, damaged: Sequence[str]) -> Composed
         {
             "scene": plan.number,
             "source_id": source_id,
-            **dict(zip(("x1", "y1", "x2", "y2"), map(float, product.box_xyxy), strict=True)),
+            **dict(zip(CORNERS, map(float, product.box_xyxy), strict=True)),
             "visible": product.visible,
         }
         for product, source_id in named

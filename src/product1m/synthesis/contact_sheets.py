@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from product1m.data.geometry import CORNERS
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.synthesis.compose import ComposedScene
 from product1m.synthesis.cutouts import Verdict, read_cutout
@@ -22,7 +23,7 @@ def draw_scene(scene: ComposedScene) -> Photo:
     photo = decode_photo(scene.encoded, scene.id).copy()
     scale = max(1, round(min(photo.shape[:2]) / 300))
     for number, product in enumerate(scene.instances):
-        corners = [round(product[name]) for name in ("x1", "y1", "x2", "y2")]
+        corners = [round(product[name]) for name in CORNERS]
         color = _COLORS[number % len(_COLORS)]
         cv2.rectangle(photo, corners[:2], (corners[2] - 1, corners[3] - 1), color, scale + 1)
     return _labelled(photo, f"{scene.plan.number} {scene.plan.split}")

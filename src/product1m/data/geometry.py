@@ -1,0 +1,104 @@
+"""Box geometry: area, overlap, suppression, selection and matching to true boxes.
+
+A box is `x1, y1, x2, y2` with x2 and y2 on its outer edge, so its width is x2 - x1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+CORNERS = ("x1", "y1", "x2", "y2")
+"""Columns of a box in a table."""
+
+Boxes = Float32[np.ndarray, "K 4"]
+"""Boxes of one photo in absolute pixels."""
+
+
+def areas(boxes_xyxy: Float[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
+    """Area of each box; 0 if a side is not positive."""
+    sides = np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None)
+    return np.asarray(np.prod(sides, axis=-1))
+
+
+def intersections(
+    boxes_xyxy: Float[np.ndarray, "*N P 4"], others_xyxy: Float[np.ndarray, "*N K 4"]
+) -> Float[np.ndarray, "*N P K"]:
+    """Common area of every box with every other box of the same photo."""
+    boxes, others = boxes_xyxy[..., :, None, :], others_xyxy[..., None, :, :]
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., 2:], others[..., 2:])
+    return np.asarray(np.prod(np.clip(high - low, 0, None), axis=-1))
+
+
+def pairwise_iou(
+    boxes_xyxy: Float[np.ndarray, "*N P 4"], others_xyxy: Float[np.ndarray, "*N K 4"] | None = None
+) -> Float[np.ndarray, "*N P K"]:
+    """Intersection over union of every box with every other box of the same photo.
+
+    Without `others_xyxy` the boxes are compared with each other. Two boxes without area have an
+    IoU of 0.
+    """
+    others = boxes_xyxy if others_xyxy is None else others_xyxy
+    common = intersections(boxes_xyxy, others)
+    union = areas(boxes_xyxy)[..., :, None] + areas(others)[..., None, :] - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+
+
+def share_inside(
+    boxes_xyxy: Float[np.ndarray, "P 4"], frame_xyxy: Float[np.ndarray, "4"]
+) -> Float[np.ndarray, " P"]:
+    """Share of each box's area inside a frame; 0 for a box without area."""
+    common = intersections(boxes_xyxy, frame_xyxy[None])[:, 0]
+    own = areas(boxes_xyxy)
+    return np.asarray(np.divide(common, own, out=np.zeros_like(common), where=own > 0))
+
+
+def suppress(
+    boxes_xyxy: Float[np.ndarray, "P 4"], scores: Float[np.ndarray, " P"], max_iou: float
+) -> Int64[np.ndarray, " K"]:
+    """Greedy non-maximum suppression (NMS): rows of the boxes kept, by falling score.
+
+    A box is dropped if its IoU with a kept box exceeds `max_iou`. Equal scores keep their order.
+    """
+    overlaps = pairwise_iou(boxes_xyxy)
+    kept: list[int] = []
+    for row in np.argsort(-scores, kind="stable"):
+        if not (overlaps[row, kept] > max_iou).any():
+            kept.append(int(row))
+    return np.array(kept, np.int64)
+
+
+@dataclass(frozen=True)
+class BoxSelection:
+    """Which scored boxes of a photo count as products."""
+
+    min_score: float
+    max_iou: float
+    """Of two boxes whose IoU exceeds this, the one with the lower score is dropped."""
+    max_boxes: int
+
+
+def select_boxes(
+    boxes_xyxy: Float[np.ndarray, "P 4"], scores: Float[np.ndarray, " P"], selection: BoxSelection
+) -> Int64[np.ndarray, " K"]:
+    """Rows of the boxes that count as products, by falling score."""
+    confident = np.flatnonzero(scores >= selection.min_score)
+    kept = suppress(boxes_xyxy[confident], scores[confident], selection.max_iou)
+    return np.asarray(confident[kept][: selection.max_boxes].astype(np.int64))
+
+
+def match_boxes(
+    boxes_xyxy: Float[np.ndarray, "P 4"], true_xyxy: Float[np.ndarray, "K 4"], min_iou: float
+) -> tuple[Bool[np.ndarray, " P"], Bool[np.ndarray, " K"]]:
+    """Match boxes to true boxes, one to one: which boxes and which true boxes have a partner.
+
+    In their order, best first, each box takes the free true box of highest IoU if that IoU is at
+    least `min_iou` (COCO).
+    """
+    matched, taken = np.zeros(len(boxes_xyxy), bool), np.zeros(len(true_xyxy), bool)
+    for row, overlaps in enumerate(pairwise_iou(boxes_xyxy, true_xyxy)):
+        free = np.where(taken, -1.0, overlaps)
+        if len(free) and free.max() >= min_iou:
+            matched[row] = taken[free.argmax()] = True
+    return matched, taken
