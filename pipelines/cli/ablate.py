@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines.ablation.grids import make_grid
+from pipelines.cli.run import exit_when_interrupted
 from pipelines.graph.data import check_dataset
 from product1m.cli.app import Overrides, PresetName
 from product1m.config import load_config
@@ -58,11 +59,8 @@ def ablate(
     from pipelines.ablation.showing import show, update_page
 
     asked = Ablation(chosen, config, preset, dataset, output, numbers, backgrounds)
-    try:
+    with exit_when_interrupted():
         comparison = run_ablation(asked, run_in_graph)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
     show(comparison)
     folder = result_folder(output, chosen)
     typer.echo(f"tables and plot: {folder}")

@@ -1,7 +1,8 @@
-"""`python -m pipelines images`: build the images of docker/Dockerfile, lock them, push them.
+"""`python -m pipelines images`: build, lock and push the images of docker/Dockerfile.
 
-An image here has no digest of a registry yet, so it is tagged with its own content's id:
-`product1m/indexing:0.1.0-8f3a12c04d55` is never another image. `push` replaces that by a digest.
+A local image has no registry digest yet, so its tag holds the id of its content:
+`product1m/indexing:0.1.0-8f3a12c04d55` always names the same image. `push` replaces the tag in the
+lock by a digest.
 """
 
 import json
@@ -17,7 +18,6 @@ from typing import Annotated
 
 import typer
 
-from components.images import LOCK, SERVER, image
 from product1m.cli.app import new_app
 from product1m.config import STEPS
 from product1m.errors import PipelineError
@@ -25,53 +25,59 @@ from product1m.telemetry.provenance import git_revision
 
 ROOT = Path(__file__).parent.parent.parent
 SBOM = "/usr/share/product1m/sbom.cdx.json"
-"""Where an image keeps its bill of materials."""
+"""Path of the bill of materials inside an image."""
 
-app = new_app("The container images: build, lock, push.")
+app = new_app("Build, lock and push the container images.")
 
 
 @dataclass(frozen=True)
-class Built:
-    """An image of this machine."""
+class BuiltImage:
+    """An image on this machine."""
 
     step: str
     reference: str
-    """Tag that holds the image's id."""
+    """Name with a tag that holds the image's id."""
     num_bytes: int
-    """Unpacked, layers shared with other images included."""
+    """Unpacked, including layers shared with other images."""
     seconds: float
 
 
 @app.command(epilog="Example: `python -m pipelines images build --base-image debian-python:12`")
 def build(
     base_image: Annotated[
-        str, typer.Option(envvar="BASE_IMAGE", help="Has python3.11; default: the Dockerfile's.")
+        str,
+        typer.Option(envvar="BASE_IMAGE", help="Has python3.11; default: see the Dockerfile."),
     ] = "",
     options: Annotated[
         str,
         typer.Option(
             envvar="BUILD_OPTIONS",
-            help="More for `docker build`, as in `--secret id=uv,src=uv.toml --network host`.",
+            help="More options for `docker build`, for example "
+            "`--secret id=uv,src=uv.toml --network host`.",
         ),
     ] = "",
     output: Annotated[Path, typer.Option(help="Folder for logs, SBOMs and sizes.")] = Path("build"),
 ) -> None:
-    """Build every image and write docker/images.lock and a CycloneDX SBOM of each."""
+    """Build every image; write docker/images.lock and a CycloneDX SBOM for each image."""
+    from components.images import SERVER
+
     arguments = [f"--build-arg=BASE_IMAGE={base_image}"] if base_image else []
     arguments += [f"--build-arg=REVISION={git_revision()}", *shlex.split(options)]
     built = [_build(step, arguments, output) for step in (*STEPS, SERVER)]
-    write_lock({one.step: one.reference for one in built})
-    table = {one.step: {"MB": one.num_bytes / 1e6, "seconds": one.seconds} for one in built}
+    write_lock({image.step: image.reference for image in built})
+    table = {image.step: {"MB": image.num_bytes / 1e6, "seconds": image.seconds} for image in built}
     (output / "images.json").write_text(json.dumps(table, indent=2), "utf-8")
 
 
 @app.command(epilog="Example: `python -m pipelines images push registry.example.com/team`")
 def push(
-    registry: Annotated[str, typer.Argument(help="Registry, with a path if need be.")],
+    registry: Annotated[str, typer.Argument(help="Registry, with a path if needed.")],
 ) -> None:
-    """Push the images that docker/images.lock names and lock the digests the registry gives."""
+    """Push the images in docker/images.lock and lock the digests that the registry returns."""
+    from components.images import SERVER, image
+
     if not registry:
-        raise PipelineError("no registry is named; `make push REGISTRY=registry.example.com/team`")
+        raise PipelineError("no registry given; run `make push REGISTRY=registry.example.com/team`")
     local = json.loads(_lock_text())
     pushed = {step: push_image(reference, registry) for step, reference in local.items()}
     server = _tagged_with_id(image(SERVER))
@@ -79,16 +85,18 @@ def push(
     write_lock(pushed)
 
 
-def write_lock(images: dict[str, str], lock: Path = LOCK) -> None:
-    """Step to image; the server is no step, manifests name it."""
+def write_lock(images: dict[str, str], lock: Path | None = None) -> None:
+    """Write the images of the steps to docker/images.lock; manifests name the server's image."""
+    from components.images import LOCK
+
     steps = {step: reference for step, reference in images.items() if step in STEPS}
-    lock.write_text(json.dumps(steps, indent=2) + "\n", "utf-8")
+    (lock or LOCK).write_text(json.dumps(steps, indent=2) + "\n", "utf-8")
     for step, reference in steps.items():
         print(f"{step:20}  {reference}")
 
 
 def engine(*arguments: str) -> str:
-    """What a `docker` command prints; PipelineError with what it complained about."""
+    """Run a `docker` command and return its output; PipelineError with its error message."""
     command = [os.environ.get("DOCKER", "docker"), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -101,7 +109,9 @@ def engine(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _build(step: str, arguments: Sequence[str], output: Path) -> Built:
+def _build(step: str, arguments: Sequence[str], output: Path) -> BuiltImage:
+    from components.images import image
+
     target = step.replace("_", "-")
     log = output / "images" / f"{target}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,16 +128,16 @@ def _build(step: str, arguments: Sequence[str], output: Path) -> Built:
     seconds = time.monotonic() - started
     if done.returncode:
         tail = "\n".join(log.read_text("utf-8").splitlines()[-20:])
-        raise PipelineError(f"{target} was not built:\n{tail}\nThe whole output: {log}")
+        raise PipelineError(f"building {target} failed:\n{tail}\nFull output: {log}")
     reference = _tagged_with_id(image(step))
     _copy_out(reference, SBOM, output / "sbom" / f"{target}.json")
     num_bytes = int(engine("image", "inspect", "--format={{.Size}}", reference))
     print(f"{step:20}  {num_bytes / 1e6:7.0f} MB  {seconds:6.1f} s", file=sys.stderr)
-    return Built(step, reference, num_bytes, seconds)
+    return BuiltImage(step, reference, num_bytes, seconds)
 
 
 def _tagged_with_id(tag: str) -> str:
-    """The image's tag of its own: the given one and the start of its id."""
+    """Add a tag made of the given one and the start of the image's id; return it."""
     identity = engine("image", "inspect", "--format={{.Id}}", tag).removeprefix("sha256:")
     reference = f"{tag}-{identity[:12]}"
     engine("tag", tag, reference)
@@ -144,9 +154,11 @@ def _copy_out(reference: str, path: str, to: Path) -> None:
 
 
 def push_image(reference: str, registry: str) -> str:
-    """The image's name in the registry with the digest it got there."""
+    """Push an image; return its name in the registry with its digest."""
+    from components.images import LOCK
+
     if "@" in reference:
-        raise PipelineError(f"{LOCK}: {reference} was pushed before; run `make images` first")
+        raise PipelineError(f"{LOCK}: {reference} was pushed already; run `make images` first")
     remote = f"{registry.rstrip('/')}/{reference}"
     engine("tag", reference, remote)
     engine("push", remote)
@@ -154,11 +166,13 @@ def push_image(reference: str, registry: str) -> str:
     for name in engine("image", "inspect", '--format={{join .RepoDigests "\\n"}}', remote).split():
         if name.startswith(f"{repository}@"):
             return name
-    raise PipelineError(f"{remote}: the registry gave no digest for it")
+    raise PipelineError(f"{remote}: the registry returned no digest")
 
 
 def _lock_text() -> str:
+    from components.images import LOCK
+
     try:
         return LOCK.read_text("utf-8")
     except FileNotFoundError:
-        raise PipelineError(f"{LOCK}: there is none; run `make images` first") from None
+        raise PipelineError(f"{LOCK}: no such file; run `make images` first") from None

@@ -8,29 +8,30 @@ import typer
 SCHEDULES = Path(__file__).parent.parent.parent / "manifests" / "schedules.yaml"
 
 Cached = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Answer unchanged steps from the cache.")
+    bool, typer.Option("--cache/--no-cache", help="Reuse the results of unchanged steps.")
 ]
 ProfileName = Annotated[
     Literal["cpu-small", "gpu-1", "gpu-8"] | None,
-    typer.Option(help="What tasks ask of the cluster; what the preset needs unless named."),
+    typer.Option(help="Resources each task requests; default: chosen by the preset."),
 ]
 WorkVolume = Annotated[
     str,
     typer.Option(
-        metavar="CLAIM", help="Volume that keeps checkpoints between attempts of a training step."
+        metavar="CLAIM",
+        help="Volume claim that keeps checkpoints between attempts of a training step.",
     ),
 ]
 Endpoint = Annotated[
     str,
     typer.Option(
         envvar="KF_PIPELINES_ENDPOINT",
-        help="URL of the pipeline API; the cluster this runs in or the kubeconfig's otherwise.",
+        help="URL of the pipeline API; default: this cluster's, or the one of the kubeconfig.",
     ),
 ]
 Namespace = Annotated[
     str,
     typer.Option(
         envvar="KF_PIPELINES_NAMESPACE",
-        help="The user's namespace, where the installation has several users.",
+        help="Your namespace, on an installation with several users.",
     ),
 ]

@@ -1,6 +1,5 @@
 """`python -m pipelines runs`: list runs, say where one stopped and why, read logs, go on."""
 
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Endpoint, Namespace
+from pipelines.cli.run import run_and_show
 from product1m.cli.app import new_app
 from product1m.errors import PipelineError
 
@@ -193,16 +193,9 @@ def _cluster_logs(cluster: "Cluster", run_id: str) -> list[tuple[str, str]]:
 
 def _resume_here(folder: Path) -> None:
     from pipelines.local.record import read_record
-    from pipelines.local.run import request_of, run_training
-    from pipelines.local.summary import show as show_summary
+    from pipelines.local.run import request_of
 
     record = read_record(folder)
     if record.state == "RUNNING":
         raise PipelineError(f"{folder}: is still running, as process {record.pid}")
-    started = time.monotonic()
-    try:
-        summary = run_training(request_of(record))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
-    show_summary(summary, time.monotonic() - started)
+    run_and_show(request_of(record))

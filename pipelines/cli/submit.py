@@ -48,7 +48,7 @@ def submit(
         start_run,
     )
     from pipelines.graph.package import Variant, package
-    from pipelines.local.mlflow_run import EXPERIMENT
+    from product1m.registry.roles import EXPERIMENT
 
     data = data_of(dataset, backgrounds, dataset_digest, cache)
     made = package(Variant(preset, profile, cache, work_volume))

@@ -18,9 +18,9 @@ from pipelines.cluster.submission import run_parameters
 from pipelines.graph.data import stated_parameters
 from pipelines.graph.package import Variant
 from pipelines.graph.resources import Profile
-from pipelines.local.mlflow_run import EXPERIMENT
 from product1m.config import Preset
 from product1m.errors import ConfigError
+from product1m.registry.roles import EXPERIMENT
 
 _RANGES = {
     "second": "0-59",

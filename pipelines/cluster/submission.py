@@ -16,9 +16,9 @@ from pipelines.graph.data import data_parameters, stated_parameters
 from pipelines.graph.package import Package
 from pipelines.graph.parameters import parameter
 from pipelines.graph.training import NAME
-from pipelines.local.mlflow_run import EXPERIMENT
 from product1m.config import SECTIONS, Preset, load_config
 from product1m.errors import DatasetError, PipelineError, StorageError
+from product1m.registry.roles import EXPERIMENT
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.tracking import talking_to_mlflow
 
 logger = logging.getLogger(__name__)
-
-EXPERIMENT = "product1m-training"
 
 
 @dataclass(frozen=True)

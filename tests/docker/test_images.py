@@ -247,7 +247,7 @@ def test_a_pushed_image_is_locked_by_the_digest_that_the_registry_gives(
         )
         digest = hashlib.sha256(manifest.content).hexdigest()
         assert reference == f"{registry}/team/product1m-test/small@sha256:{digest}"
-        with pytest.raises(PipelineError, match="was pushed before; run `make images` first"):
+        with pytest.raises(PipelineError, match="was pushed already; run `make images` first"):
             push_image(reference, registry)
     finally:
         client.images.remove("product1m-test/small:0.1.0", force=True)

@@ -13,10 +13,11 @@ from mlflow import MlflowClient
 from pipelines.ablation.grids import FULL, Cell, Grid, make_grid
 from pipelines.ablation.results import Comparison
 from pipelines.ablation.running import Ablation, run_ablation
-from pipelines.local.mlflow_run import EXPERIMENT, TrackedRun
+from pipelines.local.mlflow_run import TrackedRun
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.config import Config, parse_config
 from product1m.errors import TrainingError
+from product1m.registry.roles import EXPERIMENT
 from product1m.steps import capture_pretraining, evaluation, indexing
 from tests.support.worlds import tiny_world
 from tests.support.worlds.small_datasets import small_dataset
