@@ -21,9 +21,11 @@ def capture_pretraining(
 
     from product1m.config import CapturePretrainingConfig, TrainingJobConfig
     from product1m.jobs.launch import launch
+    from product1m.steps import capture_pretraining as step
 
     scores = launch(
         "capture_pretraining",
+        step.run,
         [Path(train_features.path), Path(scene_features.path)],
         Path(checkpoint.path),
         CapturePretrainingConfig.model_validate(config),

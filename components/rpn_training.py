@@ -20,9 +20,11 @@ def rpn_training(
 
     from product1m.config import RpnTrainingConfig, TrainingJobConfig
     from product1m.jobs.launch import launch
+    from product1m.steps import rpn_training as step
 
     scores = launch(
         "rpn_training",
+        step.run,
         [Path(scenes.path)],
         Path(checkpoint.path),
         RpnTrainingConfig.model_validate(config),

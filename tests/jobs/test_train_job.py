@@ -18,7 +18,8 @@ from product1m.config import CapturePretrainingConfig, TrainingJobConfig, load_c
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs import kubernetes_api as cluster
 from product1m.jobs import train_job
-from product1m.jobs.launch import launch, step_command
+from product1m.jobs.launch import launch
+from product1m.jobs.torchrun import step_command
 from product1m.steps import capture_pretraining
 from tests.steps.test_capture_pretraining import SHORT, _make
 from tests.support.servers.kubernetes_api import Fault, KubernetesApi, Node, kubernetes_api
@@ -67,7 +68,7 @@ def write_result(node: Node) -> None:
 
 
 def run(features: list[Path], folder: Path, job: TrainingJobConfig = JOB) -> None:
-    train_job.run(STEP, features, folder / "checkpoint", SHORT, job, step_command, poll_s=0.02)
+    train_job.run(STEP, features, folder / "checkpoint", SHORT, job, poll_s=0.02)
 
 
 def test_a_job_is_started_followed_and_removed_and_its_artifact_taken_over(
@@ -155,10 +156,11 @@ import sys
 from pathlib import Path
 from product1m.config import CapturePretrainingConfig, TrainingJobConfig
 from product1m.jobs.launch import launch
+from product1m.steps import capture_pretraining
 config = CapturePretrainingConfig.model_validate_json(sys.argv[1])
 job = TrainingJobConfig.model_validate_json(sys.argv[2])
 *inputs, checkpoint = map(Path, sys.argv[3:])
-launch("capture_pretraining", inputs, checkpoint, config, job)
+launch("capture_pretraining", capture_pretraining.run, inputs, checkpoint, config, job)
 """
 
 
@@ -358,7 +360,7 @@ def test_without_a_cluster_more_than_one_node_is_refused(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match="needs a Kubernetes cluster"):
-        launch(STEP, features, tmp_path / "checkpoint", SHORT, JOB)
+        launch(STEP, capture_pretraining.run, features, tmp_path / "checkpoint", SHORT, JOB)
 
 
 def test_two_nodes_really_train_what_one_process_trains(
@@ -392,7 +394,7 @@ def test_two_nodes_really_train_what_one_process_trains(
     job = JOB.model_copy(
         update={"processes_per_node": 1, "max_pending_s": 300, "max_running_s": 300}
     )
-    train_job.run(STEP, features, tmp_path / "two", config, job, step_command, poll_s=0.1)
+    train_job.run(STEP, features, tmp_path / "two", config, job, poll_s=0.1)
     one = capture_pretraining.run(features[0], features[1], tmp_path / "one", config)
     two = open_artifact(tmp_path / "two", STEP).manifest.metrics
     assert two == pytest.approx(one, rel=1e-3)

@@ -30,7 +30,7 @@ from product1m.data.regions import FeatureSet
 from product1m.detection.scene_batches import SceneBatches, Scenes
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs import launch as launching
-from product1m.jobs.launch import pass_on
+from product1m.jobs.torchrun import pass_on
 from product1m.steps import capture_pretraining, rpn_training
 from product1m.training import distributed
 from product1m.training.loop import train
@@ -171,7 +171,12 @@ def test_the_component_s_torchrun_writes_one_artifact_and_one_mlflow_run(
     config = CAPTURE.model_copy(update={"num_epochs": 1})
     pair = TrainingJobConfig(processes_per_node=2)
     metrics = launching.launch(
-        "capture_pretraining", features, tmp_path / "checkpoint", config, pair
+        "capture_pretraining",
+        capture_pretraining.run,
+        features,
+        tmp_path / "checkpoint",
+        config,
+        pair,
     )
     artifact = open_artifact(tmp_path / "checkpoint", "capture_pretraining")
     artifact.verify()
@@ -191,7 +196,14 @@ def test_processes_that_fail_end_the_step_with_what_they_said(
     monkeypatch.setattr(launching, "step_command", lambda *_: ["product1m.no_such_module"])
     pair = TrainingJobConfig(processes_per_node=2, max_restarts=0)
     with pytest.raises(TrainingError, match=r"exit code 1 after .*No module named product1m.no_su"):
-        launching.launch("capture_pretraining", [], tmp_path / "checkpoint", CAPTURE, pair)
+        launching.launch(
+            "capture_pretraining",
+            capture_pretraining.run,
+            [],
+            tmp_path / "checkpoint",
+            CAPTURE,
+            pair,
+        )
 
 
 def on_ranks(folder: Path, check: Callable[[int, Path], None], num_ranks: int = 2) -> None:

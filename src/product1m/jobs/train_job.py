@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from product1m.artifacts.folder import MANIFEST, open_artifact, rename
@@ -22,6 +22,7 @@ from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs.follow import Follower
 from product1m.jobs.kubernetes_api import GROUP, VERSION, Cluster, Json, OwnPod
+from product1m.jobs.torchrun import step_command
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ MAX_REMOVAL_S = 180.0
 MAX_CLEANUP_S = 20.0
 """Less than the time a pod has between SIGTERM and SIGKILL (ours)."""
 
-MakeCommand = Callable[[str, Sequence[Path], Path, StepConfig], list[str]]
-
 
 def run(
     step: str,
@@ -50,7 +49,6 @@ def run(
     checkpoint: Path,
     config: StepConfig,
     job: TrainingJobConfig,
-    make_command: MakeCommand,
     poll_s: float = 5.0,
 ) -> None:
     """Train on the nodes of a TrainJob and write the artifact at `checkpoint`.
@@ -63,7 +61,6 @@ def run(
         checkpoint: the artifact folder to write.
         config: its section.
         job: nodes, processes and patience.
-        make_command: module and arguments that run the step: `torchrun -m …`.
         poll_s: seconds between two looks at the job.
 
     Raises:
@@ -77,7 +74,7 @@ def run(
     place = shared / "train-jobs" / name
     staged = [_staged(source, shared, place / "inputs" / str(n)) for n, source in enumerate(inputs)]
     written = place / "checkpoint"
-    body = train_job(name, pod, job, make_command(step, staged, written, config))
+    body = train_job(name, pod, job, step_command(step, staged, written, config))
     try:
         _start(cluster, body, written)
         Follower(cluster, name, job, poll_s).follow()
