@@ -1,8 +1,8 @@
-"""What a person sees of a local run: each step's start and end, its log lines, why it failed.
+"""Terminal output of a local run: when each step starts and ends, its log lines, why it failed.
 
-kfp.local logs to the root logger and prints its subprocess' output with an indentation. Its own
-records become the events below; the lines of a step pass through, freed of the executor's noise.
-Everything, noise included, is kept in a log file.
+kfp.local logs to the root logger and prints the output of its subprocess indented. Its log records
+become the events below. Lines of a step are shown without the executor's own messages. A log file
+keeps everything.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ _EXECUTOR_NOISE = (
     "Could not load library with AVX",
     "Successfully loaded faiss",
 )
-"""What every step's process says before and after its work, and faiss while it is looked for."""
+"""First words of messages that the KFP executor and faiss print in every step."""
 _OWN_ERRORS = "product1m.errors."
 _RAISED = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?$")
 
 
 @dataclass
 class StepTime:
-    """How a step of the run went."""
+    """When a step started, how long it took, and whether its result came from the cache."""
 
     started: float = 0.0
     seconds: float = 0.0
@@ -47,14 +47,15 @@ class StepTime:
 
 
 class Transcript(io.TextIOBase):
-    """Takes everything a local run prints, line by line.
+    """Receives everything that a local run prints, line by line.
 
     Args:
-        console: Where a person reads.
-        log: Where every line is kept.
+        console: Shows the lines.
+        log: Keeps every line.
         names: Task name in the graph to the name shown.
         root: Folder of the run; shown paths are relative to it.
-        verdict: Says of the step that kfp.local takes for finished why it is not; else nothing.
+        find_failure: Returns why the step that kfp.local reports as finished failed; empty if it
+            succeeded.
     """
 
     def __init__(
@@ -63,17 +64,17 @@ class Transcript(io.TextIOBase):
         log: TextIO,
         names: Mapping[str, str],
         root: Path,
-        verdict: Callable[[], str] = str,
+        find_failure: Callable[[], str] = str,
     ) -> None:
         self.steps: dict[str, StepTime] = {}
         self.failed_step = ""
         self.error = ""
-        """What the failed step's traceback said, without the frames; else its last line."""
+        """Error message of the failed step, without the traceback's frames; else its last line."""
         self._console = console
         self._log = log
         self._names = names
         self._root = f"{root}/"
-        self._verdict = verdict
+        self._find_failure = find_failure
         self._pending = ""
         self._in_noise = False
         self._last = ""
@@ -81,16 +82,16 @@ class Transcript(io.TextIOBase):
         self._error: list[str] = []
 
     def write(self, text: str) -> int:
-        """Take printed text; whole lines are shown."""
+        """Receive printed text; complete lines are shown."""
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
             self._line(line.removeprefix("    "))
         return len(text)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Turn kfp's own log records into events; only its warnings stay records."""
+        """Turn the log records of kfp.local into events."""
         message = _ANSI.sub("", record.getMessage())
-        reason = self._verdict() if FINISHED.match(message) else ""
+        reason = self._find_failure() if FINISHED.match(message) else ""
         if reason:
             message = message.replace("SUCCESS", "FAILURE")
         self._log.write(f"{message}\n")
@@ -101,7 +102,7 @@ class Transcript(io.TextIOBase):
         elif match := FINISHED.match(message):
             step, succeeded = self._names.get(match[1], match[1]), match[2] == "SUCCESS"
             self._finish(step, reason, succeeded=succeeded)
-            if reason:  # kfp.local must not go on, nor keep the result for the next run
+            if reason:  # stops kfp.local before it runs the next step or caches this result
                 raise RuntimeError(f"{step}: {reason}")
         return False
 
@@ -112,7 +113,7 @@ class Transcript(io.TextIOBase):
 
     def _from_cache(self, step: str) -> None:
         self.steps[step] = StepTime(cached=True)
-        self._show(f"[bold]{step}[/bold] [cyan]unchanged, answered from the cache[/cyan]")
+        self._show(f"[bold]{step}[/bold] [cyan]unchanged, taken from the cache[/cyan]")
 
     def _finish(self, step: str, reason: str, *, succeeded: bool) -> None:
         timing = self.steps[step]
@@ -123,7 +124,7 @@ class Transcript(io.TextIOBase):
             self.failed_step = step
             self.error = "\n".join(self._error).strip()
             if not self._traceback:
-                reason = reason or "it ended without an error of its own"
+                reason = reason or "it ended without an error message"
                 self.error = f"{reason}; its last line: {self._last}"
             if not self.error.startswith(_OWN_ERRORS):
                 self._echo_traceback()
@@ -166,7 +167,7 @@ class Transcript(io.TextIOBase):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Within the block stdout and the root logger come here."""
+        """Receive stdout and the root logger's records within the block."""
         root = logging.getLogger()
         level = root.level
         root.addFilter(self)
@@ -181,10 +182,10 @@ class Transcript(io.TextIOBase):
 
 @contextlib.contextmanager
 def transcript(
-    log: Path, names: Mapping[str, str], verdict: Callable[[], str] = str
+    log: Path, names: Mapping[str, str], find_failure: Callable[[], str] = str
 ) -> Iterator[Transcript]:
-    """Listen to a local run within the block, its whole output kept in `log`."""
+    """Show a local run within the block and keep its whole output in `log`."""
     with log.open("w", encoding="utf-8") as file:
-        lines = Transcript(Console(file=sys.stdout), file, names, log.parent, verdict)
+        lines = Transcript(Console(file=sys.stdout), file, names, log.parent, find_failure)
         with lines.listening():
             yield lines

@@ -1,7 +1,7 @@
-"""A local run's containers: what a step may see and write, how each ended, the tracking server.
+"""Containers of a local run: what a step can read and write, how each ended, the MLflow server.
 
-The engine, not kfp.local, is asked how a step's container ended: kfp.local has the engine remove it
-before it reads the exit code, and takes one that is gone for one that succeeded.
+The exit code of a step's container comes from the Docker engine, not from kfp.local. kfp.local lets
+the engine remove the container before it reads the exit code, and reports a removed one as success.
 """
 
 import contextlib
@@ -26,36 +26,36 @@ from pipelines.graph.resources import USER_ID
 from product1m.errors import PipelineError
 
 RUN_LABEL, STEP_LABEL = "product1m.run", "product1m.step"
-PASSED_ON = ("AWS_", "GOMP_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
-"""Variables of these names are addresses, credentials and how to log; the steps get them."""
+PASSED_PREFIXES = ("AWS_", "GOMP_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
+"""Steps get the environment variables with these prefixes: addresses, credentials, logging."""
 _QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-"""The server's address is gone when the run has ended."""
+"""MLflow would print links to a server that stops with the run."""
 SERVER_START_S = 240
-"""A tracking server takes up to 40 s to start on two idle cores, more on busy ones (ours)."""
-_ENGINE_SAYS_WITHIN_S = 10
+"""An MLflow server takes up to 40 s to start on two idle cores, longer on busy ones (ours)."""
+_EXIT_EVENT_TIMEOUT_S = 10
 _LOCKED = {
     "read_only": True,
-    "tmpfs": {"/tmp": ""},  # noqa: S108 the only place of its own that a container can write to
+    "tmpfs": {"/tmp": ""},  # noqa: S108 the only folder inside a container that is writable
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "shm_size": "1g",
     "init": True,
     "network_mode": "host",
 }
-"""How every container runs; the network is the host's, where trackers and stores are found."""
+"""Options of every container; host network, so that it reaches MLflow and S3 on this machine."""
 
 
 @dataclass(frozen=True)
 class StepImages:
-    """Gives every task of a local graph the image that the lock names."""
+    """Sets the image of every task to the one in docker/images.lock."""
 
     images: Mapping[str, str]
 
     @classmethod
     def locked(cls) -> "StepImages":
-        """Those of docker/images.lock; PipelineError where there is none."""
+        """Read docker/images.lock; PipelineError if it does not exist."""
         if not LOCK.is_file():
-            raise PipelineError(f"{LOCK}: there is none; build the images with `make images`")
+            raise PipelineError(f"{LOCK}: no such file; build the images with `make images`")
         return cls(locked_images())
 
     def apply(self, task: PipelineTask) -> None:
@@ -64,10 +64,10 @@ class StepImages:
 
 
 class Containers:
-    """The containers that work in one output folder."""
+    """The containers of one output folder."""
 
     def __init__(self, output: Path, read: Sequence[Path]) -> None:
-        """Steps write below `output` alone and may read the folders `read`."""
+        """Steps can write below `output` only, and read the folders `read`."""
         self._output = output
         self._read = read
         self._labels = {RUN_LABEL: str(output)}
@@ -78,12 +78,12 @@ class Containers:
             self._engine.ping()
         except DockerException as error:
             raise PipelineError(
-                f"no Docker engine answers: {error}; start one, or run without containers"
+                f"the Docker engine does not answer: {error}; start it, or run without containers"
             ) from error
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Within the block containers may run; none of this folder's is left before or after it."""
+        """Allow containers within the block; remove this folder's before and after it."""
         self._remove_all()
         self._user = _user_of(self._output)
         try:
@@ -92,30 +92,32 @@ class Containers:
             self._remove_all()
 
     def runner(self, environment: Mapping[str, str]) -> local.DockerRunner:
-        """kfp.local's runner of steps."""
-        passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-        written = [self._output / name for name in ("work", "mlflow-artifacts")]
+        """Configure the runner of kfp.local."""
+        passed = {
+            name: value for name, value in os.environ.items() if name.startswith(PASSED_PREFIXES)
+        }
+        writable = [self._output / name for name in ("work", "mlflow-artifacts")]
         return local.DockerRunner(
             **_LOCKED,
             user=self._user,
             labels=self._labels | {STEP_LABEL: "true"},
             environment={**passed, **_QUIET, **environment},
-            mounts=_mounts(written) + _mounts(self._read, read_only=True),
+            mounts=_mounts(writable) + _mounts(self._read, read_only=True),
         )
 
-    def verdict(self) -> str:
-        """Why the step that ended last did not succeed; nothing if its exit code is 0."""
+    def failure(self) -> str:
+        """Why the step that ended last failed; empty if its exit code is 0."""
         code = self._exit_code()
         if code is None:
-            return "the engine did not say how its container ended"
+            return "the Docker engine reported no exit code of its container"
         if code == 0:
             return ""
-        killed = ", killed, by the system if memory ran out" if code == 137 else ""
+        killed = " (killed, probably out of memory)" if code == 137 else ""
         return f"its container ended with exit code {code}{killed}"
 
     @contextlib.contextmanager
     def tracking_server(self, uri: str) -> Iterator[str]:
-        """Serve an MLflow database over HTTP, which is all that a step's MLflow speaks."""
+        """Serve an MLflow database over HTTP; the MLflow client of a step needs a server."""
         if not uri.startswith("sqlite:"):
             yield uri
             return
@@ -142,7 +144,7 @@ class Containers:
     def _exit_code(self) -> int | None:
         events = self._engine.events(
             since=self._since,
-            until=int(time.time()) + _ENGINE_SAYS_WITHIN_S,
+            until=int(time.time()) + _EXIT_EVENT_TIMEOUT_S,
             decode=True,
             filters={
                 "type": "container",
@@ -159,7 +161,7 @@ class Containers:
         return None
 
     def _remove_all(self) -> None:
-        """Those of a run that was killed outright, and those of this one."""
+        """Remove the containers of this run and of an earlier one that was killed."""
         label = f"{RUN_LABEL}={self._output}"
         for container in self._engine.containers.list(
             all=True, ignore_removed=True, filters={"label": label}
@@ -170,18 +172,18 @@ class Containers:
                 except APIError as error:
                     if error.status_code != HTTPStatus.CONFLICT:
                         raise
-                    container.wait(condition="removed")  # the engine is at it
+                    container.wait(condition="removed")  # the engine is removing it
 
 
 def _mounts(paths: Sequence[Path], *, read_only: bool = False) -> list[Mount]:
-    """Folders under the names that they have here."""
+    """Mount folders at the paths they have on this machine."""
     return [Mount(str(path), str(path), type="bind", read_only=read_only) for path in paths]
 
 
 def _user_of(output: Path) -> str:
-    """Who steps run as: the caller, so that they can write; for root the images' own user.
+    """User and group of the steps: the caller's, or the images' own user if the caller is root.
 
-    What root wrote into the folder before, the images' user has to be able to change.
+    In the latter case the output folder is given to that user, because root may own files in it.
     """
     for name in ("pipeline", "work", "mlflow-artifacts"):
         (output / name).mkdir(parents=True, exist_ok=True)
@@ -200,7 +202,7 @@ def _free_port() -> int:
 
 
 def _wait_until_healthy(server: Container, address: str) -> None:
-    """PipelineError with the server's last lines if it ends or does not answer in time."""
+    """Raise PipelineError with the server's last lines if it ends or does not answer in time."""
     deadline = time.monotonic() + SERVER_START_S
     while time.monotonic() < deadline:
         server.reload()

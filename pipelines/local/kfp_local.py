@@ -1,4 +1,4 @@
-"""A compiled graph under `kfp.local`: a process or a container a task, its results kept."""
+"""Run a graph with `kfp.local`: one process or container per task, results cached."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ from product1m.errors import PipelineError
 
 LOG = "run.log"
 STEP_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
-"""Lines at once; and what one step's process compiled, torch among it, serves the next."""
+"""Print lines at once; keep compiled Python files, so that the next step imports faster."""
 
 
 class StepError(PipelineError):
     """A task of a local run failed."""
 
     def __init__(self, step: str, reason: str, log: Path) -> None:
-        super().__init__(f"{step} failed: {reason}\nIts whole output: {log}")
+        super().__init__(f"{step} failed: {reason}\nFull output: {log}")
         self.step = step
         self.reason = reason
 
@@ -37,12 +37,12 @@ def run_graph(
     cache: str,
     containers: Containers | None = None,
 ) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
-    """Run a straight graph; how each task went, and the graph's outputs.
+    """Run a graph; return the time of each task and the graph's outputs.
 
-    Artifacts go below `output/pipeline`, everything printed to `output/run.log`. `cache` names the
-    set of results that unchanged tasks are answered from; without a name every task runs.
+    Artifacts go below `output/pipeline`, everything printed to `output/run.log`. Unchanged tasks
+    take their results from the cache of the name `cache`; with an empty name every task runs.
     With `containers` every task runs in its image, else in a process of this environment.
-    Raises PipelineError with the name of the task that failed and what it said.
+    Raises StepError with the name of the failed task and its error message.
     """
     _refuse_rewritten_paths(output, *arguments.values())
     local.init(
@@ -55,9 +55,9 @@ def run_graph(
     with (
         warnings.catch_warnings(),
         _environment({**environment, **STEP_PYTHON}),
-        transcript(log, shown_names(pipeline), containers.verdict if containers else str) as lines,
+        transcript(log, shown_names(pipeline), containers.failure if containers else str) as lines,
     ):
-        # That an image or a display name means nothing here is no news.
+        # kfp.local warns that it ignores images and display names.
         warnings.filterwarnings("ignore", module=r"kfp\.")
         try:
             task = pipeline(**arguments)
@@ -68,7 +68,7 @@ def run_graph(
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what the tasks' processes inherit, and set it back."""
+    """Set environment variables within the block; the tasks' processes inherit them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -82,7 +82,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def shown_names(pipeline: BaseComponent) -> dict[str, str]:
-    """Task to the name a person reads, `feature_extraction/train`; a task after its inputs."""
+    """Task to its shown name, as in `feature_extraction/train`; in topological order."""
     tasks = pipeline.pipeline_spec.root.dag.tasks
     order = TopologicalSorter({name: task.dependent_tasks for name, task in tasks.items()})
     return {name: tasks[name].task_info.name.replace("-", "_") for name in order.static_order()}
@@ -94,10 +94,10 @@ def _failure(lines: Transcript, error: Exception, log: Path) -> StepError:
 
 
 def _refuse_rewritten_paths(*paths: object) -> None:
-    """kfp.local replaces `python3` anywhere in a task's arguments by the interpreter's path."""
+    """Refuse paths with `python3`: kfp.local replaces it in arguments by the interpreter's path."""
     for path in paths:
         if "python3" in str(path):
             raise PipelineError(
-                f"{path}: kfp.local would rewrite `python3` in this path; choose one without it "
+                f"{path}: kfp.local would replace `python3` in this path; use a path without it "
                 f"(interpreter: {sys.executable})"
             )

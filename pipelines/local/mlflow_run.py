@@ -1,4 +1,4 @@
-"""The MLflow run of a pipeline run: SQLite below the output folder unless a server is named."""
+"""MLflow run of a pipeline run; SQLite in the output folder unless MLFLOW_TRACKING_URI is set."""
 
 import contextlib
 import dataclasses
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The run that every step of a pipeline run joins."""
+    """The MLflow run that every step of a pipeline run logs to."""
 
     uri: str
     experiment_id: str
     experiment_created: int
-    """Milliseconds; with `uri` it tells one tracking store from another."""
+    """Milliseconds since 1970; `uri` and this identify a tracking store."""
     run_id: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a step's process needs to join."""
+        """Environment variables that make a step log to this run."""
         return {
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_EXPERIMENT_ID": self.experiment_id,
@@ -36,7 +36,7 @@ class TrackedRun:
         }
 
     def end(self, status: str, metrics: Mapping[str, float]) -> None:
-        """Close the run with a status of MLflow, its last metrics first."""
+        """Log the last metrics and end the run with an MLflow status."""
         from mlflow import MlflowClient
 
         with talking_to_mlflow("ending the run", self.uri):
@@ -47,7 +47,7 @@ class TrackedRun:
 
     @contextlib.contextmanager
     def ended(self) -> Iterator[dict[str, float]]:
-        """Close the run as the block ends, with the metrics that the block put down."""
+        """End the run with the block, and log the metrics that the block puts into the dict."""
         metrics: dict[str, float] = {}
         ending = "FAILED"
         try:
@@ -62,7 +62,7 @@ class TrackedRun:
     def child(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
     ) -> "TrackedRun":
-        """Open a run that MLflow shows below this one."""
+        """Start a run that MLflow shows below this one."""
         from mlflow import MlflowClient
 
         with talking_to_mlflow("starting a run", self.uri):
@@ -74,7 +74,7 @@ class TrackedRun:
         return dataclasses.replace(self, run_id=run.info.run_id)
 
     def attach(self, *paths: Path) -> None:
-        """Keep files with the run."""
+        """Upload files to the run."""
         from mlflow import MlflowClient
 
         with talking_to_mlflow("attaching files", self.uri):
@@ -84,14 +84,14 @@ class TrackedRun:
 
 
 def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> TrackedRun:
-    """Open the run; one that `MLFLOW_RUN_ID` names is joined.
+    """Start a run, or join the one in `MLFLOW_RUN_ID`.
 
-    Raises TrackingError where the server that `MLFLOW_TRACKING_URI` names cannot be reached.
+    Raises TrackingError if the server in `MLFLOW_TRACKING_URI` cannot be reached.
     """
     from mlflow import MlflowClient
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output / 'mlflow.db'}"
-    logger.info("MLflow keeps this run at %s", uri)
+    logger.info("MLflow tracking at %s", uri)
     with talking_to_mlflow("starting a run", uri):
         client = MlflowClient(uri)
         joined = os.environ.get("MLFLOW_RUN_ID")
@@ -101,7 +101,7 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
         else:
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
-                # A server knows where it keeps artifacts; a database file does not.
+                # A server has its own artifact location; a database file has none.
                 folder = (output / "mlflow-artifacts").as_uri() if "sqlite:" in uri else None
                 client.create_experiment(EXPERIMENT, folder)
                 experiment = client.get_experiment_by_name(EXPERIMENT)

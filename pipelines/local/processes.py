@@ -1,4 +1,4 @@
-"""One run at a time in an output folder, and no step left behind by a run that was killed."""
+"""Allow one run at a time in an output folder; end the steps of a run that was killed."""
 
 import contextlib
 import fcntl
@@ -16,32 +16,32 @@ from product1m.errors import PipelineError
 logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
-"""How long an ended process may take to go (ours)."""
+"""Time between SIGTERM and SIGKILL (ours)."""
 
 
 @contextlib.contextmanager
 def only_run(output: Path, work: Path) -> Iterator[None]:
-    """Hold the output folder; PipelineError if another run does.
+    """Lock the output folder; PipelineError if another run holds the lock.
 
-    A run that was killed outright cannot end its step, which would go on writing the checkpoints
-    that this run resumes from: such a process is known by its `PRODUCT1M_WORK` and ended first.
+    The step of a killed run may still run and write the checkpoints that this run resumes from.
+    Such a process, found by its `PRODUCT1M_WORK`, is ended first.
     """
     with (output / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PipelineError(
-                f"{output}: another run is writing here; wait for it or choose another --output"
+                f"{output}: another run is writing here; wait until it ends or use another --output"
             ) from None
         orphans = [process for process in psutil.process_iter() if _works_in(process, work)]
         if orphans:
-            logger.warning("ending %d processes that a killed run left behind", len(orphans))
+            logger.warning("ending %d processes left by a killed run", len(orphans))
         _end(orphans)
         yield
 
 
 def is_alive(pid: int, since: float) -> bool:
-    """Whether the process of that id that ran at a time (Unix) still runs."""
+    """Whether the process with this id, started before the Unix time `since`, still runs."""
     try:
         process = psutil.Process(pid)
         return process.create_time() <= since and process.status() != psutil.STATUS_ZOMBIE
@@ -51,7 +51,7 @@ def is_alive(pid: int, since: float) -> bool:
 
 @contextlib.contextmanager
 def steps_end_with_run() -> Iterator[None]:
-    """Within the block SIGTERM ends the running step too, then interrupts as Ctrl-C does."""
+    """Make SIGTERM end the running step within the block, then raise KeyboardInterrupt."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         _end(psutil.Process().children(recursive=True))

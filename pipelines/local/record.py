@@ -1,4 +1,4 @@
-"""`run.json`: what a local run was asked for and how it ended, and its log by task."""
+"""`run.json`: the request and the end of a local run; and the run's log by task."""
 
 import json
 import os
@@ -25,12 +25,12 @@ class RunRecord(BaseModel):
     """`run.json`, written when a run starts and again when it ends."""
 
     state: State = "RUNNING"
-    """`KILLED` is never written: it is a run that says `RUNNING` and does not."""
+    """`KILLED` is never written; readers use it for a `RUNNING` record without a process."""
     pid: int
     request: dict[str, Any]
-    """What was to be run; `runner.LocalRun`."""
+    """Fields of `pipelines.local.run.LocalRun`."""
     tasks: dict[str, str]
-    """Task of the graph to the name shown, in the order of the graph."""
+    """Task of the graph to its shown name, in topological order."""
     mlflow: dict[str, str]
     started: datetime
     ended: datetime | None = None
@@ -55,7 +55,7 @@ class TaskLog(BaseModel):
 def recorded(
     folder: Path, request: Mapping[str, Any], tasks: Mapping[str, str], mlflow: Mapping[str, str]
 ) -> Iterator[None]:
-    """Keep in `folder` how the run within the block ends."""
+    """Write to `folder` that a run starts, and at the end of the block how it ended."""
     started = datetime.now(UTC)
     record = RunRecord(
         pid=os.getpid(),
@@ -83,7 +83,7 @@ def recorded(
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of the folder's last run; PipelineError where there is none."""
+    """Read the record of the folder's last run; PipelineError if there is none."""
     path = folder / RECORD
     try:
         record = RunRecord.model_validate(json.loads(path.read_text("utf-8")))
@@ -92,14 +92,14 @@ def read_record(folder: Path) -> RunRecord:
             f"{path}: no such file; expected the --output folder of `python -m pipelines run`"
         ) from None
     except (ValueError, ValidationError) as error:
-        raise PipelineError(f"{path}: not the record of a run: {error}") from error
+        raise PipelineError(f"{path}: not a valid run record: {error}") from error
     if record.state == "RUNNING" and not is_alive(record.pid, record.started.timestamp()):
         record.state = "KILLED"
     return record
 
 
 def task_logs(folder: Path, tasks: Mapping[str, str]) -> dict[str, TaskLog]:
-    """`run.log` by task, under the names shown; without tasks that did not start."""
+    """Split `run.log` by shown task name; tasks that did not start are missing."""
     path = folder / LOG
     logs: dict[str, TaskLog] = {}
     current: TaskLog | None = None

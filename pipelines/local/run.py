@@ -1,4 +1,4 @@
-"""The training pipeline on this machine: checked data, one MLflow run, a verified summary."""
+"""Run the training pipeline on this machine: check data, one MLflow run, verified summary."""
 
 import contextlib
 import hashlib
@@ -26,23 +26,23 @@ from product1m.storage.opening import sha256_of
 from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
 Runner = Literal["subprocess", "docker"]
-"""Where a step works: in a process of this environment, or in a container of its own image."""
+"""A step runs in a process of this environment, or in a container of its image."""
 SPIN_COUNT = "20000"
-"""How often a step's threads look for work before they sleep (ours). Spinning on, as OpenMP does by
-default, costs a machine with other work more than tenfold; sleeping at once costs an idle one a
-quarter of feature extraction's speed; this costs neither."""
+"""How often an idle OpenMP thread checks for work before it sleeps (ours). OpenMP's default never
+sleeps, which makes a step more than ten times slower on a busy machine. Sleeping at once makes
+feature extraction a quarter slower on an idle machine. This value avoids both."""
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What to run, on what, and where to."""
+    """Request for a run: configuration, data, output folder."""
 
     config: Config
     preset: str
     dataset: str
     output: Path
     backgrounds: str = ""
-    """Folder of background photos; the data set's own `backgrounds/` if empty and there."""
+    """Folder of background photos; if empty, `backgrounds/` of the data set if it exists."""
     use_cache: bool = True
     runner: Runner = "subprocess"
 
@@ -50,7 +50,7 @@ class LocalRun:
 def run_training(run: LocalRun) -> RunSummary:
     """Run the pipeline and write `run.json` and `summary.json`.
 
-    Raises DatasetError or PipelineError; the latter names the step that failed and why.
+    Raises DatasetError or PipelineError; the latter names the failed step and the reason.
     """
     arguments = data_parameters(run.dataset, run.backgrounds)
     output = output_folder(run.output, arguments)
@@ -73,23 +73,24 @@ def run_training(run: LocalRun) -> RunSummary:
 
 
 def request_of(record: RunRecord) -> LocalRun:
-    """What a recorded run was asked for, to be asked for again."""
+    """The request of a recorded run, for a new run."""
     return TypeAdapter(LocalRun).validate_python(record.request)
 
 
 def output_folder(path: Path, arguments: Mapping[str, str]) -> Path:
-    """The folder as an absolute path; PipelineError if it lies in the data it would change."""
+    """Make the folder absolute; PipelineError if it lies inside the data."""
     output = path.expanduser().resolve()
     for name in ("dataset_uri", "backgrounds_uri"):
         if arguments[name] and output.is_relative_to(arguments[name]):
             raise PipelineError(
-                f"{output}: lies in {arguments[name]}, which a run would change; choose another"
+                f"{output}: lies inside {arguments[name]}, so a run would change its own data; "
+                "use another --output"
             )
     return output
 
 
 def step_environment(output: Path, tracked: TrackedRun) -> dict[str, str]:
-    """What the steps' processes find in their environment; the run shows and keeps their words."""
+    """Environment variables for the steps; logs are text because the run shows them."""
     return {
         **tracked.environment,
         LOG_VARIABLE: os.environ.get(LOG_VARIABLE, "text"),
@@ -99,9 +100,9 @@ def step_environment(output: Path, tracked: TrackedRun) -> dict[str, str]:
 
 
 def cache_name(tracked: TrackedRun) -> str:
-    """The set of results that a run may be answered from.
+    """Name of the cache for this code and this tracking store.
 
-    Results of other code are void, and a registration belongs to the store it was made in.
+    Other code may give other results, and a registration exists in one tracking store only.
     """
     store = f"{source_digest()} {tracked.uri} {tracked.experiment_created}"
     return hashlib.sha256(store.encode()).hexdigest()[:16]
@@ -141,6 +142,6 @@ def _run(
 
 
 def _folders(arguments: Mapping[str, str]) -> list[Path]:
-    """The local folders that a run reads."""
+    """Local folders that a run reads."""
     uris = (arguments["dataset_uri"], arguments["backgrounds_uri"])
     return [Path(uri) for uri in uris if uri and "://" not in uri]

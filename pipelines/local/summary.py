@@ -1,4 +1,4 @@
-"""What a run left: every artifact verified, `summary.json`, and the tables a person reads."""
+"""Summary of a run: verified artifacts, `summary.json`, and tables for the terminal."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.errors import PipelineError, Product1MError
 
 WIDTH = 120
-"""Columns of the tables where there is no terminal."""
+"""Width of the tables in characters if stdout is not a terminal."""
 PRODUCED_BY: dict[str, tuple[str, str]] = {
     "train": ("ingestion", "train"),
     "gallery": ("ingestion", "gallery"),
@@ -35,15 +35,14 @@ PRODUCED_BY: dict[str, tuple[str, str]] = {
     "evaluation": ("evaluation", ""),
     "registration": ("registration", ""),
 }
-"""Name of an artifact of the pipeline to the step and part its manifest must state."""
-
+"""Output of the pipeline to the step and part that its manifest must name."""
 
 COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
-"""What a manifest says its step cost, as `product1m.telemetry.usage` measures it."""
+"""Fields of a manifest with the cost of its step, measured by `product1m.telemetry.usage`."""
 
 
 class StepSummary(BaseModel):
-    """What a step took; from the manifest, so that a step from the cache has its figures too."""
+    """Cost of a step, read from its manifest; known for cached steps too."""
 
     seconds: float
     cpu_seconds: float = 0.0
@@ -51,11 +50,11 @@ class StepSummary(BaseModel):
     peak_gpu_memory_mib: float = 0.0
     cached: bool
     wall_seconds: float
-    """Start of its process to its end; 0 for a step from the cache."""
+    """From the start to the end of its process; 0 for a cached step."""
 
 
 class ArtifactSummary(BaseModel):
-    """Where an artifact lies and what it is."""
+    """Location and identity of an artifact."""
 
     path: Path
     digest: str
@@ -63,7 +62,7 @@ class ArtifactSummary(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """The registered version."""
+    """The registered model version."""
 
     name: str
     version: str
@@ -78,11 +77,11 @@ class RunSummary(BaseModel):
     metrics: dict[str, Any]
     """`test` and `dev`: method, definition, depth, then mAP, mAR and Prec."""
     differences: dict[str, dict[str, float]]
-    """Shipped minus method, strict mAP@10 on the test queries, with its interval."""
+    """Shipped minus method, strict mAP@10 on the test queries, with interval."""
     intervals: dict[str, Any] = {}
     fusion: dict[str, float]
     rpn: dict[str, float]
-    """Recall of the proposals on held-out scenes, beside both baselines."""
+    """Recall of the proposals and of both baselines on held-out scenes."""
     steps: dict[str, StepSummary]
     seconds: float
     """Sum of the steps' wall time in this run."""
@@ -94,14 +93,14 @@ class RunSummary(BaseModel):
     cached_metrics: dict[str, float] = {}
 
     def write(self, path: Path) -> None:
-        """Write it where CI and people look for it."""
+        """Write the summary as JSON."""
         path.write_text(self.model_dump_json(indent=2, exclude={"cached_metrics"}), "utf-8")
 
 
 def verified(outputs: Mapping[str, dsl.Artifact]) -> dict[str, Artifact]:
-    """Open every artifact and check every file; PipelineError names the step that left no good one.
+    """Open every artifact and check every file; PipelineError names the step of a damaged one.
 
-    A runner can take a failed step for a finished one, so a run is not done before this.
+    A runner may report a failed step as finished, so a run succeeds only after this check.
     """
     artifacts = {}
     for name, (step, part) in PRODUCED_BY.items():
@@ -109,7 +108,7 @@ def verified(outputs: Mapping[str, dsl.Artifact]) -> dict[str, Artifact]:
             artifacts[name] = open_artifact(Path(outputs[name].path), step, part)
             artifacts[name].verify()
         except Product1MError as error:
-            raise PipelineError(f"{step} left no usable artifact {name!r}: {error}") from error
+            raise PipelineError(f"{step} wrote no usable artifact {name!r}: {error}") from error
     return artifacts
 
 
@@ -120,7 +119,7 @@ def summarize(
     artifacts: Mapping[str, Artifact],
     tracked: TrackedRun,
 ) -> RunSummary:
-    """Collect what the manifests and the evaluation say."""
+    """Collect figures from the manifests and the evaluation."""
     scores = json.loads(artifacts["evaluation"].file("metrics.json").read_text("utf-8"))
     rows = _step_rows(steps, artifacts)
     registered = artifacts["registration"].manifest.details
@@ -146,7 +145,7 @@ def summarize(
 def _step_rows(
     steps: Mapping[str, StepTime], artifacts: Mapping[str, Artifact]
 ) -> dict[str, StepSummary]:
-    """One row a task; of the parts a task wrote the longest and the largest."""
+    """One row per task; the maximum over the parts that a task wrote."""
     rows: dict[str, StepSummary] = {}
     for artifact in artifacts.values():
         manifest = artifact.manifest
@@ -170,7 +169,7 @@ def _artifact_row(artifact: Artifact) -> ArtifactSummary:
 def _cached_metrics(
     rows: Mapping[str, StepSummary], artifacts: Mapping[str, Artifact]
 ) -> dict[str, float]:
-    """Metrics of the steps that did not run, under the names they would have logged."""
+    """Metrics of cached steps, under the names they log when they run."""
     metrics: dict[str, float] = {}
     for artifact in artifacts.values():
         manifest = artifact.manifest
@@ -182,7 +181,7 @@ def _cached_metrics(
 
 
 def show(summary: RunSummary, seconds: float) -> None:
-    """Print the tables and where to look next."""
+    """Print the tables and where to find report, model and MLflow."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -191,7 +190,7 @@ def show(summary: RunSummary, seconds: float) -> None:
         f"report            {summary.report}\n"
         f"registered model  {summary.model.name}, version {summary.model.version}\n"
         f"MLflow            {_ui_command(summary)}\n"
-        f"run took          {seconds:.0f} s, at most {summary.peak_memory_mib / 1024:.1f} GiB",
+        f"run took          {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB",
         soft_wrap=True,
         highlight=False,
     )
@@ -199,7 +198,7 @@ def show(summary: RunSummary, seconds: float) -> None:
 
 def _method_table(summary: RunSummary) -> Table:
     table = Table(
-        title="Test queries, rankings cut at 10; what the shipped ranking gains in strict mAP@10"
+        title="Test queries, first 10 answers; gain of the shipped ranking in strict mAP@10"
     )
     table.add_column("method", no_wrap=True)
     for definition in ("strict", "official"):
@@ -213,8 +212,12 @@ def _method_table(summary: RunSummary) -> Table:
             for name in ("mAP", "mAR", "Prec")
         ]
         gain = summary.differences.get(method)
-        told = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
-        table.add_row(method, *figures, escape(told), style="bold" if method == "shipped" else None)
+        difference = (
+            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
+        )
+        table.add_row(
+            method, *figures, escape(difference), style="bold" if method == "shipped" else None
+        )
     return table
 
 
@@ -224,7 +227,7 @@ def _step_table(summary: RunSummary) -> Table:
     for name in ("seconds", "with start", "CPU s", "peak MiB", "GPU MiB"):
         table.add_column(name, justify="right")
     for task, row in summary.steps.items():
-        wall = "from the cache" if row.cached else f"{row.wall_seconds:.1f}"
+        wall = "cached" if row.cached else f"{row.wall_seconds:.1f}"
         gpu = f"{row.peak_gpu_memory_mib:.0f}" if row.peak_gpu_memory_mib else ""
         figures = (f"{row.seconds:.1f}", wall, f"{row.cpu_seconds:.1f}")
         table.add_row(task, *figures, f"{row.peak_memory_mib:.0f}", gpu)

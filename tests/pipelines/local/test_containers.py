@@ -1,4 +1,4 @@
-"""Steps in containers: what they may touch, how a failure is told, what is left behind."""
+"""Steps in containers: what they may touch, how a failure is shown, what remains."""
 
 import os
 from pathlib import Path
@@ -167,7 +167,9 @@ def test_an_engine_that_does_not_answer_stops_the_run_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
-    with pytest.raises(PipelineError, match=r"no Docker engine answers: .*run without containers"):
+    with pytest.raises(
+        PipelineError, match=r"the Docker engine does not answer: .*run without containers"
+    ):
         Containers(tmp_path, [])
 
 
@@ -175,5 +177,5 @@ def test_without_a_lock_the_run_says_how_to_build_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.local.containers.LOCK", tmp_path / "images.lock")
-    with pytest.raises(PipelineError, match=r"images\.lock: there is none; .*make images"):
+    with pytest.raises(PipelineError, match=r"images\.lock: no such file; .*make images"):
         StepImages.locked()

@@ -49,7 +49,7 @@ def test_results_do_not_go_into_the_data(tmp_path: Path) -> None:
     data = small_dataset(tmp_path / "data")
     result = CliRunner().invoke(app, ["run", "--dataset", str(data), "--output", str(data / "out")])
     assert result.exit_code == 1
-    assert f"{data / 'out'}: lies in {data}" in result.output
+    assert f"{data / 'out'}: lies inside {data}" in result.output
     assert not (data / "out").exists()
 
 
@@ -186,7 +186,7 @@ def test_an_unchanged_graph_is_answered_from_the_cache_and_a_changed_one_is_not(
     steps, second = run_small(tmp_path / "out", "code-1", text="ab", suffix="?")
     assert [step.cached for step in steps.values()] == [True, True]
     assert second["doubled"].path == first["doubled"].path
-    assert "write_text unchanged, answered from the cache" in capsys.readouterr().out
+    assert "write_text unchanged, taken from the cache" in capsys.readouterr().out
     steps, third = run_small(tmp_path / "out", "code-2", text="ab", suffix="?")
     assert [step.cached for step in steps.values()] == [False, False]
     assert (Path(third["doubled"].path) / "text").read_text() == "ab?ab?"
@@ -214,7 +214,7 @@ def test_a_step_that_fails_by_accident_shows_its_traceback(
 
 
 def test_a_step_that_is_killed_is_named(tmp_path: Path) -> None:
-    message = "write_text failed: it ended without an error of its own; its last line: Killed"
+    message = "write_text failed: it ended without an error message; its last line: Killed"
     with pytest.raises(PipelineError, match=message):
         run_small(tmp_path / "out", text="ab", fail="silently")
 
@@ -228,7 +228,7 @@ def test_a_run_goes_on_after_the_step_that_failed(tmp_path: Path) -> None:
 
 
 def test_paths_that_kfp_would_rewrite_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="would rewrite `python3` in this path"):
+    with pytest.raises(PipelineError, match="would replace `python3` in this path"):
         run_small(tmp_path / "python3-out", text="ab")
 
 
@@ -246,14 +246,16 @@ def test_a_damaged_artifact_fails_the_run_with_the_steps_name(tmp_path: Path) ->
     outputs = artifacts_of_a_run(tmp_path)
     assert set(verified(outputs)) == set(PRODUCED_BY)
     (tmp_path / "index" / "content").write_text("damaged")
-    with pytest.raises(PipelineError, match=r"indexing left no usable artifact 'index': .*damaged"):
+    with pytest.raises(
+        PipelineError, match=r"indexing wrote no usable artifact 'index': .*damaged"
+    ):
         verified(outputs)
 
 
 def test_a_missing_artifact_fails_the_run_with_the_steps_name(tmp_path: Path) -> None:
     outputs = artifacts_of_a_run(tmp_path)
     (tmp_path / "capture" / "manifest.json").unlink()
-    with pytest.raises(PipelineError, match="capture_pretraining left no usable artifact"):
+    with pytest.raises(PipelineError, match="capture_pretraining wrote no usable artifact"):
         verified(outputs)
 
 

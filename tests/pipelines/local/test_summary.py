@@ -114,5 +114,5 @@ def test_the_end_of_a_run_shows_every_method_and_where_to_look_next(
     assert "product1m-candidate, version 7" in shown
     assert str(summary.report) in shown
     assert "mlflow ui --backend-store-uri sqlite:////x/mlflow.db" in shown
-    assert "from the cache" in shown
-    assert "at most 2.0 GiB" in shown
+    assert "cached" in shown
+    assert "peak memory 2.0 GiB" in shown
