@@ -1,7 +1,7 @@
-"""What is kept of every finished evaluation, so that an ablation goes on where it was interrupted.
+"""Stored results of finished cells, so that an interrupted ablation continues.
 
-A result is found by what it depends on. So cells that look at other rankings of one evaluation, and
-grids that have a cell in common, share it.
+The key of a result is a digest of everything it depends on. Cells that use different rankings of
+one evaluation share its result, and so do grids with a common cell.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from product1m.config import Config
 RESULT, SCORES = "result.json", "scores.parquet"
 PER_QUERY = "per_query.parquet"
 DEPTH = 10
-"""Ablations compare the first ten (ours)."""
+"""Ablations compare the first ten answers (ours)."""
 
 
 class CellResult(BaseModel):
@@ -29,7 +29,7 @@ class CellResult(BaseModel):
 
     key: str
     cell: str
-    """The cell that it was made for first."""
+    """The first cell that it was computed for."""
     seed: int
     overrides: dict[str, Any]
     evaluation: Path
@@ -38,7 +38,7 @@ class CellResult(BaseModel):
     seconds: float
 
     def write(self, root: Path, scores: pd.DataFrame) -> None:
-        """Write both files; the result last, so that it never stands for scores that are not."""
+        """Write both files; the result last, so that its scores always exist."""
         folder = _folder(root, self.key)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pandas(scores, preserve_index=False), folder / SCORES)
@@ -54,7 +54,7 @@ def result_key(code: str, data: Mapping[str, str], config: Config) -> str:
 
 
 def read_result(root: Path, key: str) -> tuple[CellResult, pd.DataFrame] | None:
-    """What was finished under a key; None where nothing was, or not to its end."""
+    """Read the result of a key; None if there is no finished one."""
     folder = _folder(root, key)
     try:
         result = CellResult.model_validate_json((folder / RESULT).read_text("utf-8"))
@@ -65,7 +65,7 @@ def read_result(root: Path, key: str) -> tuple[CellResult, pd.DataFrame] | None:
 
 
 def read_scores(evaluation: Artifact) -> pd.DataFrame:
-    """One row a test query, method and definition, rankings cut at `DEPTH`."""
+    """One row per test query, method and definition, for the first `DEPTH` answers."""
     scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
     wanted = (scores["split"] == "test") & (scores["depth"] == DEPTH)
     return scores[wanted].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The graph of an ablation's cell: the training graph up to the evaluation, nothing registered."""
+"""The graph of an ablation's cell: the training graph up to the evaluation, no registration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,13 @@ from product1m.config import Config
 
 
 class Measured(NamedTuple):
-    """What a cell leaves."""
+    """Outputs of a cell's graph."""
 
     evaluation: dsl.Dataset
 
 
 def cell_pipeline(config: Config) -> BaseComponent:
-    """Its tasks are those of `training_pipeline`, so one cache answers both."""
+    """Build the graph; its tasks are those of `training_pipeline`, so they share a cache."""
     sections = {name: parameter(getattr(config, name)) for name in Config.model_fields}
 
     @dsl.pipeline(name="product1m-ablation", description="One cell of an ablation.")
@@ -48,9 +48,9 @@ def cell_pipeline(config: Config) -> BaseComponent:
 def run_in_graph(
     config: Config, arguments: Mapping[str, str], output: Path, tracked: TrackedRun
 ) -> Artifact:
-    """Run a cell's graph, unchanged steps from the cache; its evaluation, every file checked.
+    """Run a cell's graph with cached steps; return the verified evaluation.
 
-    Raises PipelineError with the name of the step that failed and what it said.
+    Raises PipelineError with the name of the failed step and its error message.
     """
     environment, cache = step_environment(output, tracked), cache_name(tracked)
     _, outputs = run_graph(cell_pipeline(config), arguments, output, environment, cache)

@@ -1,7 +1,6 @@
-"""What an ablation compares: its cells, each the full model with a few configuration keys changed.
+"""Grids of an ablation: cells that are the full model with a few configuration keys changed.
 
-A cell is stated relative to the configuration it departs from, so that the same grid asks the same
-questions of every preset.
+A cell is defined relative to a configuration, so the same grid works with every preset.
 """
 
 import difflib
@@ -15,7 +14,7 @@ from product1m.errors import ConfigError
 FULL = "full"
 SHIPPED = "shipped"
 SEED_KEY = "capture_pretraining.seed"
-"""A repetition pretrains CAPTURE anew: other first weights, other batches, other masks (ours)."""
+"""Another seed pretrains CAPTURE with other initial weights, batches and masks (ours)."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,18 @@ class Cell:
 
     name: str
     meaning: str
-    """What is changed, in words."""
+    """The change, in words."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """`section.key` to value; everything else is as in the full model."""
+    """`section.key` to value; all other keys are those of the full model."""
     method: str = SHIPPED
-    """The ranking of its evaluation that stands in for the shipped one."""
+    """The ranking of its evaluation that replaces the shipped one."""
 
     def method_of(self, measure: str) -> str:
-        """The ranking of its evaluation that a measure looks at."""
+        """The ranking of its evaluation that a measure uses."""
         return self.method if measure == SHIPPED else measure
 
     def config(self, base: Config, seed: int) -> Config:
-        """The configuration it runs under."""
+        """The configuration of this cell."""
         values = base.model_dump(mode="json")
         for key, value in {**self.overrides, SEED_KEY: seed}.items():
             section, name = key.split(".")
@@ -45,19 +44,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a question, the full model first."""
+    """A question and the cells that answer it, the full model first."""
 
     name: str
     question: str
     cells: tuple[Cell, ...]
     left_out: Mapping[str, str]
-    """Cells that the configuration has no room for, and why."""
+    """Cells that make no sense for the configuration, with the reason."""
     measures: tuple[str, ...] = (SHIPPED,)
-    """The rankings compared: the one that ships, and where CAPTURE changes its own embeddings."""
+    """The compared rankings: the shipped one and, if CAPTURE itself changes, its own embeddings."""
 
 
 def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:
-    """The grid of a configuration, or some cells of it beside the full model.
+    """Build a grid for a configuration; `chosen` limits it to some cells and the full model.
 
     Raises ConfigError for an unknown grid or cell, with the nearest known one.
     """
@@ -70,7 +69,7 @@ def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:
     full, *cells = build(config)
     unchanged = full.config(config, 0)
     left_out = {
-        cell.name: reason for cell in cells if (reason := _no_room(cell, config, unchanged))
+        cell.name: reason for cell in cells if (reason := _not_useful(cell, config, unchanged))
     }
     cells = [cell for cell in cells if cell.name not in left_out]
     known = [FULL, *(cell.name for cell in cells), *left_out]
@@ -85,11 +84,11 @@ def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:
     return Grid(name, question, (full, *kept), reasons, _MEASURES[name])
 
 
-def _no_room(cell: Cell, config: Config, unchanged: Config) -> str:
-    """Why a cell makes no sense for this configuration; empty where it does."""
+def _not_useful(cell: Cell, config: Config, unchanged: Config) -> str:
+    """Why a cell makes no sense for this configuration; empty if it does."""
     changed = cell.config(config, 0)
     if cell.overrides and changed == unchanged:
-        return "the full model is that already"
+        return "the full model is already configured like this"
     pretraining = changed.capture_pretraining
     if not any(getattr(pretraining, key) for key, _ in _TASKS.values()):
         return "no pretext task would be left"
@@ -106,7 +105,7 @@ _TASKS = {
 
 
 def _pretext(config: Config) -> list[Cell]:
-    """Every task that is on left out, every one that is off added, and the input skip likewise."""
+    """Each task and the input skip: left out if it is on, added if it is off."""
     pretraining = config.capture_pretraining
     cells = [Cell(FULL, "every task as configured")]
     for name, (key, words) in _TASKS.items():
@@ -129,7 +128,7 @@ _DEPTHS = ("text_layers", "visual_layers", "cross_layers", "joint_layers")
 
 
 def _layers(config: Config) -> list[Cell]:
-    """Each type of layer left out; all types half and twice as deep."""
+    """Each type of layer left out; all types at half and at double depth."""
     pretraining = config.capture_pretraining
     depths = {name: int(getattr(pretraining, name)) for name in _DEPTHS}
     halved = {name: (depth + 1) // 2 for name, depth in depths.items()}
@@ -163,7 +162,7 @@ _PROPOSALS = {
 
 
 def _proposals(config: Config) -> list[Cell]:
-    """Other proposals everywhere, CAPTURE trained on them; and other instances in queries alone."""
+    """Other proposals for all photos, CAPTURE trained on them; and other boxes for queries only."""
     used = config.feature_extraction.proposals
     everywhere = [
         Cell(name, f"{words}, everywhere", {"feature_extraction.proposals": source})
@@ -179,7 +178,7 @@ def _proposals(config: Config) -> list[Cell]:
 
 
 def _fusion(config: Config) -> list[Cell]:
-    """Embedding blocks alone, together, and each left out; their weights chosen on dev."""
+    """Blocks of the embedding alone, together, and each left out; weights chosen on dev."""
     full = config.evaluation.fused_blocks
 
     def fused(name: str, meaning: str, blocks: Sequence[str]) -> Cell:
@@ -221,4 +220,4 @@ _MEASURES = {
     "proposals": (SHIPPED,),
     "fusion": (SHIPPED,),
 }
-"""The shipped ranking leans on raw image and title too, which hides much of what CAPTURE loses."""
+"""The shipped ranking also uses image and title directly, which hides part of CAPTURE's losses."""

@@ -1,7 +1,7 @@
-"""An ablation's figures: every cell beside the full model, on the same queries.
+"""Results of an ablation: every cell compared with the full model on the same queries.
 
-Two kinds of chance are kept apart. The queries are a sample: intervals resample them, each query's
-AP averaged over the seeds first. A training is one of many: every seed's own figure stands beside.
+Two sources of chance are reported separately. Queries are a sample: the interval resamples them,
+after averaging each query's AP over the seeds. Trainings differ: every seed's figure is listed.
 """
 
 import json
@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from pipelines.ablation.cells import DEPTH
-from pipelines.ablation.grids import FULL, Grid
+from pipelines.ablation.grids import FULL, Cell, Grid
 from product1m import __version__
 from product1m.errors import PipelineError
 from product1m.evaluation.statistics import (
@@ -25,11 +25,11 @@ from product1m.evaluation.statistics import (
 
 TABLE_JSON, TABLE_CSV = "results.json", "results.csv"
 Scores = Mapping[str, Mapping[int, pd.DataFrame]]
-"""Cell to seed to what `read_scores` gives."""
+"""Cell to seed to the table of `read_scores`."""
 
 
-class Row(BaseModel):
-    """A cell under one measure; all scores strict mAP@10 on the test queries."""
+class CellScore(BaseModel):
+    """One cell under one measure; all scores are strict mAP@10 on the test queries."""
 
     cell: str
     meaning: str
@@ -44,10 +44,10 @@ class Row(BaseModel):
     """Cell − full model, paired by query and seed; zeros for the full model itself."""
     difference_by_seed: dict[int, float]
     others: dict[str, float]
-    """Further metrics, means over queries and seeds."""
+    """More metrics, means over queries and seeds."""
 
 
-class Comparison(BaseModel):
+class AblationResults(BaseModel):
     """`results.json`."""
 
     grid: str
@@ -59,11 +59,11 @@ class Comparison(BaseModel):
     num_queries: int
     confidence: float
     measures: list[str]
-    rows: list[Row]
+    rows: list[CellScore]
     left_out: dict[str, str]
 
-    def of(self, measure: str) -> list[Row]:
-        """The rows of a measure, the full model first."""
+    def rows_for(self, measure: str) -> list[CellScore]:
+        """Rows of a measure, the full model first."""
         return [row for row in self.rows if row.measure == measure]
 
 
@@ -74,37 +74,21 @@ def compare(
     left_out: Mapping[str, str],
     preset: str,
     dataset: Mapping[str, str],
-) -> Comparison:
-    """Every cell that has scores against the full model, under every measure of the grid."""
-    rows = []
-    for measure in grid.measures:
-        full = _ap(scores[FULL], measure, FULL)
-        for cell in grid.cells:
-            if cell.name not in scores:
-                continue
-            method = cell.method_of(measure)
-            ap = _ap(scores[cell.name], method, cell.name)
-            rows.append(
-                Row(
-                    cell=cell.name,
-                    meaning=cell.meaning,
-                    overrides=dict(cell.overrides),
-                    measure=measure,
-                    method=method,
-                    score=bootstrap_interval(ap.mean(axis=1), plan),
-                    by_seed=_by_seed(ap),
-                    difference=paired_difference(ap.mean(axis=1), full.mean(axis=1), plan),
-                    difference_by_seed=_by_seed(ap - full),
-                    others=_others(scores[cell.name], method),
-                )
-            )
-    return Comparison(
+) -> AblationResults:
+    """Compare every cell that has scores with the full model, under every measure of the grid."""
+    rows = [
+        _cell_score(cell, measure, scores, plan)
+        for measure in grid.measures
+        for cell in grid.cells
+        if cell.name in scores
+    ]
+    return AblationResults(
         grid=grid.name,
         question=grid.question,
         preset=preset,
         dataset=dict(dataset),
         seeds=sorted(scores[FULL]),
-        num_queries=len(full),
+        num_queries=len(_ap(scores[FULL], grid.measures[0], FULL)),
         confidence=plan.confidence,
         measures=list(grid.measures),
         rows=rows,
@@ -112,14 +96,32 @@ def compare(
     )
 
 
+def _cell_score(cell: Cell, measure: str, scores: Scores, plan: BootstrapPlan) -> CellScore:
+    method = cell.method_of(measure)
+    full = _ap(scores[FULL], measure, FULL)
+    ap = _ap(scores[cell.name], method, cell.name)
+    return CellScore(
+        cell=cell.name,
+        meaning=cell.meaning,
+        overrides=dict(cell.overrides),
+        measure=measure,
+        method=method,
+        score=bootstrap_interval(ap.mean(axis=1), plan),
+        by_seed=_by_seed(ap),
+        difference=paired_difference(ap.mean(axis=1), full.mean(axis=1), plan),
+        difference_by_seed=_by_seed(ap - full),
+        others=_others(scores[cell.name], method),
+    )
+
+
 def _ap(by_seed: Mapping[int, pd.DataFrame], method: str, cell: str) -> pd.DataFrame:
-    """Strict AP@10, one row a query and one column a seed."""
+    """Strict AP@10, one row per query and one column per seed."""
     columns = {seed: _select(frame, method, "strict")["ap"] for seed, frame in by_seed.items()}
     table = pd.DataFrame(columns)
     if table.empty or table.isna().any(axis=None):
         raise PipelineError(
-            f"{cell}: its {len(columns)} seeds do not score the same queries under {method!r}; "
-            "delete the folder `ablations/results` and run the same again"
+            f"{cell}: its {len(columns)} seeds scored different queries under {method!r}; "
+            "delete the folder `ablations/results` and run the same command again"
         )
     return table
 
@@ -142,16 +144,16 @@ def _others(by_seed: Mapping[int, pd.DataFrame], method: str) -> dict[str, float
     return means
 
 
-def write_results(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write the comparison as JSON, and as CSV with a line a cell and measure."""
+def write_results(folder: Path, results: AblationResults) -> list[Path]:
+    """Write the results as JSON, and as CSV with one line per cell and measure."""
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / TABLE_JSON, folder / TABLE_CSV
-    as_json.write_text(comparison.model_dump_json(indent=2), "utf-8")
-    pd.DataFrame([_flat(row) for row in comparison.rows]).to_csv(as_csv, index=False)
+    as_json.write_text(results.model_dump_json(indent=2), "utf-8")
+    pd.DataFrame([_flat(row) for row in results.rows]).to_csv(as_csv, index=False)
     return [as_json, as_csv]
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: CellScore) -> dict[str, Any]:
     seeds = {f"map_at_10_seed_{seed}": value for seed, value in row.by_seed.items()}
     return {
         "cell": row.cell,

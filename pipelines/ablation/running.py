@@ -1,7 +1,7 @@
-"""An ablation on this machine: every cell and seed in turn, one MLflow run with a child a cell.
+"""Run an ablation on this machine: every cell with every seed, each a child of one MLflow run.
 
-Cells share the output folder's cache, so a step whose inputs and section are those of another cell,
-or of a plain run in the same folder, does not run again.
+Cells share the cache of the output folder. A step does not run again if another cell, or a plain
+run in the same folder, ran it with the same inputs and the same configuration.
 """
 
 import time
@@ -15,7 +15,7 @@ import typer
 
 from pipelines.ablation.cells import DEPTH, CellResult, read_result, read_scores, result_key
 from pipelines.ablation.grids import SEED_KEY, Cell, Grid
-from pipelines.ablation.results import Comparison, compare, write_results
+from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown
 from pipelines.graph.data import data_parameters
 from pipelines.local.mlflow_run import TrackedRun, start_run
@@ -25,14 +25,14 @@ from product1m.artifacts.folder import Artifact
 from product1m.config import Config
 
 Evaluate = Callable[[Config, Mapping[str, str], Path, TrackedRun], Artifact]
-"""A cell's configuration, the data parameters, the output folder and the MLflow run to join, to the
+"""Runs a cell: configuration, data parameters, output folder, MLflow run to join; returns the
 evaluation."""
 ABLATIONS, MARKDOWN, PLOT = "ablations", "table.md", "plot.png"
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What to compare, on what, and where to."""
+    """Request for an ablation: grid, configuration, data, output folder."""
 
     grid: Grid
     config: Config
@@ -40,15 +40,15 @@ class Ablation:
     dataset: str
     output: Path
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of pretraining; every cell runs once for each."""
+    """Seeds of pretraining; every cell runs once per seed."""
     backgrounds: str = ""
 
 
-def run_ablation(ablation: Ablation, evaluate: Evaluate) -> Comparison:
-    """Run what is not finished yet, and write tables and plot below `OUTPUT/ablations/GRID`.
+def run_ablation(ablation: Ablation, evaluate: Evaluate) -> AblationResults:
+    """Run all unfinished cells; write tables and plot below `OUTPUT/ablations/GRID`.
 
-    Raises DatasetError or PipelineError, the latter with the step that failed; finished cells are
-    kept, and the same call goes on.
+    Raises DatasetError or PipelineError, the latter with the failed step. Finished cells are kept;
+    the same call continues.
     """
     arguments = data_parameters(ablation.dataset, ablation.backgrounds)
     output = output_folder(ablation.output, arguments)
@@ -60,19 +60,19 @@ def run_ablation(ablation: Ablation, evaluate: Evaluate) -> Comparison:
         parent = start_run(output, tags, f"ablation {ablation.grid.name}")
         with parent.ended() as metrics:
             running = _Running(ablation, arguments, output, parent, evaluate)
-            comparison = running.all_turns()
-            parent.attach(*_write(root, comparison))
-            metrics.update(_parent_metrics(comparison))
-    return comparison
+            results = running.run_all()
+            parent.attach(*_write(root, results))
+            metrics.update(_parent_metrics(results))
+    return results
 
 
 def result_folder(output: Path, grid: Grid) -> Path:
-    """Where a grid's tables and plot lie."""
+    """Folder of a grid's tables and plot."""
     return output / ABLATIONS / grid.name
 
 
 class _Running:
-    """An ablation while it runs."""
+    """State of a running ablation."""
 
     def __init__(
         self,
@@ -84,21 +84,21 @@ class _Running:
     ) -> None:
         self.ablation, self.grid = ablation, ablation.grid
         self.arguments, self.output = arguments, output
-        self.results = output / ABLATIONS / "results"
+        self.results_folder = output / ABLATIONS / "results"
         self.parent, self.evaluate = parent, evaluate
         self.code = source_digest()
         self.scores: dict[str, dict[int, pd.DataFrame]] = {}
         self.left_out = dict(ablation.grid.left_out)
         self.seconds: list[float] = []
-        """What the cells took that had to run."""
+        """Durations of the cells that were not finished before."""
 
-    def all_turns(self) -> Comparison:
-        """Every cell with the first seed, then with the second, and so on."""
+    def run_all(self) -> AblationResults:
+        """Run every cell with the first seed, then with the second, and so on."""
         turns = [(seed, cell) for seed in self.ablation.seeds for cell in self.grid.cells]
         for number, (seed, cell) in enumerate(turns):
             if cell.name not in self.left_out:
                 self._announce(number, len(turns), cell, seed)
-                self._keep(cell, seed, self._turn(cell, seed))
+                self._keep(cell, seed, self._scores(cell, seed))
         return compare(
             self.grid,
             self.scores,
@@ -108,14 +108,14 @@ class _Running:
             self.arguments,
         )
 
-    def _turn(self, cell: Cell, seed: int) -> pd.DataFrame:
-        """A cell's scores, computed unless they are there; an MLflow run either way."""
+    def _scores(self, cell: Cell, seed: int) -> pd.DataFrame:
+        """Scores of a cell, computed or read; either way with an MLflow run."""
         config = cell.config(self.ablation.config, seed)
         key = result_key(self.code, self.arguments, config)
-        finished = read_result(self.results, key)
+        finished = read_result(self.results_folder, key)
         tags = {"ablation": self.grid.name, "cell": cell.name, "measured": cell.method}
         if finished:
-            typer.echo(f"  evaluated already: {finished[0].evaluation}")
+            typer.echo(f"  already evaluated: {finished[0].evaluation}")
             tags["earlier_run"] = finished[0].mlflow_run
         child = self.parent.child(f"{cell.name}, seed {seed}", tags, _parameters(cell, config))
         with child.ended() as metrics:
@@ -138,23 +138,23 @@ class _Running:
             evaluation=evaluation.folder,
             mlflow_run=child.run_id,
             seconds=round(self.seconds[-1], 1),
-        ).write(self.results, scores)
+        ).write(self.results_folder, scores)
         return scores
 
     def _keep(self, cell: Cell, seed: int, scores: pd.DataFrame) -> None:
-        """Put scores down for the comparison, or say why the cell cannot be in it."""
+        """Add scores to the results, or print why the cell is left out."""
         methods = {cell.method_of(measure) for measure in self.grid.measures}
         missing = ", ".join(sorted(methods - set(scores["method"])))
         if not missing:
             self.scores.setdefault(cell.name, {})[seed] = scores
             return
         self.left_out[cell.name] = (
-            f"the evaluation holds no ranking {missing}; this data set does not say what it takes"
+            f"the evaluation has no ranking {missing}; the data set lacks what it needs"
         )
         typer.echo(f"  left out: {self.left_out[cell.name]}")
 
     def _announce(self, number: int, num_turns: int, cell: Cell, seed: int) -> None:
-        """Say which cell begins, and about how long the rest may take."""
+        """Print which cell starts, and how long the rest may take at most."""
         left = ""
         if self.seconds:
             minutes = (num_turns - number) * sum(self.seconds) / len(self.seconds) / 60
@@ -163,14 +163,14 @@ class _Running:
 
 
 def _parameters(cell: Cell, config: Config) -> dict[str, Any]:
-    """What sets a cell apart, as the steps log it."""
+    """The changed keys and the seed, named as the steps log them."""
     values = config.model_dump(mode="json")
     keys = [key.split(".") for key in (*cell.overrides, SEED_KEY)]
     return {f"{section}.{name}": values[section][name] for section, name in keys}
 
 
 def _child_metrics(scores: pd.DataFrame, cell: Cell, grid: Grid) -> dict[str, float]:
-    """Strict and official mAP@10 of every measured ranking that there is."""
+    """Strict and official mAP@10 of every measured ranking."""
     metrics = {}
     for measure in grid.measures:
         rows = scores[scores["method"] == cell.method_of(measure)]
@@ -179,19 +179,19 @@ def _child_metrics(scores: pd.DataFrame, cell: Cell, grid: Grid) -> dict[str, fl
     return metrics
 
 
-def _parent_metrics(comparison: Comparison) -> dict[str, float]:
-    """Every cell's difference to the full model under the first measure, with its interval."""
+def _parent_metrics(results: AblationResults) -> dict[str, float]:
+    """Every cell's difference to the full model on the first measure, with its interval."""
     return {
         f"difference/{row.cell}/{end}": value
-        for row in comparison.of(comparison.measures[0])
+        for row in results.rows_for(results.measures[0])
         for end, value in row.difference.as_dict().items()
     }
 
 
-def _write(root: Path, comparison: Comparison) -> list[Path]:
-    """Tables and plot, in every form."""
+def _write(root: Path, results: AblationResults) -> list[Path]:
+    """Write the tables as JSON, CSV and Markdown, and the plot; return the paths."""
     table, plot = root / MARKDOWN, root / PLOT
-    written = write_results(root, comparison)
-    table.write_text(markdown(comparison), "utf-8")
-    draw(comparison, plot)
+    written = write_results(root, results)
+    table.write_text(markdown(results), "utf-8")
+    draw(results, plot)
     return [*written, table, plot]

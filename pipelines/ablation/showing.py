@@ -1,4 +1,4 @@
-"""An ablation as a person sees it: tables on the terminal and in Markdown, a plot, a page."""
+"""Show the results of an ablation: tables on the terminal and in Markdown, and a plot."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.ablation.grids import FULL
-from pipelines.ablation.results import Comparison, Row
+from pipelines.ablation.results import AblationResults, CellScore
 from pipelines.local.summary import WIDTH
 from product1m.errors import PipelineError
 from product1m.evaluation.statistics import Interval
@@ -25,93 +25,95 @@ _MEASURES = {
 }
 
 
-def show(comparison: Comparison) -> None:
-    """Print a table a measure, and what is not in it."""
+def show(results: AblationResults) -> None:
+    """Print one table per measure, and the cells that are left out with their reason."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    for measure in comparison.measures:
-        table = Table(title=f"{comparison.question}{_measured(comparison, measure)}")
-        names = _columns(comparison)
+    for measure in results.measures:
+        table = Table(title=f"{results.question}{_measured(results, measure)}")
+        names = _columns(results)
         for name in names:
             words = name in ("cell", "what")
             table.add_column(name, justify="left" if words else "right", no_wrap=name != "what")
-        for row in comparison.of(measure):
-            cells = [escape(text) for text in _cells(row, comparison)]
+        for row in results.rows_for(measure):
+            cells = [escape(text) for text in _cells(row, results)]
             table.add_row(*cells, style="bold" if row.cell == FULL else None)
-        if len(comparison.seeds) > 1:  # the names say enough where figures need the room
+        if len(results.seeds) > 1:  # seed columns need the space; the names are enough
             del table.columns[names.index("what")]
         console.print(table)
-    console.print(escape(_reading(comparison)), highlight=False)
-    for cell, reason in comparison.left_out.items():
+    console.print(escape(_reading(results)), highlight=False)
+    for cell, reason in results.left_out.items():
         console.print(f"left out: {cell}: {reason}", highlight=False, markup=False)
 
 
-def markdown(comparison: Comparison, plot: str = "plot.png") -> str:
-    """Tables, how to read them and a link to the plot."""
-    names = _columns(comparison)
-    parts = [_provenance(comparison)]
-    for measure in comparison.measures:
+def markdown(results: AblationResults, plot: str = "plot.png") -> str:
+    """Tables, a legend and a link to the plot, as Markdown."""
+    names = _columns(results)
+    parts = [_provenance(results)]
+    for measure in results.measures:
         lines = [_line(names), _line(["---", "---", *["---:"] * (len(names) - 2)])]
-        lines += [_line(_cells(row, comparison)) for row in comparison.of(measure)]
-        named = _measured(comparison, measure).strip()
-        parts += [*([f"{named}:"] if named else []), "\n".join(lines)]
-    parts.append(_reading(comparison))
-    parts += [f"Left out: `{cell}`: {reason}." for cell, reason in comparison.left_out.items()]
-    parts.append(f"![{comparison.question}]({plot})")
+        lines += [_line(_cells(row, results)) for row in results.rows_for(measure)]
+        heading = _measured(results, measure).strip()
+        parts += [*([f"{heading}:"] if heading else []), "\n".join(lines)]
+    parts.append(_reading(results))
+    parts += [f"Left out: `{cell}`: {reason}." for cell, reason in results.left_out.items()]
+    parts.append(f"![{results.question}]({plot})")
     return "\n\n".join(parts) + "\n"
 
 
-def update_page(page: Path, comparison: Comparison, plot: Path) -> None:
-    """Put results between a page's markers for the grid, and the plot into `images/` beside it.
+def update_page(page: Path, results: AblationResults, plot: Path) -> None:
+    """Replace the grid's results between markers in a page; copy the plot to `images/` beside it.
 
     Raises PipelineError if the page lacks the markers.
     """
-    begin, end = f"<!-- results: {comparison.grid} -->", "<!-- end of results -->"
+    begin, end = f"<!-- results: {results.grid} -->", "<!-- end of results -->"
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     text = page.read_text("utf-8")
     if not pattern.search(text):
-        raise PipelineError(f"{page}: expected the lines {begin!r} and, after it, {end!r}")
-    picture = page.parent / "images" / f"ablation-{comparison.grid}.png"
+        raise PipelineError(
+            f"{page}: expected the line {begin!r} and, below it, {end!r}; add both lines"
+        )
+    picture = page.parent / "images" / f"ablation-{results.grid}.png"
     picture.parent.mkdir(exist_ok=True)
     shutil.copyfile(plot, picture)
-    results = markdown(comparison, f"images/{picture.name}")
-    page.write_text(pattern.sub(lambda found: f"{found[1]}{results}{found[2]}", text), "utf-8")
+    tables = markdown(results, f"images/{picture.name}")
+    page.write_text(pattern.sub(lambda match: f"{match[1]}{tables}{match[2]}", text), "utf-8")
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """A dot with its interval a cell, small rings for the seeds, the full model as the line."""
-    measures = comparison.measures
-    num_cells = len(comparison.of(measures[0])) - 1
+def draw(results: AblationResults, path: Path) -> None:
+    """Plot each cell's difference and interval; rings are seeds, the line is the full model."""
+    measures = results.measures
+    num_cells = len(results.rows_for(measures[0])) - 1
     size = (2.6 + 3.6 * len(measures), 2.2 + 0.42 * num_cells)
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(columns, measures, strict=True):
-        _draw_cells(axes, comparison.of(measure)[1:][::-1])
-        score = comparison.of(measure)[0].score.mean
+        _draw_cells(axes, results.rows_for(measure)[1:][::-1])
+        score = results.rows_for(measure)[0].score.mean
         words = f"{_MEASURES[measure].replace('`', '')}\n" if len(measures) > 1 else ""
         axes.set_title(f"{words}line: full model, {score:.3f}", fontsize=9)
-    figure.suptitle(comparison.question, fontsize=12)
+    figure.suptitle(results.question, fontsize=12)
     figure.supxlabel("strict mAP@10: cell − full model (left of the line: worse)", fontsize=10)
-    figure.text(0.0, -0.01, _legend(comparison), fontsize=8, va="top")
+    figure.text(0.0, -0.01, _legend(results), fontsize=8, va="top")
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def _legend(comparison: Comparison) -> str:
-    bar = f"Bar: paired {comparison.confidence:.0%} bootstrap interval over queries."
-    if len(comparison.seeds) == 1:
-        return f"{comparison.num_queries} test queries, seed {comparison.seeds[0]}. {bar}"
-    seeds = ", ".join(map(str, comparison.seeds))
+def _legend(results: AblationResults) -> str:
+    bar = f"Bar: paired {results.confidence:.0%} bootstrap interval over queries."
+    if len(results.seeds) == 1:
+        return f"{results.num_queries} test queries, seed {results.seeds[0]}. {bar}"
+    seeds = ", ".join(map(str, results.seeds))
     return (
-        f"{comparison.num_queries} test queries. Dot: mean of the seeds {seeds}. {bar} "
+        f"{results.num_queries} test queries. Dot: mean of the seeds {seeds}. {bar} "
         "Rings: each seed."
     )
 
 
-def _draw_cells(axes: Axes, cells: list[Row]) -> None:
+def _draw_cells(axes: Axes, cells: list[CellScore]) -> None:
     axes.axvline(0, color="black", linewidth=1.2)
     for place, row in enumerate(cells):
-        color = _verdict(row.difference)
+        color = _color(row.difference)
         axes.hlines(place, row.difference.low, row.difference.high, color=color, linewidth=2)
         axes.plot(row.difference.mean, place, "o", color=color, label=row.cell)
         seeds = list(row.difference_by_seed.values())
@@ -123,30 +125,30 @@ def _draw_cells(axes: Axes, cells: list[Row]) -> None:
     axes.margins(y=0.12)
 
 
-def _verdict(difference: Interval) -> str:
+def _color(difference: Interval) -> str:
     if difference.high < 0:
         return WORSE
     return BETTER if difference.low > 0 else UNCLEAR
 
 
-def _measured(comparison: Comparison, measure: str) -> str:
-    """Which ranking was looked at, where there are several."""
-    return f" Measured on {_MEASURES[measure]}" if len(comparison.measures) > 1 else ""
+def _measured(results: AblationResults, measure: str) -> str:
+    """The measured ranking in words; empty if the grid has only one."""
+    return f" Measured on {_MEASURES[measure]}" if len(results.measures) > 1 else ""
 
 
-def _columns(comparison: Comparison) -> list[str]:
-    share = f"{comparison.confidence:.0%}"
+def _columns(results: AblationResults) -> list[str]:
+    share = f"{results.confidence:.0%}"
     names = ["cell", "what", f"mAP@10 [{share}]", "seeds", f"− full [{share}]", "seeds"]
-    return [name for name in names if name != "seeds" or len(comparison.seeds) > 1]
+    return [name for name in names if name != "seeds" or len(results.seeds) > 1]
 
 
-def _cells(row: Row, comparison: Comparison) -> list[str]:
-    """A row's texts, one a column; the full model has no difference to itself."""
+def _cells(row: CellScore, results: AblationResults) -> list[str]:
+    """Texts of a row, one per column; the full model shows no difference."""
     score, gap = _interval(row.score, ""), _interval(row.difference, "+")
     scores, gaps = _range(row.by_seed, ""), _range(row.difference_by_seed, "+")
     if row.cell == FULL:
         gap = gaps = ""
-    texts = [score, scores, gap, gaps] if len(comparison.seeds) > 1 else [score, gap]
+    texts = [score, scores, gap, gaps] if len(results.seeds) > 1 else [score, gap]
     return [row.cell, row.meaning, *texts]
 
 
@@ -165,21 +167,21 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _provenance(comparison: Comparison) -> str:
-    data = Path(comparison.dataset["dataset_uri"]).name
-    digest = comparison.dataset["dataset_digest"][:12]
-    seeds = ", ".join(map(str, comparison.seeds))
+def _provenance(results: AblationResults) -> str:
+    data = Path(results.dataset["dataset_uri"]).name
+    digest = results.dataset["dataset_digest"][:12]
+    seeds = ", ".join(map(str, results.seeds))
     return (
-        f"Preset `{comparison.preset}`, data set `{data}` (digest `{digest}`), "
-        f"{comparison.num_queries} test queries, pretraining seeds {seeds}."
+        f"Preset `{results.preset}`, data set `{data}` (digest `{digest}`), "
+        f"{results.num_queries} test queries, pretraining seeds {seeds}."
     )
 
 
-def _reading(comparison: Comparison) -> str:
-    share = f"{comparison.confidence:.0%}"
-    many = len(comparison.seeds) > 1
+def _reading(results: AblationResults) -> str:
+    share = f"{results.confidence:.0%}"
+    many = len(results.seeds) > 1
     return (
-        f"Strict mAP@10, {'mean over the seeds' if many else f'seed {comparison.seeds[0]}'}; in "
+        f"Strict mAP@10, {'mean over the seeds' if many else f'seed {results.seeds[0]}'}; in "
         f"brackets the {share} bootstrap interval over queries"
         f"{'; `seeds`: least and greatest single seed' if many else ''}. `− full`: cell − full "
         "model, paired by query and seed; below zero the cell is worse."

@@ -19,36 +19,42 @@ EPILOG = (
 )
 
 NOT_COMPARED = ("evaluation.encode_crops=false", "evaluation.num_timed_queries=1")
-"""An ablation reads neither crops nor latency, which take most of an evaluation's time."""
+"""An ablation uses neither crops nor latency, which take most of an evaluation's time."""
+
+
+GridName = Annotated[str, typer.Option(help="`pretext`, `layers`, `proposals` or `fusion`.")]
+DatasetUri = Annotated[str, typer.Option(help="Folder with product lists and photos.")]
+Output = Annotated[
+    Path,
+    typer.Option(help="Folder for all results; in the folder of a plain run its steps are reused."),
+]
+Seeds = Annotated[str, typer.Option(help="Seeds of pretraining; every cell runs once per seed.")]
+Cells = Annotated[
+    str, typer.Option(help="Some cells of the grid; the full model always runs; default: all.")
+]
+Backgrounds = Annotated[
+    str, typer.Option(help="Folder of background photos; default: DATASET/backgrounds.")
+]
+PagePath = Annotated[
+    Path | None, typer.Option(help="Markdown page in which to replace the results of this grid.")
+]
 
 
 def ablate(
-    grid: Annotated[str, typer.Option(help="`pretext`, `layers`, `proposals` or `fusion`.")],
-    dataset: Annotated[str, typer.Option(help="Folder with product lists and photos.")],
-    output: Annotated[
-        Path,
-        typer.Option(help="Folder for everything; that of a plain run shares its finished steps."),
-    ],
+    grid: GridName,
+    dataset: DatasetUri,
+    output: Output,
     overrides: Overrides,
     preset: PresetName = "sample",
-    seeds: Annotated[
-        str, typer.Option(help="Seeds of pretraining; every cell runs once for each.")
-    ] = "0,1,2",
-    cells: Annotated[
-        str, typer.Option(help="Some cells of the grid, beside the full model; default: all.")
-    ] = "",
-    backgrounds: Annotated[
-        str, typer.Option(help="Folder of background photos; default: DATASET/backgrounds.")
-    ] = "",
-    page: Annotated[
-        Path | None,
-        typer.Option(help="Markdown page whose results of this grid are to be replaced."),
-    ] = None,
+    seeds: Seeds = "0,1,2",
+    cells: Cells = "",
+    backgrounds: Backgrounds = "",
+    page: PagePath = None,
 ) -> None:
-    """Leave parts of the method out, one at a time, and measure what that costs.
+    """Leave out parts of the method, one at a time, and measure what each is worth.
 
-    Every cell is the training pipeline up to the evaluation with a few keys changed. Unchanged
-    steps come from the cache, finished cells are not run again, nothing is registered.
+    Every cell of a grid is the training pipeline up to the evaluation with a few keys changed.
+    Unchanged steps come from the cache, finished cells do not run again, nothing is registered.
     """
     config = load_config(preset, [*NOT_COMPARED, *overrides])
     chosen = make_grid(grid, config, _words(cells))
@@ -58,22 +64,22 @@ def ablate(
     from pipelines.ablation.running import PLOT, Ablation, result_folder, run_ablation
     from pipelines.ablation.showing import show, update_page
 
-    asked = Ablation(chosen, config, preset, dataset, output, numbers, backgrounds)
+    ablation = Ablation(chosen, config, preset, dataset, output, numbers, backgrounds)
     with exit_when_interrupted():
-        comparison = run_ablation(asked, run_in_graph)
-    show(comparison)
+        results = run_ablation(ablation, run_in_graph)
+    show(results)
     folder = result_folder(output, chosen)
     typer.echo(f"tables and plot: {folder}")
     if page:
-        update_page(page, comparison, folder / PLOT)
+        update_page(page, results, folder / PLOT)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Whole numbers between commas or blanks; ConfigError for anything else, and for repeats."""
+    """Parse whole numbers separated by commas or spaces; ConfigError for others and repeats."""
     words = _words(text)
     if not words or not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise ConfigError(
-            f"--seeds {text!r}: expected different whole numbers between commas, as in 0,1,2"
+            f"--seeds {text!r}: expected different whole numbers separated by commas, as in 0,1,2"
         )
     return tuple(int(word) for word in words)
 

@@ -79,7 +79,7 @@ def test_depths_are_relative_to_the_configuration() -> None:
     assert cells["shallower"].meaning == "1/1/0/1 layers"
     assert cells["deeper"].config(base, 0).capture_pretraining.joint_layers == 4
     assert cells["without-streams"].config(base, 0).capture_pretraining.visual_layers == 0
-    assert grid.left_out == {"without-cross": "the full model is that already"}
+    assert grid.left_out == {"without-cross": "the full model is already configured like this"}
 
 
 def test_proposals_depart_from_those_in_use() -> None:
@@ -118,7 +118,7 @@ def test_seeds_stand_between_commas_or_blanks() -> None:
     assert parse_seeds("0,1, 2") == (0, 1, 2)
     assert parse_seeds("3 5") == (3, 5)
     for wrong in ("", "1,1", "a", "-1", "1.5"):
-        with pytest.raises(ConfigError, match="different whole numbers between commas"):
+        with pytest.raises(ConfigError, match="different whole numbers separated by commas"):
             parse_seeds(wrong)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipelines.ablation.grids import Cell, Grid
-from pipelines.ablation.results import Comparison, compare, write_results
+from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown, show, update_page
 from product1m.config import EvaluationConfig
 from product1m.errors import PipelineError
@@ -61,22 +61,22 @@ def frame(cell: str, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compared(cells: tuple[str, ...] = ("full", "without-a", "unsplit")) -> Comparison:
+def compared(cells: tuple[str, ...] = ("full", "without-a", "unsplit")) -> AblationResults:
     scores = {cell: {seed: frame(cell, seed) for seed in SEEDS} for cell in cells}
     data = {"dataset_uri": "/data/mine", "dataset_digest": "abcdef0123456789"}
     return compare(GRID, scores, PLAN, {"oracle": "no boxes"}, "sample", data)
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def results() -> AblationResults:
     return compared()
 
 
-def test_scores_and_differences_equal_plain_means(comparison: Comparison) -> None:
+def test_scores_and_differences_equal_plain_means(results: AblationResults) -> None:
     def mean(cell: str, seeds: tuple[int, ...]) -> float:
         return statistics.mean(ap_of(cell, s, q) for s in seeds for q in range(NUM_QUERIES))
 
-    for row in comparison.of("shipped"):
+    for row in results.rows_for("shipped"):
         assert row.score.mean == pytest.approx(mean(row.cell, SEEDS))
         expected = mean(row.cell, SEEDS) - mean("full", SEEDS)
         assert row.difference.mean == pytest.approx(expected)
@@ -84,45 +84,48 @@ def test_scores_and_differences_equal_plain_means(comparison: Comparison) -> Non
             assert row.by_seed[seed] == pytest.approx(mean(row.cell, (seed,)))
             gap = mean(row.cell, (seed,)) - mean("full", (seed,))
             assert row.difference_by_seed[seed] == pytest.approx(gap)
-    assert comparison.of("joint")[1].score.mean == pytest.approx(mean("without-a", SEEDS) + 0.1)
+    assert results.rows_for("joint")[1].score.mean == pytest.approx(mean("without-a", SEEDS) + 0.1)
 
 
-def test_the_interval_is_that_of_resampled_queries(comparison: Comparison) -> None:
+def test_the_interval_is_that_of_resampled_queries(results: AblationResults) -> None:
     gaps = [
         statistics.mean(ap_of("unsplit", s, q) - ap_of("full", s, q) for s in SEEDS)
         for q in range(NUM_QUERIES)
     ]
     generator = random.Random(0)
     means = sorted(statistics.mean(generator.choices(gaps, k=NUM_QUERIES)) for _ in range(4000))
-    row = comparison.of("shipped")[2]
+    row = results.rows_for("shipped")[2]
     assert row.difference.low == pytest.approx(means[100], abs=4e-4)
     assert row.difference.high == pytest.approx(means[-101], abs=4e-4)
-    constant = comparison.of("shipped")[1].difference
+    constant = results.rows_for("shipped")[1].difference
     assert constant.low == pytest.approx(constant.high), "every query loses the same"
 
 
-def test_a_stand_in_replaces_the_shipped_ranking_alone(comparison: Comparison) -> None:
-    assert [row.method for row in comparison.rows if row.cell == "unsplit"] == [
+def test_a_stand_in_replaces_the_shipped_ranking_alone(results: AblationResults) -> None:
+    assert [row.method for row in results.rows if row.cell == "unsplit"] == [
         "shipped_whole_photo",
         "joint",
     ]
 
 
 def test_a_cell_without_scores_is_not_in_the_table() -> None:
-    assert [row.cell for row in compared(("full", "unsplit")).of("shipped")] == ["full", "unsplit"]
+    assert [row.cell for row in compared(("full", "unsplit")).rows_for("shipped")] == [
+        "full",
+        "unsplit",
+    ]
 
 
 def test_seeds_that_scored_other_queries_are_refused() -> None:
     cut = frame("full", 4)
     scores = {"full": {0: frame("full", 0), 4: cut[cut["query_id"] != "q3"]}}
-    with pytest.raises(PipelineError, match="full: its 2 seeds do not score the same queries"):
+    with pytest.raises(PipelineError, match="full: its 2 seeds scored different queries"):
         compare(GRID, scores, PLAN, {}, "sample", {})
 
 
-def test_files_hold_what_was_compared(comparison: Comparison, tmp_path: Path) -> None:
-    write_results(tmp_path, comparison)
-    again = Comparison.model_validate_json((tmp_path / "results.json").read_text("utf-8"))
-    assert again == comparison
+def test_files_hold_what_was_compared(results: AblationResults, tmp_path: Path) -> None:
+    write_results(tmp_path, results)
+    again = AblationResults.model_validate_json((tmp_path / "results.json").read_text("utf-8"))
+    assert again == results
     table = pd.read_csv(tmp_path / "results.csv")
     row = table[(table["cell"] == "without-a") & (table["measure"] == "shipped")].iloc[0]
     assert row["difference_mean"] == pytest.approx(-0.1)
@@ -131,35 +134,35 @@ def test_files_hold_what_was_compared(comparison: Comparison, tmp_path: Path) ->
 
 
 def test_the_tables_state_figures_and_what_is_left_out(
-    comparison: Comparison, capsys: pytest.CaptureFixture[str]
+    results: AblationResults, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = comparison.of("shipped")[1]
+    row = results.rows_for("shipped")[1]
     expected = f"{row.score.mean:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"
-    text = markdown(comparison)
+    text = markdown(results)
     assert (
         f"| without-a | without a | {expected} | {row.by_seed[0]:.3f} … {row.by_seed[4]:.3f} "
         "| -0.100 [-0.100, -0.100] | -0.120 … -0.080 |"
     ) in text
     assert "30 test queries, pretraining seeds 0, 4" in text
     assert "Left out: `oracle`: no boxes." in text
-    show(comparison)
+    show(results)
     shown = capsys.readouterr().out
     assert "left out: oracle: no boxes" in shown
     assert "-0.100 [-0.100, -0.100]" in shown
 
 
 def test_a_page_takes_the_results_between_its_markers(
-    comparison: Comparison, tmp_path: Path
+    results: AblationResults, tmp_path: Path
 ) -> None:
     plot, page = tmp_path / "plot.png", tmp_path / "docs" / "page.md"
-    draw(comparison, plot)
+    draw(results, plot)
     page.parent.mkdir()
     page.write_text(
         "# Before\n<!-- results: pretext -->\nold\n<!-- end of results -->\nafter\n"
         "<!-- results: layers -->\nkept\n<!-- end of results -->\n"
     )
     for _ in range(2):
-        update_page(page, comparison, plot)
+        update_page(page, results, plot)
         text = page.read_text("utf-8")
         assert text.startswith("# Before\n<!-- results: pretext -->\n")
         assert "old" not in text
@@ -169,12 +172,12 @@ def test_a_page_takes_the_results_between_its_markers(
     assert f"](images/{picture.name})" in text
     assert picture.read_bytes() == plot.read_bytes()
     page.write_text("nothing here")
-    with pytest.raises(PipelineError, match="expected the lines '<!-- results: pretext -->'"):
-        update_page(page, comparison, plot)
+    with pytest.raises(PipelineError, match="expected the line '<!-- results: pretext -->'"):
+        update_page(page, results, plot)
 
 
 def test_the_plot_puts_every_cell_at_its_difference(
-    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: AblationResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from matplotlib.figure import Figure
 
@@ -186,13 +189,13 @@ def test_the_plot_puts_every_cell_at_its_difference(
         save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    draw(comparison, tmp_path / "plot.png")
+    draw(results, tmp_path / "plot.png")
     panels = drawn[0].axes
     assert len(panels) == 2
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["unsplit", "without-a"]
     labelled = [line for line in panels[0].lines if not str(line.get_label()).startswith("_")]
     dots = {line.get_label(): tuple(np.ravel(line.get_xydata())) for line in labelled}
-    rows = comparison.of("shipped")
+    rows = results.rows_for("shipped")
     assert dots == {
         "unsplit": (rows[2].difference.mean, 0.0),
         "without-a": (rows[1].difference.mean, 1.0),

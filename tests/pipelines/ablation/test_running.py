@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.ablation.grids import FULL, Cell, Grid, make_grid
-from pipelines.ablation.results import Comparison
+from pipelines.ablation.results import AblationResults
 from pipelines.ablation.running import Ablation, run_ablation
 from pipelines.local.mlflow_run import TrackedRun
 from product1m.artifacts.folder import Artifact, open_artifact
@@ -102,7 +102,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
 
 
 @pytest.fixture(scope="module")
-def done(asked: Ablation, steps: Steps) -> Comparison:
+def done(asked: Ablation, steps: Steps) -> AblationResults:
     """Two cells, two seeds; it failed once in the third turn and was started again."""
     steps.fail_at = 3
     with pytest.raises(TrainingError, match="the power went off"):
@@ -130,21 +130,23 @@ def runs(asked: Ablation) -> list[Any]:
 
 
 def test_a_figure_of_the_table_is_the_mean_of_its_evaluations(
-    done: Comparison, asked: Ablation
+    done: AblationResults, asked: Ablation
 ) -> None:
-    for row in done.of("joint"):
+    for row in done.rows_for("joint"):
         reported = []
         for seed in (0, 1):
             metrics = json.loads(evaluated(asked, row.cell, seed).read_text("utf-8"))
             reported.append(metrics["test"]["joint"]["strict"]["10"]["mAP"])
         assert row.score.mean == pytest.approx(sum(reported) / 2)
         assert list(row.by_seed.values()) == pytest.approx(reported)
-    full, without = done.of("joint")
+    full, without = done.rows_for("joint")
     assert without.difference.mean == pytest.approx(without.score.mean - full.score.mean)
     assert without.difference.mean != 0
 
 
-def test_every_turn_ran_once_with_its_task_and_its_seed(done: Comparison, steps: Steps) -> None:
+def test_every_turn_ran_once_with_its_task_and_its_seed(
+    done: AblationResults, steps: Steps
+) -> None:
     turns = [
         (c.capture_pretraining.scene_contrast_weight, c.capture_pretraining.seed)
         for c in steps.asked[:5]
@@ -153,14 +155,14 @@ def test_every_turn_ran_once_with_its_task_and_its_seed(done: Comparison, steps:
     assert done.seeds == [0, 1]
 
 
-def test_tables_and_plot_lie_in_the_output_folder(done: Comparison, asked: Ablation) -> None:
+def test_tables_and_plot_lie_in_the_output_folder(done: AblationResults, asked: Ablation) -> None:
     table = pd.read_csv(folder(asked) / "results.csv")
     assert table["cell"].tolist() == ["full", PART.name] * 2
     assert (folder(asked) / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert f"{done.rows[0].score.mean:.3f}" in (folder(asked) / "table.md").read_text("utf-8")
 
 
-def test_mlflow_shows_every_cell_below_one_run(done: Comparison, asked: Ablation) -> None:
+def test_mlflow_shows_every_cell_below_one_run(done: AblationResults, asked: Ablation) -> None:
     parents = [run for run in runs(asked) if "mlflow.parentRunId" not in run.data.tags]
     assert [run.info.status for run in parents] == ["FAILED", "FINISHED"]
     children = [
@@ -174,33 +176,33 @@ def test_mlflow_shows_every_cell_below_one_run(done: Comparison, asked: Ablation
     assert run.info.status == "FINISHED"
     assert float(run.data.params["capture_pretraining.scene_contrast_weight"]) == 0
     assert run.data.params["capture_pretraining.seed"] == "1"
-    row = done.of("joint")[1]
+    row = done.rows_for("joint")[1]
     assert run.data.metrics["strict/joint/mAP_at_10"] == pytest.approx(row.by_seed[1])
     assert run.data.metrics["capture_pretraining/num_steps"] > 0, "the steps log there too"
     assert "earlier_run" in names["full, seed 0"].data.tags
     logged = parents[1].data.metrics[f"difference/{PART.name}/mean"]
-    assert logged == pytest.approx(done.of("shipped")[1].difference.mean)
+    assert logged == pytest.approx(done.rows_for("shipped")[1].difference.mean)
 
 
 def test_the_same_again_runs_nothing_and_says_the_same(
-    done: Comparison, asked: Ablation, steps: Steps, capsys: pytest.CaptureFixture[str]
+    done: AblationResults, asked: Ablation, steps: Steps, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = len(steps.asked)
     assert run_ablation(asked, steps) == done
     assert len(steps.asked) == before
     shown = capsys.readouterr().out
-    assert shown.count("evaluated already") == 4
+    assert shown.count("already evaluated") == 4
     assert f"[4/4] {PART.name} (" in shown
 
 
-def test_a_cell_may_leave_a_block_out_of_the_fusion(done: Comparison, asked: Ablation) -> None:
+def test_a_cell_may_leave_a_block_out_of_the_fusion(done: AblationResults, asked: Ablation) -> None:
     metrics = json.loads(evaluated(asked, PART.name, 0).read_text("utf-8"))
     assert metrics["fusion"].get("text", 0) == 0
     assert max(metrics["fusion"].values()) == 1
 
 
 def test_what_is_evaluated_serves_every_grid_and_every_ranking_of_it(
-    asked: Ablation, steps: Steps, done: Comparison
+    asked: Ablation, steps: Steps, done: AblationResults
 ) -> None:
     before = len(steps.asked)
     grid = make_grid("fusion", BASE, ["image-only"])
@@ -215,10 +217,10 @@ def test_what_is_evaluated_serves_every_grid_and_every_ranking_of_it(
 
 
 def test_a_ranking_the_evaluation_lacks_leaves_its_cell_out_and_says_why(
-    asked: Ablation, steps: Steps, done: Comparison, capsys: pytest.CaptureFixture[str]
+    asked: Ablation, steps: Steps, done: AblationResults, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = make_grid("proposals", BASE, ["oracle-boxes", "whole-photo-queries"])
     found = run_ablation(replace(asked, grid=grid, seeds=(0, 1)), steps)
     assert [row.cell for row in found.rows] == ["full", "whole-photo-queries"]
     assert "no ranking oracle_boxes" in found.left_out["oracle-boxes"]
-    assert capsys.readouterr().out.count("left out: the evaluation holds no ranking") == 1
+    assert capsys.readouterr().out.count("left out: the evaluation has no ranking") == 1
