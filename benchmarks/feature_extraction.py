@@ -22,7 +22,7 @@ from product1m.config import Config, IngestionConfig, load_config
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.detection.canvas import stack_canvases
-from product1m.detection.extraction import extract_sized, sized_photo
+from product1m.detection.extraction import RegionSettings, extract_sized, sized_photo
 from product1m.detection.proposals import MODEL, build_network, load_rpn
 from product1m.steps import feature_extraction
 
@@ -63,7 +63,8 @@ def write_checkpoint(folder: Path, config: Config) -> None:
 
 def measure(folder: Path, config: Config) -> dict[str, float]:
     """Milliseconds a photo of every part, and photos a second of the step."""
-    settings = config.feature_extraction
+    section = config.feature_extraction
+    settings = RegionSettings.from_config(section, grabcut=None)
     network = load_rpn(open_artifact(folder / "rpn", "rpn_training"))
     items = ItemTable(open_artifact(folder / "train", "ingestion", "train"))
     count = len(items)
@@ -88,7 +89,7 @@ def measure(folder: Path, config: Config) -> dict[str, float]:
         }
         milliseconds = {f"{name}_ms": 1e3 * timed(part) / count for name, part in parts.items()}
     started = time.perf_counter()
-    feature_extraction.run(folder / "train", folder / "rpn", folder / "features", settings)
+    feature_extraction.run(folder / "train", folder / "rpn", folder / "features", section)
     whole_s = time.perf_counter() - started
     return {
         **{name: round(value, 1) for name, value in milliseconds.items()},

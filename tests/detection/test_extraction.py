@@ -1,28 +1,33 @@
 """Regions of photos: which boxes, from which size, and what vectors, by hand and by plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
 
-from product1m.config import FeatureExtractionConfig
+from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig
 from product1m.data.photos import Photo
 from product1m.detection.canvas import Canvas
 from product1m.detection.extraction import (
-    Extracted,
+    PhotoRegions,
+    RegionSettings,
     extract_regions,
     extract_sized,
-    pool,
-    scale_of,
-    select,
+    keep_proposals,
     sized_photo,
 )
+from product1m.detection.pooling import pool, scale_of
 from product1m.detection.proposals import ProposalNetwork, Proposals, build_network
+from product1m.errors import ArtifactError
+from product1m.synthesis.grabcut import GrabCutSettings
 from tests.support.worlds.tiny_scenes import RPN, blocks
 
-CONFIG = FeatureExtractionConfig(
-    precision="float32", batch_size=4, num_workers=0, canonical_side_px=48
+SETTINGS = RegionSettings.from_config(
+    FeatureExtractionConfig(precision="float32", batch_size=4, canonical_side_px=48), None
 )
+GRABCUT = GrabCutSettings.from_config(BackgroundSynthesisConfig())
 SIZES_PX = [(96, 96), (200, 100), (96, 96), (100, 150), (97, 96), (200, 100), (60, 60)]
 
 
@@ -60,14 +65,16 @@ def apart(count: int, scores: list[float]) -> Proposals:
 def test_between_the_fewest_and_the_most_regions_score_decides(
     scores: list[float], expected: int
 ) -> None:
-    config = CONFIG.model_copy(update={"min_regions": 2, "max_regions": 4, "min_score": 0.2})
-    kept = select(apart(len(scores), scores), config)
+    kept = keep_proposals(
+        apart(len(scores), scores), nms_iou=0.7, min_score=0.2, min_regions=2, max_regions=4
+    )
     torch.testing.assert_close(kept.scores, torch.tensor(scores)[:expected])
 
 
 def test_of_two_regions_that_overlap_much_the_better_is_kept() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])
-    kept = select(Proposals(boxes, torch.tensor([0.9, 0.8, 0.7])), CONFIG)
+    proposals = Proposals(boxes, torch.tensor([0.9, 0.8, 0.7]))
+    kept = keep_proposals(proposals, nms_iou=0.7, min_score=0.2, min_regions=10, max_regions=36)
     assert kept.boxes_xyxy.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
 
 
@@ -99,12 +106,18 @@ def test_a_vector_is_the_mean_of_its_rois_bins() -> None:
 
 
 def test_a_region_is_pooled_where_it_is_closest_to_the_canonical_size() -> None:
-    config = FeatureExtractionConfig(photo_scales=3, canonical_side_px=100)
     canvas = Canvas(np.zeros((640, 640, 3), np.uint8), (640, 640), (320, 320))
     # On the canvas 60, 130, 150, 280, 290 and 640 px; a limit is a power of two times 141 px.
     sides = np.array([30, 65, 75, 140, 145, 320], np.float32)
     boxes = np.stack([sides * 0, sides * 0, sides * 2, sides / 2], axis=1)
-    assert scale_of(boxes, canvas, config).tolist() == [0, 0, 1, 1, 2, 2]
+    assert scale_of(boxes, canvas, canonical_side_px=100, num_scales=3).tolist() == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 def test_every_vector_comes_from_the_map_of_its_size(
@@ -113,14 +126,14 @@ def test_every_vector_comes_from_the_map_of_its_size(
     small, large = np.array([[10, 10, 50, 40]], np.float32), np.array([[2, 2, 95, 95]], np.float32)
     extra = np.concatenate([small, large])
     ((regions, vectors),) = extract_sized(
-        network, [sized_photo(network, photos[0], CONFIG)], CONFIG, [extra]
+        network, [sized_photo(network, photos[0], SETTINGS)], SETTINGS, [extra]
     )
     for photo_scale, box, found in ((0, small, vectors[0]), (1, large, vectors[1])):
         canvas = network.canvas(photos[0], 2**photo_scale)
         with torch.no_grad():
             last = network(torch.from_numpy(canvas.pixels).permute(2, 0, 1)[None])[-1][0]
         expected = roi_mean_by_hand(
-            last.double().numpy(), (box[0] * canvas.scale()).tolist(), 32, CONFIG.roi_size
+            last.double().numpy(), (box[0] * canvas.scale()).tolist(), 32, SETTINGS.roi_size
         )
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert regions.features.dtype == np.float32
@@ -129,9 +142,9 @@ def test_every_vector_comes_from_the_map_of_its_size(
 def test_a_photos_regions_do_not_depend_on_its_batch(
     network: ProposalNetwork, photos: list[Photo]
 ) -> None:
-    sized = [sized_photo(network, photo, CONFIG) for photo in photos]
-    together = extract_sized(network, sized, CONFIG)
-    alone = [extract_sized(network, [photo], CONFIG)[0] for photo in sized]
+    sized = [sized_photo(network, photo, SETTINGS) for photo in photos]
+    together = extract_sized(network, sized, SETTINGS)
+    alone = [extract_sized(network, [photo], SETTINGS)[0] for photo in sized]
     for (one, _), (two, _) in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.features, two.features, atol=1e-4)
         np.testing.assert_allclose(one.boxes_xyxy, two.boxes_xyxy, atol=1e-2)
@@ -141,9 +154,9 @@ def test_a_photos_regions_do_not_depend_on_its_batch(
 def test_the_whole_photo_comes_first_and_the_rest_by_falling_score(
     network: ProposalNetwork, photos: list[Photo]
 ) -> None:
-    results: list[Extracted] = extract_regions(network, photos, CONFIG)
+    results: list[PhotoRegions] = extract_regions(network, photos, SETTINGS)
     for (regions, extra), (width, height) in zip(results, SIZES_PX, strict=True):
-        assert CONFIG.min_regions < len(regions) <= CONFIG.max_regions + 1
+        assert SETTINGS.min_regions < len(regions) <= SETTINGS.max_regions + 1
         assert regions.boxes_xyxy[0].tolist() == [0, 0, width, height]
         assert regions.scores[0] == 1
         assert (np.diff(regions.scores[1:]) <= 0).all()
@@ -158,7 +171,7 @@ def test_a_photo_without_proposals_is_one_region(
     network: ProposalNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network.rpn, "score_thresh", 2.0)  # no score reaches it
-    ((regions, _),) = extract_regions(network, [np.zeros((96, 96, 3), np.uint8)], CONFIG)
+    ((regions, _),) = extract_regions(network, [np.zeros((96, 96, 3), np.uint8)], SETTINGS)
     assert len(regions) == 1
     assert regions.boxes_xyxy.tolist() == [[0, 0, 96, 96]]
     assert np.isfinite(regions.features).all()
@@ -167,8 +180,8 @@ def test_a_photo_without_proposals_is_one_region(
 def test_without_proposals_only_the_whole_photo_is_a_region(
     network: ProposalNetwork, photos: list[Photo]
 ) -> None:
-    alone = CONFIG.model_copy(update={"proposals": "whole_photo"})
-    proposed = extract_regions(network, photos, CONFIG)
+    alone = replace(SETTINGS, proposals="whole_photo")
+    proposed = extract_regions(network, photos, SETTINGS)
     for (regions, _), (expected, _) in zip(
         extract_regions(network, photos, alone), proposed, strict=True
     ):
@@ -179,11 +192,19 @@ def test_without_proposals_only_the_whole_photo_is_a_region(
 def test_grabcut_proposes_the_box_of_what_stands_out(network: ProposalNetwork) -> None:
     photo = np.full((120, 160, 3), 240, np.uint8)
     photo[30:90, 50:110] = (180, 30, 60)
-    config = CONFIG.model_copy(update={"proposals": "grabcut"})
-    ((regions, _),) = extract_regions(network, [photo], config)
+    settings = replace(SETTINGS, proposals="grabcut", grabcut=GRABCUT)
+    ((regions, _),) = extract_regions(network, [photo], settings)
     assert regions.boxes_xyxy[0].tolist() == [0, 0, 160, 120]
     np.testing.assert_allclose(regions.boxes_xyxy[1:], [[50, 30, 110, 90]], atol=2)
     assert regions.scores.tolist() == [1, 1]
     box = regions.boxes_xyxy[1:]
-    ((_, at_box),) = extract_regions(network, [photo], CONFIG, [box])
+    ((_, at_box),) = extract_regions(network, [photo], SETTINGS, [box])
     np.testing.assert_allclose(np.float32(regions.features[1:]), np.float32(at_box), atol=2e-3)
+
+
+def test_grabcut_without_the_settings_of_the_scenes_says_what_to_do(
+    network: ProposalNetwork, photos: list[Photo]
+) -> None:
+    settings = replace(SETTINGS, proposals="grabcut")
+    with pytest.raises(ArtifactError, match="run rpn_training again"):
+        extract_regions(network, photos[:1], settings)

@@ -9,30 +9,37 @@ import torch
 from safetensors.torch import save_file
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
-from product1m.config import FeatureExtractionConfig, IngestionConfig
+from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.data.boxes import BoxTable
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.data.regions import FeatureSet
-from product1m.detection.extraction import extract_regions
+from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import MODEL, build_network, load_rpn
+from product1m.detection.untrained_boxes import grabcut_box
 from product1m.errors import ArtifactError, DatasetError
 from product1m.steps import feature_extraction
-from tests.support.worlds.tiny_scenes import RPN, blocks, write_photos, write_scenes
+from product1m.synthesis.grabcut import GrabCutSettings
+from tests.support.worlds.tiny_scenes import RPN, SYNTHESIS, blocks, write_photos, write_scenes
 
 CONFIG = FeatureExtractionConfig(
     precision="float32", batch_size=2, num_workers=2, canonical_side_px=48
 )
+SETTINGS = RegionSettings.from_config(CONFIG, None)
 SIZES_PX = [(96, 96), (160, 80), (96, 96), (80, 120)] * 5
 
 
 @pytest.fixture(scope="module")
 def rpn(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    folder = tmp_path_factory.mktemp("rpn") / "rpn"
+    return write_rpn(tmp_path_factory.mktemp("rpn") / "rpn")
+
+
+def write_rpn(folder: Path, scenes: Artifact | None = None) -> Artifact:
     torch.manual_seed(0)
     network = build_network(RPN, RPN.weights)
     torch.nn.init.normal_(network.rpn.head.cls_logits.weight, std=1.0)
-    with write_artifact(folder, "rpn_training", RPN) as writer:
+    inputs = {} if scenes is None else {"scenes": scenes}
+    with write_artifact(folder, "rpn_training", RPN, inputs) as writer:
         save_file(network.state_dict(), writer.folder / MODEL)
     return open_artifact(folder, "rpn_training")
 
@@ -57,7 +64,7 @@ def test_rows_follow_the_items_and_equal_what_a_served_photo_gets(
     assert stored.rows["id"].tolist() == [f"item-{number}" for number in range(len(SIZES_PX))]
     assert stored.rows["caption"].tolist() == items.rows["caption"].tolist()
     for position in range(len(items)):
-        ((served, _),) = extract_regions(network, [items.photo(position)], CONFIG)
+        ((served, _),) = extract_regions(network, [items.photo(position)], SETTINGS)
         regions = stored.regions(position)
         assert regions.boxes_xyxy[0].tolist() == [0, 0, *SIZES_PX[position]]
         np.testing.assert_allclose(regions.boxes_xyxy, served.boxes_xyxy, atol=1e-2)
@@ -91,6 +98,22 @@ def test_the_same_photos_give_the_same_digest(
     assert first.digest == second.digest
 
 
+def test_grabcut_proposals_use_the_settings_of_the_scenes(tmp_path: Path) -> None:
+    synthesis = SYNTHESIS.model_copy(update={"grabcut_side_px": 16, "grabcut_margin": 0.1})
+    scenes = write_scenes(tmp_path / "scenes", 4, synthesis)
+    rpn = write_rpn(tmp_path / "rpn", scenes)
+    config = CONFIG.model_copy(update={"proposals": "grabcut"})
+    feature_extraction.run(scenes.folder, rpn.folder, tmp_path / "features", config)
+    features = FeatureSet(open_artifact(tmp_path / "features", "feature_extraction"))
+    photos = ItemTable(scenes)
+    for number in range(4):
+        box = features.regions(number).boxes_xyxy[1:]
+        expected = grabcut_box(photos.photo(number), GrabCutSettings.from_config(synthesis))
+        np.testing.assert_allclose(box, expected, atol=1e-3)
+        others = GrabCutSettings.from_config(BackgroundSynthesisConfig())
+        assert not np.allclose(box, grabcut_box(photos.photo(number), others), atol=1)
+
+
 def test_scenes_keep_a_vector_for_every_pasted_product(rpn: Artifact, tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes", num_scenes=6)
     feature_extraction.run(scenes.folder, rpn.folder, tmp_path / "features", CONFIG)
@@ -105,7 +128,7 @@ def test_scenes_keep_a_vector_for_every_pasted_product(rpn: Artifact, tmp_path: 
         table["scene"].tolist(), table["source_id"], boxes, vectors, strict=True
     ):
         assert source.startswith(f"p{scene}-")
-        ((_, expected),) = extract_regions(network, [items.photo(scene)], CONFIG, [box[None]])
+        ((_, expected),) = extract_regions(network, [items.photo(scene)], SETTINGS, [box[None]])
         np.testing.assert_allclose(
             np.float32(vector), np.float32(expected[0]), rtol=2e-3, atol=2e-3
         )
@@ -132,7 +155,7 @@ def test_queries_whose_boxes_are_known_keep_a_vector_for_every_box(
     assert table[["scene", "x1", "y2"]].to_numpy().tolist() == [[2, 4, 90], [2, 50, 96]]
     photo = ItemTable(open_artifact(queries, "ingestion")).photo(2)
     given = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float32)
-    ((_, expected),) = extract_regions(load_rpn(rpn), [photo], CONFIG, [given])
+    ((_, expected),) = extract_regions(load_rpn(rpn), [photo], SETTINGS, [given])
     np.testing.assert_allclose(np.float32(vectors), np.float32(expected), rtol=2e-3, atol=2e-3)
 
 
@@ -151,7 +174,7 @@ def test_a_photo_that_does_not_decode_stops_the_step_with_its_id(
 
 def test_an_artifact_without_items_is_refused(rpn: Artifact, tmp_path: Path) -> None:
     empty = write_photos(tmp_path / "photos", [])
-    with pytest.raises(DatasetError, match="holds no items"):
+    with pytest.raises(DatasetError, match="no items to extract features from"):
         feature_extraction.run(empty.folder, rpn.folder, tmp_path / "features", CONFIG)
 
 

@@ -4,23 +4,22 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32
 
-from product1m.config import FeatureExtractionConfig
+from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
 from product1m.detection.canvas import stack_canvases
-from product1m.detection.extraction import pool, scale_of
+from product1m.detection.extraction import RegionSettings
+from product1m.detection.pooling import pool, scale_of
 from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.spread import spread
+from product1m.detection.untrained_boxes import whole_image_box
 
 
 def encode_crops(
-    network: ProposalNetwork,
-    photo: Photo,
-    boxes_xyxy: Float32[np.ndarray, "K 4"],
-    config: FeatureExtractionConfig,
+    network: ProposalNetwork, photo: Photo, boxes_xyxy: Boxes, settings: RegionSettings
 ) -> Float16[np.ndarray, "K F"]:
-    """The vector that each cut-out would have as a photo's first region, as a gallery photo has.
+    """The vector that each crop would have as a photo's first region, as a gallery photo has.
 
-    `boxes_xyxy` are in the photo's pixels; a cut-out is widened to whole pixels.
+    `boxes_xyxy` are in the photo's pixels; a crop is widened to whole pixels.
     """
     limits = np.array(photo.shape[1::-1])  # width, height
     low = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits - 1).astype(int)
@@ -29,20 +28,22 @@ def encode_crops(
         np.ascontiguousarray(photo[top:bottom, left:right])
         for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
     ]
-    vectors = spread(lambda crop: _encode(network, crop, config), crops, network.device)
+    vectors = spread(lambda crop: _encode(network, crop, settings), crops, network.device)
     return np.stack(vectors).astype(np.float16)
 
 
 @torch.inference_mode()
 def _encode(
-    network: ProposalNetwork, crop: Photo, config: FeatureExtractionConfig
+    network: ProposalNetwork, crop: Photo, settings: RegionSettings
 ) -> Float32[np.ndarray, " F"]:
     height, width = crop.shape[:2]
-    whole = np.array([[0, 0, width, height]], np.float32)
-    halvings = int(scale_of(whole, network.canvas(crop), config)[0])
-    canvas = network.canvas(crop, 2**halvings)
-    with torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    whole = whole_image_box(width, height)
+    scales = scale_of(
+        whole, network.canvas(crop), settings.canonical_side_px, settings.photo_scales
+    )
+    canvas = network.canvas(crop, 2 ** int(scales[0]))
+    with torch.autocast(network.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         last_map = network(stack_canvases([canvas]).to(network.device))[-1]
     box = torch.from_numpy(whole * canvas.scale())
-    (vector,) = pool(last_map, [box], network.backbone.strides[-1], config.roi_size)
+    (vector,) = pool(last_map, [box], network.backbone.strides[-1], settings.roi_size)
     return np.asarray(vector[0].cpu().numpy())

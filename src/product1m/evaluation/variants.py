@@ -107,17 +107,19 @@ def with_crops(
     """
     # The detector's libraries load only where something is to be encoded.
     from product1m.detection.crops import encode_crops
+    from product1m.detection.extraction import RegionSettings
     from product1m.detection.proposals import load_rpn
 
     network = load_rpn(rpn)
-    config = FeatureExtractionConfig.model_validate(queries.artifact.manifest.config)
+    section = FeatureExtractionConfig.model_validate(queries.artifact.manifest.config)
+    settings = RegionSettings.from_config(section, grabcut=None)
     found, cut = views.found, []
     for row, instances in zip(track(rows, "encoding crops"), found.found, strict=True):
         regions = queries.regions(row)
         if instances.rows[0] == 0:
             cut.append([regions])  # the whole photo is the only instance
             continue
-        vectors = encode_crops(network, photos.photo(row), instances.boxes_xyxy, config)
+        vectors = encode_crops(network, photos.photo(row), instances.boxes_xyxy, settings)
         pairs = zip(instances.boxes_xyxy, vectors, strict=True)
         cut.append([regions.instance(*pair) for pair in pairs])
     crops = searcher.embed_views(queries, rows, cut, found.found, found.whole)

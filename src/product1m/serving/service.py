@@ -17,8 +17,9 @@ from product1m.config import EvaluationConfig, FeatureExtractionConfig, Ingestio
 from product1m.data.intake import take_in
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
-from product1m.detection.extraction import extract_regions
+from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import ProposalNetwork, load_rpn
+from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import ArtifactError, PhotoError, RetrievalError
 from product1m.retrieval.search import Searcher, SearchResult
 
@@ -58,8 +59,15 @@ class Answer:
 class SearchService:
     """RPN, CAPTURE and index, ready to answer."""
 
-    def __init__(self, rpn: ProposalNetwork, searcher: Searcher, config: ServingConfig) -> None:
+    def __init__(
+        self,
+        rpn: ProposalNetwork,
+        region_settings: RegionSettings,
+        searcher: Searcher,
+        config: ServingConfig,
+    ) -> None:
         self.rpn = rpn
+        self.region_settings = region_settings
         self.searcher = searcher
         self.config = config
 
@@ -67,10 +75,12 @@ class SearchService:
     def load(cls, folder: Path) -> "SearchService":
         """Open a model folder; ArtifactError names a file that is damaged or missing."""
         config = ServingConfig.read(folder / SERVING)
-        rpn = load_rpn(open_artifact(folder / RPN, "rpn_training"))
+        rpn = open_artifact(folder / RPN, "rpn_training")
+        regions = RegionSettings.from_config(config.feature_extraction, grabcut_of_scenes(rpn))
         index = open_artifact(folder / INDEX, "indexing")
         capture = open_artifact(folder / CAPTURE, "capture_pretraining")
-        return cls(rpn, Searcher.load(index, capture, config.evaluation), config)
+        searcher = Searcher.load(index, capture, config.evaluation)
+        return cls(load_rpn(rpn), regions, searcher, config)
 
     def answer(self, photos: Sequence[bytes], titles: Sequence[str], top_k: int) -> list[Answer]:
         """The `top_k` best gallery items for every product in every photo, and merged.
@@ -91,7 +101,7 @@ class SearchService:
             if not captions[-1]:
                 raise RetrievalError(f"title {position}: empty; expected the photo's title")
         pixels = [decode_photo(kept.encoded, f"photo {i}") for i, kept in enumerate(stored)]
-        extracted = extract_regions(self.rpn, pixels, self.config.feature_extraction)
+        extracted = extract_regions(self.rpn, pixels, self.region_settings)
         # Searched as deep as evaluated: an approximate index finds other items at another depth.
         depth = max(top_k, self.config.evaluation.depth)
         answers = []

@@ -25,6 +25,7 @@ from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, ProposalNetwork, build_network
 from product1m.detection.scene_batches import SceneBatches, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
+from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun, step_run
 from product1m.training import distributed
@@ -114,9 +115,10 @@ def _measure(
     """The network's figures, and those of two baselines on the same scenes."""
     truth = [scenes.boxes_xyxy[position] for position in held_out]
     synthesis = BackgroundSynthesisConfig.model_validate(scenes.items.artifact.manifest.config)
+    settings = GrabCutSettings.from_config(synthesis)
 
     def cut(position: int) -> Boxes:
-        return grabcut_box(scenes.items.photo(position), synthesis)
+        return grabcut_box(scenes.items.photo(position), settings)
 
     # GrabCut runs outside the interpreter's lock, so threads share the cores.
     with ThreadPoolExecutor(synthesis.num_workers) as pool:

@@ -23,7 +23,7 @@ from product1m.config import BackgroundSynthesisConfig
 from product1m.data.items import ITEMS, read_photo
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
-from product1m.synthesis.grabcut import GrabCut, Mask, MaskQuality, cut_out, foreground
+from product1m.synthesis.grabcut import GrabCutSettings, Mask, MaskQuality, cut_out, foreground
 from product1m.synthesis.parallel import Workers
 from product1m.telemetry.progress import track
 
@@ -127,13 +127,7 @@ def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
 
 def cut(photo: Photo, config: BackgroundSynthesisConfig) -> tuple[Mask, str]:
     """A photo's foreground at the resolution of GrabCut and why it is implausible, or nothing."""
-    settings = GrabCut(
-        config.grabcut_side_px,
-        config.grabcut_iterations,
-        config.grabcut_margin,
-        config.grabcut_dither,
-    )
-    mask, quality = foreground(photo, settings, config.seed)
+    mask, quality = foreground(photo, GrabCutSettings.from_config(config))
     return mask, reject(quality, config)
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from product1m.config import BackgroundSynthesisConfig
 from product1m.data.photos import Photo, resize_photo
 from product1m.synthesis.backdrop import level_backdrop
 
@@ -26,8 +27,8 @@ _MIN_ALPHA = 0.5
 
 
 @dataclass(frozen=True)
-class GrabCut:
-    """How GrabCut runs; the names are those of the configuration."""
+class GrabCutSettings:
+    """How GrabCut runs: the keys `background_synthesis.grabcut_*` and the section's seed."""
 
     side_px: int
     iterations: int
@@ -38,6 +39,18 @@ class GrabCut:
     A studio backdrop is one exact color. The Gaussian fitted to it is then so narrow that the
     JPEG's ringing beside the product counts as product, and a white halo is cut out with it.
     """
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: BackgroundSynthesisConfig) -> "GrabCutSettings":
+        """The values of a configuration, also of one that scenes were made with."""
+        return cls(
+            side_px=config.grabcut_side_px,
+            iterations=config.grabcut_iterations,
+            margin=config.grabcut_margin,
+            dither=config.grabcut_dither,
+            seed=config.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class MaskQuality:
     """Share of the mask's outline where the photo shows no edge."""
 
 
-def foreground(photo: Photo, settings: GrabCut, seed: int) -> tuple[Mask, MaskQuality]:
+def foreground(photo: Photo, settings: GrabCutSettings) -> tuple[Mask, MaskQuality]:
     """The largest connected part of what GrabCut takes for foreground, and the whole's quality.
 
     The mask has the reduced photo's size. It is empty where GrabCut finds nothing, or where all
@@ -63,7 +76,7 @@ def foreground(photo: Photo, settings: GrabCut, seed: int) -> tuple[Mask, MaskQu
     small = resize_photo(photo, min(1.0, settings.side_px / max(photo.shape[:2])))
     top, left, inside = 0, 0, small
     for _ in range(_MAX_FRAMES + 1):
-        mask = _grab_cut(np.ascontiguousarray(inside), settings, seed)
+        mask = _grab_cut(np.ascontiguousarray(inside), settings)
         rim = max(2, round(_FRAME_RIM * mask.shape[1]))
         if mask.mean() <= _FRAMED_AREA or min(mask.shape) < _MIN_SIDE_PX + 4 * rim:
             break
@@ -133,15 +146,15 @@ def bounds(mask: Mask) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _grab_cut(photo: Photo, settings: GrabCut, seed: int) -> Mask:
+def _grab_cut(photo: Photo, settings: GrabCutSettings) -> Mask:
     height, width = photo.shape[:2]
     labels = np.zeros((height, width), np.uint8)
     if min(height, width) >= _MIN_SIDE_PX and int(np.ptp(photo)) > 0:
         left, top = _margins(labels.shape, settings.margin)
-        dithered = _dithered(level_backdrop(photo), settings.dither, seed)
+        dithered = _dithered(level_backdrop(photo), settings.dither, settings.seed)
         rectangle = (left, top, width - 2 * left, height - 2 * top)
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(seed)
+        cv2.setRNGSeed(settings.seed)
         cv2.grabCut(
             dithered, labels, rectangle, *models, settings.iterations, cv2.GC_INIT_WITH_RECT
         )

@@ -32,6 +32,7 @@ RPN = RpnTrainingConfig(
     checkpoint_interval_steps=5,
     num_workers=0,
 )
+SYNTHESIS = BackgroundSynthesisConfig(grabcut_side_px=48, num_workers=1)
 
 
 def scene(generator: np.random.Generator, num_products: int) -> tuple[Photo, list[list[int]]]:
@@ -47,11 +48,12 @@ def scene(generator: np.random.Generator, num_products: int) -> tuple[Photo, lis
     return photo, boxes
 
 
-def write_scenes(folder: Path, num_scenes: int = 24) -> Artifact:
+def write_scenes(
+    folder: Path, num_scenes: int = 24, config: BackgroundSynthesisConfig = SYNTHESIS
+) -> Artifact:
     """What `background_synthesis` would write; every fourth scene is held out."""
     generator = np.random.default_rng(0)
     rows = []
-    config = BackgroundSynthesisConfig(grabcut_side_px=48, num_workers=1)
     with write_artifact(folder, "background_synthesis", config, part="scenes") as writer:
         with ItemWriter(writer.folder, "scenes") as items:
             for number in range(num_scenes):
