@@ -76,7 +76,7 @@ def test_thumbnails_are_the_gallery_photos_made_small(made: TinyArtifacts, folde
     assert thumbnails.jpeg("nothing") is None
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 def test_the_page_draws_the_instances_and_asks_for_nothing(
     photo: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -84,7 +84,7 @@ def test_the_page_draws_the_instances_and_asks_for_nothing(
     arguments = [str(photo), "--title", TITLE, "--model", str(folder), "--output", str(page_path)]
     assert "products found" in product1m(*arguments)
     found = search(photo, TITLE, str(folder), 5)
-    with browser(tmp_path / "profile") as page:
+    with browser() as page:
         page.open(page_path, 1100, 800)
         assert page.evaluate("document.querySelector('h1').textContent") == TITLE
         drawn = json.loads(

@@ -303,12 +303,12 @@ def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
     assert git_revision() == git("rev-parse", "HEAD") + "+changes"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
     registered: registry.Version, mlflow_store: MlflowStore, tmp_path: Path
 ) -> None:
     path = mlflow_store.files(registered) / "reviewer.html"
-    with browser(tmp_path) as page:
+    with browser() as page:
         page.open(path, 1200, 900)
         assert page.evaluate("document.querySelectorAll('.case').length") == 10
         assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
