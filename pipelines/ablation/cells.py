@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
+from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact
 from product1m.config import Config
 
@@ -42,9 +43,7 @@ class CellResult(BaseModel):
         folder = _folder(root, self.key)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pandas(scores, preserve_index=False), folder / SCORES)
-        partial = folder / f".{RESULT}"
-        partial.write_text(self.model_dump_json(indent=2), "utf-8")
-        partial.replace(folder / RESULT)
+        write_text(folder / RESULT, self.model_dump_json(indent=2))
 
 
 def result_key(code: str, data: Mapping[str, str], config: Config) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from product1m.data.lists import find_lists
 from product1m.data.photo_sources import list_names
 from product1m.errors import DatasetError
-from product1m.storage.opening import Folder, Store, is_remote, open_store
+from product1m.storage.base import Store, is_remote
+from product1m.storage.folder import Folder
+from product1m.storage.opening import open_store
 
 LIST_SUFFIXES = (".jsonl", ".txt")
 BACKGROUNDS = "backgrounds"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipelines.local.console import CACHED, FINISHED, STARTED
 from pipelines.local.kfp_local import LOG, StepError
 from pipelines.local.processes import is_alive
+from product1m.artifacts.atomic import write_text
 from product1m.errors import PipelineError
 
 RECORD = "run.json"
@@ -38,10 +39,8 @@ class RunRecord(BaseModel):
     error: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write it whole or not at all."""
-        partial = folder / f".{RECORD}.partial"
-        partial.write_text(self.model_dump_json(indent=2), "utf-8")
-        partial.replace(folder / RECORD)
+        """Write `run.json`, whole or not at all."""
+        write_text(folder / RECORD, self.model_dump_json(indent=2))
 
 
 class TaskLog(BaseModel):

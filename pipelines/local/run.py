@@ -22,7 +22,7 @@ from pipelines.local.record import RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
 from product1m.config import Config
 from product1m.errors import PipelineError
-from product1m.storage.opening import sha256_of
+from product1m.storage.base import sha256_of
 from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
 Runner = Literal["subprocess", "docker"]

@@ -15,6 +15,7 @@ from rich.table import Table
 from pipelines.local.console import StepTime
 from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
+from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.errors import PipelineError, Product1MError
 
@@ -94,7 +95,7 @@ class RunSummary(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the summary as JSON."""
-        path.write_text(self.model_dump_json(indent=2, exclude={"cached_metrics"}), "utf-8")
+        write_text(path, self.model_dump_json(indent=2, exclude={"cached_metrics"}))
 
 
 def verified(outputs: Mapping[str, dsl.Artifact]) -> dict[str, Artifact]:

@@ -10,7 +10,7 @@ import pytest
 
 from product1m.data.boxes import read_boxes, write_boxes
 from product1m.data.photos import encode_jpeg
-from product1m.errors import DatasetError
+from product1m.errors import DatasetError, StorageError
 from product1m.sample import SampleSizes, cut_sample
 from product1m.sample.drawn.plan import LISTS, plan_rows
 from product1m.sample.drawn.split import write_list
@@ -202,5 +202,5 @@ def test_a_folder_without_lists_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_cut_is_not_written_over_something_else(product1m: Path) -> None:
-    with pytest.raises(DatasetError, match="not an empty folder"):
+    with pytest.raises(StorageError, match="not an empty folder"):
         cut_sample(product1m, product1m, 10)

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from product1m.data.photos import Photo, decode_photo
-from product1m.errors import DatasetError
+from product1m.errors import StorageError
 from product1m.sample import SampleSizes, make_sample
 from product1m.sample.drawn.catalogue import PRODUCTS, Product, sister_groups
 from product1m.sample.drawn.packaging import Sprite, View, render_pack
 from product1m.sample.drawn.plan import LISTS, Row, plan_rows
 from product1m.sample.drawn.rendering import render_photo
 from product1m.sample.drawn.shapes import solid_of
-from product1m.sample.staging import appearing
 
 TINY = SampleSizes(train_singles=3, train_sets=2, gallery=3, dev=2, test=3, backgrounds=3)
 FRONT = View(yaw_deg=0, elevation_deg=4, distance=4, rig=0)
@@ -185,17 +184,6 @@ def test_the_statistics_returned_are_those_of_the_lists(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(DatasetError, match=r"not an empty folder; remove it or name another"):
+    with pytest.raises(StorageError, match="not an empty folder; remove it or choose another"):
         make_sample(tmp_path, sizes=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_killed_run_leaves_no_folder_that_looks_finished(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with appearing(tmp_path / "sample") as partial:
-            (partial / "half").write_text("…")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError
 from product1m.steps import capture_pretraining
-from product1m.storage.opening import sha256_of
+from product1m.storage.base import sha256_of
 from tests.support.paths import ROOT
 from tests.support.worlds.feature_artifacts import caption_of, make_scenes, make_train
 

@@ -322,7 +322,7 @@ def test_weights_and_vocabulary_come_from_s3(s3: S3Server, tmp_path: Path) -> No
         ConfigError, match=r"s3://.*/none\.safetensors': no such file; expected none"
     ):
         Backbone("test_resnet", f"{address}/none.safetensors", 0)
-    with pytest.raises(NotStoredError, match=f"{address}/none: nothing lies below"):
+    with pytest.raises(NotStoredError, match=f"{address}/none: no files below this address"):
         bert_tokenizer(f"{address}/none")
 
 

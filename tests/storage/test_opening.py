@@ -16,7 +16,8 @@ import pytest
 from product1m.artifacts.shards import ShardId, fetch_verified
 from product1m.errors import NotStoredError, StorageError, TooLargeError
 from product1m.storage import s3 as s3_store
-from product1m.storage.opening import Store, local_file, open_file, open_store, with_remote_fetched
+from product1m.storage.base import Store
+from product1m.storage.opening import local_file, open_file, open_store, with_remote_fetched
 from tests.support.servers.fault_proxy import Fault, FaultProxy, running_proxy
 from tests.support.servers.s3_server import BUCKET, READER, S3Server
 
@@ -225,7 +226,7 @@ def test_bytes_that_change_on_their_way_up_are_noticed(proxy: FaultProxy, tmp_pa
     path, sha256 = written(tmp_path / "shard", 12 * MIB)
     store = open_store(f"s3://{BUCKET}/corrupted")
     proxy.inject("corrupt_upload", method="PUT")
-    with pytest.raises(StorageError, match=r"s3://data/corrupted/shard: damaged on its way"):
+    with pytest.raises(StorageError, match=r"s3://data/corrupted/shard: damaged in transit"):
         store.put(path, "shard", sha256)
     assert store.find("shard") is None
     store.put(path, "shard", sha256)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from product1m import __version__
+from product1m.artifacts.atomic import whole_folder
 from product1m.artifacts.shards import (
     OBJECTS,
     Shard,
@@ -33,7 +33,8 @@ from product1m.artifacts.shards import (
 )
 from product1m.config import StepConfig
 from product1m.errors import ArtifactError
-from product1m.storage.opening import Store, open_store, sha256_of
+from product1m.storage.base import Store, sha256_of
+from product1m.storage.opening import open_store
 from product1m.telemetry.usage import Meter, Usage
 
 logger = logging.getLogger(__name__)
@@ -274,26 +275,24 @@ def write_artifact(
         storage=open_store(storage_root).uri if storage_root else "",
         lineage=_lineage(inputs),
     )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     meter = Meter()
     uploads = ShardUploads(open_store(storage_root) if storage_root else None)
-    try:
-        writer = ArtifactWriter(partial, manifest, uploads)
-        yield writer
-        for shard in uploads.finish():
-            manifest.files[shard.name] = FileEntry(
-                sha256=shard.sha256, num_bytes=shard.num_bytes, stored=True
-            )
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        uploads.close()
-    for name, value in asdict(meter.read()).items():
-        setattr(manifest, name, value)
-    _finish(partial, folder, manifest, writer.timed)
+    with whole_folder(folder) as partial:
+        try:
+            writer = ArtifactWriter(partial, manifest, uploads)
+            yield writer
+            for shard in uploads.finish():
+                manifest.files[shard.name] = FileEntry(
+                    sha256=shard.sha256, num_bytes=shard.num_bytes, stored=True
+                )
+        finally:
+            uploads.close()
+        for name, value in asdict(meter.read()).items():
+            setattr(manifest, name, value)
+        _finish(partial, manifest, writer.timed)
+    cost = manifest.model_dump(include=set(Usage.__annotations__))
+    figures = (manifest.key, folder, manifest.seconds, manifest.digest[:12])
+    logger.info("%s: %s in %.1f s, digest %s", *figures, extra={"fields": cost})
 
 
 def published_name(manifest: Manifest) -> str:
@@ -343,7 +342,7 @@ def _lineage(inputs: Mapping[str, Artifact]) -> dict[str, Summary]:
     return lineage
 
 
-def _finish(partial: Path, folder: Path, manifest: Manifest, timed: set[str]) -> None:
+def _finish(partial: Path, manifest: Manifest, timed: set[str]) -> None:
     for path in partial.rglob("*"):
         if path.is_file():
             name = path.relative_to(partial).as_posix()
@@ -356,18 +355,6 @@ def _finish(partial: Path, folder: Path, manifest: Manifest, timed: set[str]) ->
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2), "utf-8")
     if manifest.storage:
         _publish(partial, manifest)
-    rename(partial, folder)
-    told = (manifest.key, folder, manifest.seconds, manifest.digest[:12])
-    cost = manifest.model_dump(include=set(Usage.__annotations__))
-    logger.info("%s: %s in %.1f s, digest %s", *told, extra={"fields": cost})
-
-
-def rename(partial: Path, folder: Path) -> None:
-    """Put a whole folder where it is looked for, in place of an older one."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(folder)
 
 
 def _publish(partial: Path, manifest: Manifest) -> None:

@@ -1,11 +1,12 @@
 """Artifacts that lie in storage as a whole: their folders, made anew on any machine."""
 
-import shutil
 from pathlib import Path
 
-from product1m.artifacts.folder import MANIFEST, parse_manifest, rename
+from product1m.artifacts.atomic import whole_folder
+from product1m.artifacts.folder import MANIFEST, parse_manifest
 from product1m.artifacts.shards import ShardId, fetch_verified
-from product1m.storage.opening import checked_name, open_file, open_store
+from product1m.storage.base import checked_name
+from product1m.storage.opening import open_file, open_store
 
 
 def fetch_artifact(address: str, folder: Path) -> None:
@@ -18,14 +19,11 @@ def fetch_artifact(address: str, folder: Path) -> None:
     text = store.read(name)
     manifest = parse_manifest(text.decode("utf-8", "replace"), address, "its step")
     store = open_store(manifest.storage)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, entry in manifest.files.items():
-        if not entry.stored:
-            path = partial / checked_name(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shard = ShardId(name, entry.sha256, entry.num_bytes)
-            fetch_verified(store, shard, path, manifest.step)
-    (partial / MANIFEST).write_bytes(text)
-    rename(partial, folder)
+    with whole_folder(folder) as partial:
+        for name, entry in manifest.files.items():
+            if not entry.stored:
+                path = partial / checked_name(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shard = ShardId(name, entry.sha256, entry.num_bytes)
+                fetch_verified(store, shard, path, manifest.step)
+        (partial / MANIFEST).write_bytes(text)

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from product1m.artifacts.atomic import whole_file
 from product1m.errors import ArtifactError, ConfigError, NotStoredError, StorageError
-from product1m.storage.opening import Store, open_store, sha256_of
+from product1m.storage.base import Store, sha256_of
+from product1m.storage.opening import open_store
 
 OBJECTS = "objects"
 """Below the storage root, files named by their content."""
@@ -129,9 +131,9 @@ def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:
             os.utime(path)
             return path
         _make_room(folder, shard.num_bytes)
-        partial = folder / f".{path.name}.partial"
-        fetch_verified(store, shard, partial, step)
-        return partial.replace(path)
+        with whole_file(path) as partial:
+            fetch_verified(store, shard, partial, step)
+        return path
 
 
 def fetch_verified(store: Store, shard: ShardId, target: Path, step: str) -> None:

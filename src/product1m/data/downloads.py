@@ -16,7 +16,7 @@ from urllib3.util import Retry
 from product1m import __version__
 from product1m.config import IngestionConfig
 from product1m.errors import PhotoError
-from product1m.storage.opening import Store
+from product1m.storage.base import Store
 
 KEPT = "downloads"
 """Below the store, photos named by the SHA-256 of their URL."""

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from product1m.artifacts.atomic import whole_file
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.data.photos import Photo, decode_photo
@@ -188,9 +189,12 @@ def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
 
 def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """Overwrite whole columns of a table just written, row group by row group."""
-    source, target = folder / ITEMS, folder / f"{ITEMS}.partial"
-    start = 0
-    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, SCHEMA) as writer:
+    path, start = folder / ITEMS, 0
+    with (
+        whole_file(path) as partial,
+        pq.ParquetFile(path) as file,
+        pq.ParquetWriter(partial, SCHEMA) as writer,
+    ):
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number)
             for name, values in columns.items():
@@ -198,7 +202,6 @@ def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray])
                 rows = rows.set_column(SCHEMA.get_field_index(name), name, column)
             start += len(rows)
             writer.write_table(rows)
-    target.replace(source)
 
 
 def read_items(artifact: Artifact) -> pd.DataFrame:

@@ -10,7 +10,9 @@ from typing import Protocol
 from product1m.data.downloads import Downloads
 from product1m.data.lists import DATASET_FILES, PHOTO_FOLDER, ListItem
 from product1m.errors import DatasetError, NotStoredError, PhotoError, StorageError, TooLargeError
-from product1m.storage.opening import Folder, Store, is_remote, open_file, open_store
+from product1m.storage.base import Store, is_remote
+from product1m.storage.folder import Folder
+from product1m.storage.opening import open_file, open_store
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 """Tried in this order, then in capitals, for photos that are named by id (ours)."""

@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, ListFile, SetAside, read_list
+from product1m.data.lists import (
+    FIELD_SEPARATOR,
+    LABEL_SEPARATOR,
+    PRODUCT1M_LIST,
+    ListFile,
+    SetAside,
+    read_list,
+)
 from product1m.errors import DatasetError, RetrievalError, StorageError
 from product1m.evaluation.metrics import (
     DEFINITIONS,
@@ -29,6 +36,7 @@ RankingLines = list[tuple[str, list[str]]]
 
 _SEPARATOR = ","
 _EXAMPLES = 3
+_RELEASED_LISTS = PRODUCT1M_LIST.format("{gallery,dev,test}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ def _labels(
     for source in sources:
         if not source.path.is_file():
             raise DatasetError(
-                f"{source.path}: missing; expected product1m_{{gallery,dev,test}}_ossurl_v2.txt, "
+                f"{source.path}: missing; expected {_RELEASED_LISTS}, "
                 "or gallery.jsonl and queries.jsonl"
             )
         for item in read_list(source):
@@ -199,6 +207,10 @@ def _released_truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
     return truth, {"test": list(test), "dev": list(dev)}
 
 
+def _product1m(folder: Path, name: str) -> Path:
+    return folder / PRODUCT1M_LIST.format(name)
+
+
 def _released_list(path: Path) -> dict[str, tuple[str, ...]]:
     labels: dict[str, tuple[str, ...]] = {}
     try:
@@ -213,14 +225,9 @@ def _released_list(path: Path) -> dict[str, tuple[str, ...]]:
                 labels[fields[0]] = tuple(fields[4].split(LABEL_SEPARATOR))
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
-            f"{path}: cannot be read ({error}); the released script needs "
-            "product1m_{gallery,dev,test}_ossurl_v2.txt"
+            f"{path}: cannot be read ({error}); the released script needs {_RELEASED_LISTS}"
         ) from error
     return labels
-
-
-def _product1m(folder: Path, name: str) -> Path:
-    return folder / f"product1m_{name}_ossurl_v2.txt"
 
 
 def _unranked(lines: RankingLines, splits: Mapping[str, Sequence[str]]) -> list[str]:

@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from product1m.artifacts.folder import MANIFEST, open_artifact, rename
+from product1m.artifacts.atomic import whole_folder
+from product1m.artifacts.folder import MANIFEST, open_artifact
 from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs.follow import Follower
@@ -225,11 +226,8 @@ def _staged(source: Path, shared: Path, target: Path) -> Path:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder; it appears when all of it is there."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    rename(partial, target)
+    with whole_folder(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
 
 
 def _is_artifact(folder: Path) -> bool:

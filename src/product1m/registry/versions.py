@@ -22,7 +22,7 @@ from product1m.artifacts.folder import Summary, open_artifact
 from product1m.config import RegistrationConfig
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.gate import EVIDENCE, Champion, Evidence
-from product1m.storage.opening import sha256_of
+from product1m.storage.base import sha256_of
 
 NONE = "none"
 CHALLENGER, CHAMPION = "challenger", "champion"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from product1m.artifacts.atomic import require_unused, whole_folder
 from product1m.data.boxes import BOXES_LIST, read_boxes, write_boxes
 from product1m.data.lists import (
     PHOTO_FOLDER,
@@ -20,7 +21,6 @@ from product1m.data.lists import (
 from product1m.data.photo_sources import EXTENSIONS
 from product1m.errors import DatasetError
 from product1m.sample.drawn.split import BACKGROUND_FOLDER
-from product1m.sample.staging import appearing
 from product1m.telemetry.progress import track
 
 MAX_BACKGROUNDS = 200
@@ -44,7 +44,8 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
     have no labels, stay at the gallery's share, those first whose title holds a chosen brand.
     Lines are copied byte by byte. What has no photo or cannot be parsed is left out and counted.
 
-    Raises DatasetError where lists are missing, no query can be kept, or `folder` is not empty.
+    Raises DatasetError if lists are missing or no query can be kept, StorageError if `folder` is
+    not empty.
     """
     lists = find_lists(source)
     left_out: Counter[str] = Counter()
@@ -59,7 +60,8 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
     share = len(kept_gallery) / len(gallery)
     train = _choose_train(source, lists["train"], chosen, share, seed, left_out)
     kept = [*train, *kept_gallery, *kept_queries]
-    with appearing(folder) as partial:
+    require_unused(folder)
+    with whole_folder(folder) as partial:
         for list_file in (file for files in lists.values() for file in files):
             _copy_lines(list_file.path, partial, [c.item for c in kept])
         _copy_photos(source, partial, [c.photo for c in kept])

@@ -39,7 +39,8 @@ from product1m.data.lists import (
 from product1m.data.photo_sources import Photos, PhotoSource, local_lists
 from product1m.data.quarantine import Quarantine
 from product1m.errors import DatasetError, PhotoError
-from product1m.storage.opening import open_store, sha256_of
+from product1m.storage.base import sha256_of
+from product1m.storage.opening import open_store
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import step_run
 

@@ -1,8 +1,8 @@
 """A prefix of an S3 bucket as a store, through boto3.
 
-boto3 does the multipart transfers, the retries with back-off and the checksums of every request;
-what it does not do is here: going on with a body that broke off, one writer of several, and errors
-that say what to do.
+boto3 does multipart transfers, retries with back-off, and checksums of every request. This module
+adds what it lacks: it resumes an interrupted download, lets only the first of several writers
+publish, and turns errors into messages that say what to do.
 """
 
 import os
@@ -34,23 +34,23 @@ from botocore.exceptions import (
 from s3transfer.exceptions import RetriesExceededError
 
 from product1m.errors import NotStoredError, StorageError, TooLargeError
-from product1m.storage.opening import BLOCK_BYTES, S3, StoredFile, checked_name
+from product1m.storage.base import BLOCK_BYTES, S3, StoredFile, checked_name
 
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""Tries of a request, unless `AWS_MAX_ATTEMPTS` says otherwise (ours)."""
+"""Attempts for a request, unless `AWS_MAX_ATTEMPTS` is set (ours)."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
-"""Without a byte from the server (ours; botocore's own default)."""
+"""Longest wait for the next byte from the server (ours; botocore's default)."""
 MAX_BACKOFF_S = 20.0
-"""Longest wait before a broken body is asked for again (ours; as botocore's between requests)."""
+"""Longest wait before an interrupted download is resumed (ours; botocore's between requests)."""
 PART_BYTES = 16 << 20
-"""A part of a multipart upload, and of a parallel download (ours)."""
+"""Size of a part of a multipart upload or a parallel download (ours)."""
 PARTS_AT_ONCE = 4
-"""Together with `PART_BYTES` the memory a transfer takes: 64 MiB (ours)."""
+"""Parts in memory at the same time, 64 MiB a transfer (ours)."""
 CONNECTIONS = 32
-"""Kept open to an endpoint: as many threads can read at once (ours)."""
+"""Connections kept open to an endpoint, so that as many threads can read at once (ours)."""
 
 _BROKEN_BODY = (HTTPClientError, IncompleteReadError, ResponseStreamingError, FlexibleChecksumError)
 _NO_SUCH_KEY = ("NoSuchKey", "404", "NotFound")
@@ -63,7 +63,7 @@ _BAD_CREDENTIALS = (
     "TokenRefreshRequired",
 )
 _BAD_CHECKSUM = ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
-_DAMAGED = "damaged on its way"
+_DAMAGED = "damaged in transit"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _ALREADY_THERE = "PreconditionFailed"
 _BEING_WRITTEN = "ConditionalRequestConflict"
@@ -87,10 +87,10 @@ class S3Prefix:
         return f"{S3}{self.bucket}/{self._key(name)}"
 
     def local(self, name: str) -> None:
-        """Nothing of it is on this machine."""
+        """None: nothing of a prefix is on this machine."""
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        """The objects, page by page; the empty ones that stand for folders are left out."""
+        """The objects, page by page, without the empty ones that represent folders."""
         pages = client().get_paginator("list_objects_v2")
         with self._explained(self.uri):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix + below):
@@ -100,7 +100,7 @@ class S3Prefix:
                         yield StoredFile(name, entry["Size"])
 
     def find(self, name: str) -> StoredFile | None:
-        """Size and digest from the object's head."""
+        """Size and digest from a HEAD request."""
         try:
             with self._explained(self.address(name)):
                 head = client().head_object(Bucket=self.bucket, Key=self._key(name))
@@ -109,7 +109,7 @@ class S3Prefix:
         return StoredFile(name, head["ContentLength"], head["Metadata"].get("sha256", ""))
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
-        """The whole object, its checksum verified where the server keeps one."""
+        """The whole object; its checksum is verified if the server keeps one."""
         return self._read(name, {}, max_bytes)
 
     def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
@@ -117,19 +117,22 @@ class S3Prefix:
         return self._read(name, {"start": start, "num_bytes": num_bytes}, None)
 
     def fetch(self, name: str, target: Path) -> None:
-        """Download in parts; one that breaks off, or a single one that comes damaged, again."""
+        """Download in parts; an interrupted part is downloaded again.
+
+        So is an object of a single part that arrives damaged.
+        """
 
         def download() -> None:
             try:
                 with _transfers() as manager:
                     manager.download(self.bucket, self._key(name), str(target)).result()
             except FlexibleChecksumError as error:
-                raise _BrokenOffError(f"{_DAMAGED} ({error})") from error
+                raise _InterruptedError(f"{_DAMAGED} ({error})") from error
 
         self._until_whole(self.address(name), download)
 
     def put(self, path: Path, name: str, sha256: str) -> None:
-        """Upload in parts; the object appears when all of them are there."""
+        """Upload in parts; the object appears when all parts have arrived."""
         num_bytes = path.stat().st_size
         expected = StoredFile(name, num_bytes, sha256)
         if self.find(name) == expected:
@@ -137,15 +140,18 @@ class S3Prefix:
         extra = {"Metadata": {"sha256": sha256}, "ChecksumAlgorithm": "CRC32"}
         with self._explained(self.address(name)), _transfers() as manager:
             manager.upload(str(path), self.bucket, self._key(name), extra).result()
-        found = self.find(name)
-        if found != expected:
+        stored = self.find(name)
+        if stored != expected:
             raise StorageError(
-                f"{self.address(name)}: uploaded {num_bytes} bytes with sha256 {sha256}, the "
-                f"server has {found}; does another program write there?"
+                f"{self.address(name)}: uploaded {num_bytes} bytes with sha256 {sha256}, but the "
+                f"server has {stored}; check whether another program writes there"
             )
 
     def publish(self, name: str, content: bytes) -> bool:
-        """A conditional put; a lost answer is told from a lost race by what stands there."""
+        """A conditional put.
+
+        If the object exists, its content shows whether this or another writer wrote it.
+        """
         address = self.address(name)
         for attempt in range(ATTEMPTS):
             try:
@@ -158,22 +164,24 @@ class S3Prefix:
                 if conflict.code == _ALREADY_THERE:
                     return self.read(name) == content
                 _wait(attempt)
-        raise StorageError(f"{address}: other writers were in the way {ATTEMPTS} times; try again")
+        raise StorageError(f"{address}: other writers interfered {ATTEMPTS} times; try again")
 
     def _read(self, name: str, part: dict[str, int], max_bytes: int | None) -> bytes:
         address = self.address(name)
         body = _Body(self.bucket, self._key(name), address, part, max_bytes)
-        return self._until_whole(address, body.read_on)
+        return self._until_whole(address, body.read)
 
     def _until_whole(self, address: str, get: Callable[[], T]) -> T:
-        """What `get` brings, asked for again where it broke off."""
+        """Result of `get`, which is called again when it was interrupted."""
         for attempt in range(ATTEMPTS):
             try:
                 with self._explained(address):
                     return get()
-            except _BrokenOffError as broken:
+            except _InterruptedError as interrupted:
                 if attempt == ATTEMPTS - 1:
-                    raise StorageError(f"{address}: {broken}, {ATTEMPTS} times") from broken
+                    raise StorageError(
+                        f"{address}: {interrupted}, {ATTEMPTS} times"
+                    ) from interrupted
                 _wait(attempt)
         raise AssertionError("unreachable")
 
@@ -186,7 +194,7 @@ class S3Prefix:
             yield
         except RetriesExceededError as error:
             raise StorageError(
-                f"{address}: broke off again and again ({error.last_exception}); try again"
+                f"{address}: interrupted repeatedly ({error.last_exception}); try again"
             ) from error
         except ClientError as error:
             raise _client_error(error, address, self.bucket) from error
@@ -195,7 +203,7 @@ class S3Prefix:
 
 
 class _Body:
-    """An object's bytes, or a part of them, read on where they broke off."""
+    """An object's bytes, or a part of them; a second read continues where the first stopped."""
 
     def __init__(
         self, bucket: str, key: str, address: str, part: dict[str, int], max_bytes: int | None
@@ -207,13 +215,13 @@ class _Body:
         self._got = bytearray()
         self._etag = ""
 
-    def read_on(self) -> bytes:
-        """All of what was asked for; _BrokenOffError if connection or checksum broke."""
+    def read(self) -> bytes:
+        """All requested bytes; _InterruptedError if the connection or the checksum fails."""
         request = self._request | self._condition()
         try:
             answer = client().get_object(**request)
         except ClientError as error:
-            if error.response["Error"]["Code"] == "InvalidRange":  # nothing lies there
+            if error.response["Error"]["Code"] == "InvalidRange":  # starts behind the end
                 return bytes(self._got)
             raise
         self._check_size(answer["ContentLength"])
@@ -223,9 +231,11 @@ class _Body:
                 self._got += block
         except FlexibleChecksumError as error:
             self._got.clear()
-            raise _BrokenOffError(f"{_DAMAGED} ({error})") from error
+            raise _InterruptedError(f"{_DAMAGED} ({error})") from error
         except _BROKEN_BODY as error:
-            raise _BrokenOffError(f"broke off after {len(self._got)} bytes ({error})") from error
+            raise _InterruptedError(
+                f"interrupted after {len(self._got)} bytes ({error})"
+            ) from error
         return bytes(self._got)
 
     def _condition(self) -> dict[str, str]:
@@ -241,8 +251,8 @@ class _Body:
             raise TooLargeError(self._address, num_bytes, self._max_bytes)
 
 
-class _BrokenOffError(Exception):
-    """An answer that began well."""
+class _InterruptedError(Exception):
+    """A response that started but did not arrive whole."""
 
 
 class _ConflictError(Exception):
@@ -252,7 +262,7 @@ class _ConflictError(Exception):
 
 
 def client() -> Any:
-    """The S3 client of this process and environment; other credentials get another one."""
+    """The S3 client for this process and the current `AWS_` variables."""
     settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
     key = os.getpid(), settings
     with _clients_lock:
@@ -277,7 +287,7 @@ def _new_client() -> Any:
         return boto3.session.Session().client("s3", config=config)
     except BotoCoreError as error:
         raise StorageError(
-            f"S3: the AWS environment cannot be used ({error}); look at AWS_PROFILE, AWS_REGION "
+            f"S3: the AWS environment is not valid ({error}); check AWS_PROFILE, AWS_REGION "
             "and AWS_ENDPOINT_URL"
         ) from error
 
@@ -298,36 +308,38 @@ def _wait(attempt: int) -> None:
 
 def _client_error(error: ClientError, address: str, bucket: str) -> Exception:
     code = error.response["Error"]["Code"]
-    said = error.response["Error"].get("Message", "")
+    message = error.response["Error"].get("Message", "")
     if code in (_ALREADY_THERE, _BEING_WRITTEN):
         return _ConflictError(code)
     if code in _NO_SUCH_KEY:
         return NotStoredError(f"{address}: no such object")
     explain: dict[tuple[str, ...], str] = {
-        ("NoSuchBucket",): f"there is no bucket {bucket!r} at {_endpoint()}; create it, or mend "
-        "the address",
-        _REFUSED: f"access denied by {_endpoint()}; the credentials in the AWS environment need "
-        "to list, read and write below it",
+        ("NoSuchBucket",): f"there is no bucket {bucket!r} at {_endpoint()}; create it or "
+        "fix the address",
+        _REFUSED: f"access denied by {_endpoint()}; the credentials in the AWS environment must be "
+        "allowed to list, read and write below this address",
         _BAD_CREDENTIALS: f"{_endpoint()} does not accept the credentials of the AWS environment "
-        f"({code}: {said})",
-        _BAD_CHECKSUM: f"{_DAMAGED} to the server, wrong checksum ({code}: {said}); "
-        "nothing was written, try again",
-        ("NotImplemented",): f"{_endpoint()} does not know this request ({said}); it needs "
-        "conditional writes (If-None-Match)",
+        f"({code}: {message})",
+        _BAD_CHECKSUM: f"{_DAMAGED} to the server, wrong checksum ({code}: {message}); "
+        "nothing was written; try again",
+        (
+            "NotImplemented",
+        ): f"{_endpoint()} does not support this request ({message}); use a server "
+        "with conditional writes (If-None-Match)",
     }
     reason = next(
         (text for codes, text in explain.items() if code in codes),
-        f"{_endpoint()} answered {code} to {error.operation_name}: {said}; try again",
+        f"{_endpoint()} answered {code} to {error.operation_name}: {message}; try again",
     )
     return StorageError(f"{address}: {reason}")
 
 
 def _transport_error(error: BotoCoreError, address: str) -> StorageError:
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        reason = f"no credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        reason = f"no credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
         return StorageError(f"{address}: {reason}AWS_PROFILE, or give the pod a role")
     if isinstance(error, HTTPClientError | NoConnectionError):
-        reason = f"{_endpoint()} cannot be reached ({error}); is AWS_ENDPOINT_URL right?"
+        reason = f"{_endpoint()} cannot be reached ({error}); check AWS_ENDPOINT_URL"
         return StorageError(f"{address}: {reason}")
     return StorageError(f"{address}: {error}")
 

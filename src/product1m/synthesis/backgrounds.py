@@ -11,7 +11,8 @@ from product1m.config import IngestionConfig
 from product1m.data.intake import pillow_without_opinions, take_in
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.errors import DatasetError, PhotoError, StorageError, TooLargeError
-from product1m.storage.opening import Folder, open_file, open_store
+from product1m.storage.folder import Folder
+from product1m.storage.opening import open_file, open_store
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _MAX_ZOOM = 1.4

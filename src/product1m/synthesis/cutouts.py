@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
+from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.config import BackgroundSynthesisConfig
@@ -179,10 +180,8 @@ def _cut_chunk(task: _CutTask) -> list[Verdict]:
             _cut_one(read_candidate(candidate, shard), path, task.config)
             for candidate, shard, path in zip(task.candidates, task.shards, paths, strict=True)
         ]
-        # Written last and at once: a chunk that has it has all its cut-outs.
-        partial = done.with_suffix(".partial")
-        partial.write_text(json.dumps(reasons), "utf-8")
-        partial.replace(done)
+        # Written last: a chunk that has this file has all its cut-outs.
+        write_text(done, json.dumps(reasons))
     return [
         Verdict(candidate, reason, path)
         for candidate, reason, path in zip(task.candidates, reasons, paths, strict=True)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from product1m.artifacts.atomic import whole_folder
 from product1m.errors import TrainingError
 
 STATE = "state.json"
@@ -40,16 +41,12 @@ def save_checkpoint(
 ) -> Path:
     """Write `checkpoint-<step>` below `work`, whole or not at all, and drop the older ones."""
     folder = work / f"checkpoint-{state.step:08d}"
-    partial = work / f".{folder.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(module.state_dict(), partial / "model.safetensors")
-    torch.save(optimizer.state_dict(), partial / "optimizer.pt")
     values = {**vars(state), "scheduler": {"last_epoch": scheduler.last_epoch}}
-    (partial / STATE).write_text(json.dumps(values), "utf-8")
     older = [path for path in checkpoints(work) if path != folder]
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        save_file(module.state_dict(), partial / "model.safetensors")
+        torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+        (partial / STATE).write_text(json.dumps(values), "utf-8")
     for path in older:
         shutil.rmtree(path)
     return folder

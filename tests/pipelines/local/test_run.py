@@ -23,7 +23,7 @@ from pipelines.local.summary import PRODUCED_BY, verified
 from product1m.artifacts.folder import write_artifact
 from product1m.config import load_config
 from product1m.errors import DatasetError, PipelineError, StorageError
-from product1m.storage.opening import Folder
+from product1m.storage.folder import Folder
 from tests.support.paths import ROOT
 from tests.support.worlds.small_datasets import small_dataset
 

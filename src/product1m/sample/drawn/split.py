@@ -10,14 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from product1m.artifacts.atomic import require_unused, whole_folder
 from product1m.data.boxes import BOXES_LIST, write_boxes
-from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER
+from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER, PRODUCT1M_LIST
 from product1m.data.photos import encode_jpeg
 from product1m.sample.drawn.layers import Box
 from product1m.sample.drawn.plan import LISTS, List, Row, SampleSizes, label_statistics, plan_rows
 from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.sample.drawn.rooms import render_room
-from product1m.sample.staging import appearing
 from product1m.telemetry.progress import track
 
 URL_B = "http://photos.example/product1m/datasets/images/{id}.jpg"
@@ -33,12 +33,13 @@ def make_sample(
 ) -> dict[str, float]:
     """Render the sample split into an empty or new folder and return its label statistics.
 
-    The same seed and sizes give the same bytes on one machine. Raises DatasetError where the
-    folder already holds something.
+    The same seed and sizes give the same bytes on one machine. Raises StorageError if the
+    folder is not empty.
     """
     sizes = sizes or SampleSizes()
     rows = plan_rows(sizes, seed)
-    with appearing(folder) as partial:
+    require_unused(folder)
+    with whole_folder(folder) as partial:
         for name in (PHOTO_FOLDER, BACKGROUND_FOLDER):
             (partial / name).mkdir()
         for number in range(sizes.backgrounds):
@@ -49,7 +50,7 @@ def make_sample(
         queries = [row.id for name in ("dev", "test") for row in rows[name]]
         write_boxes(partial / BOXES_LIST, {query: boxes[query] for query in queries})
         for name in LISTS:
-            write_list(partial / f"product1m_{name}_ossurl_v2.txt", rows[name])
+            write_list(partial / PRODUCT1M_LIST.format(name), rows[name])
     return _statistics(rows)
 
 

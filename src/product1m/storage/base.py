@@ -1,0 +1,90 @@
+"""What a store is: files below one address, in a local folder or under an `s3://` prefix.
+
+Every failure that a user can fix is a StorageError that names the address.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from product1m.errors import StorageError
+
+S3 = "s3://"
+BLOCK_BYTES = 1 << 20
+"""Bytes that are read at once (ours)."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a store."""
+
+    name: str
+    """Relative to the store, separated by `/`."""
+    num_bytes: int
+    sha256: str = ""
+    """Digest of the content; empty if the store does not keep one."""
+
+
+class Store(Protocol):
+    """Files below one address; safe to use from many threads."""
+
+    uri: str
+    """Absolute, without a slash at the end."""
+
+    def address(self, name: str) -> str:
+        """Address of a file, for messages and for `open_file`."""
+
+    def local(self, name: str) -> Path | None:
+        """Path of the file on this machine, whether it exists or not; None for a remote store."""
+
+    def files(self, below: str = "") -> Iterator[StoredFile]:
+        """The files whose name starts with `below`, in no particular order, without hidden ones."""
+
+    def find(self, name: str) -> StoredFile | None:
+        """Size and digest of a file without reading it; None if it does not exist."""
+
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """A whole file.
+
+        Raises NotStoredError if it does not exist, TooLargeError if it has more than `max_bytes`.
+        """
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Bytes of a file from `start` on; fewer than `num_bytes` only at the end of the file."""
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file to a local path without verifying it; memory does not grow with its size."""
+
+    def put(self, path: Path, name: str, sha256: str) -> None:
+        """Copy a local file into the store; it appears whole or not at all.
+
+        Memory does not grow with its size. A file with the same size and digest is not copied.
+        """
+
+    def publish(self, name: str, content: bytes) -> bool:
+        """Write a small file unless it exists already.
+
+        True if the store now holds this content. If several writers publish different content, the
+        first one gets True.
+        """
+
+
+def is_remote(uri: str) -> bool:
+    """Whether an address is not on this machine's file system."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def checked_name(name: str) -> str:
+    """`name` itself; StorageError if it could lead out of the store."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise StorageError(f"{name!r:.80}: refused; expected the name of a file below a folder")
+    return name
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read block by block."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,135 @@
+"""A folder as a store, and files written under a hidden name first."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from product1m.errors import NotStoredError, StorageError, TooLargeError
+from product1m.storage.base import StoredFile, checked_name, sha256_of
+
+
+@contextmanager
+def hidden_beside(target: Path, tag: str = "") -> Iterator[Path]:
+    """Yield a hidden path in the folder of `target` to write a file or folder to.
+
+    Nothing is there when the block starts, and what is still there when it ends is removed.
+    Writers that work at the same time need different tags.
+    """
+    suffix = f".{tag}.partial" if tag else ".partial"
+    partial = target.absolute().with_name(f".{target.absolute().name}{suffix}")
+    _remove(partial)
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Folder:
+    """A folder on this machine, or on a volume that several machines mount."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = str(root.absolute())
+
+    def address(self, name: str) -> str:
+        """The file's path."""
+        return str(self.root / name)
+
+    def local(self, name: str) -> Path:
+        """The file's path, whether it exists or not."""
+        return self.root / checked_name(name)
+
+    def files(self, below: str = "") -> Iterator[StoredFile]:
+        """Every file whose name starts with `below`, without hidden (unfinished) ones."""
+        folder, _, start = below.rpartition("/")
+        yield from self._files(folder and f"{folder}/", start)
+
+    def _files(self, folder: str, start: str = "") -> Iterator[StoredFile]:
+        try:
+            entries = os.scandir(self.root / folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.name.startswith(start):
+                    continue
+                if entry.is_dir():
+                    yield from self._files(f"{folder}{entry.name}/")
+                else:
+                    yield StoredFile(folder + entry.name, entry.stat().st_size)
+
+    def find(self, name: str) -> StoredFile | None:
+        """The file's size; a folder keeps no digests."""
+        path = self.local(name)
+        return StoredFile(name, path.stat().st_size) if path.is_file() else None
+
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """The whole file; its size is checked first."""
+        path = self.local(name)
+        with self._explained(name):
+            num_bytes = path.stat().st_size
+            if max_bytes is not None and num_bytes > max_bytes:
+                raise TooLargeError(str(path), num_bytes, max_bytes)
+            return path.read_bytes()
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """A part of the file."""
+        with self._explained(name), self.local(name).open("rb") as file:
+            file.seek(start)
+            return file.read(num_bytes)
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy the file."""
+        with self._explained(name):
+            shutil.copyfile(self.local(name), target)
+
+    def put(self, path: Path, name: str, sha256: str) -> None:
+        """Copy the file under a hidden name, verify it, rename it.
+
+        A file with the same name and size is taken for the same file.
+        """
+        target = self.local(name)
+        if target.is_file() and target.stat().st_size == path.stat().st_size:
+            return
+        with self._explained(name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with hidden_beside(target, secrets.token_hex(8)) as partial:
+                shutil.copyfile(path, partial)
+                if (copied := sha256_of(partial)) != sha256:
+                    raise StorageError(
+                        f"{target}: damaged while copying: expected sha256 {sha256}, got {copied}; "
+                        "try again"
+                    )
+                partial.replace(target)
+
+    def publish(self, name: str, content: bytes) -> bool:
+        """Write a hidden file and link it; the system refuses a link to a name that exists."""
+        target = self.local(name)
+        with self._explained(name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with hidden_beside(target, secrets.token_hex(8)) as partial:
+                partial.write_bytes(content)
+                try:
+                    target.hardlink_to(partial)
+                except FileExistsError:
+                    return target.read_bytes() == content
+        return True
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotStoredError(f"{self.address(name)}: no such file") from error
+        except OSError as error:
+            raise StorageError(f"{self.address(name)}: {error.strerror}") from error
