@@ -9,7 +9,7 @@ import typer
 from pipelines.ablation.grids import make_grid
 from pipelines.cli.run import exit_when_interrupted
 from pipelines.graph.data import check_dataset
-from product1m.cli.app import Overrides, PresetName
+from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 from product1m.errors import ConfigError
 

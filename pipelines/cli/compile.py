@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.cli.options import Cached, ProfileName, WorkVolume
-from product1m.cli.app import Overrides, PresetName
+from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
 EPILOG = (

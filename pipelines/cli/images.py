@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from product1m.cli.app import new_app
+from product1m.cli.options import new_app
 from product1m.config import STEPS
 from product1m.errors import PipelineError
 from product1m.telemetry.provenance import git_revision

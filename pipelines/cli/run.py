@@ -10,7 +10,7 @@ import typer
 
 from pipelines.cli.options import Cached
 from pipelines.graph.data import check_dataset
-from product1m.cli.app import Overrides, PresetName
+from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli.options import Endpoint, Namespace
 from pipelines.cli.run import run_and_show
-from product1m.cli.app import new_app
+from product1m.cli.options import new_app
 from product1m.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import SCHEDULES, Endpoint, Namespace
-from product1m.cli.app import new_app
+from product1m.cli.options import new_app
 from product1m.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import Cached, Endpoint, Namespace, ProfileName, WorkVolume
-from product1m.cli.app import Overrides, PresetName
+from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
 

@@ -27,31 +27,6 @@ NAMED_DIFFERENTLY = {
 """Parameter of a step to the component's, where they differ."""
 
 
-def python_files(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level packages a file imports anywhere, functions included."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-def test_the_library_never_imports_kfp_or_what_wires_it() -> None:
-    for path in python_files("src"):
-        assert not imported(path) & {"kfp", "components", "pipelines"}, path
-
-
-def test_components_and_pipelines_never_import_what_computes() -> None:
-    for path in python_files("components", "pipelines"):
-        assert not imported(path) & HEAVY, path
-
-
 def test_compiling_loads_nothing_that_computes(tmp_path: Path) -> None:
     script = """
 import sys

@@ -4,54 +4,17 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
+from product1m.cli.options import Overrides, PresetName, new_app
 from product1m.cli.registry import registry_app
-from product1m.config import Preset, load_config
-from product1m.errors import ConfigError, Product1MError
+from product1m.config import load_config
 from product1m.telemetry.logs import set_up_logging
 
-Overrides = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Change a value, as in indexing.factory=Flat or seed=1; may be repeated.",
-        default_factory=list,
-        show_default=False,
-    ),
-]
-PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's scale.")]
 Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
 Read = Annotated[Path, typer.Argument(help="Artifact folder to read.")]
-
-
-class FriendlyGroup(TyperGroup):
-    """Prints what a user can mend without a traceback; exit code 2 for a configuration error."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except Product1MError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
-
-
-def new_app(help: str) -> typer.Typer:
-    """A command group with this project's manners."""
-    return typer.Typer(
-        cls=FriendlyGroup,
-        help=help,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-        add_completion=False,
-    )
-
 
 app = new_app("Instance-level product search: its retraining, step by step.")
 config_app = new_app("The configuration: what is in effect, and its documentation.")
