@@ -27,7 +27,7 @@ METHODS = {
     "shipped_whole_photo": "shipped, whole photo",
     "image_whole_photo": "image only, whole photo",
     "image_text_whole_photo": "image + text, whole photo",
-    "instance_crops": "instance crops encoded again",
+    "instance_crops": "crops of boxes, encoded again",
     "oracle_boxes": "true boxes",
     "random": "random",
     "oracle": "oracle",
@@ -48,7 +48,7 @@ def main() -> None:
 def one_run(run: dict[str, Any]) -> str:
     """Every measure at 10, strict; official mAP; the difference."""
     header = [
-        "test queries, per instance unless said",
+        "test queries, per box unless stated",
         *(f"strict {measure}@10" for measure in ("mAP", "mAR", "Prec")),
         *("official mAP@10", "shipped − this, paired 95 %"),
     ]
