@@ -222,6 +222,11 @@ class ArtifactWriter:
         """What a reader of this artifact needs to know."""
         return self.manifest.details
 
+    def add_inputs(self, inputs: Mapping[str, Artifact]) -> None:
+        """Record artifacts that this one is made from, with their ancestors' summaries."""
+        self.manifest.inputs |= {name: artifact.digest for name, artifact in inputs.items()}
+        self.manifest.lineage |= _lineage(inputs)
+
     def store(self, path: Path) -> None:
         """Hand over a bulk file of `folder` that is finished: with a storage root it goes there."""
         self._uploads.move(path, path.relative_to(self.folder).as_posix())
@@ -243,6 +248,14 @@ def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
             f"{folder}: expected an artifact of {step} {part}, got one of {manifest.key}"
         )
     return Artifact(folder, manifest)
+
+
+def part_of(folder: Path) -> str:
+    """The part that an artifact says it is; empty where nothing readable is there."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text("utf-8"))["part"])
+    except (OSError, ValueError, LookupError, TypeError):  # opening it says what is wrong
+        return ""
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from product1m.artifacts.folder import (
     ArtifactWriter,
     open_artifact,
     work_folder,
-    write_artifact,
 )
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.geometry import CORNERS
@@ -26,6 +25,7 @@ from product1m.data.items import ROWS_A_GROUP, ItemWriter
 from product1m.data.photos import Photo
 from product1m.data.regions import INSTANCES
 from product1m.errors import DatasetError
+from product1m.steps.bracket import open_step
 from product1m.synthesis import contact_sheets
 from product1m.synthesis.backgrounds import find_backgrounds
 from product1m.synthesis.coco import write_coco
@@ -41,7 +41,6 @@ from product1m.synthesis.cutouts import (
 from product1m.synthesis.parallel import Workers
 from product1m.synthesis.planning import plan_scenes, split_sources
 from product1m.telemetry.progress import track
-from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
@@ -69,30 +68,26 @@ def run(
     attempt that was killed are taken up again. Raises DatasetError where too few photos can be cut
     out, or too many backgrounds are damaged.
     """
-    source = open_artifact(products, "ingestion")
-    background_photos = find_backgrounds(backgrounds)
-    inputs = {"products": source}
-    work = work_folder(scenes, STEP, config, inputs)
-    with step_run(STEP, config, "scenes") as tracked:
-        with (
-            write_artifact(scenes, STEP, config, inputs, "scenes", storage_root) as writer,
-            Workers(config.num_workers) as workers,
-        ):
-            candidates, counts = draw_candidates(source, config)
-            verdicts = cut_candidates(source, candidates, work / "cutouts", config, workers)
-            writer.metrics.update(counts | _count_cutouts(verdicts, counts))
-            picture = _picture_cutouts(source, verdicts, writer.folder, config)
-            tracked.log_file(picture)
-            split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
-            composed = workers.map(compose, plan_scenes(split, background_photos, config))
-            writer.metrics.update(_write_scenes(composed, writer, work, config))
-            writer.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
-            writer.details["background_photos"] = len(background_photos)
-            metrics = dict(writer.metrics)
-        tracked.log_file(scenes / SCENES_PICTURE)
-        tracked.log_metrics(metrics)
+    with (
+        open_step(STEP, config, scenes, "scenes", storage_root) as step,
+        Workers(config.num_workers) as workers,
+    ):
+        source = open_artifact(products, "ingestion")
+        background_photos = find_backgrounds(backgrounds)
+        work = work_folder(scenes, STEP, config, step.read({"products": source}))
+        candidates, counts = draw_candidates(source, config)
+        verdicts = cut_candidates(source, candidates, work / "cutouts", config, workers)
+        step.metrics.update(counts | _count_cutouts(verdicts, counts))
+        picture = _picture_cutouts(source, verdicts, step.folder, config)
+        step.tracking.log_file(picture)  # shows why, where too few photos could be cut out
+        split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
+        composed = workers.map(compose, plan_scenes(split, background_photos, config))
+        step.metrics.update(_write_scenes(composed, step.writer, work, config))
+        step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
+        step.details["background_photos"] = len(background_photos)
+        step.attach(SCENES_PICTURE)
     shutil.rmtree(work)
-    return metrics
+    return step.all_metrics()
 
 
 def _count_cutouts(verdicts: Sequence[Verdict], counts: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from product1m.artifacts.folder import Artifact, open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, work_folder
 from product1m.capture.batches import PretrainingBatch, PretrainingBatches, feature_moments
 from product1m.capture.bert import load_bert
 from product1m.capture.instance_recall import instance_recall
@@ -19,7 +19,8 @@ from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_token
 from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError
-from product1m.telemetry.tracking import StepRun, step_run
+from product1m.steps.bracket import open_step
+from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup
@@ -42,28 +43,27 @@ def run(
         ArtifactError: the two feature sets were not made by one RPN or not of one ingestion.
         TrainingError: the loss is not finite; the last good checkpoint is kept.
     """
-    inputs = _open(train_features, scene_features)
-    work = work_folder(checkpoint, STEP, config, inputs)
-    torch.manual_seed(config.seed)
     with distributed.process_group():
-        start = _Start.of(inputs, config)
         if distributed.rank() > 0:
-            start.train(work)
+            inputs = _open(train_features, scene_features)
+            work = work_folder(checkpoint, STEP, config, inputs)
+            _Start.of(inputs, config).train(work)
             return {}
-        with step_run(STEP, config) as tracking:
-            with write_artifact(checkpoint, STEP, config, inputs) as writer:
-                curve = start.train(work, tracking)
-                start.tokenizer.save(writer.folder)
-                save_file(_plain_state(start.capture), writer.folder / WEIGHTS)
-                draw_losses(curve, writer.folder / PICTURE)
-                writer.details.update(start.details())
-                loaded = LoadedCapture(start.capture.eval(), start.tokenizer, config)
-                writer.metrics.update(_last_losses(curve))
-                writer.metrics.update(instance_recall(loaded, start.items, start.scenes))
-            tracking.log_metrics(writer.metrics)
-            tracking.log_file(checkpoint / PICTURE)
+        with open_step(STEP, config, checkpoint) as step:
+            inputs = step.read(_open(train_features, scene_features))
+            work = work_folder(checkpoint, STEP, config, inputs)
+            start = _Start.of(inputs, config)
+            curve = start.train(work, step.tracking)
+            start.tokenizer.save(step.folder)
+            save_file(_plain_state(start.capture), step.folder / WEIGHTS)
+            draw_losses(curve, step.folder / PICTURE)
+            step.details.update(start.details())
+            loaded = LoadedCapture(start.capture.eval(), start.tokenizer, config)
+            step.metrics.update(_last_losses(curve))
+            step.metrics.update(instance_recall(loaded, start.items, start.scenes))
+            step.attach(PICTURE)
     shutil.rmtree(work)
-    return writer.metrics
+    return step.all_metrics()
 
 
 @dataclass
@@ -79,6 +79,7 @@ class _Start:
 
     @classmethod
     def of(cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig) -> "_Start":
+        torch.manual_seed(config.seed)
         items, scenes = FeatureSet(inputs["train_features"]), FeatureSet(inputs["scene_features"])
         from_scratch = config.text_model == SCRATCH
         tokenizer = (

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
 from product1m.data.class_names import CLASSES
@@ -39,7 +39,7 @@ from product1m.evaluation.slices import slices_of
 from product1m.evaluation.statistics import Interval
 from product1m.evaluation.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
 from product1m.retrieval.search import Searcher
-from product1m.telemetry.tracking import step_run
+from product1m.steps.bracket import open_step
 
 SPLITS = ("dev", "test")
 RESULT_LIST = "retrieval_id_list.txt"
@@ -64,22 +64,18 @@ def run(
     all. Raises ArtifactError where the inputs descend from different models, RetrievalError, with
     the query's id, where a query cannot be answered.
     """
-    inputs = _open(query_features, capture, index, queries, gallery, rpn)
-    with step_run("evaluation", config) as tracker:
-        with write_artifact(evaluation, "evaluation", config, inputs) as writer:
-            prepared = _prepare(inputs, config)
-            choice = choose_fusions(prepared.searcher, prepared.views["dev"].found, prepared.truth)
-            ranked = {
-                split: rank_all(prepared.searcher, views, choice.fusions, prepared.truth)
-                for split, views in prepared.views.items()
-            }
-            found = _find(prepared, choice, ranked)
-            _write(writer, inputs, prepared, found, ranked)
-        # The artifact is whole before a server that may be away is asked for anything.
-        tracker.log_metrics(writer.metrics)
-        for path in (evaluation / REPORT, *sorted(evaluation.glob("*.png"))):
-            tracker.log_file(path)
-    return dict(writer.metrics)
+    with open_step("evaluation", config, evaluation) as step:
+        inputs = step.read(_open(query_features, capture, index, queries, gallery, rpn))
+        prepared = _prepare(inputs, config)
+        choice = choose_fusions(prepared.searcher, prepared.views["dev"].found, prepared.truth)
+        ranked = {
+            split: rank_all(prepared.searcher, views, choice.fusions, prepared.truth)
+            for split, views in prepared.views.items()
+        }
+        found = _find(prepared, choice, ranked)
+        _write(step.writer, inputs, prepared, found, ranked)
+        step.attach(REPORT, *sorted(path.name for path in step.folder.glob("*.png")))
+    return step.all_metrics()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, part_of
 from product1m.config import FeatureExtractionConfig
 from product1m.data.regions import INSTANCES
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.untrained_boxes import grabcut_of_scenes
-from product1m.telemetry.tracking import step_run
+from product1m.steps.bracket import open_step
 
 STEP = "feature_extraction"
 
@@ -24,21 +24,18 @@ def run(
 
     Raises DatasetError with the item's id for a photo that cannot be decoded.
     """
-    photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")
-    inputs = {"images": photos, "rpn": checkpoint}
-    part = photos.manifest.part
-    with step_run(STEP, config, part) as tracking:
-        with write_artifact(features, STEP, config, inputs, part, storage_root) as writer:
-            write_features(
-                photos,
-                checkpoint,
-                writer,
-                RegionSettings.from_config(config, grabcut_of_scenes(checkpoint)),
-                num_workers=config.num_workers,
-                shard_mib=config.shard_mib,
-            )
-        tracking.log_metrics(writer.metrics)
-    return writer.metrics
+    with open_step(STEP, config, features, part_of(images), storage_root) as step:
+        photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")
+        step.read({"images": photos, "rpn": checkpoint})
+        write_features(
+            photos,
+            checkpoint,
+            step.writer,
+            RegionSettings.from_config(config, grabcut_of_scenes(checkpoint)),
+            num_workers=config.num_workers,
+            shard_mib=config.shard_mib,
+        )
+    return step.all_metrics()
 
 
 def _open_photos(images: Path) -> Artifact:

@@ -8,7 +8,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from product1m.artifacts.folder import ArtifactWriter, write_artifact
+from product1m.artifacts.folder import ArtifactWriter
 from product1m.config import IngestionConfig
 from product1m.data.boxes import BoxTable, read_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
@@ -39,10 +38,10 @@ from product1m.data.lists import (
 from product1m.data.photo_sources import Photos, PhotoSource, local_lists
 from product1m.data.quarantine import Quarantine
 from product1m.errors import DatasetError, PhotoError
+from product1m.steps.bracket import open_step_with_parts
 from product1m.storage.base import sha256_of
 from product1m.storage.opening import open_store
 from product1m.telemetry.progress import track
-from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
@@ -73,38 +72,26 @@ def run(
     DatasetError if lists are missing, a list has no usable item, or too many had to be set aside.
     """
     kept = storage_root or os.environ.get("PRODUCT1M_WORK") or str(train.parent / ".work")
-    source = Photos(open_store(dataset), Downloads(open_store(kept), config))
-    with step_run(STEP, config) as tracked:
-        with ExitStack() as stack:
-            lists = find_lists(stack.enter_context(local_lists(dataset)), dataset)
-            folders = {"train": train, "gallery": gallery, "queries": queries}
-            writers = {
-                role: stack.enter_context(
-                    write_artifact(
-                        folders[role], STEP, config, part=role, storage_root=storage_root
-                    )
-                )
-                for role in ROLES
-            }
-            stack.enter_context(pillow_without_opinions())
-            pool = stack.enter_context(ThreadPoolExecutor(config.num_workers))
-            keys = {
-                role: _take_in_role(lists[role], source, pool, writers[role], config)
-                for role in ROLES
-            }
-            _group(writers, keys)
-            _split_queries(writers["queries"], keys["queries"], config)
-            _report_leaks(writers, keys)
-            _report_labels(writers)
-            for writer in writers.values():
-                writer.details["content"] = _content_digest(writer.folder)
-        metrics = {
-            f"{role}/{name}": value
-            for role, writer in writers.items()
-            for name, value in writer.metrics.items()
+    folders = {"train": train, "gallery": gallery, "queries": queries}
+    with (
+        open_step_with_parts(STEP, config, folders, storage_root) as step,
+        local_lists(dataset) as list_folder,
+        pillow_without_opinions(),
+        ThreadPoolExecutor(config.num_workers) as pool,
+    ):
+        source = Photos(open_store(dataset), Downloads(open_store(kept), config))
+        lists = find_lists(list_folder, dataset)
+        writers = {role: step.writers[role] for role in ROLES}
+        keys = {
+            role: _take_in_role(lists[role], source, pool, writers[role], config) for role in ROLES
         }
-        tracked.log_metrics(metrics)
-    return metrics
+        _group(writers, keys)
+        _split_queries(writers["queries"], keys["queries"], config)
+        _report_leaks(writers, keys)
+        _report_labels(writers)
+        for writer in writers.values():
+            writer.details["content"] = _content_digest(writer.folder)
+    return step.all_metrics()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from product1m.artifacts.folder import (
     ArtifactWriter,
     Summary,
     open_artifact,
-    write_artifact,
 )
 from product1m.artifacts.lineage import require_built_with, require_descends
 from product1m.config import RegistrationConfig
@@ -66,8 +65,8 @@ from product1m.registry.versions import (
 )
 from product1m.serving.service import THUMBNAILS, ServingConfig
 from product1m.serving.thumbnails import write_thumbnails
+from product1m.steps.bracket import open_step
 from product1m.telemetry.provenance import git_revision, pipeline_run
-from product1m.telemetry.tracking import step_run
 
 logger = logging.getLogger(__name__)
 
@@ -104,23 +103,15 @@ def run(
     the inputs do not belong together or a file is damaged, RegistryError where MLflow is not there
     or refuses. Nothing is registered that cannot be loaded and asked.
     """
-    inputs = {
-        "rpn": open_artifact(rpn, "rpn_training"),
-        "capture": open_artifact(capture, "capture_pretraining"),
-        "index": open_artifact(index, "indexing"),
-        "evaluation": open_artifact(evaluation, "evaluation"),
-        "queries": open_artifact(queries, "ingestion", "queries"),
-        "gallery": open_artifact(gallery, "ingestion", "gallery"),
-    }
-    _require_one_family(**inputs)
     quiet_mlflow()
-    lineage = {**inputs["evaluation"].manifest.lineage, "evaluation": inputs["evaluation"].manifest}
     with (
+        open_step(STEP, config, registration) as step,
         talking_to_registry("registering the model"),
-        step_run(STEP, config) as tracked,
-        write_artifact(registration, STEP, config, inputs) as writer,
         tempfile.TemporaryDirectory() as scratch,
     ):
+        inputs = step.read(_open(rpn, capture, index, evaluation, queries, gallery))
+        evaluated = inputs["evaluation"].manifest
+        lineage = {**evaluated.lineage, "evaluation": evaluated}
         model = Path(scratch) / MODEL_FOLDER
         _stage(model, inputs, lineage, config)
         examples = read_examples(inputs["evaluation"])
@@ -130,32 +121,35 @@ def run(
         evidence = _evidence(inputs["evaluation"], lineage, served, opponent, config)
         gate = decide(evidence, opponent.champion)
         subject = _subject(inputs, lineage, evidence, gate, opponent, model)
-        card = _write(writer.folder, subject)
-        quiet_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(writer.folder))
-        digests = digests_of(model, SERVING_CODE, writer.folder)
+        card = _write(step.folder, subject)
+        quiet_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(step.folder))
+        digests = digests_of(model, SERVING_CODE, step.folder)
         tags = _tags(digests, subject)
         version = register(logged.model_uri, config.candidate_model, tags, card)
-        _describe(writer, gate, evidence, config.candidate_model, version)
-        tracked.log_metrics(writer.metrics)
+        _describe(step.writer, gate, evidence, config.candidate_model, version)
     logger.info("%s: %s version %s, gate %s", STEP, config.candidate_model, version, gate.verdict)
-    return dict(writer.metrics)
+    return step.all_metrics()
 
 
-def _require_one_family(
-    rpn: Artifact,
-    capture: Artifact,
-    index: Artifact,
-    evaluation: Artifact,
-    queries: Artifact,
-    gallery: Artifact,
-) -> None:
-    """All were made from one another, and no file of the models is damaged."""
-    require_descends(capture, rpn)
-    require_built_with(index, capture)
-    for artifact in (rpn, capture, index, queries, gallery):
-        require_descends(evaluation, artifact)
-    for artifact in (rpn, capture, index):
-        artifact.verify()
+def _open(
+    rpn: Path, capture: Path, index: Path, evaluation: Path, queries: Path, gallery: Path
+) -> dict[str, Artifact]:
+    """Inputs that were made from one another; no file of the models is damaged."""
+    inputs = {
+        "rpn": open_artifact(rpn, "rpn_training"),
+        "capture": open_artifact(capture, "capture_pretraining"),
+        "index": open_artifact(index, "indexing"),
+        "evaluation": open_artifact(evaluation, "evaluation"),
+        "queries": open_artifact(queries, "ingestion", "queries"),
+        "gallery": open_artifact(gallery, "ingestion", "gallery"),
+    }
+    require_descends(inputs["capture"], inputs["rpn"])
+    require_built_with(inputs["index"], inputs["capture"])
+    for name in ("rpn", "capture", "index", "queries", "gallery"):
+        require_descends(inputs["evaluation"], inputs[name])
+    for name in ("rpn", "capture", "index"):
+        inputs[name].verify()
+    return inputs
 
 
 def _stage(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from product1m.artifacts.folder import open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import Boxes, BoxSelection
 from product1m.detection.map_cache import cache_maps
@@ -25,12 +25,14 @@ from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, ProposalNetwork, build_network
 from product1m.detection.scene_batches import SceneBatches, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
+from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
-from product1m.telemetry.tracking import StepRun, step_run
+from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
 
+STEP = "rpn_training"
 PICTURE = "proposals.png"
 NUM_PICTURES = 12
 
@@ -40,30 +42,38 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
 
     Under `torchrun` every rank calls it, and rank 0 writes.
     """
-    source = open_artifact(scenes, "background_synthesis")
-    inputs = {"scenes": source}
-    work = work_folder(checkpoint, "rpn_training", config, inputs)
-    read = Scenes(source)
-    held_out = read.split("held_out")
-    torch.manual_seed(config.seed)
-    network = build_network(config, config.weights)
     with distributed.process_group():
         if distributed.rank() > 0:
-            _train(network, read, config, work)
+            inputs = _open(scenes)
+            work = work_folder(checkpoint, STEP, config, inputs)
+            _train(_new_network(config), Scenes(inputs["scenes"]), config, work)
             return {}
-        with step_run("rpn_training", config) as tracking:
-            with write_artifact(checkpoint, "rpn_training", config, inputs) as writer:
-                _train(network, read, config, work, tracking)
-                save_file(_plain_state(network), writer.folder / MODEL)
-                writer.details.update(_details(network, config))
-                proposals = propose_on(network.eval(), read, held_out)
-                selection = best_selection(proposals, [read.boxes_xyxy[i] for i in held_out])
-                writer.metrics.update(_measure(read, held_out, proposals, selection))
-                _draw(writer.folder / PICTURE, read, held_out, proposals, selection)
-            tracking.log_metrics(writer.metrics)
-            tracking.log_file(checkpoint / PICTURE)
+        with open_step(STEP, config, checkpoint) as step:
+            inputs = step.read(_open(scenes))
+            work = work_folder(checkpoint, STEP, config, inputs)
+            read = Scenes(inputs["scenes"])
+            held_out = read.split("held_out")
+            network = _new_network(config)
+            _train(network, read, config, work, step.tracking)
+            save_file(_plain_state(network), step.folder / MODEL)
+            step.details.update(_details(network, config))
+            proposals = propose_on(network.eval(), read, held_out)
+            selection = best_selection(proposals, [read.boxes_xyxy[i] for i in held_out])
+            step.metrics.update(_measure(read, held_out, proposals, selection))
+            _draw(step.folder / PICTURE, read, held_out, proposals, selection)
+            step.attach(PICTURE)
     shutil.rmtree(work)
-    return writer.metrics
+    return step.all_metrics()
+
+
+def _open(scenes: Path) -> dict[str, Artifact]:
+    return {"scenes": open_artifact(scenes, "background_synthesis")}
+
+
+def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
+    """The same on every rank and in every attempt."""
+    torch.manual_seed(config.seed)
+    return build_network(config, config.weights)
 
 
 def _train(

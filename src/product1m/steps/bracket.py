@@ -1,0 +1,110 @@
+"""The one `with` that opens every step: log context, MLflow run, artifacts, failure tags, metrics.
+
+A step opens it first and reads its inputs inside, so that whatever goes wrong leaves the tags
+`failed_step` and `error` on the MLflow run, and no artifact. When the block ends without an error
+the artifacts appear, whole, and only then the metrics and pictures go to MLflow: a server that is
+away by then costs a log entry, not the work.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from product1m.artifacts.folder import Artifact, ArtifactWriter, write_artifact
+from product1m.config import StepConfig
+from product1m.telemetry.tracking import StepRun, step_run
+
+
+class OpenStep:
+    """A step at work: what it reads, the artifacts it writes, and its MLflow run."""
+
+    def __init__(self, tracking: StepRun, writers: dict[str, ArtifactWriter]) -> None:
+        self.tracking = tracking
+        """For curves and pictures that should not wait for the end."""
+        self.writers = writers
+        """By part; a step that writes one artifact uses `writer`."""
+        self.inputs: dict[str, Artifact] = {}
+        self._attached: list[str] = []
+
+    @property
+    def writer(self) -> ArtifactWriter:
+        """The step's only artifact."""
+        (writer,) = self.writers.values()
+        return writer
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the only artifact go."""
+        return self.writer.folder
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The only artifact's metrics: what MLflow, summary and registry show of the step."""
+        return self.writer.metrics
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a reader of the only artifact needs to know."""
+        return self.writer.details
+
+    def read(self, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+        """Record what the step reads in every artifact it writes; returns the same inputs."""
+        self.inputs |= inputs
+        for writer in self.writers.values():
+            writer.add_inputs(inputs)
+        return dict(inputs)
+
+    def attach(self, *names: str) -> None:
+        """Files of the only artifact that MLflow gets when the artifact is whole."""
+        self._attached += names
+
+    def all_metrics(self) -> dict[str, float]:
+        """The metrics of every artifact; of several as `part/name`."""
+        if len(self.writers) == 1:
+            return dict(self.metrics)
+        return {
+            f"{part}/{name}": value
+            for part, writer in self.writers.items()
+            for name, value in writer.metrics.items()
+        }
+
+    def report(self, folder: Path) -> None:
+        """Log metrics and attached files of artifacts that are whole; `folder` holds the files."""
+        self.tracking.log_metrics(self.all_metrics())
+        for name in self._attached:
+            self.tracking.log_file(folder / name)
+
+
+@contextmanager
+def open_step(
+    step: str, config: StepConfig, folder: Path, part: str = "", storage_root: str = ""
+) -> Iterator[OpenStep]:
+    """Open a step that writes one artifact at `folder`.
+
+    Its metrics go to MLflow as `step/name`, or `step/part/name`. With a storage root, a folder or
+    `s3://` prefix, bulk files go there.
+    """
+    with step_run(step, config, part) as tracking:
+        with write_artifact(folder, step, config, part=part, storage_root=storage_root) as writer:
+            opened = OpenStep(tracking, {part: writer})
+            yield opened
+        opened.report(folder)
+
+
+@contextmanager
+def open_step_with_parts(
+    step: str, config: StepConfig, folders: Mapping[str, Path], storage_root: str = ""
+) -> Iterator[OpenStep]:
+    """Open a step that writes several artifacts, given as part to folder."""
+    with step_run(step, config) as tracking:
+        with ExitStack() as stack:
+            writers = {
+                part: stack.enter_context(
+                    write_artifact(folder, step, config, part=part, storage_root=storage_root)
+                )
+                for part, folder in folders.items()
+            }
+            opened = OpenStep(tracking, writers)
+            yield opened
+        tracking.log_metrics(opened.all_metrics())
