@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns a
 
 
 def ingest(made: TinyArtifacts, out: Path) -> None:
-    folders = (out / part for part in ("train", "gallery", "queries"))
-    ingestion.run(str(made.root / "dataset"), *folders, CONFIG.ingestion)
+    train, gallery, queries = (out / part for part in ("train", "gallery", "queries"))
+    ingestion.run(str(made.root / "dataset"), train, gallery, queries, CONFIG.ingestion)
 
 
 def synthesize(made: TinyArtifacts, out: Path) -> None:
