@@ -21,16 +21,20 @@ def background_synthesis(
     from pathlib import Path
 
     from product1m.config import BackgroundSynthesisConfig, StorageConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps import background_synthesis
 
-    scores = background_synthesis.run(
-        Path(products.path),
-        backgrounds_uri,
-        Path(scenes.path),
-        BackgroundSynthesisConfig.model_validate(config),
-        StorageConfig.model_validate(storage).root,
+    scores = with_retries(
+        "background_synthesis",
+        lambda: background_synthesis.run(
+            Path(products.path),
+            backgrounds_uri,
+            Path(scenes.path),
+            BackgroundSynthesisConfig.model_validate(config),
+            StorageConfig.model_validate(storage).root,
+        ),
     )
     scenes.metadata["backgrounds_digest"] = backgrounds_digest
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

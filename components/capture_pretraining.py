@@ -21,16 +21,20 @@ def capture_pretraining(
 
     from product1m.config import CapturePretrainingConfig, TrainingJobConfig
     from product1m.jobs.launch import launch
+    from product1m.jobs.retries import with_retries
     from product1m.steps import capture_pretraining as step
 
-    scores = launch(
+    scores = with_retries(
         "capture_pretraining",
-        step.run,
-        [Path(train_features.path), Path(scene_features.path)],
-        Path(checkpoint.path),
-        CapturePretrainingConfig.model_validate(config),
-        TrainingJobConfig.model_validate(training_job),
+        lambda: launch(
+            "capture_pretraining",
+            step.run,
+            [Path(train_features.path), Path(scene_features.path)],
+            Path(checkpoint.path),
+            CapturePretrainingConfig.model_validate(config),
+            TrainingJobConfig.model_validate(training_job),
+        ),
     )
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

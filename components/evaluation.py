@@ -25,19 +25,23 @@ def evaluation(
     from pathlib import Path
 
     from product1m.config import EvaluationConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps.evaluation import run
 
-    scores = run(
-        Path(query_features.path),
-        Path(capture.path),
-        Path(index.path),
-        Path(queries.path),
-        Path(gallery.path),
-        Path(evaluation.path),
-        EvaluationConfig.model_validate(config),
-        Path(rpn.path),
+    scores = with_retries(
+        "evaluation",
+        lambda: run(
+            Path(query_features.path),
+            Path(capture.path),
+            Path(index.path),
+            Path(queries.path),
+            Path(gallery.path),
+            Path(evaluation.path),
+            EvaluationConfig.model_validate(config),
+            Path(rpn.path),
+        ),
     )
     shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

@@ -20,15 +20,19 @@ def feature_extraction(
     from pathlib import Path
 
     from product1m.config import FeatureExtractionConfig, StorageConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps import feature_extraction
 
-    scores = feature_extraction.run(
-        Path(images.path),
-        Path(rpn.path),
-        Path(features.path),
-        FeatureExtractionConfig.model_validate(config),
-        StorageConfig.model_validate(storage).root,
+    scores = with_retries(
+        "feature_extraction",
+        lambda: feature_extraction.run(
+            Path(images.path),
+            Path(rpn.path),
+            Path(features.path),
+            FeatureExtractionConfig.model_validate(config),
+            StorageConfig.model_validate(storage).root,
+        ),
     )
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

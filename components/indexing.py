@@ -19,14 +19,18 @@ def indexing(
     from pathlib import Path
 
     from product1m.config import IndexingConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps import indexing
 
-    scores = indexing.run(
-        Path(gallery_features.path),
-        Path(capture.path),
-        Path(index.path),
-        IndexingConfig.model_validate(config),
+    scores = with_retries(
+        "indexing",
+        lambda: indexing.run(
+            Path(gallery_features.path),
+            Path(capture.path),
+            Path(index.path),
+            IndexingConfig.model_validate(config),
+        ),
     )
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

@@ -22,18 +22,22 @@ def ingestion(
     from pathlib import Path
 
     from product1m.config import IngestionConfig, StorageConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps import ingestion
 
-    scores = ingestion.run(
-        dataset_uri,
-        Path(train.path),
-        Path(gallery.path),
-        Path(queries.path),
-        IngestionConfig.model_validate(config),
-        StorageConfig.model_validate(storage).root,
+    scores = with_retries(
+        "ingestion",
+        lambda: ingestion.run(
+            dataset_uri,
+            Path(train.path),
+            Path(gallery.path),
+            Path(queries.path),
+            IngestionConfig.model_validate(config),
+            StorageConfig.model_validate(storage).root,
+        ),
     )
     for items in (train, gallery, queries):
         items.metadata["dataset_digest"] = dataset_digest
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

@@ -25,19 +25,23 @@ def registration(
     from pathlib import Path
 
     from product1m.config import RegistrationConfig
+    from product1m.jobs.retries import with_retries
     from product1m.steps.registration import run
 
-    scores = run(
-        Path(rpn.path),
-        Path(capture.path),
-        Path(index.path),
-        Path(evaluation.path),
-        Path(queries.path),
-        Path(gallery.path),
-        Path(registration.path),
-        RegistrationConfig.model_validate(config),
+    scores = with_retries(
+        "registration",
+        lambda: run(
+            Path(rpn.path),
+            Path(capture.path),
+            Path(index.path),
+            Path(evaluation.path),
+            Path(queries.path),
+            Path(gallery.path),
+            Path(registration.path),
+            RegistrationConfig.model_validate(config),
+        ),
     )
     shutil.copyfile(Path(registration.path) / "reviewer.html", report.path)
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

@@ -20,16 +20,20 @@ def rpn_training(
 
     from product1m.config import RpnTrainingConfig, TrainingJobConfig
     from product1m.jobs.launch import launch
+    from product1m.jobs.retries import with_retries
     from product1m.steps import rpn_training as step
 
-    scores = launch(
+    scores = with_retries(
         "rpn_training",
-        step.run,
-        [Path(scenes.path)],
-        Path(checkpoint.path),
-        RpnTrainingConfig.model_validate(config),
-        TrainingJobConfig.model_validate(training_job),
+        lambda: launch(
+            "rpn_training",
+            step.run,
+            [Path(scenes.path)],
+            Path(checkpoint.path),
+            RpnTrainingConfig.model_validate(config),
+            TrainingJobConfig.model_validate(training_job),
+        ),
     )
     for name, value in scores.items():
-        metrics.log_metric(name, value)
-    Path(metrics.path).touch()  # kfp.local answers nothing from its cache whose file is missing
+        metrics.log_metric(name, float(value))
+    Path(metrics.path).touch()  # without the file kfp.local does not use its cache

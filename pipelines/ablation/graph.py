@@ -24,7 +24,7 @@ class Measured(NamedTuple):
 
 def cell_pipeline(config: Config) -> BaseComponent:
     """Build the graph; its tasks are those of `training_pipeline`, so they share a cache."""
-    sections = {name: parameter(getattr(config, name)) for name in Config.model_fields}
+    sections = {name: parameter(config, name) for name in Config.model_fields}
 
     @dsl.pipeline(name="product1m-ablation", description="One cell of an ablation.")
     def cell(

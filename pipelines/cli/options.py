@@ -11,8 +11,8 @@ Cached = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Reuse the results of unchanged steps.")
 ]
 ProfileName = Annotated[
-    Literal["cpu-small", "gpu-1", "gpu-8"] | None,
-    typer.Option(help="Resources each task requests; default: chosen by the preset."),
+    Literal["laptop", "cpu-small", "gpu-1", "gpu-8"] | None,
+    typer.Option(help="Size of the tasks' pods; default: the smallest that the preset fits into."),
 ]
 WorkVolume = Annotated[
     str,

@@ -44,17 +44,17 @@ def submit(
         RunRequest,
         data_of,
         ensure_version,
-        run_parameters,
         start_run,
     )
     from pipelines.graph.package import Variant, package
     from product1m.registry.roles import EXPERIMENT
 
     data = data_of(dataset, backgrounds, dataset_digest, cache)
-    made = package(Variant(preset, profile, cache, work_volume))
+    variant = Variant(preset, profile, cache, work_volume, tuple(overrides))
+    made = package(variant.of_run())
     cluster = Cluster(endpoint, namespace)
     request = RunRequest(
-        run_parameters(preset, overrides, data),
+        {**data, **variant.run_parameters()},
         experiment or EXPERIMENT,
         name,
         service_account,

@@ -14,7 +14,6 @@ import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.cluster.submission import run_parameters
 from pipelines.graph.data import stated_parameters
 from pipelines.graph.package import Variant
 from pipelines.graph.resources import Profile
@@ -98,14 +97,19 @@ class Schedule(BaseModel):
     enabled: bool = True
 
     @property
+    def wanted(self) -> Variant:
+        """What its runs do, all overrides included."""
+        return Variant(self.preset, self.profile, self.cache, self.work_volume, self.overrides)
+
+    @property
     def variant(self) -> Variant:
-        """What it runs."""
-        return Variant(self.preset, self.profile, self.cache, self.work_volume)
+        """What is compiled for it."""
+        return self.wanted.of_run()
 
     def parameters(self) -> dict[str, Any]:
         """What its runs are given."""
         data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
-        return run_parameters(self.preset, list(self.overrides), data)
+        return {**data, **self.wanted.run_parameters()}
 
     def fingerprint(self, version: str) -> str:
         """Of all that cannot be changed in place; being enabled can.

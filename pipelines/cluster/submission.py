@@ -14,9 +14,7 @@ import kfp_server_api as api
 from pipelines.cluster.api import Cluster, create_once
 from pipelines.graph.data import data_parameters, stated_parameters
 from pipelines.graph.package import Package
-from pipelines.graph.parameters import parameter
 from pipelines.graph.training import NAME
-from product1m.config import SECTIONS, Preset, load_config
 from product1m.errors import DatasetError, PipelineError, StorageError
 from product1m.registry.roles import EXPERIMENT
 
@@ -93,17 +91,6 @@ def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[st
             f"{error}\nIf the data cannot be looked at from here, name its state "
             "(--dataset-digest), or let every step run (--no-cache)"
         ) from error
-
-
-def run_parameters(preset: Preset, overrides: list[str], data: Mapping[str, str]) -> dict[str, Any]:
-    """A run's parameters: where the data lies, and the sections that differ from the preset."""
-    wanted, default = load_config(preset, overrides), load_config(preset)
-    changed = {
-        step: parameter(getattr(wanted, step))
-        for step in SECTIONS
-        if getattr(wanted, step) != getattr(default, step)
-    }
-    return {**data, **changed}
 
 
 def start_run(cluster: Cluster, version: Version, request: RunRequest) -> api.V2beta1Run:

@@ -1,4 +1,4 @@
-"""The tasks from the lists to the evaluation, which more than one graph consists of."""
+"""The tasks from the lists to the evaluation, shared by several graphs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ class Chain(NamedTuple):
 
 
 def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Chain:
-    """Add the tasks to the graph that is being defined.
+    """Add the tasks to the current graph.
 
     Args:
-        data: the graph's parameters under the names of `dataset.data_parameters`.
-        sections: its configuration sections, by step, and those that several steps read.
+        data: the graph's data parameters, named as in `pipelines.graph.data.data_parameters`.
+        sections: its configuration sections by name, those that several steps read included.
     """
     items = components.ingestion(
         dataset_uri=data["dataset_uri"],
@@ -48,7 +48,7 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         config=sections["rpn_training"],
         training_job=sections["training_job"],
     )
-    train, of_scenes, gallery, queries = (
+    train, scene_features, gallery, queries = (
         components.feature_extraction(
             images=task.outputs[part],
             rpn=rpn.outputs["checkpoint"],
@@ -64,7 +64,7 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
     )
     capture = components.capture_pretraining(
         train_features=train.outputs["features"],
-        scene_features=of_scenes.outputs["features"],
+        scene_features=scene_features.outputs["features"],
         config=sections["capture_pretraining"],
         training_job=sections["training_job"],
     )
@@ -82,4 +82,6 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         rpn=rpn.outputs["checkpoint"],
         config=sections["evaluation"],
     )
-    return Chain(items, scenes, rpn, train, of_scenes, gallery, queries, capture, index, evaluated)
+    return Chain(
+        items, scenes, rpn, train, scene_features, gallery, queries, capture, index, evaluated
+    )

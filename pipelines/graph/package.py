@@ -1,8 +1,9 @@
 """The pipeline as a cluster takes it: one package, named by git revision and content."""
 
 import hashlib
+import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,51 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
 from components.images import locked_images
+from pipelines.graph.parameters import parameter
 from pipelines.graph.resources import Platform, Profile, default_profile, training_job
 from pipelines.graph.training import NAME, training_pipeline
-from product1m.config import Preset, load_config
+from product1m.config import SECTIONS, Config, Preset, load_config
 from product1m.telemetry.provenance import UNKNOWN, git_revision
+
+COMPILED_SECTION = "training_job"
+"""The section that is no run parameter: it decides what pods request, so it is compiled in."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a compiled pipeline differs in; configuration is a parameter of its runs."""
+    """What distinguishes one compiled pipeline from another."""
 
     preset: Preset
-    """The sections that are the parameters' defaults."""
+    """Provides the defaults of the parameters."""
     profile: Profile | None = None
-    """Sizes of the tasks; what the preset needs at least if not given."""
+    """Sizes of the tasks; the smallest that the preset fits into if not given."""
     cache: bool = True
     work_volume: str = ""
     overrides: tuple[str, ...] = ()
-    """`section.key=value`: defaults that are not the preset's."""
+    """`section.key=value`: defaults that differ from the preset's."""
+
+    def of_run(self) -> "Variant":
+        """The variant that runs with these overrides share: only those of `training_job` stay.
+
+        All other overrides are parameters of a run and need no version of their own.
+        """
+        compiled = (text for text in self.overrides if text.startswith(f"{COMPILED_SECTION}."))
+        return replace(self, overrides=tuple(compiled))
+
+    def configuration(self) -> Config:
+        """Preset and overrides, with what the profile decides for `training_job`."""
+        config = load_config(self.preset, list(self.overrides))
+        job = training_job(config.training_job, self.profile or default_profile(self.preset))
+        return config.model_copy(update={COMPILED_SECTION: job})
+
+    def run_parameters(self) -> dict[str, Any]:
+        """The sections in which a run of `of_run()` differs from the compiled defaults."""
+        wanted, default = self.configuration(), self.of_run().configuration()
+        return {
+            name: parameter(wanted, name)
+            for name in SECTIONS
+            if getattr(wanted, name) != getattr(default, name)
+        }
 
 
 @dataclass(frozen=True)
@@ -49,7 +77,7 @@ class Package:
     def version(self) -> str:
         """`git-<revision>-<content>`, a name Kubernetes takes.
 
-        The content is in it because a preset, a profile and the images differ at one revision.
+        The content is part of it because presets, profiles and images differ at one revision.
         """
         revision, _, changes = git_revision().partition("+")
         name = "no-git" if revision == UNKNOWN else f"git-{revision[:12]}"
@@ -80,19 +108,39 @@ class Package:
 
 def package(variant: Variant) -> Package:
     """Compile a variant; PipelineError if an image is named so that its content could change."""
-    profile = variant.profile or default_profile(variant.preset)
-    config = load_config(variant.preset, list(variant.overrides))
-    job = training_job(config.training_job, profile)
-    config = config.model_copy(update={"training_job": job})
-    platform = Platform(profile, locked_images(), variant.work_volume, job.num_nodes)
+    config = variant.configuration()
+    platform = Platform(
+        variant.profile or default_profile(variant.preset),
+        locked_images(),
+        variant.work_volume,
+        config.training_job.num_nodes,
+    )
     pipeline = training_pipeline(config, platform, variant.cache)
     return Package(pipeline, _compiled(pipeline))
 
 
-def _compiled(pipeline: BaseComponent, **how: Any) -> str:
-    """Without KFP's comments, in which the keys of a default come in another order every time."""
+def _compiled(pipeline: BaseComponent, **options: Any) -> str:
+    """The text, always the same for the same pipeline, and read alike by YAML 1.1 and 1.2."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(pipeline, str(path), **how)
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("#"))
+        compiler.Compiler().compile(pipeline, str(path), **options)
+        documents = list(yaml.safe_load_all(path.read_text("utf-8")))
+    return yaml.dump_all(documents, Dumper=_Quoting, sort_keys=True)
+
+
+class _Quoting(yaml.SafeDumper):
+    """Quotes strings that YAML 1.2, which KFP's server reads, takes for a number or a boolean.
+
+    PyYAML writes YAML 1.1, where `12e3` is a string.
+    """
+
+
+_Quoting.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"),
+    list("-+.0123456789"),
+)
+_Quoting.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?0[oO]?[0-7_]+$"), list("-+0")
+)
+_Quoting.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))

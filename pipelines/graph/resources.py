@@ -1,8 +1,8 @@
-"""What a step asks of a cluster: one table a profile, applied to tasks in one place.
+"""What a step requests from a cluster: one table per profile, applied to tasks in one place.
 
-kfp.local drops all of this without a word, so only a cluster's package carries it, and tests read
-it from there. Configuration is never set here: the cluster's cache key does not hold the
-environment, which therefore carries addresses, credentials, names and what to watch, nothing else.
+kfp.local ignores all of this silently, so only a package for a cluster carries it, and tests read
+it from there. Configuration is never set here: the cluster's cache key does not contain the
+environment, which therefore carries only addresses, credentials, names and what to monitor.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,25 @@ from product1m import __version__
 from product1m.config import STEPS, Preset, TrainingJobConfig
 from product1m.errors import PipelineError
 
-Profile = Literal["cpu-small", "gpu-1", "gpu-8"]
+Profile = Literal["laptop", "cpu-small", "gpu-1", "gpu-8"]
 
 GPU = "nvidia.com/gpu"
 USER_ID = 10001
 """The user of the images (docker/Dockerfile), who owns nothing."""
 CONFIG_MAP = "product1m"
-"""Addresses: `MLFLOW_TRACKING_URI`, and where they are needed `AWS_*`."""
+"""Where a run finds its addresses and its MLflow experiment."""
 MLFLOW_SECRET = "product1m-mlflow"  # noqa: S105 a name
 """`MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD` of the pipeline's account."""
 S3_SECRET = "product1m-s3"  # noqa: S105 a name
-"""`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; may be absent where pods have a cloud role."""
-_CREDENTIALS = {
+"""`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; optional where pods have a cloud role."""
+CREDENTIALS = {
     MLFLOW_SECRET: ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     S3_SECRET: ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
 }
-_OPTIONAL_ADDRESSES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+"""Secret to the keys that a step needs."""
+REQUIRED_SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+"""Keys of the ConfigMap. The pipeline's account may write to this one experiment only."""
+OPTIONAL_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 WORK_FOLDER = "/work"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 a mount point
 TRAINING_STEPS = ("rpn_training", "capture_pretraining")
@@ -41,7 +44,7 @@ TRAINING_STEPS = ("rpn_training", "capture_pretraining")
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task asks for; requests are limits too, or it could starve its neighbours."""
+    """What one task requests and what it may use at most."""
 
     cpu: str
     memory: str
@@ -49,10 +52,34 @@ class Resources:
     """An attempt that takes longer is ended."""
     gpus: int = 0
     shared_memory: str = "1Gi"
-    """Size of /dev/shm, through which data loaders hand over batches; counts as memory."""
+    """Size of /dev/shm, through which data loaders pass batches; counts as memory."""
+    cpu_request: str = ""
+    memory_request: str = ""
+    """Requests; equal to the limits unless given, so that no task starves its neighbors."""
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """As Kubernetes names them, GPUs included."""
+        return {
+            "cpu": self.cpu_request or self.cpu,
+            "memory": self.memory_request or self.memory,
+            **self._gpus(),
+        }
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """As Kubernetes names them, GPUs included."""
+        return {"cpu": self.cpu, "memory": self.memory, **self._gpus()}
+
+    def _gpus(self) -> dict[str, str]:
+        return {GPU: str(self.gpus)} if self.gpus else {}
 
 
 _HOUR = 3600
+_SMALL = Resources(cpu="2", memory="6Gi", timeout_s=1 * _HOUR)
+_LAPTOP = Resources(
+    cpu="2", memory="6Gi", timeout_s=2 * _HOUR, cpu_request="250m", memory_request="512Mi"
+)
 _READER = Resources(cpu="8", memory="16Gi", timeout_s=12 * _HOUR)
 _PASTER = Resources(cpu="16", memory="32Gi", timeout_s=12 * _HOUR, shared_memory="4Gi")
 _TRAINER = Resources(cpu="12", memory="64Gi", timeout_s=72 * _HOUR, gpus=1, shared_memory="16Gi")
@@ -73,30 +100,38 @@ _GPU_1 = {
     "registration": _REGISTRAR,
 }
 PROFILES: dict[Profile, dict[str, Resources]] = {
-    "cpu-small": dict.fromkeys(STEPS, Resources(cpu="2", memory="6Gi", timeout_s=1 * _HOUR)),
+    "laptop": dict.fromkeys(STEPS, _LAPTOP),
+    "cpu-small": dict.fromkeys(STEPS, _SMALL),
     "gpu-1": _GPU_1,
     "gpu-8": _GPU_1 | dict.fromkeys(TRAINING_STEPS, _NODE),
 }
-"""Profile to step to what it asks for: the sample split; the reference run on one GPU; the same
-with training on all GPUs of a node (ours)."""
+"""Profile to step to resources: the sample split on a node of 2 to 4 CPUs and 8 GiB; the same with
+guaranteed resources; the reference run on one GPU; the same with training on all GPUs of a node
+(ours)."""
 
 NUM_RETRIES = 2
-BACKOFF_S = 60
-"""Before the first retry; doubled for each further one."""
-MAX_BACKOFF_S = 1800
+"""How often Argo starts a step's pod again that was deleted or lost with its node. With KFP's own
+default policy, `OnError`, a step that exits with an error is not started again: what may pass (a
+lost MLflow, S3 or network) is tried again inside the step, see `product1m.jobs.retries`."""
+BACKOFF_S = 10
+"""Before the first retry; doubled for each further one. Argo waits this long before it reports a
+failed step, retried or not."""
+MAX_BACKOFF_S = 300
 
 
 def default_profile(preset: Preset) -> Profile:
-    """What a preset needs at least."""
-    return "cpu-small" if preset == "sample" else "gpu-1"
+    """The smallest profile that a preset fits into."""
+    return "laptop" if preset == "sample" else "gpu-1"
 
 
 def training_job(job: TrainingJobConfig, profile: Profile) -> TrainingJobConfig:
-    """One process for each GPU of the profile's training pods, unless the job says otherwise."""
-    if "processes_per_node" in job.model_fields_set:
-        return job
-    gpus = max(PROFILES[profile][step].gpus for step in TRAINING_STEPS)
-    return job.model_copy(update={"processes_per_node": max(1, gpus)})
+    """The job with what the profile decides: processes and resources of a node, unless given."""
+    node = max((PROFILES[profile][step] for step in TRAINING_STEPS), key=lambda step: step.gpus)
+    decided = {"processes_per_node": max(1, node.gpus), "node_resources": node.limits}
+    given = job.model_fields_set
+    return job.model_copy(
+        update={name: value for name, value in decided.items() if name not in given}
+    )
 
 
 @dataclass(frozen=True)
@@ -106,9 +141,9 @@ class Platform:
     profile: Profile
     images: Mapping[str, str] = field(default_factory=locked_images)
     work_volume: str = ""
-    """Claim that keeps checkpoints between attempts; `USER_ID` must be able to write to it."""
+    """Volume claim that keeps checkpoints between attempts; `USER_ID` must have write access."""
     num_nodes: int = 1
-    """Pods that train; several are a TrainJob's, and the step's own is a small one."""
+    """Pods that train. Several are those of a TrainJob, and the step's own pod is small."""
 
     def __post_init__(self) -> None:
         if self.num_nodes > 1 and not self.work_volume:
@@ -118,7 +153,7 @@ class Platform:
             )
 
     def apply(self, task: PipelineTask) -> None:
-        """Give a task its image and everything a cluster has to know about it."""
+        """Set a task's image and everything else that a cluster needs to know about it."""
         step = task.component_spec.name.replace("-", "_")
         resources = PROFILES[self.profile][step]
         if self.num_nodes > 1 and step in TRAINING_STEPS:
@@ -139,8 +174,8 @@ class Platform:
 
 
 def _request(task: PipelineTask, resources: Resources) -> None:
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
-    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    task.set_cpu_request(resources.requests["cpu"]).set_cpu_limit(resources.cpu)
+    task.set_memory_request(resources.requests["memory"]).set_memory_limit(resources.memory)
     kubernetes.empty_dir_mount(
         task, "shm", SHARED_MEMORY, medium="Memory", size_limit=resources.shared_memory
     )
@@ -150,7 +185,7 @@ def _request(task: PipelineTask, resources: Resources) -> None:
 
 
 def _survive(task: PipelineTask, resources: Resources) -> None:
-    """Retries for what passes, a time-out for what does not."""
+    """Retries for lost pods, and a timeout for steps that hang."""
     kubernetes.set_timeout(task, resources.timeout_s)
     task.set_retry(
         NUM_RETRIES,
@@ -168,14 +203,12 @@ def _describe(task: PipelineTask, step: str) -> None:
 
 
 def _connect(task: PipelineTask) -> None:
-    """Addresses and credentials by reference, the run's id, what to watch."""
-    kubernetes.use_config_map_as_env(
-        task, CONFIG_MAP, {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI"}
-    )
-    kubernetes.use_config_map_as_env(
-        task, CONFIG_MAP, {name: name for name in _OPTIONAL_ADDRESSES}, optional=True
-    )
-    for secret, names in _CREDENTIALS.items():
+    """Addresses and credentials by reference, the run's id, what to monitor."""
+    for names, optional in ((REQUIRED_SETTINGS, False), (OPTIONAL_SETTINGS, True)):
+        kubernetes.use_config_map_as_env(
+            task, CONFIG_MAP, {name: name for name in names}, optional=optional
+        )
+    for secret, names in CREDENTIALS.items():
         kubernetes.use_secret_as_env(
             task, secret, {name: name for name in names}, optional=secret == S3_SECRET
         )

@@ -1,20 +1,19 @@
 """The training graph: eight steps, straight, every configuration section one parameter."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kfp import dsl
+from kfp.dsl import PipelineTask
 from kfp.dsl.base_component import BaseComponent
 
 import components
 from pipelines.graph.chain import evaluated_chain
 from pipelines.graph.parameters import parameter
-from pipelines.graph.resources import Platform
-from pipelines.local.containers import StepImages
 from product1m.config import Config
 
 
 class Artifacts(NamedTuple):
-    """What a run leaves: every step's folder under the name used in its summary."""
+    """What a run produces: every step's folder under the name used in its summary."""
 
     train: dsl.Dataset
     gallery: dsl.Dataset
@@ -34,14 +33,20 @@ class Artifacts(NamedTuple):
 NAME = "product1m-training"
 
 
+class Platform(Protocol):
+    """How tasks run: on a cluster, or in containers on this machine."""
+
+    def apply(self, task: PipelineTask) -> None:
+        """Set what the task needs there."""
+
+
 def training_pipeline(
-    config: Config, platform: Platform | StepImages | None = None, cache: bool = True
+    config: Config, platform: Platform | None = None, cache: bool = True
 ) -> BaseComponent:
     """The pipeline whose parameters default to `config`.
 
-    A platform says how its tasks run on a cluster, or in which images here. Without `cache` every
-    task of it runs always: a run parameter cannot say that, for the cluster reads it from the
-    compiled tasks.
+    Without `cache` every task always runs; this is compiled in, because the cluster reads it from
+    the compiled tasks and not from a parameter.
     """
 
     @dsl.pipeline(
@@ -53,16 +58,16 @@ def training_pipeline(
         dataset_digest: str = "",
         backgrounds_uri: str = "",
         backgrounds_digest: str = "",
-        ingestion: dict[str, Any] = parameter(config.ingestion),
-        background_synthesis: dict[str, Any] = parameter(config.background_synthesis),
-        rpn_training: dict[str, Any] = parameter(config.rpn_training),
-        feature_extraction: dict[str, Any] = parameter(config.feature_extraction),
-        capture_pretraining: dict[str, Any] = parameter(config.capture_pretraining),
-        indexing: dict[str, Any] = parameter(config.indexing),
-        evaluation: dict[str, Any] = parameter(config.evaluation),
-        registration: dict[str, Any] = parameter(config.registration),
-        storage: dict[str, Any] = parameter(config.storage),
-        training_job: dict[str, Any] = parameter(config.training_job),
+        ingestion: dict[str, Any] = parameter(config, "ingestion"),
+        background_synthesis: dict[str, Any] = parameter(config, "background_synthesis"),
+        rpn_training: dict[str, Any] = parameter(config, "rpn_training"),
+        feature_extraction: dict[str, Any] = parameter(config, "feature_extraction"),
+        capture_pretraining: dict[str, Any] = parameter(config, "capture_pretraining"),
+        indexing: dict[str, Any] = parameter(config, "indexing"),
+        evaluation: dict[str, Any] = parameter(config, "evaluation"),
+        registration: dict[str, Any] = parameter(config, "registration"),
+        storage: dict[str, Any] = parameter(config, "storage"),
+        training_job: dict[str, Any] = parameter(config, "training_job"),
     ) -> Artifacts:
         chain = evaluated_chain(
             {

@@ -6,7 +6,9 @@ import yaml
 
 from components.images import image
 from pipelines.graph import resources as pipeline
+from pipelines.graph.package import Variant
 from product1m.cli.app import app
+from product1m.registry.roles import EXPERIMENT
 from tests.support.manifests.build import MANIFESTS, OVERLAYS, RUNS, build, overlay
 from tests.support.manifests.policies import Resource, namespace_of, of_kind, pod_templates
 from tests.support.manifests.references import Reference, existing
@@ -29,17 +31,32 @@ def test_training_nodes_are_like_the_steps_that_they_stand_for() -> None:
         "/dev/shm",
     }
     assert runtime.spec["tolerations"][0]["key"] == pipeline.GPU
-    asked = pipeline.PROFILES["gpu-8"]["capture_pretraining"]
-    limits = node["resources"]["limits"]
-    assert (limits["cpu"], limits["memory"], limits[pipeline.GPU]) == (
-        asked.cpu,
-        asked.memory,
-        asked.gpus,
-    )
+    assert node["resources"]["limits"].keys() == {"cpu", "memory"}, "a GPU could not be taken away"
     given = {variable["name"]: variable.get("value") for variable in node["env"]}
-    wanted = {name for names in pipeline._CREDENTIALS.values() for name in names}
+    wanted = {name for names in pipeline.CREDENTIALS.values() for name in names}
     assert wanted <= given.keys()
     assert given["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] == "true"
+
+
+def test_the_example_requests_what_the_profile_of_a_run_would() -> None:
+    (example,) = of_kind(build("examples"), "TrainJob")
+    (quota,) = of_kind(overlay("production"), "ResourceQuota")
+    trainer = example["spec"]["trainer"]
+    job = Variant("reference", "gpu-8").configuration().training_job
+    asked = {key: str(value) for key, value in trainer["resourcesPerNode"]["limits"].items()}
+    assert asked == job.node_resources
+    assert trainer["numProcPerNode"] == job.processes_per_node
+    assert quota["spec"]["hard"].keys() == {f"requests.{pipeline.GPU}"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_runs_log_to_the_experiment_that_their_account_may_write(name: str) -> None:
+    (config,) = (
+        found
+        for found in of_kind(overlay(name), "ConfigMap")
+        if found["metadata"]["name"] == pipeline.CONFIG_MAP
+    )
+    assert config["data"]["MLFLOW_EXPERIMENT_NAME"] == EXPERIMENT
 
 
 def test_the_quota_lets_the_largest_task_and_the_example_run() -> None:

@@ -66,8 +66,12 @@ class TrainingJobConfig(Section):
     max_restarts: NonNegativeInt = 3
     """How often a node's processes start again from the last checkpoint when one was lost
     (ours)."""
+    node_resources: dict[str, str] = {}
+    """What each pod of a `TrainJob` requests, as in Kubernetes: `{cpu: "12", memory: 64Gi,
+    nvidia.com/gpu: "1"}`. The profile sets it; an own value may name another GPU resource or none
+    (ours)."""
     runtime: str = "product1m-torch"
-    """`ClusterTrainingRuntime` of the pods: their volumes, account, GPUs (ours)."""
+    """`ClusterTrainingRuntime` of the pods: their volumes, account, tolerations (ours)."""
     max_pending_s: PositiveInt = 3600
     """A `TrainJob` whose pods do not all run after this is removed, and the step fails (ours)."""
     max_running_s: PositiveInt = 86_400

@@ -139,6 +139,7 @@ def train_job(name: str, pod: OwnPod, job: TrainingJobConfig, command: Sequence[
                 "image": pod.image,
                 "numNodes": job.num_nodes,
                 "numProcPerNode": job.processes_per_node,
+                **_resources(job),
                 # Nodes start one after the other: torchrun waits for the last one.
                 "command": [
                     *("python", "-m", "torch.distributed.run"),
@@ -150,6 +151,12 @@ def train_job(name: str, pod: OwnPod, job: TrainingJobConfig, command: Sequence[
             },
         },
     }
+
+
+def _resources(job: TrainingJobConfig) -> Json:
+    """Trainer merges them key by key into the runtime's, which therefore must name no GPU."""
+    wanted = job.node_resources
+    return {"resourcesPerNode": {"requests": wanted, "limits": wanted}} if wanted else {}
 
 
 def _start(cluster: Cluster, body: Json, written: Path) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from pipelines.__main__ import app
 from pipelines.cluster.api import Cluster, ClusterError, UnreachableError, create_once
 from pipelines.cluster.follow import LostError, Pace, follow
-from pipelines.cluster.submission import RunRequest, ensure_version, run_parameters, start_run
+from pipelines.cluster.submission import RunRequest, ensure_version, start_run
 from pipelines.graph.data import data_parameters
 from pipelines.graph.package import Package, Variant, package
 from product1m.config import load_config
@@ -295,11 +295,6 @@ def test_a_parameter_the_version_does_not_know_is_refused_with_the_servers_reaso
     version = ensure_version(cluster, compiled())
     with pytest.raises(ClusterError, match=r"400 .*parameters unknown: .*speed"):
         start_run(cluster, version, RunRequest({**DATA, "speed": 1}))
-
-
-def test_run_parameters_leave_out_what_the_preset_says() -> None:
-    assert run_parameters("sample", ["indexing.factory=HNSW32"], DATA).keys() - DATA == {"indexing"}
-    assert run_parameters("sample", [], DATA) == DATA
 
 
 def test_creating_gives_up_when_nothing_helps(monkeypatch: pytest.MonkeyPatch) -> None:

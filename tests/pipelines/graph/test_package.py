@@ -1,9 +1,10 @@
 """What a cluster is given: images by digest, platform settings, versions named by revision."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import pytest
 import yaml
@@ -11,11 +12,12 @@ from typer.testing import CliRunner
 
 from components.images import image, locked_images
 from pipelines.__main__ import app
+from pipelines.cluster.schedules import Schedule
 from pipelines.graph.package import Package, Variant, package
 from pipelines.graph.resources import NUM_RETRIES, PROFILES, Profile
 from product1m import __version__
-from product1m.config import STEPS
-from product1m.errors import PipelineError
+from product1m.config import STEPS, Preset
+from product1m.errors import ConfigError, PipelineError
 
 DIGEST = "sha256:" + "5f" * 32
 TASKS_OF_FEATURES = [f"exec-feature-extraction{suffix}" for suffix in ("", "-2", "-3", "-4")]
@@ -35,7 +37,7 @@ def executors(made: Package) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.fixture(scope="module", params=["cpu-small", "gpu-1", "gpu-8"])
+@pytest.fixture(scope="module", params=["laptop", "cpu-small", "gpu-1", "gpu-8"])
 def profile(request: pytest.FixtureRequest) -> Profile:
     chosen: Profile = request.param
     return chosen
@@ -57,8 +59,13 @@ def test_every_task_gets_what_its_profile_says(
     assert set(TASKS_OF_FEATURES) <= set(found)
     for name, settings in found.items():
         wanted, asked = PROFILES[profile][step_of(name)], settings["container"]["resources"]
-        assert asked["resourceCpuRequest"] == asked["resourceCpuLimit"] == wanted.cpu
-        assert asked["resourceMemoryRequest"] == asked["resourceMemoryLimit"] == wanted.memory
+        assert (asked["resourceCpuLimit"], asked["resourceMemoryLimit"]) == (
+            wanted.cpu,
+            wanted.memory,
+        )
+        requests = (asked["resourceCpuRequest"], asked["resourceMemoryRequest"])
+        is_small = profile == "laptop"
+        assert requests == (("250m", "512Mi") if is_small else (wanted.cpu, wanted.memory))
         assert settings["activeDeadlineSeconds"] == str(wanted.timeout_s)
         assert settings["emptyDirMounts"] == [
             {
@@ -86,6 +93,7 @@ def test_gpus_are_asked_for_and_their_taint_tolerated(
     assert (
         gpus
         == {
+            "laptop": {},
             "cpu-small": {},
             "gpu-1": dict.fromkeys([*trainers, *one_gpu], "1"),
             "gpu-8": {**dict.fromkeys(trainers, "8"), **dict.fromkeys(one_gpu, "1")},
@@ -102,13 +110,15 @@ def test_shared_memory_leaves_room_for_the_step() -> None:
             assert shared <= memory / 4, "it counts towards the memory limit"
 
 
-def test_tasks_are_retried_with_growing_pauses(found: dict[str, dict[str, Any]]) -> None:
+def test_lost_pods_are_started_again_with_growing_pauses(
+    found: dict[str, dict[str, Any]],
+) -> None:
     for settings in found.values():
         assert settings["task"]["retryPolicy"] == {
             "maxRetryCount": NUM_RETRIES,
-            "backoffDuration": "60s",
+            "backoffDuration": "10s",
             "backoffFactor": 2.0,
-            "backoffMaxDuration": "1800s",
+            "backoffMaxDuration": "300s",
         }
 
 
@@ -139,7 +149,12 @@ def test_addresses_and_credentials_come_by_reference(found: dict[str, dict[str, 
             for entry in settings["configMapAsEnv"]
             for key in entry["keyToEnv"]
         }
-        assert ("product1m", "MLFLOW_TRACKING_URI", False) in maps
+        assert maps == {
+            ("product1m", "MLFLOW_TRACKING_URI", False),
+            ("product1m", "MLFLOW_EXPERIMENT_NAME", False),
+            ("product1m", "AWS_ENDPOINT_URL", True),
+            ("product1m", "AWS_DEFAULT_REGION", True),
+        }
         literal = {entry["name"]: entry["value"] for entry in settings["container"]["env"]}
         assert literal == {
             "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
@@ -176,6 +191,109 @@ def test_without_a_cache_every_task_always_runs() -> None:
     uncached = executors(package(Variant("sample", cache=False)))
     assert all(one["task"]["cachingOptions"] == {"enableCache": True} for one in cached.values())
     assert not any(one["task"]["cachingOptions"].get("enableCache") for one in uncached.values())
+
+
+def test_a_run_on_two_nodes_is_compiled_alike_for_compile_submit_and_a_schedule(
+    tmp_path: Path,
+) -> None:
+    overrides = ("training_job.num_nodes=2", "evaluation.depth=50")
+    wanted = Variant("reference", "gpu-8", work_volume="work", overrides=overrides)
+    path = tmp_path / "training.yaml"
+    arguments = ["compile", "--profile", "gpu-8", "--work-volume", "work", "-o", str(path)]
+    for override in overrides:
+        arguments += ["--set", override]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    schedule = Schedule.model_validate(
+        {
+            "name": "two-nodes",
+            "cron": "0 0 3 * * 1",
+            "dataset": "s3://p1m/lists",
+            "profile": "gpu-8",
+            "work_volume": "work",
+            "set": list(overrides),
+        }
+    )
+    assert schedule.variant == wanted.of_run()
+    assert schedule.parameters()["evaluation"]["depth"] == 50
+    assert wanted.run_parameters().keys() == {"evaluation"}, "the rest is compiled in"
+    for text in (path.read_text(), package(wanted.of_run()).text):
+        ir, _ = yaml.safe_load_all(text)
+        training = ir["deploymentSpec"]["executors"]["exec-capture-pretraining"]["container"]
+        assert "accelerator" not in training["resources"], "the step only follows the nodes"
+        assert training["resources"]["resourceCpuLimit"] == "1"
+        job = ir["root"]["inputDefinitions"]["parameters"]["training_job"]["defaultValue"]
+        assert (job["num_nodes"], job["processes_per_node"]) == (2, 8)
+        node = {"cpu": "96", "memory": "512Gi", "nvidia.com/gpu": "8"}
+        assert job["node_resources"] == node
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "processes", "resources"),
+    [
+        ("cpu-small", (), 1, {"cpu": "2", "memory": "6Gi"}),
+        ("gpu-1", (), 1, {"cpu": "12", "memory": "64Gi", "nvidia.com/gpu": "1"}),
+        (
+            "gpu-8",
+            ("training_job.node_resources={cpu: '8', amd.com/gpu: '4'}",),
+            8,
+            {"cpu": "8", "amd.com/gpu": "4"},
+        ),
+        ("gpu-8", ("training_job.processes_per_node=4",), 4, None),
+    ],
+)
+def test_the_profile_decides_what_a_node_requests_unless_it_is_given(
+    profile: Profile, given: tuple[str, ...], processes: int, resources: dict[str, str] | None
+) -> None:
+    job = Variant("reference", profile, overrides=given).configuration().training_job
+    assert job.processes_per_node == processes
+    if resources is not None:
+        assert job.node_resources == resources
+
+
+def test_a_run_passes_only_the_sections_that_differ_from_the_preset() -> None:
+    run = Variant("sample", overrides=("indexing.factory=HNSW32",)).run_parameters()
+    assert run.keys() == {"indexing"}
+    assert run["indexing"]["factory"] == "HNSW32"
+    assert Variant("sample").run_parameters() == {}
+
+
+class Yaml12(yaml.SafeLoader):
+    """Reads plain values by the core schema of YAML 1.2, as KFP's server does."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+
+
+for tag, pattern in {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?",
+}.items():
+    Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"), None)
+
+
+@pytest.mark.parametrize("text", ["12e3", "1e5", "-4E2", "017", "0o17", "1_000", "y", "N", "1."])
+def test_text_that_looks_like_a_number_reaches_the_server_as_text(text: str) -> None:
+    made = package(Variant("sample", overrides=(f"storage.root='{text}'",)))
+    read, _ = yaml.load_all(made.text, Yaml12)
+    defaults = read["root"]["inputDefinitions"]["parameters"]
+    assert defaults["storage"]["defaultValue"] == {"root": text}
+    assert repr(text) in made.text, "quoted, so that no reader has to guess"
+
+
+def test_a_preset_is_the_same_to_readers_of_yaml_1_1_and_1_2() -> None:
+    for preset in get_args(Preset):
+        text = package(Variant(preset)).text
+        assert list(yaml.load_all(text, Yaml12)) == list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 10**17 + 1])
+def test_a_whole_number_that_a_cluster_would_round_is_refused(number: int) -> None:
+    overrides = (f"seed={number}",)
+    with pytest.raises(ConfigError, match=rf"ingestion\.seed: {number} is larger than 2\*\*53"):
+        Variant("sample", overrides=overrides).run_parameters()
+    with pytest.raises(ConfigError, match="a cluster would round it"):
+        package(Variant("sample", overrides=overrides))
 
 
 def lock(folder: Path, **changed: str | None) -> Path:

@@ -15,9 +15,8 @@ from pipelines.graph.training import Artifacts, training_pipeline
 from pipelines.local.summary import PRODUCED_BY
 from product1m import __version__
 from product1m.config import SECTIONS, Config, load_config, parse_config
-from tests.support.paths import ROOT
 
-SNAPSHOT = ROOT / "tests" / "snapshots" / "training.yaml"
+SNAPSHOT = Path(__file__).parent / "snapshots" / "training.yaml"
 
 
 def compiled(config: Config, path: Path) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def test_the_graph_is_the_one_in_the_snapshot(ir: dict[str, Any]) -> None:
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(yaml.safe_dump(found, sort_keys=True), "utf-8")
     assert found == yaml.safe_load(SNAPSHOT.read_text("utf-8")), (
-        "the graph changed; if it was meant: UPDATE_SNAPSHOTS=1 pytest tests/test_pipeline.py"
+        "the graph changed; if it was meant: UPDATE_SNAPSHOTS=1 pytest tests/pipelines/graph"
     )
 
 

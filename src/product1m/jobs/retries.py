@@ -1,0 +1,87 @@
+"""A step tries again what may pass: a lost MLflow server, object store or network.
+
+Argo does not do this with KFP's defaults: a step that exits with an error counts as failed, and
+only a lost pod is started again. The clients retry single requests for some minutes before an error
+gets here; each further attempt runs the whole step, which resumes from its checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from product1m.errors import Product1MError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAUSES_S = (60.0, 300.0)
+"""Before the second and the third attempt (ours)."""
+_PASSING_STATUS = (408, 429, 500, 502, 503, 504)
+_PASSING_NAMES = {
+    "ConnectionError",
+    "ConnectTimeout",
+    "ConnectTimeoutError",
+    "ConnectionClosedError",
+    "EndpointConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "MaxRetryError",
+    "NewConnectionError",
+    "ProtocolError",
+    "ReadTimeout",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+    "RetryError",
+    "Timeout",
+}
+"""Of requests, urllib3 and botocore, which not every step's image has."""
+
+
+def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = PAUSES_S) -> T:
+    """The result of `work`, tried again after each pause if its failure may pass."""
+    for attempt, pause in enumerate(pauses_s, start=2):
+        try:
+            return work()
+        except Product1MError as error:
+            if not may_pass(error):
+                raise
+            logger.warning(
+                "%s failed and will be tried again in %.0f s (attempt %d of %d): %s",
+                *(step, pause, attempt, len(pauses_s) + 1, error),
+            )
+            time.sleep(pause)
+    return work()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a lost connection or a server that is away caused the error."""
+    return any(_is_outage(cause) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if any(kind.__name__ in _PASSING_NAMES for kind in type(error).__mro__):
+        return True
+    return _status(error) in _PASSING_STATUS
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status of an answer of MLflow or S3; 0 where the error has none."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore's ClientError
+        return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if getattr(error, "error_code", "") in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+        return 503  # MlflowException
+    return int(getattr(answer, "status_code", 0))  # requests' HTTPError
