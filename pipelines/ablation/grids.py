@@ -172,7 +172,7 @@ def _proposals(config: Config) -> list[Cell]:
     return [
         Cell(FULL, f"{_PROPOSALS[used][1]}, everywhere"),
         *everywhere,
-        Cell("whole-photo-queries", "queries not split up", method="shipped_whole_photo"),
+        Cell("whole-photo-queries", "queries not split into boxes", method="shipped_whole_photo"),
         Cell("oracle-boxes", "queries split at their true boxes", method="oracle_boxes"),
     ]
 

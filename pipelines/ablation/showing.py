@@ -183,6 +183,6 @@ def _reading(results: AblationResults) -> str:
     return (
         f"Strict mAP@10, {'mean over the seeds' if many else f'seed {results.seeds[0]}'}; in "
         f"brackets the {share} bootstrap interval over queries"
-        f"{'; `seeds`: least and greatest single seed' if many else ''}. `− full`: cell − full "
+        f"{'; `seeds`: lowest and highest single seed' if many else ''}. `− full`: cell − full "
         "model, paired by query and seed; below zero the cell is worse."
     )
