@@ -1,11 +1,11 @@
-# Everything a person or CI does with this repository; `make help` lists it.
+# Commands for people and CI; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
-# What a person or CI reads here is in words, also off a terminal.
+# Logs are text, not JSON, even without a terminal.
 export PRODUCT1M_LOG ?= text
-# What a process compiles on import is kept for the next one, also where the caller's environment forbids it.
+# Keep compiled Python files for the next process, even if the caller's environment forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -31,14 +31,14 @@ RAN ?=
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## Make .venv and install the pinned dependencies and this package
+install: $(INSTALLED) ## Create .venv; install the pinned dependencies and this package
 
-# uv installs in seconds what pip takes minutes for; where it cannot be had, pip does it.
+# uv installs in seconds, pip in minutes; pip is used if uv is unavailable.
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "needs Python 3.11 or 3.12, got " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
-	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION) || echo "uv is not to be had, pip installs"
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION) || echo "uv is unavailable; installing with pip"
 	if test -x $(BIN)/uv; then \
 		$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.txt && \
 		$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .; \
@@ -52,7 +52,7 @@ sample: build/.sample-data $(if $(filter docker,$(RUNNER)),images) ## Run the pi
 	$(BIN)/python -m pipelines run --preset sample --dataset $(SAMPLE_DATA) --output $(SAMPLE) \
 		--runner $(RUNNER) $(foreach setting,$(SET),--set $(setting))
 
-images: $(INSTALLED) ## Build the image of every step and lock them (BASE_IMAGE, BUILD_OPTIONS)
+images: $(INSTALLED) ## Build and lock the image of every step (BASE_IMAGE, BUILD_OPTIONS)
 	$(BIN)/python -m pipelines images build
 
 push: $(INSTALLED) ## Push the images to REGISTRY and lock their digests
@@ -65,14 +65,14 @@ build/.sample-data: $(wildcard src/product1m/sample/drawn/*.py) | $(INSTALLED)
 	$(BIN)/product1m make-sample $(SAMPLE_DATA)
 	touch $@
 
-check-cached: ## Fail unless the last sample run took its steps from the cache (all but RAN="step …")
+check-cached: ## Check that the last sample run used cached steps (all except RAN="step …")
 	@$(BIN)/python -c 'import json, sys; \
 	steps = json.load(open("$(SAMPLE)/summary.json"))["steps"]; \
 	ran = {name for name, step in steps.items() if not step["cached"]}; \
 	sys.exit(f"ran: {sorted(ran)}, expected: $(RAN)" if ran != set("$(RAN)".split()) else 0)'
-	@echo "as expected: every step from the cache but [$(RAN)]"
+	@echo "as expected: every step was cached except [$(RAN)]"
 
-check-same: ## Fail unless the sample run in containers gave the metrics of the one without
+check-same: ## Check that the sample run in containers has the metrics of the run without
 	@$(BIN)/python -c 'import json, sys; \
 	runs = [json.load(open(f"build/{name}/summary.json")) for name in ("sample", "sample-docker")]; \
 	parts = [{key: run[key] for key in ("metrics", "differences", "fusion", "rpn")} for run in runs]; \
@@ -91,14 +91,14 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-tests: $(INSTALLED) ## Tests alone
+tests: $(INSTALLED) ## Tests only
 	$(BIN)/pytest -n $(JOBS)
 
-format: $(INSTALLED) ## Format the code and mend what ruff can mend
+format: $(INSTALLED) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-docs: $(INSTALLED) ## Write docs/configuration.md from config.py
+docs: $(INSTALLED) ## Write docs/configuration.md from the settings
 	$(BIN)/product1m config docs > docs/configuration.md
 
 lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with hashes
@@ -107,10 +107,10 @@ lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with h
 		--quiet --output-file requirements.txt
 	$(MAKE) --no-print-directory lock-images
 
-# Left out, but of the untrimmed targets: what MLflow's client requires for clouds that nothing here
-# signs in to (the Kubernetes client of the training steps does sign in), and what kfp requires, of
-# which its executor needs nothing.
-lock-images: $(INSTALLED) ## Pin what every image holds, at the versions of requirements.txt
+# Trimmed targets leave out packages that MLflow's client needs only to sign in to clouds (the
+# Kubernetes client of the training steps needs them). kfp is locked without its dependencies, because
+# its executor uses none of them.
+lock-images: $(INSTALLED) ## Pin the packages of every image, at the versions of requirements.txt
 	for target in $(filter-out $(UNTRIMMED),$(STEPS)); do \
 		$(LOCK_IMAGE) --group pyproject.toml:$$target --output-file docker/locks/$$target.txt \
 			$(addprefix --no-emit-package ,cryptography cffi pycparser) || exit; \
@@ -123,5 +123,5 @@ lock-images: $(INSTALLED) ## Pin what every image holds, at the versions of requ
 ui: $(INSTALLED) ## Open the MLflow UI of the sample run
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db
 
-clean: ## Remove what runs and tests wrote; .venv stays
+clean: ## Remove the files of runs and tests; keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

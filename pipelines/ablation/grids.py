@@ -96,7 +96,7 @@ def _not_useful(cell: Cell, config: Config, unchanged: Config) -> str:
 
 
 _TASKS = {
-    "masked-language": ("masked_language_weight", "masked language modelling"),
+    "masked-language": ("masked_language_weight", "masked language modeling"),
     "masked-region": ("masked_region_weight", "masked region regression"),
     "matching": ("image_text_matching_weight", "image-text matching"),
     "contrast": ("contrast_weight", "cross-modal contrast"),
