@@ -16,7 +16,12 @@ import numpy as np
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.metrics import DEPTHS, GroundTruth, mean_scores, score_queries
-from product1m.evaluation.statistics import paired_difference, score_intervals
+from product1m.evaluation.statistics import (
+    METRIC_NAMES,
+    BootstrapPlan,
+    bootstrap_intervals,
+    paired_difference,
+)
 
 NUM_QUERIES, NUM_ITEMS, NUM_CLASSES, LENGTH = 6547, 40033, 392, 100
 HIT_RATE = 0.4
@@ -39,8 +44,9 @@ def main() -> None:
     worst = max(abs(means[str(n)][name] - value) for (n, name), value in expected.items())
 
     ap = strict[strict["depth"] == 10].set_index("query_id")["ap"]
-    plan = EvaluationConfig()
-    interval_s, _ = timed(lambda: score_intervals(strict, plan))
+    wide = strict.pivot(index="query_id", columns="depth", values=list(METRIC_NAMES))
+    plan = BootstrapPlan.from_config(EvaluationConfig())
+    interval_s, _ = timed(lambda: bootstrap_intervals(wide, plan))
     difference_s, _ = timed(lambda: paired_difference(ap, ap * 0.9, plan))
     print(
         json.dumps(

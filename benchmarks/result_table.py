@@ -13,26 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from product1m.evaluation.statistics import Interval
-from product1m.registry.gate import signed
-
-METHODS = {
-    "shipped": "**shipped**: all blocks fused, weights from dev",
-    "joint": "joint: product of joint tokens (paper)",
-    "joint_streams": "joint + streams (first author)",
-    "streams": "streams: both towers",
-    "image": "image only",
-    "text": "text only",
-    "image_text": "image + text, no CAPTURE",
-    "shipped_whole_photo": "shipped, whole photo",
-    "image_whole_photo": "image only, whole photo",
-    "image_text_whole_photo": "image + text, whole photo",
-    "instance_crops": "crops of boxes, encoded again",
-    "oracle_boxes": "true boxes",
-    "random": "random",
-    "oracle": "oracle",
-}
-"""The rows; a method that a run did not measure is left out."""
+from product1m.evaluation.methods import SHIPPED, TITLES
+from product1m.evaluation.statistics import METRICS, Interval
 
 
 def main() -> None:
@@ -49,15 +31,15 @@ def one_run(run: dict[str, Any]) -> str:
     """Every measure at 10, strict; official mAP; the difference."""
     header = [
         "test queries, per box unless stated",
-        *(f"strict {measure}@10" for measure in ("mAP", "mAR", "Prec")),
+        *(f"strict {measure}@10" for measure in METRICS),
         *("official mAP@10", "shipped − this, paired 95 %"),
     ]
     rows = []
     for method in measured(run):
         scores = run["metrics"]["test"][method]
         strict, official = scores["strict"]["10"], scores["official"]["10"]
-        figures = [*(strict[measure] for measure in ("mAP", "mAR", "Prec")), official["mAP"]]
-        rows.append([METHODS[method], *(f"{one:.3f}" for one in figures), gain(run, method)])
+        figures = [*(strict[measure] for measure in METRICS), official["mAP"]]
+        rows.append([title(method), *(f"{figure:.3f}" for figure in figures), gain(run, method)])
     return table(header, rows)
 
 
@@ -72,19 +54,25 @@ def several_runs(runs: Sequence[dict[str, Any]], paths: Sequence[Path]) -> str:
             f"{score:.3f}{f' ({more})' if more else ''}"
             for score, more in zip(scores, gains, strict=True)
         ]
-        rows.append([METHODS[method], *cells])
+        rows.append([title(method), *cells])
     return table(header, rows)
 
 
+def title(method: str) -> str:
+    """The method in a few words; the name of the one that ships is bold."""
+    words = TITLES[method]
+    return words.replace(method, f"**{method}**", 1) if method == SHIPPED else words
+
+
 def measured(run: dict[str, Any]) -> list[str]:
-    return [method for method in METHODS if method in run["metrics"]["test"]]
+    return [method for method in TITLES if method in run["metrics"]["test"]]
 
 
 def gain(run: dict[str, Any], method: str) -> str:
     """What the shipped ranking gains on a method, with its interval; nothing for itself."""
     if method not in run["differences"]:
         return ""
-    return signed(Interval(**run["differences"][method]))
+    return Interval(**run["differences"][method]).signed
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,9 +10,17 @@ from typing import Any, get_args
 
 from product1m.config import Block, Config, parse_config
 from product1m.errors import ConfigError
+from product1m.evaluation.methods import (
+    IMAGE_TEXT,
+    JOINT,
+    JOINT_STREAMS,
+    ORACLE_BOXES,
+    SHIPPED,
+    SHIPPED_WHOLE_PHOTO,
+    STREAMS,
+)
 
 FULL = "full"
-SHIPPED = "shipped"
 SEED_KEY = "capture_pretraining.seed"
 """Another seed pretrains CAPTURE with other initial weights, batches and masks (ours)."""
 
@@ -172,8 +180,13 @@ def _proposals(config: Config) -> list[Cell]:
     return [
         Cell(FULL, f"{_PROPOSALS[used][1]}, everywhere"),
         *everywhere,
+<<<<<<< HEAD
         Cell("whole-photo-queries", "queries not split into boxes", method="shipped_whole_photo"),
         Cell("oracle-boxes", "queries split at their true boxes", method="oracle_boxes"),
+=======
+        Cell("whole-photo-queries", "queries not split up", method=SHIPPED_WHOLE_PHOTO),
+        Cell("oracle-boxes", "queries split at their true boxes", method=ORACLE_BOXES),
+>>>>>>> 456fab6 (One home for ranking names, metric names and the interval format)
     ]
 
 
@@ -196,9 +209,9 @@ def _fusion(config: Config) -> list[Cell]:
         Cell(
             "first-author",
             "products of joint and of stream tokens, equal weights",
-            method="joint_streams",
+            method=JOINT_STREAMS,
         ),
-        Cell("image-text", "image and text, without CAPTURE", method="image_text"),
+        Cell("image-text", "image and text, without CAPTURE", method=IMAGE_TEXT),
         *without,
     ]
 
@@ -213,7 +226,7 @@ _GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
     "proposals": ("What is finding the products in a photo worth?", _proposals),
     "fusion": ("What does each block of the embedding add to the ranking?", _fusion),
 }
-_CAPTURE_ALONE = (SHIPPED, "joint", "streams")
+_CAPTURE_ALONE = (SHIPPED, JOINT, STREAMS)
 _MEASURES = {
     "pretext": _CAPTURE_ALONE,
     "layers": _CAPTURE_ALONE,

@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from pipelines.ablation.cells import DEPTH
 from pipelines.ablation.grids import FULL, Cell, Grid
 from product1m import __version__
 from product1m.errors import PipelineError
 from product1m.evaluation.statistics import (
+    MAIN_DEPTH,
+    METRIC_NAMES,
     BootstrapPlan,
     Interval,
     bootstrap_interval,
@@ -139,8 +140,8 @@ def _others(by_seed: Mapping[int, pd.DataFrame], method: str) -> dict[str, float
     means = {}
     for definition in ("strict", "official"):
         rows = pd.concat([_select(frame, method, definition) for frame in by_seed.values()])
-        for column, name in (("ap", "mAP"), ("recall", "mAR"), ("precision", "Prec")):
-            means[f"{definition}/{name}@{DEPTH}"] = float(rows[column].mean())
+        for column, name in METRIC_NAMES.items():
+            means[f"{definition}/{name}@{MAIN_DEPTH}"] = float(rows[column].mean())
     return means
 
 

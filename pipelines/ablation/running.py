@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import typer
 
-from pipelines.ablation.cells import DEPTH, CellResult, read_result, read_scores, result_key
+from pipelines.ablation.cells import CellResult, read_result, read_scores, result_key
 from pipelines.ablation.grids import SEED_KEY, Cell, Grid
 from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown
@@ -23,6 +23,7 @@ from pipelines.local.processes import only_run, steps_end_with_run
 from pipelines.local.run import output_folder, source_digest
 from product1m.artifacts.folder import Artifact
 from product1m.config import Config
+from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan
 
 Evaluate = Callable[[Config, Mapping[str, str], Path, TrackedRun], Artifact]
 """Runs a cell: configuration, data parameters, output folder, MLflow run to join; returns the
@@ -102,7 +103,7 @@ class _Running:
         return compare(
             self.grid,
             self.scores,
-            self.ablation.config.evaluation,
+            BootstrapPlan.from_config(self.ablation.config.evaluation),
             self.left_out,
             self.ablation.preset,
             self.arguments,
@@ -175,7 +176,7 @@ def _child_metrics(scores: pd.DataFrame, cell: Cell, grid: Grid) -> dict[str, fl
     for measure in grid.measures:
         rows = scores[scores["method"] == cell.method_of(measure)]
         for definition, ap in rows.groupby("definition")["ap"].mean().items():
-            metrics[f"{definition}/{measure}/mAP_at_{DEPTH}"] = float(ap)
+            metrics[f"{definition}/{measure}/mAP_at_{MAIN_DEPTH}"] = float(ap)
     return metrics
 
 

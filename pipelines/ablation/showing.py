@@ -15,13 +15,14 @@ from pipelines.ablation.grids import FULL
 from pipelines.ablation.results import AblationResults, CellScore
 from pipelines.local.summary import WIDTH
 from product1m.errors import PipelineError
+from product1m.evaluation.methods import JOINT, SHIPPED, STREAMS
 from product1m.evaluation.statistics import Interval
 
 WORSE, BETTER, UNCLEAR = "#b3261e", "#1b6e3c", "#5f6368"
 _MEASURES = {
-    "shipped": "the ranking that ships",
-    "joint": "the paper's embedding alone (`joint`)",
-    "streams": "both streams alone (`streams`)",
+    SHIPPED: "the ranking that ships",
+    JOINT: "the paper's embedding alone (`joint`)",
+    STREAMS: "both streams alone (`streams`)",
 }
 
 
@@ -144,7 +145,7 @@ def _columns(results: AblationResults) -> list[str]:
 
 def _cells(row: CellScore, results: AblationResults) -> list[str]:
     """Texts of a row, one per column; the full model shows no difference."""
-    score, gap = _interval(row.score, ""), _interval(row.difference, "+")
+    score, gap = str(row.score), row.difference.signed
     scores, gaps = _range(row.by_seed, ""), _range(row.difference_by_seed, "+")
     if row.cell == FULL:
         gap = gaps = ""
@@ -154,13 +155,6 @@ def _cells(row: CellScore, results: AblationResults) -> list[str]:
 
 def _range(by_seed: Mapping[int, float], sign: str) -> str:
     return f"{min(by_seed.values()):{sign}.3f} … {max(by_seed.values()):{sign}.3f}"
-
-
-def _interval(interval: Interval, sign: str) -> str:
-    mean, low, high = (
-        f"{value:{sign}.3f}" for value in (interval.mean, interval.low, interval.high)
-    )
-    return f"{mean} [{low}, {high}]"
 
 
 def _line(cells: list[str]) -> str:

@@ -18,6 +18,8 @@ from product1m import __version__
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.errors import PipelineError, Product1MError
+from product1m.evaluation.methods import SHIPPED
+from product1m.evaluation.statistics import METRICS, Interval
 
 WIDTH = 120
 """Width of the tables in characters if stdout is not a terminal."""
@@ -203,22 +205,18 @@ def _method_table(summary: RunSummary) -> Table:
     )
     table.add_column("method", no_wrap=True)
     for definition in ("strict", "official"):
-        for name in ("mAP", "mAR", "Prec"):
+        for name in METRICS:
             table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
     table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
     for method, scores in summary.metrics["test"].items():
         figures = [
             f"{scores[definition]['10'][name]:.3f}"
             for definition in ("strict", "official")
-            for name in ("mAP", "mAR", "Prec")
+            for name in METRICS
         ]
         gain = summary.differences.get(method)
-        difference = (
-            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""
-        )
-        table.add_row(
-            method, *figures, escape(difference), style="bold" if method == "shipped" else None
-        )
+        lead = Interval(**gain).signed if gain else ""
+        table.add_row(method, *figures, escape(lead), style="bold" if method == SHIPPED else None)
     return table
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from product1m.config import EvaluationConfig
 from product1m.evaluation.detection_quality import detection_quality
+from product1m.evaluation.statistics import BootstrapPlan
 
-PLAN = EvaluationConfig(num_bootstrap=200)
+PLAN = BootstrapPlan(num_bootstrap=200, confidence=0.95, seed=0)
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:

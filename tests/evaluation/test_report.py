@@ -18,6 +18,7 @@ from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
 from product1m.evaluation.detection_quality import DetectionQuality
 from product1m.evaluation.fusion import Surface
+from product1m.evaluation.methods import GROUPS, describe, group_of
 from product1m.evaluation.report import (
     InstanceCard,
     QueryCard,
@@ -30,7 +31,6 @@ from product1m.evaluation.report import (
     write_report,
 )
 from product1m.evaluation.report.content import Tag
-from product1m.evaluation.report.grouping import GROUPS, describe, group_of
 from product1m.evaluation.results import BlockGain
 from product1m.evaluation.statistics import Interval
 from tests.support.servers.browser import CHROMIUM, Page, browser

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 from product1m.evaluation.slices import (
     DEFINITIONS,
@@ -11,8 +10,9 @@ from product1m.evaluation.slices import (
     slice_intervals,
     slices_of,
 )
+from product1m.evaluation.statistics import BootstrapPlan
 
-PLAN = EvaluationConfig()
+PLAN = BootstrapPlan(num_bootstrap=2000, confidence=0.95, seed=0)
 
 
 def test_slices_count_occurrences_name_brands_and_rank_classes_by_frequency() -> None:

@@ -1,37 +1,33 @@
 """Intervals against enumeration and theory."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 from product1m.evaluation import statistics
-from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.statistics import (
+    BootstrapPlan,
     Interval,
     bootstrap_interval,
     bootstrap_intervals,
     paired_difference,
-    score_intervals,
+    signed,
 )
 
-
-@dataclass(frozen=True)
-class Plan:
-    num_bootstrap: int = 2000
-    confidence: float = 0.95
-    seed: int = 0
+PLAN = BootstrapPlan(num_bootstrap=2000, confidence=0.95, seed=0)
 
 
 def test_an_interval_equals_the_enumeration_of_every_resample() -> None:
     values = np.array([0.0, 0.11, 0.23, 0.94, 0.57])
     means = sorted(np.mean(drawn) for drawn in itertools.product(values, repeat=len(values)))
     expected = np.quantile(means, [0.1, 0.9])
-    interval = bootstrap_interval(values, Plan(num_bootstrap=40_000, confidence=0.8))
+    interval = bootstrap_interval(
+        values, BootstrapPlan(num_bootstrap=40_000, confidence=0.8, seed=0)
+    )
     assert interval.mean == pytest.approx(np.mean(values))
     assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=0.01)
 
@@ -39,64 +35,59 @@ def test_an_interval_equals_the_enumeration_of_every_resample() -> None:
 def test_an_interval_of_many_values_is_the_normal_one() -> None:
     values = np.random.default_rng(5).normal(0.3, 0.2, 3000)
     margin = 1.96 * values.std() / np.sqrt(len(values))
-    interval = bootstrap_interval(values, EvaluationConfig())
+    interval = bootstrap_interval(values, PLAN)
     assert interval.low == pytest.approx(values.mean() - margin, abs=0.1 * margin)
     assert interval.high == pytest.approx(values.mean() + margin, abs=0.1 * margin)
 
 
 def test_intervals_repeat_with_the_seed_and_move_with_another() -> None:
     values = np.random.default_rng(0).random(50)
-    assert bootstrap_interval(values, Plan()) == bootstrap_interval(values, Plan())
-    assert bootstrap_interval(values, Plan()) != bootstrap_interval(values, Plan(seed=1))
+    assert bootstrap_interval(values, PLAN) == bootstrap_interval(values, PLAN)
+    assert bootstrap_interval(values, PLAN) != bootstrap_interval(values, replace(PLAN, seed=1))
 
 
 def test_many_columns_give_what_each_gives_alone() -> None:
     table = pd.DataFrame(np.random.default_rng(0).random((40, 3)), columns=["a", "b", "c"])
-    together = bootstrap_intervals(table, Plan())
+    together = bootstrap_intervals(table, PLAN)
     for name in ("a", "b", "c"):
-        alone = bootstrap_interval(table[name], Plan())
+        alone = bootstrap_interval(table[name], PLAN)
         assert together[name].as_dict() == pytest.approx(alone.as_dict())
 
 
 def test_drawing_in_bounded_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(70)
-    whole = bootstrap_interval(values, Plan(num_bootstrap=501))
+    plan = replace(PLAN, num_bootstrap=501)
+    whole = bootstrap_interval(values, plan)
     monkeypatch.setattr(statistics, "_CHUNK", 700)
-    assert bootstrap_interval(values, Plan(num_bootstrap=501)).as_dict() == pytest.approx(
-        whole.as_dict()
-    )
+    assert bootstrap_interval(values, plan).as_dict() == pytest.approx(whole.as_dict())
 
 
 def test_a_constant_lead_is_certain_however_noisy_the_scores() -> None:
     ids = [f"q{n}" for n in range(30)]
     other = pd.Series(np.random.default_rng(0).random(30), ids)
     ours = (other + 0.05).iloc[::-1]  # aligned by query, not by position
-    assert paired_difference(ours, other, Plan()).as_dict() == pytest.approx(
+    assert paired_difference(ours, other, PLAN).as_dict() == pytest.approx(
         {"mean": 0.05, "low": 0.05, "high": 0.05}
     )
-    assert paired_difference(ours, other, Plan()).above_zero
-    assert not paired_difference(other, other, Plan()).above_zero
+    assert paired_difference(ours, other, PLAN).above_zero
+    assert not paired_difference(other, other, PLAN).above_zero
 
 
 def test_a_paired_difference_needs_the_same_queries_each_once() -> None:
     ours = pd.Series([0.1, 0.2], ["q1", "q2"])
     with pytest.raises(RetrievalError, match="2 against 2, 2 on one side only, first 'q2'"):
-        paired_difference(ours, pd.Series([0.1, 0.2], ["q1", "q3"]), Plan())
+        paired_difference(ours, pd.Series([0.1, 0.2], ["q1", "q3"]), PLAN)
     with pytest.raises(RetrievalError, match="each once: 3 against 2"):
-        paired_difference(pd.Series([0.1, 0.2, 0.3], ["q1", "q2", "q2"]), ours, Plan())
+        paired_difference(pd.Series([0.1, 0.2, 0.3], ["q1", "q2", "q2"]), ours, PLAN)
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")]])
 def test_no_values_and_values_that_are_none_have_no_interval(values: list[float]) -> None:
     with pytest.raises(RetrievalError, match="needs one finite value a query"):
-        bootstrap_interval(np.array(values), Plan())
+        bootstrap_interval(np.array(values), PLAN)
 
 
-def test_score_intervals_stand_around_the_means_of_the_table() -> None:
-    truth = GroundTruth({"q1": ("A",), "q2": ("B",)}, {"1": "A", "2": "B"})
-    scores = score_queries({"q1": ["1", "2"], "q2": ["1", "2"]}, truth, "strict", [10, 1])
-    intervals = score_intervals(scores, Plan())
-    assert list(intervals) == ["1", "10"]
-    assert intervals["10"]["mAP"].as_dict() == {"mean": 0.75, "low": 0.5, "high": 1.0}
-    assert intervals["1"]["Prec"].mean == 0.5
-    assert intervals["10"]["mAR"] == Interval(1.0, 1.0, 1.0)
+def test_intervals_are_written_with_three_digits_and_differences_with_signs() -> None:
+    assert str(Interval(0.4213, 0.38, 0.46951)) == "0.421 [0.380, 0.470]"
+    assert Interval(0.01, -0.0004, 0.02).signed == "+0.010 [+0.000, +0.020]"
+    assert signed(-0.0121) == "-0.012"

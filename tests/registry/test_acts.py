@@ -105,13 +105,13 @@ def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
     assert "**Gate: FAILED** against champion version 1" in sample.description
     words = " ".join(sample.description.replace("\u00a0", " ").split())
     assert "| pass | not behind the champion | interval above -0.010 | +0.000 [" in words
-    assert "| **FAIL** | lead over raw image features | interval above +0.900 |" in words
+    assert "| **FAIL** | lead over image only | interval above +0.900 |" in words
     assert "## Changed since champion version 1" in sample.description
     assert "- artifacts: all the same" in sample.description
     assert "- data: queries: the same, `" in sample.description
     assert sample.tags["sample_data"] == "true"
     assert sample.tags["gate"] == "failed"
-    assert sample.tags["gate_rules_not_passed"].startswith("lead over raw image features, ")
+    assert sample.tags["gate_rules_not_passed"].startswith("lead over image only, ")
     assert "challenger" in sample.aliases
 
 
@@ -124,7 +124,7 @@ def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
         registry_acts.promote(sample.number, "why not", config, by="ann")
     message = str(refused.value)
     assert "it was trained on sample data" in message
-    assert "lead over raw image features: expected interval above +0.900, found" in message
+    assert "lead over image only: expected interval above +0.900, found" in message
     assert "say --override-sample --override-gate; that and the reason are recorded" in message
     with pytest.raises(RegistryError, match="say --override-gate; that") as refused:
         registry_acts.promote(sample.number, "why not", config, overrides=["sample"])
@@ -137,7 +137,7 @@ def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
     )
     assert version.tags["reason"] == "a rehearsal"
     assert version.tags["override_sample"] == "it was trained on sample data"
-    assert version.tags["override_gate"].startswith("lead over raw image features: expected")
+    assert version.tags["override_gate"].startswith("lead over image only: expected")
     assert version.tags["promotion_gate"] == "failed"
 
 

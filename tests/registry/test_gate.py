@@ -3,7 +3,8 @@
 import pytest
 
 from product1m.config import RegistrationConfig
-from product1m.registry.gate import BASELINES, EVIDENCE, Champion, Evidence, decide
+from product1m.evaluation.methods import BASELINES
+from product1m.registry.gate import EVIDENCE, Champion, Evidence, decide
 
 QUERIES = [f"q{number}" for number in range(60)]
 AHEAD = {"mean": 0.05, "low": 0.01, "high": 0.09}
@@ -49,11 +50,11 @@ def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None
         ({"quarantine": {"train": 0.01, "gallery": 0.06, "queries": 0.0}}, "quarantined items"),
         (
             {"leads": {**dict.fromkeys(BASELINES, AHEAD), "image": {**AHEAD, "low": -0.001}}},
-            "lead over raw image features",
+            "lead over image only",
         ),
         (
             {"leads": {**dict.fromkeys(BASELINES, AHEAD), "image_text": {**AHEAD, "low": 0.0}}},
-            "lead over image + text without CAPTURE",
+            "lead over image + text, no CAPTURE",
         ),
     ],
 )

@@ -251,12 +251,12 @@ def _line(version: "Version") -> str:
 
 
 def _print_comparison(found: "Comparison") -> None:
-    from product1m.registry.gate import signed
+    from product1m.evaluation.statistics import MAIN_METRIC
 
     typer.echo(f"{'':<44} {found.first.title}  →  {found.second.title}")
     first, second = found.map_at_10
-    gain = signed(found.gain) if found.gain else "measured on other queries"
-    typer.echo(f"{'strict mAP@10':<44} {first}  →  {second}   paired {gain}")
+    gain = found.gain.signed if found.gain else "measured on other queries"
+    typer.echo(f"{MAIN_METRIC:<44} {first}  →  {second}   paired {gain}")
     tables: dict[str, Mapping[str, tuple[Any, Any]]] = {
         "metrics": found.metrics,
         "configuration": found.config,

@@ -12,14 +12,13 @@ from jaxtyping import Float, Float32, Int64
 from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 from product1m.evaluation.metrics import GroundTruth, score_queries
+from product1m.evaluation.statistics import MAIN_DEPTH
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.search import QueryVectors
 from product1m.telemetry.progress import track
 
-CHOICE_DEPTH = 10
-"""The weights are chosen for the metrics' first depth (ours)."""
 POOL = 200
 """Nearest items each block names as candidates of a view: bounds memory (ours)."""
 SURFACE_STEPS = 9
@@ -130,7 +129,7 @@ class DevQueries:
                 self.ids, _merged(pool, shares, self.rows, self.merge), strict=True
             )
         }
-        scores = score_queries(rankings, self.truth, "strict", (CHOICE_DEPTH,))
+        scores = score_queries(rankings, self.truth, "strict", (MAIN_DEPTH,))
         return scores["ap"].to_numpy()
 
 
@@ -243,9 +242,9 @@ def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.nda
 def _merged(
     pool: Candidates, weights: Float32[np.ndarray, " K"], queries: Sequence[int], rule: MergeRule
 ) -> list[list[int]]:
-    """The first `CHOICE_DEPTH` of each query's merged ranking."""
+    """The first `MAIN_DEPTH` of each query's merged ranking."""
     scores = np.where(pool.positions >= 0, pool.scores @ weights, -np.inf)
-    depth = min(CHOICE_DEPTH, scores.shape[1])
+    depth = min(MAIN_DEPTH, scores.shape[1])
     # No more than its first N items of any view can enter the first N of a merged list.
     top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     top_scores = np.take_along_axis(scores, top, axis=1)
@@ -257,7 +256,7 @@ def _merged(
         for row in zip(positions.tolist(), top_scores.tolist(), strict=True)
     ]
     starts = pool.starts
-    return [merge(ranked[starts[q] : starts[q + 1]], CHOICE_DEPTH, rule) for q in queries]
+    return [merge(ranked[starts[q] : starts[q + 1]], MAIN_DEPTH, rule) for q in queries]
 
 
 def _by_block(blocks: Sequence[str], values: Float32[np.ndarray, " K"]) -> dict[str, float]:

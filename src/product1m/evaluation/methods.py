@@ -1,183 +1,124 @@
-"""The rankings that are measured side by side on the same queries."""
+"""The names of the rankings that an evaluation compares, and what readers are told about each.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+Everything that shows a ranking takes its name and its wording from here. Nothing here loads a
+network or an index.
+"""
 
-from product1m.config import EvaluationConfig
-from product1m.errors import RetrievalError
-from product1m.evaluation.bounds import oracle_rankings, random_rankings
-from product1m.evaluation.fusion import (
-    Candidates,
-    DevQueries,
-    Fusion,
-    Surface,
-    Trials,
-    candidates,
-    choose_weights,
-    try_weights,
-    weight_surface,
-)
-from product1m.evaluation.metrics import GroundTruth
-from product1m.evaluation.variants import QueryViews
-from product1m.retrieval.embedding import FUSABLE
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
 from product1m.retrieval.merging import MERGE_RULES, MergeRule
-from product1m.retrieval.search import QueryVectors, Searcher
-from product1m.telemetry.progress import track
 
-SHIPPED, IMAGE_TEXT = "shipped", "image_text"
+SHIPPED = "shipped"
+JOINT, JOINT_STREAMS, STREAMS = CAPTURE_ALONE = ("joint", "joint_streams", "streams")
+IMAGE, TEXT, IMAGE_TEXT = WITHOUT_CAPTURE = ("image", "text", "image_text")
 WHOLE_PHOTO = "_whole_photo"
-FIXED: Mapping[str, Mapping[str, float]] = {
-    "joint": {"joint": 1.0},
-    "joint_streams": {"joint": 1.0, "stream_product": 1.0},
-    "streams": {"streams": 1.0},
-    "image": {"image": 1.0},
-    "text": {"text": 1.0},
-}
-"""Rankings without anything to choose: the paper's embedding, the first author's (products of the
-joint and of the stream tokens), the two towers, raw features, titles."""
-ORACLE_BOXES, INSTANCE_CROPS = "oracle_boxes", "instance_crops"
+"""Ends the name of a ranking that searches with the whole photo instead of its boxes."""
+SHIPPED_WHOLE_PHOTO = SHIPPED + WHOLE_PHOTO
 MERGE_PREFIX = "merge_"
-TO_BEAT = ("image", "text", IMAGE_TEXT, SHIPPED + WHOLE_PHOTO)
+"""Starts the name of a ranking that merges the boxes' rankings by another rule."""
+ORACLE_BOXES, INSTANCE_CROPS = "oracle_boxes", "instance_crops"
+RANDOM, ORACLE = ENDS_OF_SCALE = ("random", "oracle")
+"""The worst and the best ranking possible; no index makes them."""
+BASELINES = (IMAGE, TEXT, IMAGE_TEXT, SHIPPED_WHOLE_PHOTO)
 """What a shipped ranking must be ahead of to be worth its training: everything without CAPTURE,
 and the photo searched as a whole."""
-RANDOM, ORACLE = BASELINES = ("random", "oracle")
-"""The two ends of the scale, which no index ranks."""
 
-ViewKind = Literal["instances", "whole_photo", "oracle_boxes", "instance_crops"]
-_VIEWS: tuple[tuple[str, ViewKind], ...] = (("", "instances"), (WHOLE_PHOTO, "whole_photo"))
+FIXED: Mapping[str, Mapping[str, float]] = {
+    JOINT: {"joint": 1.0},
+    JOINT_STREAMS: {"joint": 1.0, "stream_product": 1.0},
+    STREAMS: {"streams": 1.0},
+    IMAGE: {"image": 1.0},
+    TEXT: {"text": 1.0},
+}
+"""Block weights of the rankings without anything to choose: the paper's embedding, the first
+author's (products of the joint and of the stream tokens), the two towers, raw features, titles."""
 
+TITLES: Mapping[str, str] = {
+    SHIPPED: "shipped: all blocks fused, weights from dev",
+    JOINT: "joint: product of joint tokens (paper)",
+    JOINT_STREAMS: "joint + streams (first author)",
+    STREAMS: "streams: both towers",
+    IMAGE: "image only",
+    TEXT: "text only",
+    IMAGE_TEXT: "image + text, no CAPTURE",
+    SHIPPED_WHOLE_PHOTO: "shipped, whole photo",
+    IMAGE + WHOLE_PHOTO: "image only, whole photo",
+    IMAGE_TEXT + WHOLE_PHOTO: "image + text, whole photo",
+    INSTANCE_CROPS: "crops of boxes, encoded again",
+    ORACLE_BOXES: "true boxes",
+    RANDOM: "random",
+    ORACLE: "oracle",
+}
+"""The rows of a table of results, in this order, each ranking in a few words."""
 
-@dataclass(frozen=True)
-class Method:
-    """A way to rank the gallery for a query."""
-
-    name: str
-    weights: Mapping[str, float]
-    views: ViewKind = "instances"
-    """What is searched with: one vector an instance, or one for the whole photo."""
-    merge: MergeRule | None = None
-    """How the instances' rankings become one, where not as it ships."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the dev queries decided, and what it tells of the blocks."""
-
-    fusions: dict[str, Fusion]
-    """Weights of every fused ranking, by method."""
-    surface: Surface | None
-    """The shipped ranking's dev score over the weights of its two largest blocks."""
-    without: dict[str, Fusion]
-    """The shipped ranking with one block less, weights chosen anew, by the block left out."""
-    growing: dict[str, Fusion]
-    """The shipped ranking grown from one block to all: each time the one that dev gains most by."""
-
-
-@dataclass(frozen=True)
-class _WeightSearch:
-    """Every point of the grid tried on the dev queries, for one way of cutting them into views."""
-
-    pool: Candidates
-    dev: DevQueries
-    config: EvaluationConfig
-    trials: Trials
-
-    @classmethod
-    def over(
-        cls, searcher: Searcher, vectors: QueryVectors, dev: DevQueries, whole_photo: bool
-    ) -> "_WeightSearch":
-        pool = candidates(vectors, searcher.gallery, searcher.layout, FUSABLE, whole_photo)
-        return cls(pool, dev, searcher.config, try_weights(pool, dev, searcher.config))
-
-    def choose(self, blocks: Sequence[str]) -> Fusion:
-        return choose_weights(self.pool, self.dev, blocks, self.config, self.trials)
-
-    def without_each(self, blocks: Sequence[str]) -> dict[str, Fusion]:
-        if len(blocks) == 1:
-            return {}
-        return {
-            left_out: self.choose([block for block in blocks if block != left_out])
-            for left_out in blocks
-        }
-
-    def growing(self, blocks: Sequence[str]) -> dict[str, Fusion]:
-        """By the block added, the one first that dev gains most by."""
-        grown: dict[str, Fusion] = {}
-        while len(grown) < len(blocks):
-            tried = {block: self.choose([*grown, block]) for block in blocks if block not in grown}
-            best = max(tried, key=lambda block: tried[block].dev_map_at_10)
-            grown[best] = tried[best]
-        return grown
+_MERGE_RULES: Mapping[MergeRule, str] = {
+    "best_score": "as shipped, an item ranked by its best match score over the boxes",
+    "round_robin": "as shipped, the boxes taking turns",
+    "score_sorted": "as shipped, sorted by match score, each box's scaled to 0 … 1",
+    "reciprocal_rank": "as shipped, by the sum of 1 / (60 + rank) over the boxes",
+}
+_DESCRIPTIONS: Mapping[str, str] = {
+    SHIPPED: "all blocks fused, weights chosen on the dev queries",
+    JOINT: "CAPTURE, product of the joint tokens (paper)",
+    JOINT_STREAMS: "CAPTURE, products of the joint and of the stream tokens (first author)",
+    STREAMS: "CAPTURE, single-stream tokens: two towers",
+    IMAGE: "region features alone, no CAPTURE",
+    TEXT: "character n-grams of the title alone, no CAPTURE",
+    IMAGE_TEXT: "image and text fused, no CAPTURE",
+    **{MERGE_PREFIX + rule: _MERGE_RULES[rule] for rule in MERGE_RULES},
+    INSTANCE_CROPS: "as shipped, each box cut out and encoded again at full size",
+    ORACLE_BOXES: "as shipped, with the true boxes: what detection costs",
+    RANDOM: "gallery in random order: the lower end",
+    ORACLE: "best ranking the labels allow: the upper end",
+}
+OTHER_METHODS = "Without CAPTURE"
+GROUPS = (
+    "What ships",
+    "CAPTURE alone",
+    OTHER_METHODS,
+    "Whole photo as one box",
+    "Other ways to merge the boxes' rankings",
+    "What pooling and detection cost",
+    "Ends of the scale",
+)
+_Value = TypeVar("_Value")
 
 
-def choose_fusions(searcher: Searcher, vectors: QueryVectors, truth: GroundTruth) -> Choice:
-    """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
-    config = searcher.config
-    dev = DevQueries.of(vectors, searcher.gallery.ids, truth, config.merge)
-    fused = {SHIPPED: config.fused_blocks, IMAGE_TEXT: ("image", "text")}
-    by_suffix = {
-        suffix: _WeightSearch.over(searcher, vectors, dev, bool(suffix))
-        for suffix in ("", WHOLE_PHOTO)
-    }
-    fusions = {
-        name + suffix: search.choose(blocks)
-        for suffix, search in by_suffix.items()
-        for name, blocks in fused.items()
-    }
-    per_instance = by_suffix[""]
-    return Choice(
-        fusions,
-        weight_surface(per_instance.pool, dev, fusions[SHIPPED]),
-        per_instance.without_each(config.fused_blocks),
-        per_instance.growing(config.fused_blocks),
+def describe(method: str) -> str:
+    """A ranking in a sentence; an unknown name describes itself."""
+    base = method.removesuffix(WHOLE_PHOTO)
+    description = _DESCRIPTIONS.get(base, base)
+    return f"{description}; whole photo at once" if method.endswith(WHOLE_PHOTO) else description
+
+
+def group_of(method: str) -> str:
+    """The group of a ranking in the report's tables."""
+    places = (
+        method == SHIPPED,
+        method in CAPTURE_ALONE,
+        False,
+        method.endswith(WHOLE_PHOTO),
+        method.startswith(MERGE_PREFIX),
+        method in (INSTANCE_CROPS, ORACLE_BOXES),
+        method in ENDS_OF_SCALE,
     )
+    return GROUPS[places.index(True)] if any(places) else OTHER_METHODS
 
 
-def list_methods(
-    fusions: Mapping[str, Fusion], views: QueryViews, shipped_rule: MergeRule
-) -> list[Method]:
-    """Every ranking of the gallery by an index, shipped first."""
-    methods = [
-        Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
-        for suffix, kind in _VIEWS
-        for name in (SHIPPED, *FIXED, IMAGE_TEXT)
-    ]
-    weights = fusions[SHIPPED].weights
-    methods += [
-        Method(MERGE_PREFIX + rule, weights, merge=rule)
-        for rule in MERGE_RULES
-        if rule != shipped_rule
-    ]
-    if views.instance_crops:
-        methods.append(Method(INSTANCE_CROPS, weights, "instance_crops"))
-    if views.oracle_boxes:
-        methods.append(Method(ORACLE_BOXES, weights, "oracle_boxes"))
-    return methods
+def grouped(methods: Iterable[str]) -> dict[str, list[str]]:
+    """Rankings by group, groups in their order and only those that have any."""
+    members: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for method in methods:
+        members[group_of(method)].append(method)
+    return {group: names for group, names in members.items() if names}
 
 
-def rank_all(
-    searcher: Searcher, views: QueryViews, fusions: Mapping[str, Fusion], truth: GroundTruth
-) -> dict[str, dict[str, list[str]]]:
-    """Rankings of every method and baseline: method, query id, gallery ids."""
-    config: EvaluationConfig = searcher.config
-    ranked = {
-        method.name: rank(searcher, views, method)
-        for method in track(list_methods(fusions, views, config.merge), "ranking")
-    }
-    query_ids = views.found.query_ids
-    ranked[RANDOM] = random_rankings(query_ids, searcher.gallery.ids, config.depth, config.seed)
-    labels = {query: truth.query_labels[query] for query in query_ids}
-    ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, config.depth)
-    return ranked
+def between_the_ends(values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Values by ranking, without the ends of the scale."""
+    return {name: value for name, value in values.items() if name not in ENDS_OF_SCALE}
 
 
-def rank(searcher: Searcher, views: QueryViews, method: Method) -> dict[str, list[str]]:
-    """Rankings of one method by query id."""
-    vectors = {
-        "oracle_boxes": views.oracle_boxes,
-        "instance_crops": views.instance_crops,
-    }.get(method.views, views.found)
-    if vectors is None:
-        raise RetrievalError(f"method {method.name}: these queries have no {method.views}")
-    return searcher.rank(vectors, method.weights, method.views == "whole_photo", method.merge)
+def rivals(values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Values of the rankings that could ship instead: no ends of the scale, no true boxes."""
+    return {n: value for n, value in between_the_ends(values).items() if n != ORACLE_BOXES}

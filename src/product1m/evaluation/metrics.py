@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from product1m.errors import RetrievalError
+from product1m.evaluation.statistics import METRIC_NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +130,9 @@ def score_queries(
 
 def mean_scores(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Means over the queries by depth: {"10": {"mAP": …, "mAR": …, "Prec": …}, …}, fractions."""
-    means = scores.groupby("depth")[["ap", "recall", "precision"]].mean()
+    means = scores.groupby("depth")[list(METRIC_NAMES)].mean()
     return {
-        str(depth): {
-            "mAP": float(row["ap"]),
-            "mAR": float(row["recall"]),
-            "Prec": float(row["precision"]),
-        }
+        str(depth): {name: float(row[column]) for column, name in METRIC_NAMES.items()}
         for depth, row in means.iterrows()
     }
 

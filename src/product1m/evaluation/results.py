@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from product1m.config import EvaluationConfig
-from product1m.evaluation.methods import SHIPPED, Choice, Method, rank
+from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import (
     DEFINITIONS,
     Definition,
@@ -16,7 +16,13 @@ from product1m.evaluation.metrics import (
     mean_scores,
     score_queries,
 )
-from product1m.evaluation.statistics import Interval, bootstrap_intervals
+from product1m.evaluation.ranking import Choice, Method, rank
+from product1m.evaluation.statistics import (
+    MAIN_DEPTH,
+    METRIC_NAMES,
+    Interval,
+    bootstrap_intervals,
+)
 from product1m.evaluation.variants import QueryViews
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
@@ -25,8 +31,6 @@ Rankings = Mapping[str, Mapping[str, Sequence[str]]]
 """Method to query id to gallery ids, best first."""
 MethodScores = dict[Definition, dict[str, dict[str, Interval]]]
 """Definition, depth, metric (`mAP`, `mAR`, `Prec`)."""
-METRICS = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
-CHOICE_DEPTH = 10
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,13 @@ def all_intervals(scores: pd.DataFrame, config: EvaluationConfig) -> dict[str, M
     found: dict[str, MethodScores] = {method: {} for method in scores["method"].unique()}
     for definition in DEFINITIONS:
         rows = scores[scores["definition"] == definition]
-        wide = rows.pivot(index="query_id", columns=["method", "depth"], values=list(METRICS))
+        wide = rows.pivot(index="query_id", columns=["method", "depth"], values=list(METRIC_NAMES))
         intervals = list(bootstrap_intervals(_flat(wide), config).values())
         for (column, method, depth), interval in zip(
             map(tuple, wide.columns), intervals, strict=True
         ):
             tables = found[method].setdefault(definition, {})
-            tables.setdefault(str(depth), {})[METRICS[column]] = interval
+            tables.setdefault(str(depth), {})[METRIC_NAMES[column]] = interval
     return found
 
 
@@ -102,7 +106,7 @@ def figures(tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]])
 
 def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:
     """Strict AP@10: one row a query, one column a method, shipped first."""
-    rows = scores[(scores["definition"] == "strict") & (scores["depth"] == CHOICE_DEPTH)]
+    rows = scores[(scores["definition"] == "strict") & (scores["depth"] == MAIN_DEPTH)]
     table = rows.pivot(index="query_id", columns="method", values="ap")
     return table[list(rows["method"].unique())]
 
@@ -123,7 +127,7 @@ def gains_of_blocks(
 
     def ap_of(weights: Mapping[str, float]) -> pd.Series:
         rankings = rank(searcher, views, Method("a part of the blocks", weights))
-        scores = score_queries(rankings, truth, "strict", [CHOICE_DEPTH])
+        scores = score_queries(rankings, truth, "strict", [MAIN_DEPTH])
         return scores.set_index("query_id")["ap"].reindex(shipped.index)
 
     def gain(block: str, blocks: Sequence[str], ap: pd.Series, of: pd.Series) -> BlockGain:

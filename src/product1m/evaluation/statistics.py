@@ -1,31 +1,39 @@
-"""Bootstrap intervals over queries, and paired differences."""
+"""Names of the metrics, bootstrap intervals over queries, and how an interval is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 
+METRIC_NAMES: Mapping[str, str] = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
+"""Column of one query's scores to the name of its mean over the queries (released code)."""
+METRICS = tuple(METRIC_NAMES.values())
+MAIN_DEPTH = 10
+"""Rankings are cut here for the metric that decides: block weights, report, gate (ours)."""
+MAIN_METRIC = f"strict mAP@{MAIN_DEPTH}"
 _CHUNK = 1 << 20
 
 
-class BootstrapPlan(Protocol):
-    """What an interval needs to know; the evaluation's configuration is one."""
+@dataclass(frozen=True)
+class BootstrapPlan:
+    """How intervals are computed."""
 
-    @property
-    def num_bootstrap(self) -> int:
-        """Resamples of the queries."""
+    num_bootstrap: int
+    """Resamples of the queries."""
+    confidence: float
+    """Share of the resampled means inside the interval."""
+    seed: int
+    """Of the resampling; the same seed and number of queries resample alike."""
 
-    @property
-    def confidence(self) -> float:
-        """Share of the resampled means inside the interval."""
-
-    @property
-    def seed(self) -> int:
-        """Of the resampling; the same seed and number of queries resample alike."""
+    @classmethod
+    def from_config(cls, config: EvaluationConfig) -> "BootstrapPlan":
+        """The values of a configuration."""
+        return cls(config.num_bootstrap, config.confidence, config.seed)
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,23 @@ class Interval:
         return self.low > 0
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        """`0.123 [0.100, 0.140]`."""
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def signed(self) -> str:
+        """As a difference is written: `+0.010 [-0.002, +0.020]`."""
+        mean, low, high = (signed(value) for value in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
 
     def as_dict(self) -> dict[str, float]:
         """As it stands in `metrics.json`."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def signed(value: float) -> str:
+    """A difference with its sign; a rounded -0 is +0."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def bootstrap_interval(
@@ -72,15 +92,6 @@ def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, 
         for name, mean, lower, upper in zip(
             values.columns, table.mean(axis=0), low, high, strict=True
         )
-    }
-
-
-def score_intervals(scores: pd.DataFrame, plan: BootstrapPlan) -> dict[str, dict[str, Interval]]:
-    """`metrics.mean_scores` with intervals: {"10": {"mAP": …, "mAR": …, "Prec": …}, …}."""
-    names = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
-    return {
-        str(depth): bootstrap_intervals(group[list(names)].rename(columns=names), plan)
-        for depth, group in scores.groupby("depth")
     }
 
 

@@ -9,22 +9,24 @@ import jinja2
 
 from product1m.artifacts.folder import Summary
 from product1m.config import RegistrationConfig
+from product1m.evaluation.methods import (
+    BASELINES,
+    CAPTURE_ALONE,
+    ENDS_OF_SCALE,
+    SHIPPED,
+    TITLES,
+)
 from product1m.evaluation.report.html import html_templates
 from product1m.evaluation.statistics import Interval
 from product1m.registry.compare import config_differences
-from product1m.registry.gate import BASELINES, Champion, Evidence, Gate, SliceChange, signed
+from product1m.registry.gate import Champion, Evidence, Gate, SliceChange
 from product1m.registry.pictures import Case
 
 MAX_LISTED = 5
 """Slices and configuration changes in the description; the page has all (ours)."""
 DATA = ("train", "gallery", "queries")
-OTHERS = {
-    "joint": "joint tokens (the paper)",
-    "joint_streams": "joint + streams (first author)",
-    "streams": "streams, two towers",
-    "random": "random",
-    "oracle": "oracle",
-}
+LISTED_METHODS = (SHIPPED, *BASELINES, *CAPTURE_ALONE, *ENDS_OF_SCALE)
+"""The rankings that a description lists, in this order."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,16 @@ def _render(environment: jinja2.Environment, template: str, subject: Subject) ->
 
 
 def _score_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rankings that have a name here, those that were measured, in that order."""
-    names = {"shipped": "**shipped**", **BASELINES, **OTHERS}
     rows = []
-    for method in [name for name in names if name in scores["intervals"]]:
+    for method in [name for name in LISTED_METHODS if name in scores["intervals"]]:
         interval = Interval(**scores["intervals"][method])
         lead = scores["differences"].get(method)
         rows.append(
             {
-                "name": names[method],
-                "strict": f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
+                "name": f"**{TITLES[method]}**" if method == SHIPPED else TITLES[method],
+                "strict": str(interval),
                 "official": f"{scores['test'][method]['official']['10']['mAP']:.3f}",
-                "lead": signed(Interval(**lead)) if lead else "",
+                "lead": Interval(**lead).signed if lead else "",
             }
         )
     return rows
@@ -116,7 +116,7 @@ def _slice_row(change: SliceChange) -> dict[str, str]:
         "queries": str(change.num_queries),
         "candidate": f"{change.candidate:.3f}",
         "champion": f"{change.champion:.3f}",
-        "gain": signed(change.gain),
+        "gain": change.gain.signed,
     }
 
 

@@ -9,29 +9,19 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from product1m.config import RegistrationConfig
-from product1m.evaluation.statistics import Interval, bootstrap_interval, paired_difference
+from product1m.evaluation.methods import BASELINES, TITLES
+from product1m.evaluation.statistics import (
+    MAIN_METRIC,
+    BootstrapPlan,
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+)
 
 EVIDENCE = "evidence.json"
-BASELINES = {
-    "image": "raw image features",
-    "text": "titles alone",
-    "image_text": "image + text without CAPTURE",
-    "shipped_whole_photo": "the whole photo",
-}
-"""Rankings that the shipped one has to lead, and their names for a reader."""
 
 Outcome = Literal["pass", "fail", "not compared"]
 Verdict = Literal["passed", "failed", "not compared"]
-
-
-class Bootstrap(BaseModel):
-    """How intervals are made."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    num_bootstrap: int
-    confidence: float
-    seed: int
 
 
 class Rules(RegistrationConfig):
@@ -82,7 +72,7 @@ class Evidence(BaseModel):
     """Content digest of the queries it was measured on."""
     gallery: str
     """Content digest of the gallery they were answered from."""
-    bootstrap: Bootstrap
+    bootstrap: BootstrapPlan
     rules: Rules
     """What it was registered under; a later check holds it against the same."""
     champion: Remeasured | None = None
@@ -225,18 +215,18 @@ def _absolute(candidate: Evidence) -> Iterator[Rule]:
     config = candidate.rules
     score = candidate.map_at_10
     yield Rule(
-        name="strict mAP@10",
+        name=MAIN_METRIC,
         expected=f"≥ {config.min_map_at_10:.3f}",
-        found=f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+        found=str(score),
         outcome=_outcome(score.mean >= config.min_map_at_10),
         value=score.mean,
         limit=config.min_map_at_10,
         low=score.low,
         high=score.high,
     )
-    for method, name in BASELINES.items():
+    for method in BASELINES:
         lead = Interval(**candidate.leads[method])
-        yield _interval_above(f"lead over {name}", lead, config.min_baseline_lead)
+        yield _interval_above(f"lead over {TITLES[method]}", lead, config.min_baseline_lead)
     yield _at_least("index recall@100", candidate.index_recall, config.min_index_recall, ".4f")
     yield _at_least(
         "serves what was evaluated", candidate.served_agreement, config.min_served_agreement, ".2f"
@@ -309,7 +299,7 @@ def _worst_slice(config: RegistrationConfig, slices: list[SliceChange]) -> Rule:
     return Rule(
         name=name,
         expected=expected,
-        found=f"{worst.slicing} {worst.name} ({worst.num_queries} queries): {signed(worst.gain)}",
+        found=f"{worst.slicing} {worst.name} ({worst.num_queries} queries): {worst.gain.signed}",
         outcome=_outcome(worst.high >= limit),
         value=worst.gain.mean,
         limit=limit,
@@ -322,7 +312,7 @@ def _interval_above(name: str, found: Interval, limit: float, note: str = "") ->
     return Rule(
         name=name,
         expected=f"interval above {limit:+.3f}",
-        found=signed(found) + (f", {note}" if note else ""),
+        found=found.signed + (f", {note}" if note else ""),
         outcome=_outcome(found.low > limit),
         value=found.mean,
         limit=limit,
@@ -355,8 +345,3 @@ def _at_most(name: str, share: float, limit: float, where: str = "") -> Rule:
 
 def _outcome(passed: bool | np.bool_) -> Outcome:
     return "pass" if passed else "fail"
-
-
-def signed(interval: Interval) -> str:
-    """`+0.010 [-0.002, +0.020]`."""
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

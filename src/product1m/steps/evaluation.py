@@ -22,8 +22,9 @@ from product1m.errors import RetrievalError
 from product1m.evaluation.detection_quality import detection_quality
 from product1m.evaluation.examples import write_examples
 from product1m.evaluation.latency import measure_latency
-from product1m.evaluation.methods import SHIPPED, Choice, choose_fusions, rank_all
+from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import GroundTruth
+from product1m.evaluation.ranking import Choice, choose_fusions, rank_all
 from product1m.evaluation.report import write_plots, write_report
 from product1m.evaluation.report.findings import Findings, report_content
 from product1m.evaluation.results import (
@@ -36,7 +37,7 @@ from product1m.evaluation.results import (
     score_methods,
 )
 from product1m.evaluation.slices import slices_of
-from product1m.evaluation.statistics import Interval
+from product1m.evaluation.statistics import MAIN_DEPTH, Interval
 from product1m.evaluation.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
 from product1m.retrieval.search import Searcher
 from product1m.steps.bracket import open_step
@@ -223,7 +224,10 @@ def _metrics(found: Findings) -> dict[str, Any]:
         **{split: means[split] for split in SPLITS},
         "differences": _plain(found.differences),
         "intervals": _plain(
-            {name: tables["strict"]["10"]["mAP"] for name, tables in found.intervals.items()}
+            {
+                name: tables["strict"][str(MAIN_DEPTH)]["mAP"]
+                for name, tables in found.intervals.items()
+            }
         ),
         "test_intervals": _plain(found.intervals),
         "blocks": {kind: [asdict(gain) for gain in gains] for kind, gains in found.gains.items()},

@@ -23,18 +23,18 @@ from product1m.artifacts.folder import (
     open_artifact,
 )
 from product1m.artifacts.lineage import require_built_with, require_descends
-from product1m.config import RegistrationConfig
+from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.data.items import ItemTable
 from product1m.errors import Product1MError
 from product1m.evaluation.examples import Example, agreement, read_examples
+from product1m.evaluation.methods import BASELINES
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
+from product1m.evaluation.statistics import BootstrapPlan
 from product1m.registry.card import Subject, write_card, write_page
 from product1m.registry.champion import DEPTH, measure_champion, needs_measuring
 from product1m.registry.gate import (
-    BASELINES,
     EVIDENCE,
-    Bootstrap,
     Champion,
     Evidence,
     Gate,
@@ -302,7 +302,9 @@ def _evidence(
         },
         queries=lineage["ingestion/queries"].details["content"],
         gallery=lineage["ingestion/gallery"].details["content"],
-        bootstrap=Bootstrap.model_validate(evaluation.manifest.config),
+        bootstrap=BootstrapPlan.from_config(
+            EvaluationConfig.model_validate(evaluation.manifest.config)
+        ),
         rules=Rules.model_validate(config.model_dump()),
         champion=opponent.remeasured,
         champion_failure=opponent.failure,

@@ -14,10 +14,10 @@ import pytest
 from pipelines.ablation.grids import Cell, Grid
 from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown, show, update_page
-from product1m.config import EvaluationConfig
 from product1m.errors import PipelineError
+from product1m.evaluation.statistics import BootstrapPlan
 
-PLAN = EvaluationConfig(num_bootstrap=2000, seed=1)
+PLAN = BootstrapPlan(num_bootstrap=2000, confidence=0.95, seed=1)
 GRID = Grid(
     "pretext",
     "What is each task worth?",

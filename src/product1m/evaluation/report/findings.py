@@ -15,9 +15,9 @@ from product1m.evaluation.methods import (
     ORACLE_BOXES,
     SHIPPED,
     WHOLE_PHOTO,
-    Choice,
 )
 from product1m.evaluation.metrics import GroundTruth, score_queries
+from product1m.evaluation.ranking import Choice
 from product1m.evaluation.report import (
     InstanceCard,
     QueryCard,

@@ -17,20 +17,25 @@ from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
 from product1m.evaluation.detection_quality import FIGURES, MANY
 from product1m.evaluation.latency import STAGES
-from product1m.evaluation.methods import BASELINES, TO_BEAT
+from product1m.evaluation.methods import (
+    BASELINES,
+    ENDS_OF_SCALE,
+    between_the_ends,
+    describe,
+    grouped,
+    rivals,
+)
 from product1m.evaluation.metrics import DEFINITIONS
 from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent, thumbnail
-from product1m.evaluation.report.grouping import describe, drawn, grouped, rivals_of
 from product1m.evaluation.report.html import data_uri
 from product1m.evaluation.report.plots import curve_plot, fusion_plot, surface_plot
-from product1m.evaluation.statistics import Interval
+from product1m.evaluation.statistics import METRICS, Interval
 
 logger = logging.getLogger(__name__)
 
 MAX_REPORT_BYTES = 10 * 1000 * 1000
 """A report is mailed and opened on phones; photos shrink until it fits (ours)."""
 _SHRUNK_SIDES_PX = (80, 56, 40)
-METRICS = ("mAP", "mAR", "Prec")
 
 
 def write_report(content: ReportContent, path: Path) -> int:
@@ -80,7 +85,7 @@ def _render(
         depths=_depths(content),
         tags=[(tag, sum(card.tag == tag for card in content.queries)) for tag in TAGS],
         shown_slices=_shown_slices(content),
-        to_beat=[name for name in TO_BEAT if name in content.differences],
+        to_beat=[name for name in BASELINES if name in content.differences],
         detection_figures=FIGURES,
         many=MANY,
         stages=STAGES,
@@ -104,16 +109,16 @@ class Verdict:
 
 
 def _verdict(content: ReportContent) -> Verdict:
-    rivals = rivals_of(content.differences)
-    baselines = {name: rivals[name] for name in TO_BEAT if name in rivals}
+    leads = rivals(content.differences)
+    baselines = {name: leads[name] for name in BASELINES if name in leads}
     not_beaten = [name for name, lead in baselines.items() if not lead.above_zero]
     return Verdict(
         score=content.scores[content.shipped]["strict"]["10"]["mAP"],
         passed=not not_beaten,
         sentence=_sentence(baselines, not_beaten),
-        ahead=[name for name, interval in rivals.items() if interval.low > 0],
-        behind=[name for name, interval in rivals.items() if interval.high < 0],
-        undecided=[name for name, interval in rivals.items() if interval.low <= 0 <= interval.high],
+        ahead=[name for name, interval in leads.items() if interval.low > 0],
+        behind=[name for name, interval in leads.items() if interval.high < 0],
+        undecided=[name for name, interval in leads.items() if interval.low <= 0 <= interval.high],
     )
 
 
@@ -122,11 +127,7 @@ def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> s
     if not baselines:
         return "No baseline was measured."
     named = list(not_beaten) or [min(baselines, key=lambda name: baselines[name].low)]
-    leads = ", ".join(
-        f"{name} by {baselines[name].mean:+.3f} "
-        f"[{baselines[name].low:+.3f}, {baselines[name].high:+.3f}]"
-        for name in named
-    )
+    leads = ", ".join(f"{name} by {baselines[name].signed}" for name in named)
     if not_beaten:
         return f"NOT ahead of every baseline, for certain: {leads}."
     if len(baselines) == 1:
@@ -152,13 +153,13 @@ class _Forest:
 
     low: float
     high: float
-    ends: tuple[str, ...] = BASELINES
+    ends: tuple[str, ...] = ENDS_OF_SCALE
 
     @classmethod
     def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
-        rivals = drawn(differences).values()
-        low = min([0.0, *(interval.low for interval in rivals)])
-        high = max([0.0, *(interval.high for interval in rivals)])
+        shown = between_the_ends(differences).values()
+        low = min([0.0, *(interval.low for interval in shown)])
+        high = max([0.0, *(interval.high for interval in shown)])
         margin = 0.05 * max(high - low, 1e-6)
         return cls(low - margin, high + margin)
 

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from product1m.evaluation.fusion import Surface
-from product1m.evaluation.methods import BASELINES, WHOLE_PHOTO
+from product1m.evaluation.methods import ENDS_OF_SCALE, WHOLE_PHOTO, between_the_ends
 from product1m.evaluation.report.content import ReportContent
-from product1m.evaluation.report.grouping import drawn
-from product1m.evaluation.statistics import Interval
+from product1m.evaluation.statistics import MAIN_METRIC, Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +42,7 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
 
 def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
     """Paired differences with their intervals, one rival a row."""
-    rivals = drawn(differences)
+    rivals = between_the_ends(differences)
     figure = _figure(6.4, 1.2 + 0.32 * len(rivals))
     axes = figure.add_subplot()
     for row, interval in enumerate(rivals.values()):
@@ -52,7 +51,7 @@ def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rivals)), list(rivals))
     axes.invert_yaxis()
-    axes.set_xlabel(f"strict mAP@10 of {shipped} minus the method's")
+    axes.set_xlabel(f"{MAIN_METRIC} of {shipped} minus the method's")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -67,7 +66,7 @@ def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
     bases: list[str] = []
     for method, curve in curves.groupby("method", sort=False):
         base = str(method).removesuffix(WHOLE_PHOTO)
-        bases += [] if base in bases or base in BASELINES else [base]
+        bases += [] if base in bases or base in ENDS_OF_SCALE else [base]
         number = bases.index(base) if base in bases else 7  # the eighth colour is grey
         color = f"C{number % 10}"
         low, high = (f"{column}_{end}" for end in ("low", "high"))
@@ -103,7 +102,7 @@ def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
         marker = _MARKERS[number % len(_MARKERS)]
         axes.plot(best.index, best.to_numpy(), marker=marker, label=f"{block} (chosen {chosen:g})")
     axes.set_xlabel("weight of the block")
-    axes.set_ylabel("best dev strict mAP@10")
+    axes.set_ylabel(f"best dev {MAIN_METRIC}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=9, ncols=2, frameon=False)
     return figure
@@ -125,7 +124,7 @@ def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
     axes.plot(*chosen, "X", color="white", markeredgecolor="black", markersize=12)
     axes.set_xlabel(f"weight of {surface.x_block}")
     axes.set_ylabel(f"weight of {surface.y_block}")
-    figure.colorbar(shown, label="dev strict mAP@10", extend="min")
+    figure.colorbar(shown, label=f"dev {MAIN_METRIC}", extend="min")
     return figure
 
 
