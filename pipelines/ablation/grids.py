@@ -180,13 +180,8 @@ def _proposals(config: Config) -> list[Cell]:
     return [
         Cell(FULL, f"{_PROPOSALS[used][1]}, everywhere"),
         *everywhere,
-<<<<<<< HEAD
-        Cell("whole-photo-queries", "queries not split into boxes", method="shipped_whole_photo"),
-        Cell("oracle-boxes", "queries split at their true boxes", method="oracle_boxes"),
-=======
-        Cell("whole-photo-queries", "queries not split up", method=SHIPPED_WHOLE_PHOTO),
+        Cell("whole-photo-queries", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
         Cell("oracle-boxes", "queries split at their true boxes", method=ORACLE_BOXES),
->>>>>>> 456fab6 (One home for ranking names, metric names and the interval format)
     ]
 
 

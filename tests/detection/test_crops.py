@@ -14,7 +14,7 @@ from product1m.detection.crops import encode_crops
 from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import ProposalNetwork, build_network, load_rpn
 from product1m.evaluation.variants import query_views, true_boxes, with_crops
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds.tiny_chain import CONFIG as CONFIG_OF_CHAIN
 from tests.support.worlds.tiny_scenes import RPN, blocks
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -65,7 +65,7 @@ def test_a_vector_of_the_crop_takes_the_place_of_the_regions_own(made: TinyArtif
         open_artifact(folder, step)
         for folder, step in ((made.index, "indexing"), (made.capture, "capture_pretraining"))
     )
-    searcher = Searcher.load(index, capture, CONFIG_OF_CHAIN.evaluation)
+    searcher = Searcher.load(index, capture, SearchSettings.from_config(CONFIG_OF_CHAIN.evaluation))
     queries = FeatureSet(open_artifact(made.queries_features, "feature_extraction"))
     photos = ItemTable(open_artifact(made.queries, "ingestion"))
     rpn = open_artifact(made.rpn, "rpn_training")

@@ -13,6 +13,7 @@ from product1m.evaluation import fusion
 from product1m.evaluation.fusion import (
     Candidates,
     DevQueries,
+    FusionSettings,
     candidates,
     choose_weights,
     try_weights,
@@ -28,7 +29,7 @@ from product1m.retrieval.search import QueryVectors
 
 LAYOUT = BlockLayout({"good": 8, "noise": 8, "help": 8})
 NUM_CLASSES, NUM_ITEMS, NUM_QUERIES = 12, 60, 30
-CONFIG = EvaluationConfig(num_bootstrap=200)
+SETTINGS = FusionSettings.from_config(EvaluationConfig(num_bootstrap=200))
 
 
 class World:
@@ -157,7 +158,7 @@ def test_ap_of_a_grid_point_equals_ranking_and_merging_by_hand(
 
 
 def test_the_block_that_knows_gets_the_weight_and_noise_next_to_none(world: World) -> None:
-    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), SETTINGS)
     assert chosen.shares["good"] == 1.0
     assert chosen.shares["noise"] < 0.1
     assert 0.1 < chosen.shares["help"] < 1.0
@@ -166,7 +167,7 @@ def test_the_block_that_knows_gets_the_weight_and_noise_next_to_none(world: Worl
 
 
 def test_the_chosen_weights_do_better_on_queries_they_have_not_seen(world: World) -> None:
-    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), SETTINGS)
     shares = np.array(list(chosen.shares.values()), np.float32)
     unseen = World(seed=1)
     fused = unseen.dev.ap(unseen.pool, shares).mean()
@@ -175,14 +176,14 @@ def test_the_chosen_weights_do_better_on_queries_they_have_not_seen(world: World
 
 
 def test_query_weights_are_shares_over_spread(world: World) -> None:
-    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), SETTINGS)
     raw = {block: chosen.shares[block] / world.pool.spread[block] for block in LAYOUT.widths}
     for block, value in raw.items():
         assert chosen.weights[block] == pytest.approx(value / max(raw.values()), abs=2e-4)
 
 
 def test_the_choice_follows_its_seed_and_keeps_to_the_blocks_allowed(world: World) -> None:
-    once, again = (choose_weights(world.pool, world.dev, ["noise", "help"], CONFIG) for _ in "ab")
+    once, again = (choose_weights(world.pool, world.dev, ["noise", "help"], SETTINGS) for _ in "ab")
     assert once.as_dict() == again.as_dict()
     assert once.weights["good"] == 0
     assert once.trials["good"].eq(0).all()
@@ -194,20 +195,20 @@ def test_of_points_that_rank_alike_the_simplest_is_chosen() -> None:
     scores = pool.scores.copy()
     scores[:, :, 2] = 0.0  # a block that says nothing
     silent = Candidates(pool.blocks, pool.starts, pool.positions, scores, pool.spread)
-    chosen = choose_weights(silent, world.dev, ["good", "help"], CONFIG)
+    chosen = choose_weights(silent, world.dev, ["good", "help"], SETTINGS)
     assert chosen.shares == {"good": 1.0, "noise": 0.0, "help": 0.0}
 
 
 def test_trials_over_all_blocks_hold_those_of_any_part_of_them(world: World) -> None:
-    trials = try_weights(world.pool, world.dev, CONFIG)
+    trials = try_weights(world.pool, world.dev, SETTINGS.tried_weights)
     part = trials.without([False, True, False])
-    assert part.grid.tolist() == weight_grid(CONFIG.fusion_weights, (True, False, True)).tolist()
+    assert part.grid.tolist() == weight_grid(SETTINGS.tried_weights, (True, False, True)).tolist()
     for row in (0, 5, len(part.grid) - 1):
         assert part.ap[row] == pytest.approx(world.dev.ap(world.pool, part.grid[row]))
 
 
 def test_the_surface_holds_the_dev_score_of_every_pair_of_weights(world: World) -> None:
-    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+    chosen = choose_weights(world.pool, world.dev, list(LAYOUT.widths), SETTINGS)
     surface = weight_surface(world.pool, world.dev, chosen)
     assert surface is not None
     assert (surface.x_block, surface.y_block) == ("good", "help")
@@ -221,7 +222,7 @@ def test_the_surface_holds_the_dev_score_of_every_pair_of_weights(world: World) 
 def test_one_block_alone_has_no_surface(world: World) -> None:
     assert (
         weight_surface(
-            world.pool, world.dev, choose_weights(world.pool, world.dev, ["good"], CONFIG)
+            world.pool, world.dev, choose_weights(world.pool, world.dev, ["good"], SETTINGS)
         )
         is None
     )
@@ -230,7 +231,7 @@ def test_one_block_alone_has_no_surface(world: World) -> None:
 def test_weights_can_be_chosen_from_a_compressed_index() -> None:
     exact, coarse = World(), World(factory="IVF4,SQ8")
     chosen = [
-        choose_weights(world.pool, world.dev, list(LAYOUT.widths), CONFIG)
+        choose_weights(world.pool, world.dev, list(LAYOUT.widths), SETTINGS)
         for world in (exact, coarse)
     ]
     assert chosen[0].shares == pytest.approx(chosen[1].shares, abs=0.15)

@@ -329,8 +329,8 @@ def test_methods_stand_in_groups() -> None:
         "shipped": "What ships",
         "joint": "CAPTURE alone",
         "image_text": "Without CAPTURE",
-        "image_whole_photo": "Whole photo as one view",
-        "merge_round_robin": "Other ways to merge the instances",
+        "image_whole_photo": "Whole photo as one box",
+        "merge_round_robin": "Other ways to merge the boxes' rankings",
         "oracle_boxes": "What pooling and detection cost",
         "oracle": "Ends of the scale",
     }

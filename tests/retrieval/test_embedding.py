@@ -15,7 +15,7 @@ from product1m.retrieval.embedding import (
     normalize,
     stream_block,
 )
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds.tiny_world import FEATURE_DIM, TinyArtifacts
 
 LAYOUT = BlockLayout({"joint": 2, "streams": 3, "image": 1, "text": 2, "stream_product": 1})
@@ -27,7 +27,7 @@ def encoder(tiny_artifacts: TinyArtifacts) -> BlockEncoder:
 
     index = open_artifact(tiny_artifacts.index, "indexing")
     capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
-    return Searcher.load(index, capture, EVALUATION).encoder
+    return Searcher.load(index, capture, SearchSettings.from_config(EVALUATION)).encoder
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ from product1m.errors import ArtifactError, RetrievalError
 from product1m.evaluation.methods import FIXED
 from product1m.retrieval.embedding import FUSABLE, normalize
 from product1m.retrieval.instances import find_instances
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds import tiny_world
 from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
 
+SETTINGS = SearchSettings.from_config(EVALUATION)
 FUSED_OR_SINGLE = ["shipped", "joint", "joint_streams", "streams", "image", "text", "image_text"]
 METHODS = [
     *FUSED_OR_SINGLE,
@@ -43,7 +44,7 @@ def done(tiny_artifacts: TinyArtifacts) -> Artifact:
 def searcher(tiny_artifacts: TinyArtifacts) -> Searcher:
     index = open_artifact(tiny_artifacts.index, "indexing")
     capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
-    return Searcher.load(index, capture, EVALUATION)
+    return Searcher.load(index, capture, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_an_instance_ranks_by_weighted_block_cosines(
     weights = {"image": 1.0, "text": 0.4, "streams": 0.7}
     regions, title = queries.regions(0), queries.rows["caption"][0]
     found = searcher.search(title, regions, weights)
-    view = find_instances(regions, EVALUATION).views(regions)[0]
+    view = find_instances(regions, SETTINGS.boxes).views(regions)[0]
     blocks = searcher.encoder.encode([title], [view])
     gallery = searcher.gallery.vectors(np.arange(len(searcher.gallery)))
     scores = sum(
@@ -168,7 +169,7 @@ def test_the_first_authors_ranking_takes_products_of_joint_and_of_stream_tokens(
 
     items = embedding(gallery.rows["caption"].tolist(), every)
     regions, title = queries.regions(20), queries.rows["caption"][20]
-    views = find_instances(regions, EVALUATION).views(regions)
+    views = find_instances(regions, SETTINGS.boxes).views(regions)
     scores = (embedding([title] * len(views), views) @ items.T).max(axis=0)
     found = searcher.search(title, regions, FIXED["joint_streams"]).merged
     assert found[:8] == [gallery.rows["id"][item] for item in np.argsort(-scores)[:8]]
@@ -255,7 +256,7 @@ def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(
     rows, vectors = [], []
     for query in range(len(queries)):
         regions = queries.regions(query)
-        for row in find_instances(regions, EVALUATION).rows:
+        for row in find_instances(regions, SETTINGS.boxes).rows:
             rows.append((query, *regions.boxes_xyxy[row].tolist()))
             vectors.append(regions.features[row])
     table = pd.DataFrame(rows, columns=["scene", "x1", "y1", "x2", "y2"])

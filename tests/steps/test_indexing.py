@@ -12,7 +12,7 @@ from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RetrievalError
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds import tiny_world
 from tests.support.worlds.tiny_world import INDEXING, TinyArtifacts
 
@@ -38,7 +38,7 @@ def test_the_index_holds_every_gallery_item_in_order_with_its_blocks(
     searcher = Searcher.load(
         artifact,
         open_artifact(tiny_artifacts.capture, "capture_pretraining"),
-        tiny_world.EVALUATION,
+        SearchSettings.from_config(tiny_world.EVALUATION),
     )
     views = [gallery.regions(row) for row in range(len(gallery))]
     expected = searcher.encoder.vectors(gallery.rows["caption"].tolist(), views)

@@ -22,7 +22,7 @@ from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RegistryError, TrackingError
 from product1m.evaluation.examples import Example, agreement
 from product1m.registry import versions as registry
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps import registration
 from product1m.telemetry.provenance import git_revision
 from tests.support.servers.browser import CHROMIUM, browser
@@ -83,7 +83,7 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     searcher = Searcher.load(
         open_artifact(made.index, "indexing"),
         open_artifact(made.capture, "capture_pretraining"),
-        tiny_chain.CONFIG.evaluation,
+        SearchSettings.from_config(tiny_chain.CONFIG.evaluation),
     )
     features = FeatureSet(open_artifact(made.queries_features, "feature_extraction", "queries"))
     row_of = {query: row for row, query in enumerate(features.rows["id"])}

@@ -29,6 +29,22 @@ _SIMPLER = 1e-9
 
 
 @dataclass(frozen=True)
+class FusionSettings:
+    """How block weights are chosen; `evaluation` in the configuration explains each value."""
+
+    blocks: tuple[str, ...]
+    """Blocks that the shipped ranking may weigh."""
+    tried_weights: tuple[float, ...]
+    num_resamples: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: EvaluationConfig) -> "FusionSettings":
+        """The values of a configuration."""
+        return cls(config.fused_blocks, config.fusion_weights, config.num_bootstrap, config.seed)
+
+
+@dataclass(frozen=True)
 class Fusion:
     """How much each block of a query counts."""
 
@@ -161,9 +177,9 @@ def candidates(
     return Candidates(tuple(blocks), starts, positions, scores, spread)
 
 
-def try_weights(pool: Candidates, dev: DevQueries, config: EvaluationConfig) -> Trials:
+def try_weights(pool: Candidates, dev: DevQueries, tried_weights: Sequence[float]) -> Trials:
     """Score the dev queries at every point of the grid over all blocks."""
-    grid = weight_grid(config.fusion_weights, [True] * len(pool.blocks))
+    grid = weight_grid(tried_weights, [True] * len(pool.blocks))
     ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
     return Trials(grid, ap)
 
@@ -172,7 +188,7 @@ def choose_weights(
     pool: Candidates,
     dev: DevQueries,
     blocks: Sequence[str],
-    config: EvaluationConfig,
+    settings: FusionSettings,
     trials: Trials | None = None,
 ) -> Fusion:
     """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
@@ -185,16 +201,16 @@ def choose_weights(
         pool: the candidates and their scores.
         dev: what decides.
         blocks: those that may have a weight.
-        config: grid, resamples and seed.
-        trials: of `try_weights`, where they are at hand.
+        settings: grid, resamples and seed.
+        trials: what `try_weights` returned for this pool, if known.
     """
-    trials = trials or try_weights(pool, dev, config)
+    trials = trials or try_weights(pool, dev, settings.tried_weights)
     trials = trials.without([block not in blocks for block in pool.blocks])
     grid, ap = trials.grid, trials.ap
-    generator = np.random.default_rng(config.seed)
+    generator = np.random.default_rng(settings.seed)
     num_queries = ap.shape[1]
     drawn = generator.multinomial(
-        num_queries, [1 / num_queries] * num_queries, size=config.num_bootstrap
+        num_queries, [1 / num_queries] * num_queries, size=settings.num_resamples
     )
     elected = (drawn @ ap.T + _SIMPLER * np.arange(len(grid), 0, -1)).argmax(axis=1)
     shares = grid[elected].mean(axis=0)

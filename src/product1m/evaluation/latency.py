@@ -21,11 +21,17 @@ STAGES = {
 
 
 def measure_latency(
-    searcher: Searcher, queries: FeatureSet, rows: Sequence[int], weights: Mapping[str, float]
+    searcher: Searcher,
+    queries: FeatureSet,
+    rows: Sequence[int],
+    weights: Mapping[str, float],
+    num_timed: int,
 ) -> pd.DataFrame:
-    """Milliseconds a query, one row a stage and their total: columns p50, p95."""
-    config = searcher.config
-    chosen = np.linspace(0, len(rows) - 1, min(config.num_timed_queries, len(rows))).round()
+    """Milliseconds a query, one row a stage and their total: columns p50, p95.
+
+    Measured on at most `num_timed` of the queries in `rows`, evenly spaced.
+    """
+    chosen = np.linspace(0, len(rows) - 1, min(num_timed, len(rows))).round()
     _time_stages(searcher, queries, rows[0], weights)  # the first call of anything is slow
     seconds = [
         _time_stages(searcher, queries, rows[int(place)], weights)
@@ -39,13 +45,14 @@ def measure_latency(
 def _time_stages(
     searcher: Searcher, queries: FeatureSet, row: int, weights: Mapping[str, float]
 ) -> list[float]:
+    settings = searcher.settings
     caption, regions = str(queries.rows["caption"].iloc[row]), queries.regions(row)
     times = [time.perf_counter()]
-    views = find_instances(regions, searcher.config).views(regions)
+    views = find_instances(regions, settings.boxes).views(regions)
     vectors = searcher.encoder.vectors([caption] * len(views), views)
     times.append(time.perf_counter())
-    rankings = searcher.rank_instances(vectors, weights, searcher.config.depth)
+    rankings = searcher.rank_instances(vectors, weights, settings.depth)
     times.append(time.perf_counter())
-    merge(rankings, searcher.config.depth, searcher.config.merge)
+    merge(rankings, settings.depth, settings.merge)
     times.append(time.perf_counter())
     return np.diff(times).tolist()

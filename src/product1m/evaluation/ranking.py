@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 from product1m.evaluation.bounds import oracle_rankings, random_rankings
 from product1m.evaluation.fusion import (
     Candidates,
     DevQueries,
     Fusion,
+    FusionSettings,
     Surface,
     Trials,
     candidates,
@@ -20,6 +20,7 @@ from product1m.evaluation.fusion import (
 )
 from product1m.evaluation.methods import (
     FIXED,
+    IMAGE,
     IMAGE_TEXT,
     INSTANCE_CROPS,
     MERGE_PREFIX,
@@ -27,6 +28,7 @@ from product1m.evaluation.methods import (
     ORACLE_BOXES,
     RANDOM,
     SHIPPED,
+    TEXT,
     WHOLE_PHOTO,
 )
 from product1m.evaluation.metrics import GroundTruth
@@ -72,18 +74,23 @@ class _WeightSearch:
 
     pool: Candidates
     dev: DevQueries
-    config: EvaluationConfig
+    settings: FusionSettings
     trials: Trials
 
     @classmethod
     def over(
-        cls, searcher: Searcher, vectors: QueryVectors, dev: DevQueries, whole_photo: bool
+        cls,
+        searcher: Searcher,
+        vectors: QueryVectors,
+        dev: DevQueries,
+        settings: FusionSettings,
+        whole_photo: bool,
     ) -> "_WeightSearch":
         pool = candidates(vectors, searcher.gallery, searcher.layout, FUSABLE, whole_photo)
-        return cls(pool, dev, searcher.config, try_weights(pool, dev, searcher.config))
+        return cls(pool, dev, settings, try_weights(pool, dev, settings.tried_weights))
 
     def choose(self, blocks: Sequence[str]) -> Fusion:
-        return choose_weights(self.pool, self.dev, blocks, self.config, self.trials)
+        return choose_weights(self.pool, self.dev, blocks, self.settings, self.trials)
 
     def without_each(self, blocks: Sequence[str]) -> dict[str, Fusion]:
         if len(blocks) == 1:
@@ -103,13 +110,14 @@ class _WeightSearch:
         return grown
 
 
-def choose_fusions(searcher: Searcher, vectors: QueryVectors, truth: GroundTruth) -> Choice:
+def choose_fusions(
+    searcher: Searcher, vectors: QueryVectors, truth: GroundTruth, settings: FusionSettings
+) -> Choice:
     """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
-    config = searcher.config
-    dev = DevQueries.of(vectors, searcher.gallery.ids, truth, config.merge)
-    fused = {SHIPPED: config.fused_blocks, IMAGE_TEXT: ("image", "text")}
+    dev = DevQueries.of(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
+    fused = {SHIPPED: settings.blocks, IMAGE_TEXT: (IMAGE, TEXT)}
     by_suffix = {
-        suffix: _WeightSearch.over(searcher, vectors, dev, bool(suffix))
+        suffix: _WeightSearch.over(searcher, vectors, dev, settings, bool(suffix))
         for suffix in ("", WHOLE_PHOTO)
     }
     fusions = {
@@ -121,8 +129,8 @@ def choose_fusions(searcher: Searcher, vectors: QueryVectors, truth: GroundTruth
     return Choice(
         fusions,
         weight_surface(per_instance.pool, dev, fusions[SHIPPED]),
-        per_instance.without_each(config.fused_blocks),
-        per_instance.growing(config.fused_blocks),
+        per_instance.without_each(settings.blocks),
+        per_instance.growing(settings.blocks),
     )
 
 
@@ -149,18 +157,25 @@ def list_methods(
 
 
 def rank_all(
-    searcher: Searcher, views: QueryViews, fusions: Mapping[str, Fusion], truth: GroundTruth
+    searcher: Searcher,
+    views: QueryViews,
+    fusions: Mapping[str, Fusion],
+    truth: GroundTruth,
+    seed: int,
 ) -> dict[str, dict[str, list[str]]]:
-    """Rankings of every method and baseline: method, query id, gallery ids."""
-    config: EvaluationConfig = searcher.config
+    """Rankings of every method and both ends of the scale: method, query id, gallery ids.
+
+    `seed` draws the random rankings.
+    """
+    depth = searcher.settings.depth
     ranked = {
         method.name: rank(searcher, views, method)
-        for method in track(list_methods(fusions, views, config.merge), "ranking")
+        for method in track(list_methods(fusions, views, searcher.settings.merge), "ranking")
     }
     query_ids = views.found.query_ids
-    ranked[RANDOM] = random_rankings(query_ids, searcher.gallery.ids, config.depth, config.seed)
+    ranked[RANDOM] = random_rankings(query_ids, searcher.gallery.ids, depth, seed)
     labels = {query: truth.query_labels[query] for query in query_ids}
-    ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, config.depth)
+    ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, depth)
     return ranked
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from product1m.config import EvaluationConfig
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import (
     DEFINITIONS,
@@ -20,6 +19,7 @@ from product1m.evaluation.ranking import Choice, Method, rank
 from product1m.evaluation.statistics import (
     MAIN_DEPTH,
     METRIC_NAMES,
+    BootstrapPlan,
     Interval,
     bootstrap_intervals,
 )
@@ -68,13 +68,13 @@ def mean_tables(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     return means
 
 
-def all_intervals(scores: pd.DataFrame, config: EvaluationConfig) -> dict[str, MethodScores]:
+def all_intervals(scores: pd.DataFrame, plan: BootstrapPlan) -> dict[str, MethodScores]:
     """Intervals of every figure of every method, by method; all from the same resamples."""
     found: dict[str, MethodScores] = {method: {} for method in scores["method"].unique()}
     for definition in DEFINITIONS:
         rows = scores[scores["definition"] == definition]
         wide = rows.pivot(index="query_id", columns=["method", "depth"], values=list(METRIC_NAMES))
-        intervals = list(bootstrap_intervals(_flat(wide), config).values())
+        intervals = list(bootstrap_intervals(_flat(wide), plan).values())
         for (column, method, depth), interval in zip(
             map(tuple, wide.columns), intervals, strict=True
         ):
@@ -111,19 +111,23 @@ def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:
     return table[list(rows["method"].unique())]
 
 
-def differences(ap: pd.DataFrame, config: EvaluationConfig) -> dict[str, Interval]:
+def differences(ap: pd.DataFrame, plan: BootstrapPlan) -> dict[str, Interval]:
     """Shipped minus every other method, paired over the queries."""
-    return bootstrap_intervals(ap.drop(columns=SHIPPED).rsub(ap[SHIPPED], axis=0), config)
+    return bootstrap_intervals(ap.drop(columns=SHIPPED).rsub(ap[SHIPPED], axis=0), plan)
 
 
 def gains_of_blocks(
-    searcher: Searcher, views: QueryViews, choice: Choice, truth: GroundTruth, shipped: pd.Series
+    searcher: Searcher,
+    views: QueryViews,
+    choice: Choice,
+    truth: GroundTruth,
+    shipped: pd.Series,
+    plan: BootstrapPlan,
 ) -> dict[str, list[BlockGain]]:
     """`without`: the shipped ranking against itself with a block less. `adding`: block by block.
 
     `shipped` is strict AP@10 by query id.
     """
-    config = searcher.config
 
     def ap_of(weights: Mapping[str, float]) -> pd.Series:
         rankings = rank(searcher, views, Method("a part of the blocks", weights))
@@ -131,13 +135,13 @@ def gains_of_blocks(
         return scores.set_index("query_id")["ap"].reindex(shipped.index)
 
     def gain(block: str, blocks: Sequence[str], ap: pd.Series, of: pd.Series) -> BlockGain:
-        found = bootstrap_intervals(pd.DataFrame({"score": ap, "gain": of}), config)
+        found = bootstrap_intervals(pd.DataFrame({"score": ap, "gain": of}), plan)
         return BlockGain(block, tuple(blocks), found["score"], found["gain"])
 
     without = []
     for block, fusion in track(choice.without.items(), "leaving blocks out", len(choice.without)):
         ap = ap_of(fusion.weights)
-        rest = [other for other in config.fused_blocks if other != block]
+        rest = [other for other in choice.without if other != block]
         without.append(gain(block, rest, ap, shipped - ap))
     adding: list[BlockGain] = []
     before = pd.Series(0.0, shipped.index)

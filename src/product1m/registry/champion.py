@@ -18,7 +18,7 @@ from product1m.data.regions import FeatureSet
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.registry.gate import EVIDENCE, Evidence, Remeasured
 from product1m.registry.versions import MODEL_FOLDER, Version, download
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.serving.service import CAPTURE, INDEX, RPN, SERVING, ServingConfig
 from product1m.steps import feature_extraction, indexing
 from product1m.telemetry.tracking import untracked
@@ -72,7 +72,7 @@ def _answers(model: Path, queries: Path, gallery: Path, scratch: Path) -> dict[s
     searcher = Searcher.load(
         open_artifact(scratch / INDEX, "indexing"),
         open_artifact(model / CAPTURE, "capture_pretraining"),
-        serving.evaluation,
+        SearchSettings.from_config(serving.evaluation),
     )
     features = FeatureSet(open_artifact(scratch / "query_features", "feature_extraction"))
     tested = np.flatnonzero(features.rows["split"] == "test").tolist()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from product1m.config import EvaluationConfig
 from product1m.data.geometry import BoxSelection, select_boxes
 from product1m.data.regions import Regions
 
@@ -32,16 +31,13 @@ class Instances:
         ]
 
 
-def find_instances(regions: Regions, config: EvaluationConfig) -> Instances:
-    """Regions after a score threshold and NMS, the best `max_instances` of them.
+def find_instances(regions: Regions, selection: BoxSelection) -> Instances:
+    """Regions after a score threshold and NMS, the best of them.
 
     Where nothing is left the whole photo is the only instance (ours).
     """
     scores = regions.scores.astype(np.float32).copy()
     scores[0] = -1.0  # the whole photo is no product
-    selection = BoxSelection(
-        config.instance_min_score, config.instance_nms_iou, config.max_instances
-    )
     kept = select_boxes(regions.boxes_xyxy, scores, selection)
     if not len(kept):
         kept = np.zeros(1, np.int64)

@@ -11,6 +11,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
 from product1m.capture.network import load_capture
 from product1m.config import EvaluationConfig
+from product1m.data.geometry import BoxSelection
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
@@ -22,6 +23,24 @@ from product1m.telemetry.progress import track
 
 QUERY_BATCH = 32
 """Queries whose views go through CAPTURE together (ours)."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a photo is searched with; `evaluation` in the configuration explains each value."""
+
+    boxes: BoxSelection
+    depth: int
+    """Length of a ranking."""
+    merge: MergeRule
+
+    @classmethod
+    def from_config(cls, config: EvaluationConfig) -> "SearchSettings":
+        """The values of a configuration."""
+        boxes = BoxSelection(
+            config.instance_min_score, config.instance_nms_iou, config.max_instances
+        )
+        return cls(boxes, config.depth, config.merge)
 
 
 @dataclass(frozen=True)
@@ -79,15 +98,15 @@ class Searcher:
         encoder: BlockEncoder,
         gallery: GalleryIndex,
         layout: BlockLayout,
-        config: EvaluationConfig,
+        settings: SearchSettings,
     ) -> None:
         self.encoder = encoder
         self.gallery = gallery
         self.layout = layout
-        self.config = config
+        self.settings = settings
 
     @classmethod
-    def load(cls, index: Artifact, capture: Artifact, config: EvaluationConfig) -> "Searcher":
+    def load(cls, index: Artifact, capture: Artifact, settings: SearchSettings) -> "Searcher":
         """Open an index and its CAPTURE; ArtifactError if the index was built with another one."""
         require_built_with(index, capture)
         details = index.manifest.details
@@ -98,7 +117,7 @@ class Searcher:
             details["streams"],
         )
         layout = BlockLayout({name: int(width) for name, width in details["blocks"].items()})
-        return cls(encoder, GalleryIndex.load(index), layout, config)
+        return cls(encoder, GalleryIndex.load(index), layout, settings)
 
     def search(
         self,
@@ -108,12 +127,12 @@ class Searcher:
         depth: int | None = None,
     ) -> SearchResult:
         """Rank the gallery for every instance in a photo, and for the photo as a whole."""
-        depth = depth or self.config.depth
-        instances = find_instances(regions, self.config)
+        depth = depth or self.settings.depth
+        instances = find_instances(regions, self.settings.boxes)
         views = instances.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
         rankings = self.rank_instances(vectors, weights, depth)
-        return SearchResult(instances, rankings, merge(rankings, depth, self.config.merge))
+        return SearchResult(instances, rankings, merge(rankings, depth, self.settings.merge))
 
     def rank_instances(
         self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
@@ -139,11 +158,11 @@ class Searcher:
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
             found = self.rank_instances(
-                vectors[starts[first] : starts[last]], weights, self.config.depth
+                vectors[starts[first] : starts[last]], weights, self.settings.depth
             )
             for row in range(first, last):
                 of_query = found[starts[row] - starts[first] : starts[row + 1] - starts[first]]
-                merged = merge(of_query, self.config.depth, rule or self.config.merge)
+                merged = merge(of_query, self.settings.depth, rule or self.settings.merge)
                 rankings[queries.query_ids[row]] = merged
         return rankings
 
@@ -160,7 +179,7 @@ class Searcher:
                 with _naming(ids[row]):
                     regions = queries.regions(row)
                     _check(regions)
-                    found.append(find_instances(regions, self.config))
+                    found.append(find_instances(regions, self.settings.boxes))
                     views = [regions, *found[-1].views(regions)]
                     batch.append(_Query(ids[row], captions[row], views))
             vectors = self._encode(batch)

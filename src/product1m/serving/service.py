@@ -21,7 +21,7 @@ from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import ArtifactError, PhotoError, RetrievalError
-from product1m.retrieval.search import Searcher, SearchResult
+from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
 
 SERVING = "serving.json"
 RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
@@ -79,7 +79,8 @@ class SearchService:
         regions = RegionSettings.from_config(config.feature_extraction, grabcut_of_scenes(rpn))
         index = open_artifact(folder / INDEX, "indexing")
         capture = open_artifact(folder / CAPTURE, "capture_pretraining")
-        searcher = Searcher.load(index, capture, config.evaluation)
+        settings = SearchSettings.from_config(config.evaluation)
+        searcher = Searcher.load(index, capture, settings)
         return cls(load_rpn(rpn), regions, searcher, config)
 
     def answer(self, photos: Sequence[bytes], titles: Sequence[str], top_k: int) -> list[Answer]:

@@ -75,21 +75,13 @@ def run(
         source = open_artifact(products, "ingestion")
         background_photos = find_backgrounds(backgrounds)
         work = work_folder(scenes, STEP, config, step.read({"products": source}))
-        candidates, counts = draw_candidates(
-            source,
-            max_candidates=config.max_cutouts,
-            set_words=config.set_words,
-            seed=config.seed,
-        )
-        cutouts = CutoutSettings.from_config(config)
-        attempts = cut_candidates(source, candidates, work / "cutouts", cutouts, workers)
-        step.metrics.update(counts | _count_cutouts(attempts, counts))
-        picture = _draw_cutouts(source, attempts, step.folder, cutouts, config.seed)
-        step.tracking.log_file(picture)  # it shows why, if too few photos could be cut out
-        plan = PlanSettings.from_config(config)
-        split = split_sources([attempt for attempt in attempts if not attempt.reason], plan)
-        render = partial(compose, settings=SceneSettings.from_config(config))
-        composed = workers.map(render, plan_scenes(split, background_photos, plan))
+        candidates, counts = draw_candidates(source, config)
+        verdicts = cut_candidates(source, candidates, work / "cutouts", config, workers)
+        step.metrics.update(counts | _count_cutouts(verdicts, counts))
+        picture = _picture_cutouts(source, verdicts, step.folder, config)
+        step.tracking.log_file(picture)  # shows why, where too few photos could be cut out
+        split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
+        composed = workers.map(compose, plan_scenes(split, background_photos, config))
         step.metrics.update(_write_scenes(composed, step.writer, work, config))
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)

@@ -21,12 +21,13 @@ from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
 from product1m.evaluation.detection_quality import detection_quality
 from product1m.evaluation.examples import write_examples
+from product1m.evaluation.fusion import FusionSettings
 from product1m.evaluation.latency import measure_latency
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.ranking import Choice, choose_fusions, rank_all
 from product1m.evaluation.report import write_plots, write_report
-from product1m.evaluation.report.findings import Findings, report_content
+from product1m.evaluation.report.findings import Findings, ReportSettings, report_content
 from product1m.evaluation.results import (
     all_intervals,
     ap_by_method,
@@ -37,9 +38,9 @@ from product1m.evaluation.results import (
     score_methods,
 )
 from product1m.evaluation.slices import slices_of
-from product1m.evaluation.statistics import MAIN_DEPTH, Interval
+from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval
 from product1m.evaluation.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps.bracket import open_step
 
 SPLITS = ("dev", "test")
@@ -68,13 +69,16 @@ def run(
     with open_step("evaluation", config, evaluation) as step:
         inputs = step.read(_open(query_features, capture, index, queries, gallery, rpn))
         prepared = _prepare(inputs, config)
-        choice = choose_fusions(prepared.searcher, prepared.views["dev"].found, prepared.truth)
+        searcher, truth = prepared.searcher, prepared.truth
+        choice = choose_fusions(
+            searcher, prepared.views["dev"].found, truth, FusionSettings.from_config(config)
+        )
         ranked = {
-            split: rank_all(prepared.searcher, views, choice.fusions, prepared.truth)
+            split: rank_all(searcher, views, choice.fusions, truth, config.seed)
             for split, views in prepared.views.items()
         }
-        found = _find(prepared, choice, ranked)
-        _write(step.writer, inputs, prepared, found, ranked)
+        found = _find(prepared, choice, ranked, config)
+        _write(step.writer, inputs, prepared, found, ranked, config)
         step.attach(REPORT, *sorted(path.name for path in step.folder.glob("*.png")))
     return step.all_metrics()
 
@@ -116,7 +120,7 @@ def _open(
 
 def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepared:
     features = FeatureSet(inputs["query_features"])
-    searcher = Searcher.load(inputs["index"], inputs["capture"], config)
+    searcher = Searcher.load(inputs["index"], inputs["capture"], SearchSettings.from_config(config))
     truth, boxes = _truth(features, searcher), true_boxes(features)
     rows = _rows_by_split(features)
     views = query_views(searcher, features, boxes)
@@ -130,9 +134,12 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
     return _Prepared(features, searcher, truth, boxes, by_split, rows, titles)
 
 
-def _find(prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings]) -> Findings:
+def _find(
+    prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings], config: EvaluationConfig
+) -> Findings:
     """Figures of the test queries."""
-    searcher, truth, config = prepared.searcher, prepared.truth, prepared.searcher.config
+    searcher, truth = prepared.searcher, prepared.truth
+    plan = BootstrapPlan.from_config(config)
     rows, views = prepared.rows["test"], prepared.views["test"]
     queries = views.found.query_ids
     scores = score_methods(ranked, truth)
@@ -146,10 +153,10 @@ def _find(prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings]) -
         rankings=ranked["test"],
         scores=scores,
         ap=ap,
-        intervals=all_intervals(of_test, config),
-        differences=differences(ap, config),
+        intervals=all_intervals(of_test, plan),
+        differences=differences(ap, plan),
         choice=choice,
-        gains=gains_of_blocks(searcher, views, choice, truth, ap[SHIPPED]),
+        gains=gains_of_blocks(searcher, views, choice, truth, ap[SHIPPED], plan),
         slices=slices_of(
             {query: truth.query_labels[query] for query in queries},
             truth.gallery_label.values(),
@@ -159,9 +166,11 @@ def _find(prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings]) -
             found,
             [len(truth.query_labels[query]) for query in queries],
             true if prepared.boxes.complete else None,
-            config,
+            plan,
         ),
-        latency=measure_latency(searcher, prepared.features, rows, shipped.weights),
+        latency=measure_latency(
+            searcher, prepared.features, rows, shipped.weights, config.num_timed_queries
+        ),
         truth=truth,
         num_with_boxes=sum(len(boxes) > 0 for boxes in true),
     )
@@ -181,11 +190,18 @@ def _write(
     prepared: _Prepared,
     found: Findings,
     ranked: Mapping[str, Rankings],
+    config: EvaluationConfig,
 ) -> None:
     metrics = _metrics(found)
     writer.metrics.update(_flat(metrics) | _counts(prepared) | _more_figures(found))
     photos = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
-    content = report_content(found, prepared.searcher, *photos, _facts(inputs, writer.metrics))
+    content = report_content(
+        found,
+        prepared.searcher,
+        *photos,
+        _facts(inputs, writer.metrics),
+        ReportSettings.from_config(config),
+    )
     write_report(content, writer.folder / REPORT)
     write_plots(content, writer.folder)
     _write_tables(writer, metrics, found)

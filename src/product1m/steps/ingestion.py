@@ -76,7 +76,7 @@ def run(
     with (
         open_step_with_parts(STEP, config, folders, storage_root) as step,
         local_lists(dataset) as list_folder,
-        unrestricted_pillow(),
+        pillow_without_opinions(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
         source = Photos(open_store(dataset), Downloads(open_store(kept), config))

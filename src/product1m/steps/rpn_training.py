@@ -73,7 +73,7 @@ def _open(scenes: Path) -> dict[str, Artifact]:
 def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
     """The same on every rank and in every attempt."""
     torch.manual_seed(config.seed)
-    return ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+    return build_network(config, config.weights)
 
 
 def _train(

@@ -29,7 +29,7 @@ from product1m.evaluation.report import (
 from product1m.evaluation.report.content import QUERY_SIDE_PX, Tag
 from product1m.evaluation.results import BlockGain, MethodScores
 from product1m.evaluation.slices import DEFINITIONS, slice_intervals
-from product1m.evaluation.statistics import Interval, bootstrap_intervals
+from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
 from product1m.evaluation.variants import QueryViews
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
@@ -70,36 +70,56 @@ class Findings:
     """Queries whose true boxes are known."""
 
 
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report shows, and how its intervals are computed."""
+
+    num_queries: int
+    """Queries shown with pictures."""
+    seed: int
+    """Draws the queries that are neither the best nor the worst."""
+    plan: BootstrapPlan
+    encode_crops: bool
+    """Whether `instance_crops` was asked for."""
+
+    @classmethod
+    def from_config(cls, config: EvaluationConfig) -> "ReportSettings":
+        """The values of a configuration."""
+        plan = BootstrapPlan.from_config(config)
+        return cls(config.num_report_queries, config.seed, plan, config.encode_crops)
+
+
 def report_content(
     findings: Findings,
     searcher: Searcher,
     queries: ItemTable,
     gallery: ItemTable,
     facts: Mapping[str, str],
+    settings: ReportSettings,
 ) -> ReportContent:
     """Fill the report, photos included."""
-    config, shipped = searcher.config, findings.choice.fusions[SHIPPED]
+    shipped = findings.choice.fusions[SHIPPED]
     return ReportContent(
         title="Product search: evaluation",
         facts=facts,
         shipped=SHIPPED,
         scores=findings.intervals,
         differences=findings.differences,
-        curves=_curves(findings, config),
-        slices=_slices(findings, config),
+        curves=_curves(findings, searcher.settings.depth, settings.plan),
+        slices=_slices(findings, settings.plan),
         fusion=shipped.shares,
-        queries=_cards(findings, searcher, queries, gallery),
+        queries=_cards(findings, searcher, queries, gallery, settings),
         trials=shipped.trials,
         surface=findings.choice.surface,
         gains=findings.gains,
         detection=findings.detection,
         latency=findings.latency,
-        confidence=config.confidence,
-        notes=_notes(findings, config),
+        confidence=settings.plan.confidence,
+        notes=_notes(findings, settings.encode_crops),
     )
 
 
-def _curves(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
+def _curves(findings: Findings, max_depth: int, plan: BootstrapPlan) -> pd.DataFrame:
     """Strict means with intervals by depth; of the variants only the whole photo."""
     left_out = (ORACLE_BOXES, INSTANCE_CROPS)
     shown = [
@@ -109,12 +129,12 @@ def _curves(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
         and not method.startswith(MERGE_PREFIX)
         and method not in left_out
     ]
-    depths = [depth for depth in CURVE_DEPTHS if depth <= config.depth]
+    depths = [depth for depth in CURVE_DEPTHS if depth <= max_depth]
     rows = []
     for method in shown:
         scores = score_queries(findings.rankings[method], findings.truth, "strict", depths)
         for depth, group in scores.groupby("depth"):
-            found = bootstrap_intervals(group[["precision", "recall"]], config)
+            found = bootstrap_intervals(group[["precision", "recall"]], plan)
             row: dict[str, str | int | float] = {"method": method, "depth": int(str(depth))}
             for name, interval in found.items():
                 row |= {name: interval.mean}
@@ -123,23 +143,26 @@ def _curves(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _slices(findings: Findings, config: EvaluationConfig) -> pd.DataFrame:
+def _slices(findings: Findings, plan: BootstrapPlan) -> pd.DataFrame:
     """The shipped ranking in every slice, and its lead over the best ranking without CAPTURE."""
     ap = findings.ap
-    scores = slice_intervals(ap[SHIPPED], findings.slices, config)
-    leads = slice_intervals(ap[SHIPPED] - ap[IMAGE_TEXT], findings.slices, config)
+    scores = slice_intervals(ap[SHIPPED], findings.slices, plan)
+    leads = slice_intervals(ap[SHIPPED] - ap[IMAGE_TEXT], findings.slices, plan)
     for end in ("mean", "low", "high"):
         scores[f"lead_{end}"] = leads[end]
     return scores.assign(definition=scores["by"].map(DEFINITIONS))
 
 
 def _cards(
-    findings: Findings, searcher: Searcher, queries: ItemTable, gallery: ItemTable
+    findings: Findings,
+    searcher: Searcher,
+    queries: ItemTable,
+    gallery: ItemTable,
+    settings: ReportSettings,
 ) -> list[QueryCard]:
-    config = searcher.config
     places = {query: row for row, query in enumerate(findings.views.found.query_ids)}
     photos = _Photos(queries), _Photos(gallery)
-    chosen = choose_queries(findings.ap[SHIPPED], config.num_report_queries, config.seed)
+    chosen = choose_queries(findings.ap[SHIPPED], settings.num_queries, settings.seed)
     return [
         _card(findings, searcher, places[query], tag, photos)
         for query, tag in track(chosen.items(), "drawing queries", len(chosen))
@@ -190,7 +213,7 @@ def _result(
     return ResultCard(item, label, gallery.thumbnail(item), score, label in labels)
 
 
-def _notes(findings: Findings, config: EvaluationConfig) -> list[str]:
+def _notes(findings: Findings, encode_crops: bool) -> list[str]:
     missing, notes = findings.truth.missing_labels, []
     queries = findings.views.found.query_ids
     asking = [
@@ -212,7 +235,7 @@ def _notes(findings: Findings, config: EvaluationConfig) -> list[str]:
     if not findings.views.instance_crops:
         reason = (
             "no RPN was given to encode them with"
-            if config.encode_crops
+            if encode_crops
             else "evaluation.encode_crops is off"
         )
         notes.append(f"Left out: {INSTANCE_CROPS}; {reason}.")
