@@ -283,7 +283,7 @@ def test_true_boxes_of_some_queries_only_make_no_method_and_the_report_says_so(
     assert "oracle_boxes" not in read_json(done, "metrics.json")["test"]
     report = done.file("report.html").read_text("utf-8")
     assert "The true boxes of 1 of 26 test queries are known" in report
-    assert "Left out: instance_crops; no RPN was given" in report
+    assert "Left out: instance_crops; evaluation got no RPN" in report
     assert "Left out: slices by classes seen in training" in report
 
 

@@ -8,25 +8,14 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from product1m.data.items import ItemTable
-from product1m.evaluation.report import thumbnail
+from product1m.evaluation.report import AnswerCard, ItemPhotos
 from product1m.registry.gate import Evidence, Rivalry
 from product1m.serving.thumbnails import paste_centred
 
-NUM_RESULTS = 5
-"""Results of a ranking that are shown (ours)."""
-QUERY_SIDE_PX, RESULT_SIDE_PX, GAP_PX = 104, 84, 6
+NUM_ANSWERS = 5
+"""Answers of a ranking that are shown (ours)."""
+QUERY_SIDE_PX, ANSWER_SIDE_PX, GAP_PX = 104, 84, 6
 _WHITE, _INK, _RIGHT, _WRONG = "#ffffff", "#333333", "#1a7f37", "#cf222e"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A gallery item that a query found."""
-
-    id: str
-    label: str
-    photo: bytes
-    """JPEG."""
-    right: bool
 
 
 @dataclass(frozen=True)
@@ -42,24 +31,8 @@ class Case:
     """Strict AP@10 of the candidate."""
     champion_ap: float | None
     """None without a champion."""
-    results: list[Result]
-    champion_results: list[Result]
-
-
-class Photos:
-    """Photos and rows of an item table by id."""
-
-    def __init__(self, items: ItemTable) -> None:
-        self._items = items
-        self._positions = {item: place for place, item in enumerate(items.rows["id"])}
-
-    def row(self, item: str) -> pd.Series:
-        """Its row."""
-        return self._items.rows.iloc[self._positions[item]]
-
-    def thumbnail(self, item: str, side_px: int) -> bytes:
-        """Its photo as a small JPEG."""
-        return thumbnail(self._items.photo(self._positions[item]), side_px)
+    answers: list[AnswerCard]
+    champion_answers: list[AnswerCard]
 
 
 def worst_cases(
@@ -73,7 +46,7 @@ def worst_cases(
     else:
         loss = (theirs - ours).sort_values(ascending=False, kind="stable")
         chosen = loss[loss > 0].index[:count]
-    asked, items = Photos(queries), Photos(gallery)
+    asked, items = ItemPhotos(queries), ItemPhotos(gallery)
     return [
         _case(str(query), evidence, rival if theirs is not None else None, asked, items)
         for query in chosen
@@ -81,13 +54,13 @@ def worst_cases(
 
 
 def _case(
-    query: str, evidence: Evidence, rival: Rivalry | None, asked: Photos, items: Photos
+    query: str, evidence: Evidence, rival: Rivalry | None, asked: ItemPhotos, items: ItemPhotos
 ) -> Case:
     row = asked.row(query)
     labels = list(row["labels"])
 
-    def results(top: Mapping[str, list[str]]) -> list[Result]:
-        return [_result(item, labels, items) for item in top.get(query, [])[:NUM_RESULTS]]
+    def answers(top: Mapping[str, list[str]]) -> list[AnswerCard]:
+        return [_answer(item, labels, items) for item in top.get(query, [])[:NUM_ANSWERS]]
 
     return Case(
         query,
@@ -96,23 +69,25 @@ def _case(
         asked.thumbnail(query, 2 * QUERY_SIDE_PX),
         evidence.ap[query],
         float(rival.ap[query]) if rival and rival.ap is not None else None,
-        results(evidence.top),
-        results(rival.top) if rival else [],
+        answers(evidence.top),
+        answers(rival.top) if rival else [],
     )
 
 
-def _result(item: str, labels: Sequence[str], items: Photos) -> Result:
+def _answer(item: str, labels: Sequence[str], items: ItemPhotos) -> AnswerCard:
     label = items.row(item)["labels"][0]
-    return Result(item, label, items.thumbnail(item, RESULT_SIDE_PX), label in labels)
+    photo = items.thumbnail(item, ANSWER_SIDE_PX)
+    return AnswerCard(item, label, photo, right=label in labels)
 
 
 def draw_cases(cases: Sequence[Case]) -> bytes:
-    """All cases on one JPEG, one a row: the query, the champion's first five, the candidate's.
+    """All cases on one JPEG, one per row: query, answers of the champion, of the candidate.
 
-    Right results have a green frame, wrong ones a red. No titles, for which a font may be missing.
+    Right answers have a green frame, wrong ones a red frame. There are no titles: a font for
+    them may be missing.
     """
     row_px = QUERY_SIDE_PX + 24
-    half_px = NUM_RESULTS * (RESULT_SIDE_PX + GAP_PX)
+    half_px = NUM_ANSWERS * (ANSWER_SIDE_PX + GAP_PX)
     compared = any(case.champion_ap is not None for case in cases)
     left_px = QUERY_SIDE_PX + 3 * GAP_PX
     width = left_px + half_px * (2 if compared else 1) + 3 * GAP_PX
@@ -122,20 +97,21 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
     starts = [left_px, left_px + half_px + 2 * GAP_PX] if compared else [left_px]
     names = ["champion", "candidate"] if compared else ["candidate"]
     for start, name in zip(starts, names, strict=True):
-        draw.text((start, 4), f"{name}, first {NUM_RESULTS}", _INK, font)
+        draw.text((start, 4), f"{name}, first {NUM_ANSWERS}", _INK, font)
     for number, case in enumerate(cases):
         top = 24 + number * row_px
         paste_centred(sheet, case.photo, (GAP_PX, top), QUERY_SIDE_PX)
-        sides = [(case.champion_ap, case.champion_results)] if compared else []
-        sides.append((case.ap, case.results))
-        for start, (ap, results) in zip(starts, sides, strict=True):
+        sides = [(case.champion_ap, case.champion_answers)] if compared else []
+        sides.append((case.ap, case.answers))
+        for start, (ap, answers) in zip(starts, sides, strict=True):
             caption = f"AP {ap:.2f}" if ap is not None else ""
-            draw.text((start, top + RESULT_SIDE_PX + GAP_PX), caption, _INK, font)
-            for place, result in enumerate(results):
-                left = start + place * (RESULT_SIDE_PX + GAP_PX)
-                paste_centred(sheet, result.photo, (left, top), RESULT_SIDE_PX)
-                colour = _RIGHT if result.right else _WRONG
-                box = (left - 2, top - 2, left + RESULT_SIDE_PX + 1, top + RESULT_SIDE_PX + 1)
+            draw.text((start, top + ANSWER_SIDE_PX + GAP_PX), caption, _INK, font)
+            for place, answer in enumerate(answers):
+                left = start + place * (ANSWER_SIDE_PX + GAP_PX)
+                if answer.photo:
+                    paste_centred(sheet, answer.photo, (left, top), ANSWER_SIDE_PX)
+                colour = _RIGHT if answer.right else _WRONG
+                box = (left - 2, top - 2, left + ANSWER_SIDE_PX + 1, top + ANSWER_SIDE_PX + 1)
                 draw.rectangle(box, outline=colour, width=3)
         draw.text((GAP_PX, top + QUERY_SIDE_PX), case.query[:20], _INK, font)
     written = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a report shows: the evaluation step fills this, the template lays it out."""
+"""What a report shows: the evaluation step fills this in, the templates lay it out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from product1m.data.photos import Photo, encode_jpeg, resize_photo
 from product1m.evaluation.detection_quality import DetectionQuality
 from product1m.evaluation.fusion import Surface
 from product1m.evaluation.metrics import Definition
+from product1m.evaluation.report.cards import BoxCard
 from product1m.evaluation.results import BlockGain
 from product1m.evaluation.statistics import Interval
 
@@ -19,39 +19,14 @@ TAGS: tuple[Tag, ...] = ("best", "worst", "random")
 
 QUERY_SIDE_PX = 480
 """Longer side of a query photo in the report (ours)."""
-RESULT_SIDE_PX = 112
-"""Longer side of a result's photo in the report (ours)."""
 
 Scores = Mapping[Definition, Mapping[str, Mapping[str, Interval]]]
 """Definition, depth, metric (`mAP`, `mAR`, `Prec`) to the mean with its interval."""
 
 
 @dataclass(frozen=True)
-class ResultCard:
-    """A gallery item one instance retrieved."""
-
-    id: str
-    label: str
-    photo: bytes
-    """JPEG, from `thumbnail`."""
-    score: float
-    relevant: bool
-
-
-@dataclass(frozen=True)
-class InstanceCard:
-    """A product found in a query photo, and the head of its own ranking."""
-
-    box_xyxy: tuple[float, float, float, float]
-    """Pixels of the stored photo, whose size the query's card gives."""
-    score: float
-    """Objectness."""
-    results: Sequence[ResultCard]
-
-
-@dataclass(frozen=True)
 class QueryCard:
-    """A query with its photo, its instances, and how well it was answered."""
+    """A query with its photo, its boxes, and how well it was answered."""
 
     query_id: str
     title: str
@@ -60,62 +35,57 @@ class QueryCard:
     photo: bytes
     """JPEG, from `thumbnail`."""
     size_px: tuple[int, int]
-    """Width and height of the stored photo: the frame of the instances' boxes."""
-    instances: Sequence[InstanceCard]
+    """Width and height of the stored photo, in whose pixels the boxes are."""
+    boxes: Sequence[BoxCard]
     ap: float
     """Strict AP@10 of the shipped ranking."""
     hits: Sequence[bool]
-    """Right or wrong, rank by rank, at the head of the merged ranking."""
+    """Whether each of the first answers of the merged ranking is right."""
     tag: Tag
     slices: Mapping[str, str] = field(default_factory=dict)
-    """Slicing to slice."""
+    """How the queries were sliced to the slice that this one is in."""
 
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything the report shows; test queries unless a name says dev."""
+    """Everything the report shows, about the test queries unless a name says dev."""
 
     title: str
     facts: Mapping[str, str]
-    """What was measured on what: number of queries, gallery items, model, seed, …"""
+    """What was measured: number of queries, gallery items, digests of the inputs, …"""
     shipped: str
     """Name of the method that ships."""
     scores: Mapping[str, Scores]
-    """By method, in the order of the tables."""
+    """Scores by method, in the order of the tables."""
     differences: Mapping[str, Interval]
     """Shipped minus method, strict mAP@10, paired over the queries."""
     curves: pd.DataFrame
-    """Columns method, depth, precision, recall: strict means; `_low`, `_high`: their intervals."""
+    """Columns method, depth, precision and recall (strict means), and the ends of their intervals
+    with `_low` and `_high`."""
     slices: pd.DataFrame
-    """Columns by, slice, num_queries, definition; mean, low, high: shipped, strict mAP@10;
-    lead_mean, lead_low, lead_high: shipped minus image + text without CAPTURE, paired."""
+    """Columns by, slice, num_queries, definition; mean, low and high of the shipped ranking's
+    strict mAP@10; lead_mean, lead_low and lead_high of its paired difference to image + text."""
     fusion: Mapping[str, float]
-    """Block to weight, in units of the block's spread, chosen on the dev queries."""
+    """Weight of each block, in units of the block's spread, chosen on the dev queries."""
     queries: Sequence[QueryCard]
     trials: pd.DataFrame | None = None
-    """One row a tried fusion: a column a block with its weight, `dev_map` the dev strict mAP@10."""
+    """One row per tried fusion: each block's weight, and the dev strict mAP@10 as `dev_map`."""
     surface: Surface | None = None
     """The dev score over the weights of two blocks."""
     gains: Mapping[str, Sequence[BlockGain]] = field(default_factory=dict)
-    """What each block gives on the test queries: `without` it, and `adding` it."""
+    """What each block adds on the test queries: left out (`without`), added (`adding`)."""
     detection: DetectionQuality | None = None
     latency: pd.DataFrame | None = None
-    """Milliseconds a query: a row a stage, columns p50 and p95."""
+    """Milliseconds per query: one row per stage, columns p50 and p95."""
     confidence: float = 0.95
     notes: Sequence[str] = field(default_factory=tuple)
-    """What a reader must know before trusting the numbers: labels left out, sample data, …"""
-
-
-def thumbnail(photo: Photo, side_px: int = RESULT_SIDE_PX, quality: int = 78) -> bytes:
-    """A photo as a JPEG whose longer side is at most `side_px`."""
-    scale = side_px / max(photo.shape[:2])
-    return encode_jpeg(resize_photo(photo, scale) if scale < 1 else photo, quality)
+    """What a reader must know before trusting the numbers, for example labels that are left out."""
 
 
 def choose_queries(ap: pd.Series, count: int, seed: int) -> dict[str, Tag]:
-    """The queries to show: a third the best, a third the worst, the rest drawn from the others.
+    """The queries to show: the best third, the worst third, and the rest at random.
 
-    `ap` holds one value a query, indexed by query id; equal values stand in the index's order.
+    `ap` holds one value per query, indexed by query id; equal values keep the index's order.
     """
     count = min(count, len(ap))
     share = count // 3

@@ -1,4 +1,4 @@
-"""What an evaluation found, laid out for its report."""
+"""Fill the report with the results of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from product1m.evaluation.methods import (
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.ranking import Choice
 from product1m.evaluation.report import (
-    InstanceCard,
+    AnswerCard,
+    BoxCard,
+    ItemPhotos,
     QueryCard,
     ReportContent,
-    ResultCard,
     choose_queries,
-    thumbnail,
 )
 from product1m.evaluation.report.content import QUERY_SIDE_PX, Tag
 from product1m.evaluation.results import BlockGain, MethodScores
@@ -36,35 +36,35 @@ from product1m.telemetry.progress import track
 
 CURVE_DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 """Depths of the report's curves (ours)."""
-SHOWN_RESULTS = 5
-"""Gallery items shown for each instance (ours)."""
+SHOWN_ANSWERS = 5
+"""Answers shown for each box (ours)."""
 SHOWN_HITS = 10
 """Ranks of the merged ranking marked right or wrong (ours)."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The test queries, how every method ranked for them, and how well."""
+    """Everything an evaluation measured on the test queries."""
 
     views: QueryViews
     rankings: Mapping[str, Mapping[str, Sequence[str]]]
-    """Method, query id, gallery ids."""
+    """Method to query id to gallery ids, best first."""
     scores: pd.DataFrame
-    """Of both splits. Columns query_id, split, method, definition, depth, ap, recall, precision."""
+    """Both splits. Columns query_id, split, method, definition, depth, ap, recall, precision."""
     ap: pd.DataFrame
-    """Strict AP@10: a row a query, a column a method."""
+    """Strict AP@10: one row per query, one column per method."""
     intervals: Mapping[str, MethodScores]
-    """Of every figure, by method."""
+    """Every metric with its interval, by method."""
     differences: Mapping[str, Interval]
     """Shipped minus method, strict mAP@10."""
     choice: Choice
     gains: Mapping[str, Sequence[BlockGain]]
-    """What each block gives: `without` it, and `adding` it."""
+    """What each block adds: leaving it out (`without`), adding it (`adding`)."""
     slices: pd.DataFrame
-    """Which slices a query belongs to, by query id."""
+    """The slices each query is in, by query id."""
     detection: DetectionQuality
     latency: pd.DataFrame
-    """Milliseconds a query: a row a stage, columns p50 and p95."""
+    """Milliseconds per query: one row per stage, columns p50 and p95."""
     truth: GroundTruth
     num_with_boxes: int
     """Queries whose true boxes are known."""
@@ -120,7 +120,7 @@ def report_content(
 
 
 def _curves(findings: Findings, max_depth: int, plan: BootstrapPlan) -> pd.DataFrame:
-    """Strict means with intervals by depth; of the variants only the whole photo."""
+    """Strict means with intervals by depth, for the rankings that fit into one plot."""
     left_out = (ORACLE_BOXES, INSTANCE_CROPS)
     shown = [
         method
@@ -134,9 +134,9 @@ def _curves(findings: Findings, max_depth: int, plan: BootstrapPlan) -> pd.DataF
     for method in shown:
         scores = score_queries(findings.rankings[method], findings.truth, "strict", depths)
         for depth, group in scores.groupby("depth"):
-            found = bootstrap_intervals(group[["precision", "recall"]], plan)
+            intervals = bootstrap_intervals(group[["precision", "recall"]], plan)
             row: dict[str, str | int | float] = {"method": method, "depth": int(str(depth))}
-            for name, interval in found.items():
+            for name, interval in intervals.items():
                 row |= {name: interval.mean}
                 row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             rows.append(row)
@@ -144,7 +144,7 @@ def _curves(findings: Findings, max_depth: int, plan: BootstrapPlan) -> pd.DataF
 
 
 def _slices(findings: Findings, plan: BootstrapPlan) -> pd.DataFrame:
-    """The shipped ranking in every slice, and its lead over the best ranking without CAPTURE."""
+    """The shipped ranking in every slice, and its lead over image + text without CAPTURE."""
     ap = findings.ap
     scores = slice_intervals(ap[SHIPPED], findings.slices, plan)
     leads = slice_intervals(ap[SHIPPED] - ap[IMAGE_TEXT], findings.slices, plan)
@@ -161,10 +161,10 @@ def _cards(
     settings: ReportSettings,
 ) -> list[QueryCard]:
     places = {query: row for row, query in enumerate(findings.views.found.query_ids)}
-    photos = _Photos(queries), _Photos(gallery)
+    asked, items = ItemPhotos(queries), ItemPhotos(gallery)
     chosen = choose_queries(findings.ap[SHIPPED], settings.num_queries, settings.seed)
     return [
-        _card(findings, searcher, places[query], tag, photos)
+        _card(findings, searcher, places[query], tag, asked, items)
         for query, tag in track(chosen.items(), "drawing queries", len(chosen))
     ]
 
@@ -174,43 +174,43 @@ def _card(
     searcher: Searcher,
     place: int,
     tag: Tag,
-    photos: "tuple[_Photos, _Photos]",
+    queries: ItemPhotos,
+    gallery: ItemPhotos,
 ) -> QueryCard:
-    of_query = findings.views.found.select([place])
-    query = of_query.query_ids[0]
-    found, labels = of_query.found[0], findings.truth.query_labels[query]
-    gallery_label = findings.truth.gallery_label
+    vectors = findings.views.found.select([place])
+    query, boxes = vectors.query_ids[0], vectors.found[0]
+    row, labels = queries.row(query), findings.truth.query_labels[query]
     weights = findings.choice.fusions[SHIPPED].weights
-    rankings = searcher.rank_instances(of_query.instances, weights, SHOWN_RESULTS)
+    rankings = searcher.rank_instances(vectors.instances, weights, SHOWN_ANSWERS)
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
-    boxes, scores = found.boxes_xyxy.tolist(), found.scores.tolist()
     return QueryCard(
         query_id=query,
-        title=photos[0].caption(query),
+        title=str(row["caption"]),
         labels=labels,
-        photo=photos[0].thumbnail(query, QUERY_SIDE_PX),
-        size_px=photos[0].size_px(query),
-        instances=[
-            InstanceCard(
+        photo=queries.thumbnail(query, QUERY_SIDE_PX),
+        size_px=(int(row["width"]), int(row["height"])),
+        boxes=[
+            BoxCard(
                 tuple(box),
                 score,
-                [_result(pair, findings.truth, labels, photos[1]) for pair in ranking],
+                [_answer(item, match, findings.truth, labels, gallery) for item, match in ranking],
             )
-            for box, score, ranking in zip(boxes, scores, rankings, strict=True)
+            for box, score, ranking in zip(
+                boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), rankings, strict=True
+            )
         ],
         ap=float(findings.ap[SHIPPED][query]),
-        hits=[gallery_label[item] in labels for item in merged],
+        hits=[findings.truth.gallery_label[item] in labels for item in merged],
         tag=tag,
         slices={str(by): str(name) for by, name in findings.slices.loc[query].items()},
     )
 
 
-def _result(
-    found: tuple[str, float], truth: GroundTruth, labels: Sequence[str], gallery: "_Photos"
-) -> ResultCard:
-    item, score = found
+def _answer(
+    item: str, score: float, truth: GroundTruth, labels: Sequence[str], gallery: ItemPhotos
+) -> AnswerCard:
     label = truth.gallery_label[item]
-    return ResultCard(item, label, gallery.thumbnail(item), score, label in labels)
+    return AnswerCard(item, label, gallery.thumbnail(item), score, label in labels)
 
 
 def _notes(findings: Findings, encode_crops: bool) -> list[str]:
@@ -223,44 +223,25 @@ def _notes(findings: Findings, encode_crops: bool) -> list[str]:
     ]
     if asking:
         notes.append(
-            f"{len(asking)} of {len(queries)} test queries ask for a label that "
-            "no gallery item has: official scores them 0, strict leaves the label out."
+            f"{len(asking)} of {len(queries)} test queries ask for a label that no gallery item "
+            "has: official scores them 0, strict ignores the label."
         )
     if not findings.views.oracle_boxes:
         notes.append(
-            f"Left out: {ORACLE_BOXES}, and recall and precision of the instances. The true boxes "
-            f"of {findings.num_with_boxes} of {len(queries)} test queries are known; both need "
-            "those of every query."
+            f"Left out: {ORACLE_BOXES}, and recall and precision of the boxes. Both need the true "
+            f"boxes of every test query; they are known for {findings.num_with_boxes} of "
+            f"{len(queries)}."
         )
     if not findings.views.instance_crops:
         reason = (
-            "no RPN was given to encode them with"
+            "evaluation got no RPN to encode crops with"
             if encode_crops
-            else "evaluation.encode_crops is off"
+            else "evaluation.encode_crops is false"
         )
         notes.append(f"Left out: {INSTANCE_CROPS}; {reason}.")
     if "named_in_train" not in findings.slices:
         notes.append(
-            "Left out: slices by classes seen in training; ingestion has not counted the training "
+            "Left out: slices by classes seen in training; ingestion did not count the training "
             "titles that name each class."
         )
     return notes
-
-
-class _Photos:
-    """Photos and captions of an item table by id."""
-
-    def __init__(self, items: ItemTable) -> None:
-        self._items = items
-        self._positions = {item: position for position, item in enumerate(items.rows["id"])}
-
-    def caption(self, item: str) -> str:
-        return str(self._items.rows["caption"].iloc[self._positions[item]])
-
-    def size_px(self, item: str) -> tuple[int, int]:
-        row = self._items.rows.iloc[self._positions[item]]
-        return int(row["width"]), int(row["height"])
-
-    def thumbnail(self, item: str, side_px: int | None = None) -> bytes:
-        photo = self._items.photo(self._positions[item])
-        return thumbnail(photo, side_px) if side_px else thumbnail(photo)

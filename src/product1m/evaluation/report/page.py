@@ -26,35 +26,41 @@ from product1m.evaluation.methods import (
     rivals,
 )
 from product1m.evaluation.metrics import DEFINITIONS
-from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent, thumbnail
+from product1m.evaluation.report.cards import AnswerCard, thumbnail
+from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent
 from product1m.evaluation.report.html import data_uri
 from product1m.evaluation.report.plots import curve_plot, fusion_plot, surface_plot
-from product1m.evaluation.statistics import METRICS, Interval
+from product1m.evaluation.statistics import MAIN_DEPTH, MAIN_METRIC, METRICS, Interval
 
 logger = logging.getLogger(__name__)
 
 MAX_REPORT_BYTES = 10 * 1000 * 1000
-"""A report is mailed and opened on phones; photos shrink until it fits (ours)."""
+"""Reports are mailed and opened on phones; photos are made smaller until it fits (ours)."""
 _SHRUNK_SIDES_PX = (80, 56, 40)
 
 
 def write_report(content: ReportContent, path: Path) -> int:
-    """Write the page; its size in bytes, below `MAX_REPORT_BYTES`.
+    """Write the page and return its size in bytes, below `MAX_REPORT_BYTES`.
 
-    Raises RetrievalError where the smallest photos still do not fit.
+    Raises RetrievalError if it is too large even with the smallest photos.
     """
     curves, fusion_plots = _curves(content), _fusion_plots(content)
     page = _render(content, curves, fusion_plots).encode()
     for side_px in _SHRUNK_SIDES_PX:
         if len(page) < MAX_REPORT_BYTES:
             break
-        logger.info("%s: %.1f MB, photos shrink to %d px", path, len(page) / 1e6, side_px)
+        logger.info(
+            "%s: %.1f MB is too large, so photos are reduced to %d px",
+            path,
+            len(page) / 1e6,
+            side_px,
+        )
         smaller = replace(content, queries=_shrunk(content.queries, side_px))
         page = _render(smaller, curves, fusion_plots).encode()
     if len(page) >= MAX_REPORT_BYTES:
         raise RetrievalError(
-            f"{path}: the report of {len(content.queries)} queries has {len(page)} bytes, more "
-            f"than {MAX_REPORT_BYTES}; lower num_report_queries"
+            f"{path}: the report shows {len(content.queries)} queries and has {len(page)} bytes, "
+            f"more than {MAX_REPORT_BYTES}; lower evaluation.num_report_queries"
         )
     path.write_bytes(page)
     return len(page)
@@ -78,7 +84,7 @@ def _render(
         style=Markup(_template_text("report.css")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        verdict=_verdict(content),
+        summary=_summarize(content),
         forest=_Forest.of(content.differences),
         definitions=DEFINITIONS,
         metrics=METRICS,
@@ -96,24 +102,24 @@ def _render(
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The shipped ranking against every other, by what the paired interval shows."""
+class Summary:
+    """The shipped ranking compared with every other, by the paired intervals."""
 
     score: Interval
     passed: bool
-    """It is ahead of every baseline that was measured."""
+    """Whether it is ahead of every baseline that was measured."""
     sentence: str
     ahead: list[str]
     behind: list[str]
     undecided: list[str]
 
 
-def _verdict(content: ReportContent) -> Verdict:
+def _summarize(content: ReportContent) -> Summary:
     leads = rivals(content.differences)
     baselines = {name: leads[name] for name in BASELINES if name in leads}
     not_beaten = [name for name, lead in baselines.items() if not lead.above_zero]
-    return Verdict(
-        score=content.scores[content.shipped]["strict"]["10"]["mAP"],
+    return Summary(
+        score=content.scores[content.shipped]["strict"][str(MAIN_DEPTH)]["mAP"],
         passed=not not_beaten,
         sentence=_sentence(baselines, not_beaten),
         ahead=[name for name, interval in leads.items() if interval.low > 0],
@@ -123,20 +129,20 @@ def _verdict(content: ReportContent) -> Verdict:
 
 
 def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> str:
-    """The verdict in one sentence, with the lead that is surest to be small."""
+    """The summary in one sentence, with the baseline that comes closest."""
     if not baselines:
         return "No baseline was measured."
     named = list(not_beaten) or [min(baselines, key=lambda name: baselines[name].low)]
     leads = ", ".join(f"{name} by {baselines[name].signed}" for name in named)
     if not_beaten:
-        return f"NOT ahead of every baseline, for certain: {leads}."
+        return f"NOT clearly ahead of every baseline: {leads}."
     if len(baselines) == 1:
-        return f"Ahead of the one baseline measured, {leads}."
+        return f"Ahead of the only measured baseline: {leads}."
     return f"Ahead of all {len(baselines)} baselines; the closest is {leads}."
 
 
 def _shown_slices(content: ReportContent) -> dict[str, list[tuple[str, int]]]:
-    """Slicing to its slices and how many of the shown queries are in each."""
+    """For each way to slice: the slices, and how many of the shown queries are in each."""
     shown: dict[str, list[tuple[str, int]]] = {}
     for by, group in content.slices.groupby("by", sort=False):
         names = [str(name) for name in group["slice"]]
@@ -149,7 +155,7 @@ def _shown_slices(content: ReportContent) -> dict[str, list[tuple[str, int]]]:
 
 @dataclass(frozen=True)
 class _Forest:
-    """A common scale for the rivals' intervals, 0 to 100 across the strip."""
+    """A common scale for the intervals: 0 to 100 across a bar."""
 
     low: float
     high: float
@@ -184,7 +190,7 @@ def _curves(content: ReportContent) -> list[_Plot]:
         _Plot(
             title,
             _png_uri(curve_plot(content.curves, column, content.shipped)),
-            f"{title}, one line a method; the metrics table has the numbers.",
+            f"{title}, one line per method; the table of metrics has the numbers.",
         )
         for column, title in (
             ("precision", "Precision by depth, strict"),
@@ -196,14 +202,14 @@ def _curves(content: ReportContent) -> list[_Plot]:
 def _fusion_plots(content: ReportContent) -> list[_Plot]:
     if content.trials is None or not len(content.trials):
         return []
-    title = "What each weight can reach on the dev queries"
+    title = "The best score on the dev queries by block weight"
     figure = fusion_plot(content.trials, content.fusion)
-    plots = [_Plot(title, _png_uri(figure), "Best dev strict mAP@10 by the weight of each block.")]
+    plots = [_Plot(title, _png_uri(figure), f"Best dev {MAIN_METRIC} by the weight of each block.")]
     if content.surface is not None:
         names = f"{content.surface.x_block} and {content.surface.y_block}"
         plots.append(
             _Plot(
-                f"Dev strict mAP@10 by the weights of {names}",
+                f"Dev {MAIN_METRIC} by the weights of {names}",
                 _png_uri(surface_plot(content.surface, content.fusion)),
                 f"Heat map over the weights of {names}, the other blocks as chosen; "
                 "a cross marks the choice.",
@@ -219,7 +225,7 @@ def _png_uri(figure: Any) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A method's name that may wrap after an underscore."""
+    """A method's name that may break after an underscore."""
     return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
 
 
@@ -227,20 +233,14 @@ def _shrunk(queries: Sequence[QueryCard], side_px: int) -> list[QueryCard]:
     def smaller(encoded: bytes, name: str, times: int = 1) -> bytes:
         return thumbnail(decode_photo(encoded, name), side_px * times, quality=65)
 
+    def shrink(answer: AnswerCard) -> AnswerCard:
+        return replace(answer, photo=smaller(answer.photo, answer.id) if answer.photo else None)
+
     return [
         replace(
             card,
             photo=smaller(card.photo, card.query_id, times=3),
-            instances=[
-                replace(
-                    instance,
-                    results=[
-                        replace(result, photo=smaller(result.photo, result.id))
-                        for result in instance.results
-                    ],
-                )
-                for instance in card.instances
-            ],
+            boxes=[replace(box, answers=[shrink(a) for a in box.answers]) for box in card.boxes],
         )
         for card in queries
     ]

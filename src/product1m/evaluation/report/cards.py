@@ -1,0 +1,60 @@
+"""Boxes and their answers, as every page and picture shows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from product1m.data.items import ItemTable
+from product1m.data.photos import Photo, encode_jpeg, resize_photo
+
+ANSWER_SIDE_PX = 112
+"""Longer side of an answer's photo in the report (ours)."""
+
+
+@dataclass(frozen=True)
+class AnswerCard:
+    """A gallery item that a box or a query was answered with."""
+
+    id: str
+    label: str
+    photo: bytes | None
+    """JPEG; None if there is no photo to show."""
+    score: float | None = None
+    """Match score; None if only the order is known."""
+    right: bool | None = None
+    """Whether its label is one of the query's; None if the query has no labels."""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class BoxCard:
+    """A box in a query photo with its answers, best first."""
+
+    box_xyxy: tuple[float, float, float, float]
+    """Pixels of the photo whose size the query's card gives."""
+    score: float
+    """Detector score."""
+    answers: Sequence[AnswerCard]
+
+
+class ItemPhotos:
+    """Photos and rows of an item table by id."""
+
+    def __init__(self, items: ItemTable) -> None:
+        self._items = items
+        self._positions = {item: position for position, item in enumerate(items.rows["id"])}
+
+    def row(self, item: str) -> pd.Series:
+        """The item's row of the table."""
+        return self._items.rows.iloc[self._positions[item]]
+
+    def thumbnail(self, item: str, side_px: int = ANSWER_SIDE_PX) -> bytes:
+        """The item's photo as a small JPEG."""
+        return thumbnail(self._items.photo(self._positions[item]), side_px)
+
+
+def thumbnail(photo: Photo, side_px: int = ANSWER_SIDE_PX, quality: int = 78) -> bytes:
+    """A photo as a JPEG whose longer side is at most `side_px`."""
+    scale = side_px / max(photo.shape[:2])
+    return encode_jpeg(resize_photo(photo, scale) if scale < 1 else photo, quality)
