@@ -35,3 +35,12 @@ Namespace = Annotated[
         help="Your namespace, on an installation with several users.",
     ),
 ]
+MaxWait = Annotated[
+    float,
+    typer.Option(
+        metavar="MINUTES",
+        min=0,
+        help="Stop following with exit code 5 when a pod has been unable to start for this long; "
+        "0 waits forever.",
+    ),
+]

@@ -1,5 +1,6 @@
-"""`python -m pipelines runs`: list runs, say where one stopped and why, read logs, go on."""
+"""`python -m pipelines runs`: list runs, show where one stopped and why, read logs, resume."""
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Endpoint, Namespace
+from pipelines.cli.options import Endpoint, MaxWait, Namespace
 from pipelines.cli.run import run_and_show
 from product1m.cli.options import new_app
 from product1m.errors import PipelineError
@@ -15,11 +16,15 @@ from product1m.errors import PipelineError
 if TYPE_CHECKING:
     from pipelines.cluster.api import Cluster
 
-runs_app = new_app("Runs on this machine (by their output folder) or on a cluster (by their id).")
+runs_app = new_app(
+    "Runs on this machine (named by their output folder) or on a cluster (named by their id)."
+)
 
-Which = Annotated[str, typer.Argument(help="Output folder of a local run, or id of a cluster's.")]
-RunId = Annotated[str, typer.Argument(help="Id of a cluster's run.")]
-Follow = Annotated[bool, typer.Option(help="Stay until the run has ended.")]
+Which = Annotated[
+    str, typer.Argument(help="Output folder of a local run, or id of a run on a cluster.")
+]
+RunId = Annotated[str, typer.Argument(help="Id of a run on a cluster.")]
+Follow = Annotated[bool, typer.Option(help="Wait until the run has ended.")]
 
 
 @runs_app.command(
@@ -28,9 +33,10 @@ Follow = Annotated[bool, typer.Option(help="Stay until the run has ended.")]
 )
 def list_(
     folder: Annotated[
-        Path | None, typer.Argument(help="List the local runs below; else the cluster's.")
+        Path | None,
+        typer.Argument(help="List the local runs below this folder; default: the cluster's runs."),
     ] = None,
-    number: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
+    number: Annotated[int, typer.Option(help="Maximum number of runs to list.", min=1)] = 20,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -45,96 +51,130 @@ def list_(
         print(line)
 
 
-@runs_app.command(epilog="Example: `python -m pipelines runs show build/sample`")
+@runs_app.command(
+    epilog="Examples: `python -m pipelines runs show build/sample`, "
+    "`python -m pipelines runs show RUN_ID`"
+)
 def show(which: Which, endpoint: Endpoint = "", namespace: Namespace = "") -> None:
-    """Say how a run went, and if it stopped: where, why, and what to do."""
-    from pipelines.cluster.api import Cluster
-    from pipelines.cluster.diagnosis import cluster_story, local_story, tell
+    """Show how a run went; if it stopped, where, why and what to do."""
+    from pipelines.cli.story import print_story
 
     if _is_local(which):
-        tell(local_story(Path(which)))
+        from pipelines.local.story import local_story
+
+        print_story(local_story(Path(which)))
     else:
-        tell(cluster_story(Cluster(endpoint, namespace), which))
+        from pipelines.cluster.api import Cluster
+        from pipelines.cluster.diagnosis import cluster_story
+
+        print_story(cluster_story(Cluster(endpoint, namespace), which))
 
 
-@runs_app.command(epilog="Example: `python -m pipelines runs logs build/sample --task indexing`")
+@runs_app.command(
+    epilog="Examples: `python -m pipelines runs logs build/sample --task indexing`, "
+    "`python -m pipelines runs logs RUN_ID --task rpn_training`"
+)
 def logs(
     which: Which,
-    task: Annotated[str, typer.Option(help="As `runs show` names it; all unless given.")] = "",
+    task: Annotated[
+        str, typer.Option(help="Name of a task as in `runs show`; default: all tasks.")
+    ] = "",
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Print what a run's steps printed."""
+    """Print what the steps of a run printed."""
     if _is_local(which):
         found = _local_logs(Path(which))
     else:
         from pipelines.cluster.api import Cluster
+        from pipelines.cluster.logs import logs_of
 
-        found = _cluster_logs(Cluster(endpoint, namespace), which)
+        found = logs_of(Cluster(endpoint, namespace), which, task)
     names = [name for name, _ in found]
     if task and task not in names:
-        raise PipelineError(f"{which}: no log of {task!r}; there is {', '.join(names) or 'none'}")
+        raise PipelineError(
+            f"{which}: no log of {task!r}; there are logs of {', '.join(names) or 'no task'}"
+        )
     for name, text in found:
         if task in ("", name):
             typer.echo(text if task else f"=== {name}\n{text}")
 
 
-@runs_app.command(epilog="Example: `python -m pipelines runs resume build/sample`")
+@runs_app.command(
+    epilog="Examples: `python -m pipelines runs resume build/sample`, "
+    "`python -m pipelines runs resume RUN_ID --no-follow`"
+)
 def resume(
-    which: Which, follow: Follow = True, endpoint: Endpoint = "", namespace: Namespace = ""
+    which: Which,
+    follow: Follow = True,
+    max_wait: MaxWait = 30.0,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
 ) -> None:
-    """Go on with a run that stopped: finished tasks are kept, failed ones run again."""
+    """Continue a run that stopped: finished tasks are kept, the others run."""
     if _is_local(which):
         _resume_here(Path(which))
         return
     from pipelines.cluster.api import Cluster
+    from pipelines.cluster.tasks import run_state
 
     cluster = Cluster(endpoint, namespace)
     run = cluster.call("reading the run", cluster.runs.run_service_get_run, which)
-    if run.state not in ("FAILED", "CANCELED"):
-        raise PipelineError(f"{which}: is {run.state}; only a failed or cancelled run goes on")
+    if run_state(run) not in ("FAILED", "CANCELED"):
+        raise PipelineError(
+            f"{which} is {run_state(run)}; only a failed or stopped run can be resumed"
+        )
     cluster.call(f"resuming {which}", cluster.runs.run_service_retry_run, which)
     if follow:
-        follow_to_the_end(cluster, which)
+        follow_to_the_end(cluster, which, max_wait, known_states=len(run.state_history or ()))
+    print(f"{which}: resumed; `python -m pipelines runs follow {which}` follows it")
 
 
 @runs_app.command("follow", epilog="Example: `python -m pipelines runs follow RUN_ID`")
-def follow_run(run_id: RunId, endpoint: Endpoint = "", namespace: Namespace = "") -> None:
-    """Follow a run to its end; the exit code is its state (see `submit`)."""
+def follow_run(
+    run_id: RunId, max_wait: MaxWait = 30.0, endpoint: Endpoint = "", namespace: Namespace = ""
+) -> None:
+    """Follow a run until it ends; the exit code is its state (see `submit --help`)."""
     from pipelines.cluster.api import Cluster
 
-    follow_to_the_end(Cluster(endpoint, namespace), run_id)
+    follow_to_the_end(Cluster(endpoint, namespace), run_id, max_wait)
 
 
 @runs_app.command(epilog="Example: `python -m pipelines runs stop RUN_ID`")
 def stop(run_id: RunId, endpoint: Endpoint = "", namespace: Namespace = "") -> None:
-    """End a run on a cluster; `runs resume` takes it up again."""
+    """Stop a run on a cluster; `runs resume` continues it."""
     from pipelines.cluster.api import Cluster
 
     cluster = Cluster(endpoint, namespace)
     cluster.call(f"stopping {run_id}", cluster.runs.run_service_terminate_run, run_id)
-    print(f"{run_id}: stopping")
+    print(f"{run_id}: stopping; `python -m pipelines runs resume {run_id}` continues it later")
 
 
-def follow_to_the_end(cluster: "Cluster", run_id: str) -> None:
-    """Follow, say why it failed if it did, and leave with the run's exit code."""
-    from pipelines.cluster.diagnosis import cluster_story, tell
-    from pipelines.cluster.follow import EXIT_CODES, EXIT_LOST, PACE, LostError, follow
+def follow_to_the_end(
+    cluster: "Cluster", run_id: str, max_wait: float, known_states: int = 0
+) -> None:
+    """Follow a run, print its story, and leave with the run's exit code."""
+    from pipelines.cli.story import print_story
+    from pipelines.cluster import follow as following
+    from pipelines.cluster.diagnosis import cluster_story
 
+    pace = dataclasses.replace(following.PACE, max_wait_s=60 * max_wait)
     try:
-        run = follow(cluster, run_id, PACE)
-    except LostError as error:
+        following.follow(cluster, run_id, pace, known_states)
+    except (following.LostError, following.StuckError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_LOST) from None
+        is_stuck = isinstance(error, following.StuckError)
+        raise typer.Exit(following.EXIT_STUCK if is_stuck else following.EXIT_LOST) from None
     except KeyboardInterrupt:
         typer.echo(
-            f"the run goes on; `python -m pipelines runs follow {run_id}` follows it again, "
-            f"`runs stop {run_id}` ends it",
+            f"the run continues; `python -m pipelines runs follow {run_id}` follows it again, "
+            f"`runs stop {run_id}` stops it",
             err=True,
         )
         raise typer.Exit(130) from None
-    tell(cluster_story(cluster, run_id))
-    raise typer.Exit(EXIT_CODES[run.state])
+    story = cluster_story(cluster, run_id)
+    print_story(story)
+    raise typer.Exit(following.EXIT_CODES[story.state])
 
 
 def _is_local(which: str) -> bool:
@@ -145,7 +185,7 @@ def _is_local(which: str) -> bool:
 
 
 def _lines(cluster: "Cluster") -> Iterator[str]:
-    from pipelines.cluster.tasks import state_of
+    from pipelines.cluster.tasks import run_state
 
     for run in cluster.all_of(
         "listing runs",
@@ -155,7 +195,7 @@ def _lines(cluster: "Cluster") -> Iterator[str]:
         **cluster.scope,
     ):
         started = f"{run.created_at:%Y-%m-%d %H:%M}"
-        yield f"{run.run_id}  {started}  {state_of(run):<10} {run.display_name}"
+        yield f"{run.run_id}  {started}  {run_state(run):<10} {run.display_name}"
 
 
 def _local_lines(folder: Path) -> list[str]:
@@ -174,21 +214,6 @@ def _local_logs(folder: Path) -> list[tuple[str, str]]:
 
     found = task_logs(folder, read_record(folder).tasks)
     return [(name, "\n".join(log.lines)) for name, log in found.items()]
-
-
-def _cluster_logs(cluster: "Cluster", run_id: str) -> list[tuple[str, str]]:
-    """Of every task's last attempt."""
-    from pipelines.cluster.pods import latest_pod, log_of, pods_of
-    from pipelines.cluster.tasks import graph_of
-
-    run = cluster.call("reading the run", cluster.runs.run_service_get_run, run_id)
-    graph = graph_of(cluster, run)
-    pods = pods_of(run_id, cluster.namespace)
-    if not pods:
-        raise PipelineError(f"{run_id}: its pods are gone; the KFP UI may have kept their logs")
-    keys = dict.fromkeys([*graph, *(pod.task for pod in pods)])
-    latest = {key: pod for key in keys if (pod := latest_pod(pods, key))}
-    return [(graph.get(key, key), log_of(cluster, run_id, pod)) for key, pod in latest.items()]
 
 
 def _resume_here(folder: Path) -> None:

@@ -73,14 +73,14 @@ def list_(
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.schedules import in_words, next_times, time_zone
-    from pipelines.cluster.tasks import state_of
+    from pipelines.cluster.tasks import run_state
 
     now = datetime.now(time_zone(zone))
     cluster = Cluster(endpoint, namespace)
     for one in sorted(reconcile.ours(cluster), key=lambda one: str(one.display_name)):
         cron = one.trigger.cron_schedule.cron
         runs = reconcile.runs_of(cluster, one)
-        last = f"{runs[0].run_id} {state_of(runs[0])}" if runs else "none yet"
+        last = f"{runs[0].run_id} {run_state(runs[0])}" if runs else "none yet"
         ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
         coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
         print(

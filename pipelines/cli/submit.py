@@ -4,38 +4,54 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Cached, Endpoint, Namespace, ProfileName, WorkVolume
+from pipelines.cli.options import (
+    Cached,
+    Endpoint,
+    MaxWait,
+    Namespace,
+    ProfileName,
+    WorkVolume,
+)
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
 
 def submit(
-    dataset: Annotated[str, typer.Option(help="Lists and photos, as the pods see them: s3://…")],
+    dataset: Annotated[str, typer.Option(help="Lists and photos, as the pods read them: s3://…")],
     overrides: Overrides,
     preset: PresetName = "reference",
     profile: ProfileName = None,
-    backgrounds: Annotated[str, typer.Option(help="Background photos; drawn ones if none.")] = "",
+    backgrounds: Annotated[str, typer.Option(help="Background photos; default: drawn ones.")] = "",
     dataset_digest: Annotated[
         str,
         typer.Option(
-            help="A name for the state of the data, a changed one voids the cache; "
-            "found out from here unless given."
+            help="A name for the state of the data; the cache is valid for one name. Default: "
+            "computed from the data, which must be readable from here."
         ),
     ] = "",
-    experiment: Annotated[str, typer.Option(help="Made if it is not there.")] = "",
-    name: Annotated[str, typer.Option(help="Of the run; the time unless given.")] = "",
-    service_account: Annotated[str, typer.Option(help="That the pods run as.")] = "",
-    pipeline_root: Annotated[str, typer.Option(help="Where artifacts go: s3://…")] = "",
+    experiment: Annotated[str, typer.Option(help="KFP experiment; created if missing.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run; default: the time.")] = "",
+    service_account: Annotated[str, typer.Option(help="Service account of the pods.")] = "",
+    pipeline_root: Annotated[str, typer.Option(help="Where KFP stores artifacts: s3://…")] = "",
     cache: Cached = True,
+    rerun: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK",
+            help="Run this task although the cache has its result, as `feature_extraction/train`; "
+            "tasks that depend on it run too. Can be repeated.",
+        ),
+    ] = None,
     work_volume: WorkVolume = "",
-    follow: Annotated[bool, typer.Option(help="Stay until the run has ended.")] = True,
+    follow: Annotated[bool, typer.Option(help="Wait until the run has ended.")] = True,
+    max_wait: MaxWait = 30.0,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
     """Upload this checkout's pipeline if it is new, start a run and follow it.
 
-    Ends with 0 if the run succeeded, 1 if it failed, 3 if it was cancelled or skipped, 4 if the
-    cluster could not be reached any more.
+    Exit code: 0 the run succeeded, 1 it failed, 3 it was stopped or skipped, 4 the cluster does not
+    answer any more, 5 a pod cannot start.
     """
     load_config(preset, overrides)
     from pipelines.cli.runs import follow_to_the_end
@@ -50,7 +66,7 @@ def submit(
     from product1m.registry.roles import EXPERIMENT
 
     data = data_of(dataset, backgrounds, dataset_digest, cache)
-    variant = Variant(preset, profile, cache, work_volume, tuple(overrides))
+    variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
     made = package(variant.of_run())
     cluster = Cluster(endpoint, namespace)
     request = RunRequest(
@@ -66,6 +82,9 @@ def submit(
         f"run      {run.run_id}\nversion  {version.name}\nUI       {cluster.run_page(run.run_id)}"
     )
     if follow:
-        follow_to_the_end(cluster, run.run_id)
+        follow_to_the_end(cluster, str(run.run_id), max_wait)
     else:
-        print(f"`python -m pipelines runs follow {run.run_id}` follows it")
+        print(
+            f"the run was started and continues on the cluster; "
+            f"`python -m pipelines runs follow {run.run_id}` follows it"
+        )

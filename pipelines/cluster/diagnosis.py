@@ -1,182 +1,220 @@
-"""Where a run stopped and why, told the same way of a local run and of a cluster's."""
+"""The story of a cluster's run: how far it came, where and why it stopped, what to do next."""
 
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import kfp_server_api as api
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipelines.cluster.api import Cluster, ClusterError
-from pipelines.cluster.pods import Pod, latest_pod, log_of, pods_of
-from pipelines.cluster.tasks import TaskState, failed_task, graph_of, state_of, task_states
-from pipelines.local.kfp_local import LOG
-from pipelines.local.record import read_record, task_logs
+from pipelines.cluster.nodes import DRIVER
+from pipelines.cluster.outcome import outcome_of
+from pipelines.cluster.pods import (
+    Node,
+    Pod,
+    Workflow,
+    latest_node,
+    latest_pod,
+    pods_of,
+    workflow_of,
+)
+from pipelines.cluster.step_log import error_in, in_words, read_log, source_of
+from pipelines.cluster.tasks import (
+    FINAL_STATES,
+    ended_at,
+    failed_task,
+    graph_of,
+    resumed_at,
+    run_state,
+    stopped_at,
+    task_states,
+)
+from pipelines.local.story import TAIL_LINES, Story, TaskState
 
-TAIL_LINES = 20
-_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit)): (.+)")
+_STORED = re.compile(
+    r"/(?:minio|s3|gcs)/\S*?/(?P<run>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/"
+    r"(?P<task>[a-z0-9-]+)/[0-9a-f-]{36}/"
+)
+"""Where a step finds an artifact that another task stored: run, task and a random folder."""
 
 
 @dataclass
-class Story:
-    """What is known of a run."""
+class Sight:
+    """What Kubernetes shows of a run; what cannot be read is said and hides nothing else."""
 
-    title: str
-    state: str
-    tasks: list[TaskState]
-    started: datetime | None = None
-    ended: datetime | None = None
-    failed: str = ""
-    """Name of the task it stopped in."""
-    why: list[str] = field(default_factory=list)
-    """Reasons, the most telling first."""
-    tail: list[str] = field(default_factory=list)
-    """The last lines that task printed."""
-    whole_log: str = ""
-    advice: str = ""
-    links: dict[str, str] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+    workflow: Workflow | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The workflow's attempts, oldest first."""
+        return self.workflow.nodes if self.workflow else []
 
 
-def local_story(folder: Path) -> Story:
-    """Of a run of `python -m pipelines run`; PipelineError if none was made in the folder."""
-    folder = folder.resolve()
-    record = read_record(folder)
-    logs = task_logs(folder, record.tasks)
-    states = [
-        TaskState(key, name, logs[name].state if name in logs else "PENDING")
-        for key, name in record.tasks.items()
-    ]
-    story = Story(str(folder), record.state, states, record.started, record.ended)
-    story.links = {"MLflow": f"run {record.mlflow['run_id']} at {record.mlflow['tracking_uri']}"}
-    report = folder / "summary.json"
-    if record.state == "SUCCEEDED":
-        story.links["summary"] = str(report)
-        return story
-    stopped = [state.name for state in states if state.state in ("FAILED", "RUNNING")]
-    story.failed = record.failed_step or (stopped[-1] if stopped else "")
-    story.why = [record.error] if record.error else []
-    story.whole_log = str(folder / LOG)
-    if story.failed in logs:
-        story.tail = logs[story.failed].lines[-TAIL_LINES:]
-    if record.state != "RUNNING":
-        story.advice = (
-            f"`python -m pipelines runs resume {folder}` goes on: finished steps come from the "
-            "cache, training from its last checkpoint"
-        )
-    return story
+def look(run_id: str, namespace: str) -> Sight:
+    """Read the run's pods and workflow."""
+    sight = Sight()
+    try:
+        sight.pods = pods_of(run_id, namespace)
+    except ClusterError as error:
+        sight.problems.append(str(error))
+    try:
+        sight.workflow = workflow_of(run_id, namespace)
+    except ClusterError as error:
+        sight.problems.append(str(error))
+    return sight
 
 
 def cluster_story(cluster: Cluster, run_id: str) -> Story:
-    """Of a run on a cluster; what cannot be read is said and does not hide the rest."""
+    """The story of a run on a cluster."""
     run = cluster.call("reading the run", cluster.runs.run_service_get_run, run_id)
     states = task_states(run, graph_of(cluster, run))
-    story = Story(f"{run.display_name} ({run_id})", state_of(run), states)
-    story.started, story.ended = run.created_at, run.finished_at
-    story.links = {"UI": cluster.run_page(run_id), **_plugins(run)}
-    failed = failed_task(states)
-    if run.state == "SUCCEEDED":
-        return story
-    try:
-        pods = pods_of(run_id, cluster.namespace)
-    except ClusterError as error:
-        story.why.append(str(error))
-        pods = []
-    if failed is None and run.state in ("PENDING", "RUNNING"):
-        story.why = [f"{pod.task}: {pod.reason}" for pod in pods if pod.reason] + story.why
-        return story
-    story.failed = failed.name if failed else ""
-    reasons = [failed.error if failed else "", (run.error.message or "") if run.error else ""]
-    pod = latest_pod(pods, failed.key) if failed else None
-    if pod:
-        reasons.append(f"pod {pod.name}: {pod.reason}" if pod.reason else "")
-        reasons = [*_read_log(cluster, run_id, pod, story), *reasons]
-    story.why = [*(reason for reason in reasons if reason), *story.why]
-    story.advice = (
-        f"`python -m pipelines runs resume {run_id}` runs the failed tasks again; after a change "
-        "of code or configuration `submit` starts a run that takes finished tasks from the cache"
-    )
+    story = Story(f"{run.display_name} ({run_id})", run_state(run), states)
+    story.started, story.ended = run.created_at, ended_at(run)
+    cached = [task.name for task in states if task.state == "CACHED"]
+    if cached:
+        story.notes.append(f"from the cache: {', '.join(cached)}")
+    resumed = resumed_at(run)
+    if resumed:
+        story.notes.append(f"resumed at {resumed:%H:%M:%S} UTC")
+    if story.state == "SUCCEEDED":
+        _tell_outcome(story, run_id)
+    else:
+        sight = look(run_id, cluster.namespace)
+        story.notes += [*_earlier_attempts(states, sight), *sight.problems]
+        if story.state in FINAL_STATES:
+            _tell_end(cluster, run, story, sight)
+        else:
+            story.why = [f"{name}: {reason}" for name, reason in _waits(states, sight).items()]
+    story.links |= {"UI": cluster.run_page(run_id), **_plugins(run)}
     return story
 
 
-def error_in(lines: Sequence[str]) -> str:
-    """The last error a step's log tells, in JSON lines or at a traceback's end; empty if none."""
-    for line in reversed(lines):
-        if line.startswith("{"):
-            try:
-                told = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(told, dict) and told.get("level") in ("ERROR", "CRITICAL"):
-                return str(told.get("message", ""))
-        elif match := _RAISED.match(line.strip()):
-            return f"{match[1]}: {match[2]}"
-    return ""
+def waiting_pods(sight: Sight) -> list[Pod]:
+    """Pods that cannot start."""
+    return [pod for pod in sight.pods if pod.waiting]
 
 
-def tell(story: Story) -> None:
-    """Print it: what, where, why, the last lines, what to do."""
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold]{escape(story.title)}[/bold]  {_coloured(story.state)}{_times(story)}")
-    table = Table(box=None, pad_edge=False)
-    for name in ("task", "state", "seconds"):
-        table.add_column(name, justify="right" if name == "seconds" else "left")
-    for task in story.tasks:
-        seconds = f"{task.seconds:.0f}" if task.seconds else ""
-        table.add_row(task.name, _coloured(task.state), seconds)
-    console.print(table)
-    if story.failed:
-        console.print(f"stopped in   [bold]{story.failed}[/bold]")
-    for number, reason in enumerate(story.why):
-        console.print(f"{'' if number else 'because':<12} {escape(reason)}")
-    if story.tail:
-        console.print(f"its last {len(story.tail)} lines:")
-        for line in story.tail:
-            console.print(f"  {line}", markup=False, style="dim")
-    if story.whole_log:
-        console.print(f"whole log    {escape(story.whole_log)}")
-    for name, link in story.links.items():
-        console.print(f"{name:<12} {escape(link)}")
-    if story.advice:
-        console.print(f"next         {escape(story.advice)}")
+def _tell_outcome(story: Story, run_id: str) -> None:
+    registration = next((task.state for task in story.tasks if task.key == "registration"), "")
+    outcome = outcome_of(run_id, registration)
+    story.results, story.links, story.advice = outcome.results, outcome.links, outcome.advice
 
 
-def _read_log(cluster: Cluster, run_id: str, pod: Pod, story: Story) -> list[str]:
-    """Put the log's end into the story; the error it tells."""
-    story.whole_log = (
-        f"`python -m pipelines runs logs {run_id} --task {story.failed}`, or "
-        f"`kubectl logs -n {pod.namespace} {pod.name} -c main`"
+def _tell_end(cluster: Cluster, run: api.V2beta1Run, story: Story, sight: Sight) -> None:
+    """Where and why a run stopped."""
+    stopped = stopped_at(run)
+    if story.state == "FAILED" and sight.workflow and sight.workflow.was_stopped:
+        story.state = "CANCELED"
+        story.tasks = [
+            replace(task, state="STOPPED") if task.state == "FAILED" else task
+            for task in story.tasks
+        ]
+    failed = failed_task(story.tasks)
+    story.failed = failed.name if failed else ""
+    resume = f"`python -m pipelines runs resume {run.run_id}`"
+    if story.state == "CANCELED":
+        when = f" at {stopped:%H:%M:%S} UTC" if stopped else ""
+        story.why = [f"somebody stopped the run{when}"]
+        story.advice = f"{resume} continues with the tasks that did not finish"
+        return
+    story.advice = (
+        f"once the cause is fixed, {resume} runs the failed tasks again; after a change of code or "
+        "configuration, `submit` starts a new run that takes finished tasks from the cache"
     )
+    if failed is None:
+        return
+    pod, node = latest_pod(sight.pods, failed.key), latest_node(sight.nodes, failed.key)
+    why = [_read_error(cluster, run, story, failed, sight)]
+    if pod and pod.reason:
+        why.append(f"pod {pod.name}: {pod.reason}")
+    elif node and node.message:
+        tries = sum(each.task == failed.key for each in sight.nodes)
+        why.append(node.message + (f" ({tries} tries)" if tries > 1 else ""))
+    story.why = [reason for reason in why if reason]
+    _advise_rerun(run, story)
+
+
+def _read_error(
+    cluster: Cluster, run: api.V2beta1Run, story: Story, failed: TaskState, sight: Sight
+) -> str:
+    """Put the end of the failed task's log into the story; the error that it reports."""
+    pod, node = latest_pod(sight.pods, failed.key), latest_node(sight.nodes, failed.key)
+    if failed.key.endswith(DRIVER) and not pod:
+        return ""
+    story.whole_log = f"`python -m pipelines runs logs {run.run_id} --task {failed.name}`"
+    if pod:
+        story.whole_log += f", or `kubectl logs -n {pod.namespace} {pod.name} -c main`"
     try:
-        lines = log_of(cluster, run_id, pod).splitlines()
+        lines = read_log(cluster, source_of(run, failed.key, pod, sight.workflow, node))
     except ClusterError as error:
-        return [str(error)]
-    story.tail = lines[-TAIL_LINES:]
-    return [error_in(lines)]
+        story.notes.append(str(error))
+        story.whole_log = ""
+        return ""
+    story.tail = [in_words(line) for line in lines[-TAIL_LINES:]]
+    return error_in(lines)
 
 
-def _plugins(run: api.V2beta1Run) -> dict[str, str]:
-    """What KFP's plugins say of the run: MLflow's address and run."""
+def _advise_rerun(run: api.V2beta1Run, story: Story) -> None:
+    """Name the cached task whose artifact is gone, if that is why the step failed."""
+    cached = {task.key: task.name for task in story.tasks if task.state == "CACHED"}
+    for match in _STORED.finditer("\n".join([*story.why, *story.tail])):
+        task, made_by = match["task"], match["run"]
+        if task in cached and made_by != run.run_id:
+            story.why.append(
+                f"the cache answered {cached[task]} with the artifacts of run {made_by}, "
+                "which are missing or damaged"
+            )
+            story.advice = (
+                f"`python -m pipelines submit … --rerun {cached[task]}` with the options of this "
+                f"run: {cached[task]} and what depends on it run anew, the rest comes from the "
+                "cache"
+            )
+            return
+
+
+def _waits(states: Sequence[TaskState], sight: Sight) -> dict[str, str]:
+    """What keeps a run in flight from starting its next step: by task, why."""
+    names = {task.key: task.name for task in states}
+    waits: dict[str, str] = {}
+    for node in sight.nodes:
+        if node.phase in ("Pending", "Error") and node.message and not node.log_key:
+            waits[names.get(node.task, node.task)] = node.message
+        elif node.phase in ("Running", "Succeeded"):
+            waits.pop(names.get(node.task, node.task), None)
+    for task in states:
+        last = latest_pod(sight.pods, task.key)
+        if task.state == "RUNNING" and last and last.phase == "Failed":
+            waits[task.name] = (
+                f"its last attempt ended: {last.reason}; Kubeflow waits before it tries again or "
+                "gives up"
+            )
+    for pod in waiting_pods(sight):
+        since = f" since {pod.waiting_since:%H:%M:%S} UTC" if pod.waiting_since else ""
+        name = names.get(pod.task, pod.task)
+        waits[name] = f"cannot start{since}: {pod.waiting}"
+    return waits
+
+
+def _earlier_attempts(states: Sequence[TaskState], sight: Sight) -> list[str]:
+    """Attempts of the graph's tasks that ended badly and were not the last."""
+    tasks = {task.key: task for task in states if not task.key.endswith(DRIVER)}
+    notes = []
+    for node in sight.nodes:
+        task = tasks.get(node.task)
+        if task is None or not node.message or not node.log_key:
+            continue
+        if node is not latest_node(sight.nodes, node.task) or task.state == "RUNNING":
+            notes.append(f"attempt {node.attempt + 1} of {task.name} ended: {node.message}")
+    return notes
+
+
+def _plugins(run: api.V2beta1Run) -> Mapping[str, str]:
+    """What KFP's plugins report, as MLflow's run; nothing of one that failed or is not set up."""
     return {
         f"{plugin} {name}": str(entry.value)
         for plugin, output in (run.plugins_output or {}).items()
+        if output.state != "PLUGIN_FAILED"
         for name, entry in (output.entries or {}).items()
     }
-
-
-def _times(story: Story) -> str:
-    told = f", started {story.started:%Y-%m-%d %H:%M} UTC" if story.started else ""
-    if story.started and story.ended:
-        seconds = (story.ended - story.started).total_seconds()
-        told += f", took {seconds:.0f} s"
-    return told
-
-
-def _coloured(state: str) -> str:
-    colours = {"SUCCEEDED": "green", "CACHED": "cyan", "FAILED": "red", "KILLED": "red"}
-    colour = colours.get(state)
-    return f"[{colour}]{state}[/{colour}]" if colour else state

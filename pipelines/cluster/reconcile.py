@@ -1,10 +1,12 @@
-"""Makes the cluster's schedules those of the file, without ending a run.
+"""Make the cluster's schedules those of the file, without ending a run.
 
-A recurring run cannot be updated: a changed one is switched off, its successor is made, and it is
-deleted once no run of it is in flight. Which ones are ours is said in their description.
+KFP cannot change a recurring run. A changed one is replaced once no run of it is in flight, since
+KFP counts only a recurring run's own runs for its maximum concurrency. The description marks the
+recurring runs that are ours.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +16,7 @@ import kfp_server_api as api
 from pipelines.cluster.api import Cluster, NotFoundError, create_once
 from pipelines.cluster.schedules import Schedule
 from pipelines.cluster.submission import Version, ensure_version, find_version
-from pipelines.cluster.tasks import FINAL_STATES
+from pipelines.cluster.tasks import FINAL_STATES, run_state
 from pipelines.graph.package import Package
 from product1m.errors import PipelineError
 
@@ -23,11 +25,13 @@ logger = logging.getLogger(__name__)
 MARK = "product1m schedule "
 """Begins the description of a schedule that is ours; its fingerprint follows."""
 Kind = Literal["create", "replace", "enable", "disable", "delete", "keep"]
+_MAX_NAME = 25
+"""How much of a schedule's name KFP keeps in the names of its runs."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """What becomes of one schedule."""
+    """What to do with one schedule."""
 
     kind: Kind
     name: str
@@ -35,7 +39,7 @@ class Action:
     version: str = ""
     current: api.V2beta1RecurringRun | None = None
     retired: Sequence[api.V2beta1RecurringRun] = ()
-    """Older ones of that name, to be switched off and deleted."""
+    """Older ones of that name, to switch off and delete."""
     reasons: Sequence[str] = ()
 
     @property
@@ -60,7 +64,7 @@ def plan(
     packages: Mapping[str, Package],
     found: Iterable[api.V2beta1RecurringRun],
 ) -> list[Action]:
-    """What has to be done, in the order of the file, deletions last."""
+    """The actions that make the cluster equal to the file, in its order, deletions last."""
     by_name: dict[str, list[api.V2beta1RecurringRun]] = {}
     for one in found:
         by_name.setdefault(one.display_name, []).append(one)
@@ -76,29 +80,34 @@ def plan(
 
 
 def apply(cluster: Cluster, action: Action, made: Package | None) -> list[str]:
-    """Do it; what was left for the next time, because a run of it is in flight."""
+    """Carry out an action; what was left for the next `apply`, because a run is in flight."""
     if action.kind == "keep" and not action.retired:
         return []
     switch = cluster.schedules
     for old in action.retired:
         _switch(cluster, old, switch.recurring_run_service_disable_recurring_run)
     if action.kind in ("create", "replace"):
+        waits = _in_flight(cluster, action.retired) if action.kind == "replace" else []
+        if waits:
+            _restore(cluster, action.retired)
+            return [
+                f"{action.name}: not replaced yet, its run {waits[0].run_id} is in flight; apply "
+                "again when it has ended (until then the old schedule stays)"
+            ]
         try:
             _create(cluster, action, made)
         except PipelineError:
-            for old in action.retired:
-                if old.status == "ENABLED":
-                    _switch(cluster, old, switch.recurring_run_service_enable_recurring_run)
+            _restore(cluster, action.retired)
             raise
     elif action.kind == "enable":
         _switch(cluster, action.current, switch.recurring_run_service_enable_recurring_run)
     elif action.kind == "disable":
         _switch(cluster, action.current, switch.recurring_run_service_disable_recurring_run)
-    return [told for old in action.retired if (told := _delete(cluster, old))]
+    return [message for old in action.retired if (message := _delete(cluster, old))]
 
 
 def runs_of(cluster: Cluster, schedule: api.V2beta1RecurringRun) -> list[api.V2beta1Run]:
-    """The runs a schedule started, newest first."""
+    """The runs of a schedule and of those that it replaced, newest first."""
     listed = cluster.all_of(
         "listing runs",
         cluster.runs.run_service_list_runs,
@@ -106,7 +115,19 @@ def runs_of(cluster: Cluster, schedule: api.V2beta1RecurringRun) -> list[api.V2b
         experiment_id=schedule.experiment_id,
         sort_by="created_at desc",
     )
-    return [run for run in listed if run.recurring_run_id == schedule.recurring_run_id]
+    name = re.escape(run_prefix(str(schedule.display_name)))
+    of_name = re.compile(rf"{name}[a-z0-9]{{5}}-\d+-\d+")
+    return [
+        run
+        for run in listed
+        if run.recurring_run_id == schedule.recurring_run_id
+        or (run.recurring_run_id and of_name.fullmatch(run.display_name or ""))
+    ]
+
+
+def run_prefix(schedule: str) -> str:
+    """How KFP begins the names of a schedule's runs; five random letters and numbers follow."""
+    return re.sub(r"[^a-z0-9-]+", "", schedule.lower())[:_MAX_NAME]
 
 
 def _action(schedule: Schedule, version: str, found: Sequence[api.V2beta1RecurringRun]) -> Action:
@@ -135,18 +156,23 @@ def _reasons(schedule: Schedule, found: Sequence[api.V2beta1RecurringRun]) -> li
         "max_concurrency": (int(old.max_concurrency or 0), schedule.max_concurrency),
         "no_catchup": (bool(old.no_catchup), schedule.no_catchup),
         "parameters": ((runtime and runtime.parameters) or {}, schedule.parameters()),
-        "service_account": (old.service_account or "", schedule.service_account),
     }
+    if schedule.service_account:  # otherwise KFP fills in its own
+        pairs["service_account"] = (old.service_account or "", schedule.service_account)
     changed = [
-        f"{name}: {was} -> {is_}" if name != "parameters" else _changed_parameters(was, is_)
-        for name, (was, is_) in pairs.items()
-        if was != is_
+        f"{name}: {old_value} -> {value}"
+        if name != "parameters"
+        else _changed_parameters(old_value, value)
+        for name, (old_value, value) in pairs.items()
+        if old_value != value
     ]
-    return changed or ["version or experiment"]
+    return changed or ["version, experiment, service account or pipeline root"]
 
 
-def _changed_parameters(was: Mapping[str, Any], is_: Mapping[str, Any]) -> str:
-    names = sorted(name for name in was.keys() | is_.keys() if was.get(name) != is_.get(name))
+def _changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    names = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
     return f"parameters: {', '.join(names)}"
 
 
@@ -200,13 +226,34 @@ def _switch(cluster: Cluster, schedule: Any, method: Any) -> None:
     cluster.call(f"switching {schedule.display_name}", method, schedule.recurring_run_id)
 
 
+def _restore(cluster: Cluster, schedules: Iterable[api.V2beta1RecurringRun]) -> None:
+    """Switch those on again that were on."""
+    method = cluster.schedules.recurring_run_service_enable_recurring_run
+    for old in schedules:
+        if old.status == "ENABLED":
+            _switch(cluster, old, method)
+
+
+def _in_flight(
+    cluster: Cluster, schedules: Iterable[api.V2beta1RecurringRun]
+) -> list[api.V2beta1Run]:
+    """Runs of the schedules that have not ended."""
+    ids = {old.recurring_run_id: old for old in schedules}
+    return [
+        run
+        for old in ids.values()
+        for run in runs_of(cluster, old)
+        if run.recurring_run_id in ids and run_state(run) not in FINAL_STATES
+    ]
+
+
 def _delete(cluster: Cluster, old: api.V2beta1RecurringRun) -> str:
-    """Why it could not be deleted yet, if so."""
-    in_flight = [run for run in runs_of(cluster, old) if run.state not in FINAL_STATES]
-    if in_flight:
+    """Delete it, or say why that has to wait."""
+    waits = _in_flight(cluster, [old])
+    if waits:
         return (
             f"{old.display_name}: {old.recurring_run_id} is switched off and stays until its run "
-            f"{in_flight[0].run_id} has ended; apply again then"
+            f"{waits[0].run_id} has ended; apply again then"
         )
     try:
         cluster.call(
@@ -216,5 +263,5 @@ def _delete(cluster: Cluster, old: api.V2beta1RecurringRun) -> str:
             propagation_policy="ORPHAN",
         )
     except NotFoundError:
-        logger.info("%s is gone already", old.recurring_run_id)
+        logger.info("%s is deleted already", old.recurring_run_id)
     return ""

@@ -1,44 +1,23 @@
-"""A run's tasks, out of the many nodes that the cluster reports of it."""
+"""A run's state and its tasks, from the many nodes that the cluster lists for it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, ClusterError
+from pipelines.cluster.nodes import DRIVER, EXECUTOR, executor_ids, is_attempt, workflow_name
+from pipelines.local.story import TaskState
 
 FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _EPOCH_YEAR = 1970
 
 
-@dataclass(frozen=True)
-class TaskState:
-    """A task of the graph."""
-
-    key: str
-    """As the graph and the cluster's nodes name it: `feature-extraction-2`."""
-    name: str
-    """As a person reads it: `feature_extraction/scenes`."""
-    state: str
-    started: datetime | None = None
-    ended: datetime | None = None
-    error: str = ""
-    """Empty with most servers: KFP 2.17 declares the field and does not fill it."""
-    pod: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """How long it took; 0 where that is not known."""
-        if self.started is None or self.ended is None:
-            return 0.0
-        return max((self.ended - self.started).total_seconds(), 0.0)
-
-
 def graph_of(cluster: Cluster, run: api.V2beta1Run) -> dict[str, str]:
-    """Task key to shown name, from the version that the run is of; empty if it is not to be had."""
+    """Task key to shown name, from the run's pipeline version; empty if that cannot be read."""
     spec = run.pipeline_spec
     reference = run.pipeline_version_reference
     if not spec and reference:
@@ -61,55 +40,120 @@ def graph_of_spec(spec: Mapping[str, Any]) -> dict[str, str]:
     return {key: tasks[key]["taskInfo"]["name"].replace("-", "_") for key in order}
 
 
+def run_state(run: api.V2beta1Run) -> str:
+    """The run's state; `CANCELED` if somebody stopped it, which KFP 2.17 reports as `FAILED`."""
+    return "CANCELED" if stopped_at(run) else str(run.state or "PENDING")
+
+
+def stopped_at(run: api.V2beta1Run) -> datetime | None:
+    """When somebody stopped the run; None if nobody did, or if it was resumed since."""
+    history = _history(run)
+    if run.state == "CANCELED":
+        return moment(history[-1].update_time if history else run.finished_at)
+    if run.state == "FAILED" and len(history) > 1 and history[-2].state == "CANCELING":
+        return moment(history[-2].update_time)
+    return None
+
+
+def resumed_at(run: api.V2beta1Run) -> datetime | None:
+    """When the run was last resumed; None if it never was."""
+    history = _history(run)
+    for before, after in reversed(list(pairwise(history))):
+        if after.state == "RUNNING" and before.state in FINAL_STATES:
+            return moment(after.update_time)
+    return None
+
+
+def ended_at(run: api.V2beta1Run) -> datetime | None:
+    """When the run ended; None while it runs, for which the server writes 1970."""
+    return moment(run.finished_at) if run_state(run) in FINAL_STATES else None
+
+
 def task_states(run: api.V2beta1Run, graph: Mapping[str, str]) -> list[TaskState]:
-    """The graph's tasks in its order, then what the cluster adds only if that failed: a driver."""
-    details = {detail.display_name: detail for detail in _details(run)}
-    keys = list(graph) or [name for name in details if _is_task(name)]
-    states = [_state(key, graph.get(key, key), details.get(key)) for key in keys]
-    drivers = [
-        _state(name, name, detail)
-        for name, detail in details.items()
-        if name.endswith("-driver") and detail.state == "FAILED"
-    ]
-    return states + drivers
+    """The graph's tasks in its order, then every driver that failed."""
+    named = [detail for detail in _details(run) if detail.display_name]
+    latest = _latest(named)
+    workflow = workflow_name(named)
+    by_start = sorted(latest, key=lambda name: _start(latest[name]))
+    keys = list(graph) or [name for name in by_start if _is_task(name, workflow)]
+    started = {
+        child.pod_name
+        for detail in named
+        if detail.display_name == EXECUTOR
+        for child in detail.child_tasks or ()
+    }
+    are_retried = any(is_attempt(name) for name in latest)
+    states = []
+    for key in keys:
+        ran = not are_retried or not started.isdisjoint(executor_ids(workflow, key))
+        states.append(_task(run, key, graph.get(key, key), latest.get(key), ran))
+    drivers = (_task(run, name, name, latest[name], True) for name in latest if _is_driver(name))
+    return states + [driver for driver in drivers if driver.state == "FAILED"]
 
 
 def failed_task(states: Iterable[TaskState]) -> TaskState | None:
-    """The task that failed first."""
-    failed = [state for state in states if state.state == "FAILED"]
+    """The task that failed or was stopped first."""
+    failed = [state for state in states if state.state in ("FAILED", "STOPPED")]
     return min(failed, key=lambda state: (state.ended is None, state.ended), default=None)
+
+
+def moment(time: datetime | None) -> datetime | None:
+    """The time; None for 1970 or year 1, which the server writes for what has not happened."""
+    return time if time and time.year > _EPOCH_YEAR else None
 
 
 def _details(run: api.V2beta1Run) -> Iterable[api.V2beta1PipelineTaskDetail]:
     return (run.run_details.task_details if run.run_details else None) or ()
 
 
-def _is_task(name: str) -> bool:
-    """Whether a node is a task; others are the root, drivers, executors and the workflow."""
-    return not (name == "root" or name.startswith("executor") or name.endswith("-driver"))
+def _history(run: api.V2beta1Run) -> Sequence[api.V2beta1RuntimeStatus]:
+    """The states a run went through; the server lists some without a state."""
+    return [status for status in run.state_history or () if status.state]
 
 
-def state_of(told: api.V2beta1Run | api.V2beta1PipelineTaskDetail) -> str:
-    """Of a run or a task; KFP leaves it out until there is something to tell."""
-    return str(told.state or "PENDING")
+def _latest(
+    named: Iterable[api.V2beta1PipelineTaskDetail],
+) -> dict[str, api.V2beta1PipelineTaskDetail]:
+    """Node by name, of several the one that ran last: KFP tries a whole workflow again."""
+    latest: dict[str, api.V2beta1PipelineTaskDetail] = {}
+    for detail in sorted(named, key=_start):
+        if detail.state or detail.display_name not in latest:
+            latest[detail.display_name] = detail
+    return latest
 
 
-def _state(key: str, name: str, detail: api.V2beta1PipelineTaskDetail | None) -> TaskState:
-    if detail is None:
-        return TaskState(key, name, "PENDING")
-    history = [status.error for status in detail.state_history or () if status.error]
-    error = detail.error or (history[-1] if history else None)
-    return TaskState(
-        key,
-        name,
-        state_of(detail),
-        _moment(detail.start_time),
-        _moment(detail.end_time),
-        (error.message or "") if error else "",
-        detail.pod_name or "",
-    )
+def _start(detail: api.V2beta1PipelineTaskDetail) -> float:
+    started = moment(detail.start_time)
+    return started.timestamp() if started else 0.0
 
 
-def _moment(time: datetime | None) -> datetime | None:
-    """The server writes 1970 (or Go's zero time) for what has not happened."""
-    return time if time and time.year > _EPOCH_YEAR else None
+def _is_task(name: str, workflow: str) -> bool:
+    """Whether a node is a task; others are attempts, the root, drivers and the workflow."""
+    is_other = name in ("root", EXECUTOR, workflow) or _is_driver(name)
+    return not (is_other or is_attempt(name))
+
+
+def _is_driver(name: str) -> bool:
+    return name.endswith(DRIVER)
+
+
+def _task(
+    run: api.V2beta1Run,
+    key: str,
+    name: str,
+    detail: api.V2beta1PipelineTaskDetail | None,
+    ran: bool,
+) -> TaskState:
+    is_over = run_state(run) in FINAL_STATES
+    if detail is None or not detail.state:
+        return TaskState(key, name, "NOT RUN" if is_over else "PENDING")
+    state = str(detail.state)
+    started, ended = moment(detail.start_time), moment(detail.end_time)
+    resumed, stopped = resumed_at(run), stopped_at(run)
+    if state == "FAILED" and ended and resumed and ended < resumed:
+        return TaskState(key, name, "PENDING")  # the server's news of before
+    if state == "FAILED" and ended and stopped and ended >= stopped:
+        state = "STOPPED"
+    if state == "SUCCEEDED" and not ran:
+        return TaskState(key, name, "CACHED")
+    return TaskState(key, name, state, started, ended)

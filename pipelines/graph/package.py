@@ -17,6 +17,7 @@ from pipelines.graph.parameters import parameter
 from pipelines.graph.resources import Platform, Profile, default_profile, training_job
 from pipelines.graph.training import NAME, training_pipeline
 from product1m.config import SECTIONS, Config, Preset, load_config
+from product1m.errors import PipelineError
 from product1m.telemetry.provenance import UNKNOWN, git_revision
 
 COMPILED_SECTION = "training_job"
@@ -35,6 +36,8 @@ class Variant:
     work_volume: str = ""
     overrides: tuple[str, ...] = ()
     """`section.key=value`: defaults that differ from the preset's."""
+    rerun: tuple[str, ...] = ()
+    """Tasks that run although the cache has their results, named as `runs show` does."""
 
     def of_run(self) -> "Variant":
         """The variant that runs with these overrides share: only those of `training_job` stay.
@@ -107,7 +110,11 @@ class Package:
 
 
 def package(variant: Variant) -> Package:
-    """Compile a variant; PipelineError if an image is named so that its content could change."""
+    """Compile a variant.
+
+    Raises PipelineError if an image is named so that its content could change, or if there is no
+    task of a name in `rerun`.
+    """
     config = variant.configuration()
     platform = Platform(
         variant.profile or default_profile(variant.preset),
@@ -115,7 +122,16 @@ def package(variant: Variant) -> Package:
         variant.work_volume,
         config.training_job.num_nodes,
     )
-    pipeline = training_pipeline(config, platform, variant.cache)
+    pipeline = training_pipeline(config, platform, variant.cache, variant.rerun)
+    names = {
+        task.task_info.name.replace("-", "_")
+        for task in pipeline.pipeline_spec.root.dag.tasks.values()
+    }
+    unknown = sorted(set(variant.rerun) - names)
+    if unknown:
+        raise PipelineError(
+            f"--rerun {', '.join(unknown)}: no such task; expected {', '.join(sorted(names))}"
+        )
     return Package(pipeline, _compiled(pipeline))
 
 

@@ -1,5 +1,6 @@
 """The training graph: eight steps, straight, every configuration section one parameter."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 from kfp import dsl
@@ -40,13 +41,22 @@ class Platform(Protocol):
         """Set what the task needs there."""
 
 
+def shown_name(task: PipelineTask) -> str:
+    """A task's name as people read it: `feature_extraction/train`."""
+    return str(task._task_spec.display_name or task.name).replace("-", "_")
+
+
 def training_pipeline(
-    config: Config, platform: Platform | None = None, cache: bool = True
+    config: Config,
+    platform: Platform | None = None,
+    cache: bool = True,
+    rerun: Collection[str] = (),
 ) -> BaseComponent:
     """The pipeline whose parameters default to `config`.
 
-    Without `cache` every task always runs; this is compiled in, because the cluster reads it from
-    the compiled tasks and not from a parameter.
+    Without `cache` every task always runs, otherwise those that `rerun` names as `runs show` does
+    (`feature_extraction/train`); this is compiled in, because the cluster reads it from the
+    compiled tasks and not from a parameter.
     """
 
     @dsl.pipeline(
@@ -98,7 +108,7 @@ def training_pipeline(
             config=registration,
         )
         for task in (*chain, registered):
-            if not cache:
+            if not cache or shown_name(task) in rerun:
                 task.set_caching_options(False)
             if platform:
                 platform.apply(task)

@@ -22,8 +22,8 @@ _ANSI = re.compile(r"\033\[\d+m")
 STARTED = re.compile(r"Executing task '([^']+)'")
 FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 CACHED = re.compile(r"Task (\S+) cache hit")
-_EXECUTOR_LINE = re.compile(r"\[KFP Executor \S+ ([\d:]+),\d+ (\w+)\]: (.*)")
-_EXECUTOR_NOISE = (
+EXECUTOR_LINE = re.compile(r"\[KFP Executor \S+ ([\d:]+),\d+ (\w+)\]: (.*)")
+EXECUTOR_NOISE = (
     "Looking for component ",
     "Loading KFP component ",
     "Got executor_input:",
@@ -134,10 +134,10 @@ class Transcript(io.TextIOBase):
         self._log.write(f"{line}\n")
         self._log.flush()
         self._last = line.strip(" -") or self._last
-        if match := _EXECUTOR_LINE.match(line):
+        if match := EXECUTOR_LINE.match(line):
             self._echo_traceback()
             clock, level, message = match.groups()
-            self._in_noise = message.startswith(_EXECUTOR_NOISE)
+            self._in_noise = message.startswith(EXECUTOR_NOISE)
             if not self._in_noise:
                 mark = "" if level == "INFO" else f"{level} "
                 self._echo(f"{clock}   {mark}{message}")

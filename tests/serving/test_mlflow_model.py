@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,7 +17,6 @@ import pytest
 
 from product1m.registry import versions as registry
 from tests.support.servers.mlflow_server import end, wait_for
-from tests.support.servers.ports import free_port
 from tests.support.worlds.registered_model import MlflowStore
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -31,7 +31,9 @@ def address(
 ) -> Iterator[str]:
     """Where the registered version answers."""
     folder = tmp_path_factory.mktemp("serving")
-    port = free_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [
         *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
         *("-m", f"models:/{registered.model}/{registered.number}", "--workers", "1"),

@@ -17,24 +17,34 @@ from product1m.artifacts.folder import open_artifact
 from product1m.capture.batches import PretrainingBatch, PretrainingBatches
 from product1m.capture.instance_recall import recall_at
 from product1m.capture.network import load_capture
+from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError
 from product1m.steps import capture_pretraining
 from product1m.storage.base import sha256_of
 from tests.support.paths import ROOT
 from tests.support.worlds.feature_artifacts import caption_of, make_scenes, make_train
-from tests.support.worlds.small_capture import SMALL
 
-CONFIG = SMALL.model_copy(
-    update={
-        "vocabulary_size": 200,
-        "projection_dim": 32,
-        "batch_size": 12,
-        "scene_batch_size": 8,
-        "num_epochs": 60,
-        "learning_rate": 3e-3,
-        "checkpoint_interval_steps": 10,
-    }
+CONFIG = CapturePretrainingConfig(
+    text_model="scratch",
+    vocabulary_size=200,
+    hidden_dim=32,
+    text_layers=1,
+    visual_layers=1,
+    cross_layers=1,
+    joint_layers=1,
+    text_heads=2,
+    visual_heads=2,
+    text_ffn_dim=64,
+    visual_ffn_dim=64,
+    cross_dim=32,
+    projection_dim=32,
+    batch_size=12,
+    scene_batch_size=8,
+    num_epochs=60,
+    learning_rate=3e-3,
+    precision="float32",
+    checkpoint_interval_steps=10,
 )
 SHORT = CONFIG.model_copy(update={"num_epochs": 6})
 ITEMS, SCENES = 32, 40

@@ -1,8 +1,6 @@
 """`schedule`: cron in words, the plan, and a cluster made as the file says without ending a run."""
 
 import functools
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from pipelines.cluster.schedules import (
 )
 from pipelines.graph.package import package
 from product1m.errors import ConfigError
-from tests.support.servers.kfp_server import KfpServer, serving
+from tests.support.servers.kfp_server import KfpServer
 
 compiled = functools.cache(package)
 RECURRING = "/apis/v2beta1/recurringruns"
@@ -37,15 +35,9 @@ MONDAY = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
-    for name in [name for name in os.environ if name.startswith("KF_PIPELINES_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr("pipelines.cluster.api.BACKOFF_S", 0.01)
-    monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "0123456789abcdef")
+def server(kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> KfpServer:
     monkeypatch.setattr("pipelines.graph.package.package", compiled)
-    with serving() as started:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", started.url)
-        yield started
+    return kfp_server
 
 
 def write(path: Path, *entries: dict[str, Any], **top: Any) -> Path:
@@ -206,22 +198,57 @@ def test_a_commit_that_changes_nothing_here_replaces_nothing(
     }
 
 
-def test_a_run_in_flight_is_never_ended(server: KfpServer, tmp_path: Path) -> None:
+def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
+    server: KfpServer, tmp_path: Path
+) -> None:
     file = write(tmp_path / "s.yaml", NIGHTLY)
     run("apply", "--file", file, "--yes")
     (old,) = server.world.schedules
     in_flight = server.world.tick(old)
     write(file, NIGHTLY | {"cron": "0 0 2 * * *"})
     shown = run("apply", "--file", file, "--yes").output
-    assert f"{old} is switched off and stays until its run {in_flight.run_id} has ended" in shown
+    assert f"not replaced yet, its run {in_flight.run_id} is in flight; apply again" in shown
     assert in_flight.state == "RUNNING"
-    states = {key: one.status for key, one in server.world.schedules.items()}
-    assert states.pop(old) == "DISABLED"
-    assert list(states.values()) == ["ENABLED"]
-    in_flight.state = "SUCCEEDED"
-    assert "keep     nightly (1 replaced earlier)" in run("apply", "--file", file, "--yes").output
+    assert {key: one.status for key, one in server.world.schedules.items()} == {old: "ENABLED"}
+    server.world.end(in_flight, "SUCCEEDED")
+    shown = run("apply", "--file", file, "--yes").output
+    assert "replace  nightly (cron: 0 30 1 * * * -> 0 0 2 * * *)" in shown
+    (new,) = server.world.schedules.values()
+    assert (new.status, new.recurring_run_id != old) == ("ENABLED", True)
+
+
+def test_a_deleted_schedules_run_is_never_ended(server: KfpServer, tmp_path: Path) -> None:
+    file = write(tmp_path / "s.yaml", NIGHTLY)
+    run("apply", "--file", file, "--yes")
+    (old,) = server.world.schedules
+    in_flight = server.world.tick(old)
+    shown = run("delete", "nightly", "--yes").output
+    assert f"{old} is switched off and stays until its run {in_flight.run_id} has ended" in shown
+    assert server.world.schedules[old].status == "DISABLED"
+    server.world.end(in_flight, "SUCCEEDED")
+    run("delete", "nightly", "--yes")
+    assert not server.world.schedules
+
+
+def test_the_list_counts_the_runs_of_replaced_schedules(server: KfpServer, tmp_path: Path) -> None:
+    file = write(tmp_path / "s.yaml", NIGHTLY, NIGHTLY | {"name": "nightly-2"})
+    run("apply", "--file", file, "--yes")
+    old, other = server.world.schedules
+    succeeded = server.world.tick(old, "SUCCEEDED")
+    server.world.tick(other, "FAILED")
+    write(file, NIGHTLY | {"cron": "0 0 2 * * *"}, NIGHTLY | {"name": "nightly-2"})
+    run("apply", "--file", file, "--yes")
+    first, second = run("list").output.split("nightly-2")
     assert old not in server.world.schedules
-    assert len(server.world.schedules) == 1
+    assert f"last run  {succeeded.run_id} SUCCEEDED" in first
+    assert "FAILED" in second
+
+
+def test_a_stopped_run_is_listed_as_canceled(server: KfpServer, tmp_path: Path) -> None:
+    run("apply", "--file", write(tmp_path / "s.yaml", NIGHTLY), "--yes")
+    (made,) = server.world.schedules
+    last = server.world.tick(made, "CANCELED")
+    assert f"last run  {last.run_id} CANCELED" in run("list").output
 
 
 def test_a_schedule_is_switched_on_and_off_in_place(server: KfpServer, tmp_path: Path) -> None:

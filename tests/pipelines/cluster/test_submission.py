@@ -2,9 +2,7 @@
 
 import functools
 import logging
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +12,23 @@ from typer.testing import CliRunner, Result
 
 from pipelines.__main__ import app
 from pipelines.cluster.api import Cluster, ClusterError, UnreachableError, create_once
-from pipelines.cluster.follow import LostError, Pace, follow
+from pipelines.cluster.follow import LostError, follow
 from pipelines.cluster.submission import RunRequest, ensure_version, start_run
 from pipelines.graph.data import data_parameters
 from pipelines.graph.package import Package, Variant, package
 from product1m.config import load_config
-from tests.support.servers.kfp_server import KfpServer, serving
+from tests.pipelines.cluster.conftest import FAST
+from tests.support.servers.kfp_server import KfpServer
 from tests.support.worlds.small_datasets import small_dataset
 
 DATA = {"dataset_uri": "s3://p1m/lists", "dataset_digest": "monday", "backgrounds_uri": ""}
 RUNS = "/apis/v2beta1/runs"
 UPLOAD = "/apis/v2beta1/pipelines/upload_version"
-FAST = Pace(poll_s=0.01, tell_s=0.0, patience_s=0.5)
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
-    for name in [name for name in os.environ if name.startswith("KF_PIPELINES_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
-    monkeypatch.setattr("pipelines.cluster.api.BACKOFF_S", 0.01)
-    monkeypatch.setenv("PRODUCT1M_GIT_REVISION", "0123456789abcdef")
-    monkeypatch.setattr("pipelines.cluster.follow.PACE", FAST)
-    with serving() as started:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", started.url)
-        yield started
+def server(kfp_server: KfpServer) -> KfpServer:
+    return kfp_server
 
 
 def submit(*arguments: str) -> Result:
@@ -116,42 +106,50 @@ def test_where_the_cache_may_answer_the_data_is_looked_at(
 
 
 def test_the_exit_code_is_the_runs_state(server: KfpServer) -> None:
-    for state, code in (("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 3)):
+    for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
         server.world.frames = [("RUNNING", {}), (state, {})]
         run = started(server)
         assert CliRunner().invoke(app, ["runs", "follow", run.run_id]).exit_code == code
-    assert submit().exit_code == 3
+    assert submit().exit_code == 1
 
 
 def test_a_run_is_followed_task_by_task(
     server: KfpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.world.frames = [
-        ("RUNNING", {"root": "RUNNING", "root-driver": "SUCCEEDED", "ingestion": "RUNNING"}),
-        (
-            "RUNNING",
-            {"root": "RUNNING", "ingestion": "SUCCEEDED", "executor": "SUCCEEDED",
-             "background-synthesis": "RUNNING"},
-        ),
-        ("SUCCEEDED", {"root": "SUCCEEDED", "ingestion": "SUCCEEDED",
-                       "background-synthesis": "SUCCEEDED"}),
-    ]  # fmt: skip
+        ("RUNNING", {"ingestion": "RUNNING"}),
+        ("RUNNING", {"ingestion": "CACHED", "background-synthesis": "RUNNING"}),
+        ("SUCCEEDED", {"ingestion": "CACHED", "background-synthesis": "SUCCEEDED"}),
+    ]
     run = started(server)
     with caplog.at_level(logging.INFO, "pipelines"):
         assert follow(Cluster(server.url), run.run_id, FAST).state == "SUCCEEDED"
-    told = [
+    messages = [
         record.getMessage()
         for record in caplog.records
         if record.name == "pipelines.cluster.follow"
     ]
-    assert told == [
+    assert messages == [
         "ingestion: RUNNING",
         "RUNNING, 0 of 11 tasks done, running: ingestion",
-        "ingestion: SUCCEEDED after 60 s",
+        "ingestion: CACHED",
         "background_synthesis: RUNNING",
         "RUNNING, 1 of 11 tasks done, running: background_synthesis",
         "background_synthesis: SUCCEEDED after 60 s",
     ]
+
+
+def test_a_task_can_run_although_the_cache_has_its_result(server: KfpServer) -> None:
+    arguments = ["submit", "--preset", "sample", "--dataset", "s3://p1m/lists", "--no-follow"]
+    rerun = ["--dataset-digest", "monday", "--rerun", "feature_extraction/gallery"]
+    assert CliRunner().invoke(app, [*arguments, *rerun]).exit_code == 0
+    (version,) = server.world.versions.values()
+    tasks = version.pipeline_spec["pipeline_spec"]["root"]["dag"]["tasks"]
+    uncached = [key for key, task in tasks.items() if not task["cachingOptions"].get("enableCache")]
+    assert uncached == ["feature-extraction-3"]
+    result = CliRunner().invoke(app, [*arguments, "--dataset-digest", "m", "--rerun", "serving"])
+    assert result.exit_code == 1
+    assert "--rerun serving: no such task; expected background_synthesis, " in result.output
 
 
 def test_following_goes_on_after_a_lost_connection(
@@ -175,7 +173,7 @@ def test_a_cluster_that_stays_away_ends_the_command_and_not_the_run(
     run = started(server)
     server.fault("GET", f"{RUNS}/", "503", times=10_000)
     with pytest.raises(
-        LostError, match=f"goes on .*`python -m pipelines runs follow {run.run_id}`"
+        LostError, match=f"continues .*`python -m pipelines runs follow {run.run_id}`"
     ):
         follow(Cluster(server.url), run.run_id, FAST)
     assert server.world.runs[run.run_id].state == "PENDING"

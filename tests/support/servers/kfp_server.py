@@ -83,6 +83,7 @@ def routes(world: World) -> list[Route]:
     base = "/apis/v2beta1"
     runs, schedules, pipelines = f"{base}/runs", f"{base}/recurringruns", f"{base}/pipelines"
     kubernetes = "/api/v1/namespaces/{namespace}/pods"
+    workflows = "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
     return [
         ("GET", f"{base}/experiments", "", world.list_experiments),
         ("POST", f"{base}/experiments", "V2beta1Experiment", world.create_experiment),
@@ -102,7 +103,9 @@ def routes(world: World) -> list[Route]:
         ("POST", f"{schedules}/{{schedule_id}}:disable", "", world.disable_schedule),
         ("DELETE", f"{schedules}/{{schedule_id}}", "", world.delete_schedule),
         ("GET", "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", "", world.read_log),
+        ("GET", "/artifacts/get", "", world.read_artifact),
         ("GET", kubernetes, "", world.list_pods),
+        ("GET", workflows, "", world.list_workflows),
         ("GET", f"{kubernetes}/{{pod}}/log", "", world.read_pod_log),
     ]
 

@@ -1,6 +1,7 @@
-"""A real `mlflow server` with basic auth and SQLite, for tests of permissions."""
+"""A real `mlflow server` with basic auth and SQLite, for the tests of who may do what."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from tests.support.servers.ports import free_port
 
 START_S = 180.0
 ADMIN, PASSWORDS = (
@@ -35,7 +34,7 @@ class Server:
     folder: Path
 
     def environment(self, user: str) -> dict[str, str]:
-        """Environment variables of a client of that user."""
+        """What a client of that user needs."""
         return {
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_TRACKING_USERNAME": user,
@@ -46,7 +45,7 @@ class Server:
 
     @contextmanager
     def as_user(self, user: str) -> Iterator[None]:
-        """Use that user's environment within the block."""
+        """The environment is that user's."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment(user).items():
                 patch.setenv(name, value)
@@ -57,8 +56,10 @@ class Server:
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[Server]:
-    """Start a server on a free port for the block."""
-    port = free_port()
+    """Start a server on a free port and end it afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     settings = folder / "basic_auth.ini"
     settings.write_text(
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
@@ -94,7 +95,7 @@ def running_server(folder: Path) -> Iterator[Server]:
 
 
 def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until it answers; fail with the end of the log if the process ends before."""
+    """Until it answers; fails with the end of the log where the process ended before."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -106,7 +107,7 @@ def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the process and its workers, which form a session of their own."""
+    """The process and its workers, which are a session of their own."""
     os.killpg(process.pid, 15)
     try:
         process.wait(timeout=20)

@@ -9,11 +9,24 @@ from typing import Any
 
 import kfp_server_api as api
 import yaml
-from kubernetes import client as kubernetes
+
+from tests.support.worlds.kfp_nodes import EPOCH, Nodes
+from tests.support.worlds.recordings import recorded, recorded_pods
 
 START = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+Json = dict[str, Any]
 Frame = tuple[str, dict[str, str]]
-"""State of the run, then node (as Argo names it) to state."""
+"""State of the run, then task to state; `CACHED` if the cache answered."""
+RUNNER = "pipeline-runner"
+"""The service account that KFP fills in."""
+NO_PLUGIN = {
+    "mlflow": api.V2beta1PluginOutput(
+        entries={"experiment_name": api.V2beta1MetadataValue(value="KFP-Default")},
+        state="PLUGIN_FAILED",
+        state_message="MLflow terminal sync skipped: missing parent root_run_id",
+    )
+}
+"""KFP's own MLflow plug-in, where it is not set up."""
 
 
 class Refusal(Exception):  # noqa: N818 an answer, not a mistake
@@ -34,9 +47,14 @@ class World:
         self.versions: dict[str, api.V2beta1PipelineVersion] = {}
         self.runs: dict[str, api.V2beta1Run] = {}
         self.schedules: dict[str, api.V2beta1RecurringRun] = {}
-        self.pods: dict[str, kubernetes.V1Pod] = {}
+        self.pods: dict[str, Json] = {}
+        self.workflows: list[Json] = []
+        self.recorded_runs: dict[str, Json] = {}
         self.pod_logs: dict[str, str] = {}
-        self.archived_logs: dict[str, str] = {}
+        self.kfp_logs: dict[str, str] = {}
+        """Logs that KFP's own endpoint still has, by pod."""
+        self.kept_logs: dict[str, str] = {}
+        """Logs in the artifact store, by key."""
         self.frames: list[Frame] = [("SUCCEEDED", {})]
         """What a new run goes through."""
         self._left: dict[str, list[Frame]] = {}
@@ -103,12 +121,31 @@ class World:
         self._need(self.experiments, wanted.experiment_id, "Experiment")
         self._check_parameters(wanted)
         wanted.run_id = self._id("run")
-        wanted.state, wanted.created_at = "PENDING", START
+        wanted.created_at = wanted.scheduled_at = START
+        wanted.storage_state, wanted.finished_at = "AVAILABLE", EPOCH
+        wanted.service_account = wanted.service_account or RUNNER
+        wanted.plugins_output = NO_PLUGIN
+        _enter(wanted, "PENDING")
         self.runs[wanted.run_id] = wanted
         self._left[wanted.run_id] = list(self.frames)
         return wanted
 
+    def replay(self, scenario: str) -> str:
+        """Answer with a recorded run, its pods and its workflow; the run's id."""
+        run = recorded(scenario, "run")
+        version = recorded("", "version")
+        reference = run.get("pipeline_version_reference", version)
+        self.versions[reference["pipeline_version_id"]] = version
+        self.pipelines[reference["pipeline_id"]] = version
+        self.recorded_runs[run["run_id"]] = run
+        self.pods |= {pod["metadata"]["name"]: pod for pod in recorded_pods(scenario)}
+        workflow = recorded(scenario, "workflow")
+        self.workflows += [workflow] if workflow else []
+        return str(run["run_id"])
+
     def get_run(self, run_id: str) -> Any:
+        if run_id in self.recorded_runs:
+            return self.recorded_runs[run_id]
         run = self._need(self.runs, run_id, "Run")
         if self._left.get(run_id):
             self._advance(run, *self._left[run_id].pop(0))
@@ -116,16 +153,17 @@ class World:
 
     def retry_run(self, run_id: str) -> Any:
         run = self._need(self.runs, run_id, "Run")
-        if run.state not in ("FAILED", "CANCELED"):
+        if run.state != "FAILED":
             raise Refusal(400, 3, f"Workflow must be Failed/Error to retry, is {run.state}")
-        run.state, run.finished_at, run.error = "RUNNING", None, None
+        _enter(run, "RUNNING")
+        run.finished_at = EPOCH
         self._left[run_id] = list(self.frames)
         return {}
 
     def terminate_run(self, run_id: str) -> Any:
         run = self._need(self.runs, run_id, "Run")
-        run.state = "CANCELING"
-        self._left[run_id] = [("CANCELED", {})]
+        _enter(run, "CANCELING")
+        self._left[run_id] = [("FAILED", {})]
         return {}
 
     def list_schedules(self, **query: str) -> Any:
@@ -142,6 +180,7 @@ class World:
         wanted.recurring_run_id = self._id("schedule")
         wanted.status = "ENABLED" if wanted.mode == "ENABLE" else "DISABLED"
         wanted.created_at = START
+        wanted.service_account = wanted.service_account or RUNNER
         self.schedules[wanted.recurring_run_id] = wanted
         return wanted
 
@@ -159,61 +198,73 @@ class World:
         for run in self.runs.values():
             is_in_flight = run.recurring_run_id == schedule_id and run.state == "RUNNING"
             if is_in_flight and propagation_policy != "ORPHAN":
-                run.state = "CANCELED"
+                _enter(run, "CANCELING")
         return {}
 
     def tick(self, schedule_id: str, state: str = "RUNNING") -> Any:
         """Start a run as the schedule's controller does."""
         schedule = self.schedules[schedule_id]
+        run_id = self._id("run")
         run = api.V2beta1Run(
-            run_id=self._id("run"),
-            display_name=f"{schedule.display_name}-1",
+            run_id=run_id,
+            display_name=f"{schedule.display_name}fxstn-1-{int(run_id[4:]) * 463305473}",
+            storage_state="AVAILABLE",
             experiment_id=schedule.experiment_id,
             pipeline_version_reference=schedule.pipeline_version_reference,
             recurring_run_id=schedule_id,
-            state=state,
             created_at=START,
+            scheduled_at=START,
+            finished_at=EPOCH,
         )
+        _enter(run, "RUNNING")
+        self.end(run, state)
         self.runs[run.run_id] = run
         return run
 
-    def read_log(self, run_id: str, pod: str) -> str:
-        self._need(self.runs, run_id, "Run")
-        if pod not in self.archived_logs:
-            raise Refusal(500, 13, f"Failed to read logs for run {run_id}")
-        return self.archived_logs[pod]
+    def end(self, run: Any, state: str) -> None:
+        """Let a run end, as it does by itself or when somebody stops it (`CANCELED`)."""
+        if state == "CANCELED":
+            _enter(run, "CANCELING")
+        if state != "RUNNING":
+            _enter(run, "FAILED" if state == "CANCELED" else state)
+            run.finished_at = START + timedelta(minutes=30)
+
+    def read_log(self, run_id: str, pod: str) -> Any:
+        """KFP answers 200 whether it has the log or not."""
+        if pod in self.kfp_logs:
+            return self.kfp_logs[pod]
+        return {"error_message": f"Could not get main container logs: pods {pod!r} not found"}
+
+    def read_artifact(self, bucket: str, key: str, **_: str) -> str:
+        """The KFP UI's way to the artifact store."""
+        if key not in self.kept_logs:
+            raise Refusal(404, 5, f"{bucket}/{key}: no such key")
+        return self.kept_logs[key]
 
     def list_pods(self, namespace: str, labelSelector: str = "", **_: str) -> Any:  # noqa: N803
-        key, wanted = labelSelector.split("=")
-        chosen = [
-            pod
-            for pod in self.pods.values()
-            if pod.metadata.namespace == namespace and pod.metadata.labels.get(key) == wanted
-        ]
-        found = kubernetes.V1PodList(items=chosen, kind="PodList", api_version="v1")
-        return kubernetes.ApiClient().sanitize_for_serialization(found)
+        chosen = _labelled(self.pods.values(), namespace, labelSelector)
+        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": chosen}
+
+    def list_workflows(self, namespace: str, labelSelector: str = "", **_: str) -> Any:  # noqa: N803
+        chosen = _labelled(self.workflows, namespace, labelSelector)
+        return {"kind": "WorkflowList", "apiVersion": "argoproj.io/v1alpha1", "items": chosen}
 
     def read_pod_log(self, namespace: str, pod: str, **_: str) -> str:
         if pod not in self.pod_logs:
             raise Refusal(404, 5, f"pods {pod} not found in {namespace}")
         return self.pod_logs[pod]
 
-    def _advance(self, run: Any, state: str, nodes: Mapping[str, str]) -> None:
-        run.state = state
-        details = [
-            api.V2beta1PipelineTaskDetail(
-                run_id=run.run_id,
-                task_id=f"task-{name}",
-                display_name=name,
-                state=node,
-                start_time=START + timedelta(minutes=order),
-                end_time=START + timedelta(minutes=order + 1) if node != "RUNNING" else None,
-            )
-            for order, (name, node) in enumerate(nodes.items())
-        ]
-        if details:
+    def _advance(self, run: Any, state: str, tasks: Mapping[str, str]) -> None:
+        is_over = state in ("FAILED", "SUCCEEDED")
+        if tasks:
+            reference = run.pipeline_version_reference
+            spec = self.versions[reference.pipeline_version_id].pipeline_spec["pipeline_spec"]
+            missing = [name for name in spec["root"]["dag"]["tasks"] if name not in tasks]
+            nodes = Nodes(run.run_id, f"product1m-training-{run.run_id}", START)
+            details = nodes.tree(state, tasks, missing if is_over else ())
             run.run_details = api.V2beta1RunDetails(task_details=details)
-        if state in ("FAILED", "SUCCEEDED", "CANCELED"):
+        _enter(run, state)
+        if is_over:
             run.finished_at = START + timedelta(minutes=30)
 
     def _check_parameters(self, wanted: Any) -> None:
@@ -242,6 +293,24 @@ class World:
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._ids)}"
+
+
+def _enter(run: Any, state: str) -> None:
+    """A state, and its place in the run's history."""
+    if run.state != state:
+        run.state = state
+        status = api.V2beta1RuntimeStatus(update_time=START, state=state)
+        run.state_history = [*(run.state_history or ()), status]
+
+
+def _labelled(items: Iterable[Json], namespace: str, selector: str) -> list[Json]:
+    key, wanted = selector.split("=")
+    return [
+        item
+        for item in items
+        if item["metadata"]["namespace"] == namespace
+        and item["metadata"]["labels"].get(key) == wanted
+    ]
 
 
 def _filtered(kept: Iterable[Any], query: Mapping[str, str]) -> list[Any]:

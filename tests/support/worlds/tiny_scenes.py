@@ -1,4 +1,4 @@
-"""Small scenes that train a detector in seconds: bright boxes on gray noise."""
+"""Scenes small enough to train a detector on in seconds: bright boxes on dull noise."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def scene(generator: np.random.Generator, num_products: int) -> tuple[Photo, lis
 def write_scenes(
     folder: Path, num_scenes: int = 24, config: BackgroundSynthesisConfig = SYNTHESIS
 ) -> Artifact:
-    """Write the artifact of `background_synthesis`; every fourth scene is held out."""
+    """What `background_synthesis` would write; every fourth scene is held out."""
     generator = np.random.default_rng(0)
     rows = []
     with write_artifact(folder, "background_synthesis", config, part="scenes") as writer:
@@ -66,7 +66,7 @@ def write_scenes(
                     split="held_out" if number % 4 == 0 else "train",
                 )
                 rows += [(number, f"p{number}-{i}", *box, 1.0) for i, box in enumerate(boxes)]
-        # Readers must not depend on the order of the rows.
+        # A reader must not count on the order of the rows.
         table = pd.DataFrame(rows[::-1], columns=pd.Index(COLUMNS))
         table = table.astype({"scene": "int64"} | dict.fromkeys(COLUMNS[2:], "float32"))
         pq.write_table(pa.Table.from_pandas(table), writer.folder / "instances.parquet")
@@ -83,7 +83,7 @@ def blocks(generator: np.random.Generator, width: int, height: int) -> Photo:
 
 
 def write_photos(folder: Path, sizes_px: list[tuple[int, int]], part: str = "train") -> Artifact:
-    """Write the artifact of `ingestion` with photos of the given widths and heights."""
+    """What `ingestion` would write: photos of the given widths and heights."""
     generator = np.random.default_rng(1)
     with (
         write_artifact(folder, "ingestion", IngestionConfig(), part=part) as writer,

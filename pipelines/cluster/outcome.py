@@ -1,0 +1,94 @@
+"""What a run that succeeded left: figures, gate and model version, as MLflow knows them."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from product1m.errors import TrackingError
+from product1m.telemetry.tracking import talking_to_mlflow
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+DEPTH = 10
+FIGURES = ("mAP", "mAR", "Prec")
+DEFINITIONS = ("strict", "official")
+
+
+@dataclass
+class Outcome:
+    """Lines and links for the end of a story."""
+
+    results: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    advice: str = ""
+
+
+def outcome_of(run_id: str, registration: str) -> Outcome:
+    """What MLflow says of a pipeline run.
+
+    Args:
+        run_id: of the cluster's run; every version that it registered has it as a tag.
+        registration: state of the task that registers.
+    """
+    uri = os.environ.get(URI_VARIABLE, "")
+    if not uri:
+        return Outcome(
+            {"figures": f"unknown here; set {URI_VARIABLE} to see figures, gate and model version"}
+        )
+    try:
+        version, metrics = _registered(uri, run_id)
+    except TrackingError as error:
+        return Outcome({"figures": f"unknown: {error}"})
+    if version is None:
+        cached = "; registration came from the cache" if registration == "CACHED" else ""
+        return Outcome({"model": f"this run registered no version at {uri}{cached}"})
+    return _described(uri, version, metrics)
+
+
+def _registered(uri: str, run_id: str) -> tuple[Any | None, dict[str, float]]:
+    """The newest version that the run registered, and the metrics that came with it."""
+    from mlflow import MlflowClient
+
+    with talking_to_mlflow("looking for the run's model version", uri):
+        client = MlflowClient(uri)
+        versions = client.search_model_versions(f"tags.pipeline_run = '{run_id}'")
+        if not versions:
+            return None, {}
+        version = max(versions, key=lambda each: int(each.creation_timestamp))
+        metrics: dict[str, float] = {}
+        if version.run_id:
+            metrics.update(client.get_run(version.run_id).data.metrics)
+        for metric in getattr(version, "metrics", None) or ():
+            metrics.setdefault(metric.key, metric.value)
+        return version, metrics
+
+
+def _described(uri: str, version: Any, metrics: dict[str, float]) -> Outcome:
+    outcome = Outcome()
+    for definition in DEFINITIONS:
+        name = f"evaluation/test/{definition}/shipped/{{}}_at_{DEPTH}"
+        values = [
+            f"{figure} {metrics[name.format(figure)]:.3f}"
+            for figure in FIGURES
+            if name.format(figure) in metrics
+        ]
+        if values:
+            outcome.results[definition] = f"{', '.join(values)} at {DEPTH}, test queries"
+    tags = version.tags
+    if not outcome.results and "strict_mAP_at_10" in tags:
+        outcome.results["strict"] = f"mAP {float(tags['strict_mAP_at_10']):.3f} at 10, test queries"
+    gate = tags.get("gate", "unknown")
+    failures = tags.get("gate_rules_not_passed", "none")
+    champion = tags.get("gate_champion", "none")
+    outcome.results["gate"] = (
+        f"{gate}{f' ({failures})' if failures != 'none' else ''}, "
+        f"{'no champion yet' if champion == 'none' else f'against {champion}'}"
+    )
+    outcome.results["model"] = f"{version.name} version {version.version}"
+    if uri.startswith(("http://", "https://")):
+        page = f"{uri.rstrip('/')}/#/models/{version.name}/versions/{version.version}"
+        outcome.links["model page"] = page
+    outcome.advice = (
+        f"`product1m registry show {version.version}`, then `product1m registry promote "
+        f'--version {version.version} --reason "…"` or `reject`'
+    )
+    return outcome
