@@ -23,7 +23,7 @@ from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.detection.canvas import stack_canvases
 from product1m.detection.extraction import RegionSettings, extract_sized, sized_photo
-from product1m.detection.proposals import MODEL, build_network, load_rpn
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, load_rpn
 from product1m.steps import feature_extraction
 
 SIDE_PX = 400
@@ -56,7 +56,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 def write_checkpoint(folder: Path, config: Config) -> None:
     torch.manual_seed(0)
-    network = build_network(config.rpn_training, "none")
+    network = ProposalNetwork(NetworkSettings.from_config(config.rpn_training), "none")
     with write_artifact(folder, "rpn_training", config.rpn_training) as writer:
         save_file(network.state_dict(), writer.folder / MODEL)
 

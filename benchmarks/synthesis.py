@@ -19,7 +19,7 @@ from product1m.config import BackgroundSynthesisConfig, load_config
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.sample.drawn.plan import SampleSizes, plan_rows
 from product1m.sample.drawn.rendering import render_photo
-from product1m.synthesis.cutouts import cut
+from product1m.synthesis.cutouts import CutoutSettings, cut
 from product1m.synthesis.grabcut import cut_out
 from product1m.synthesis.parallel import Workers
 
@@ -57,11 +57,12 @@ def measure(
     photos: list[Photo], config: BackgroundSynthesisConfig, num_workers: int
 ) -> dict[str, float]:
     """Photos a second of both ways, and how many times one is the other."""
+    settings = CutoutSettings.from_config(config)
     with Workers(num_workers) as workers:
         # Every process imports and warms up before the clock starts.
-        list(workers.map(cut_reduced, [(photos[0], config)] * num_workers * 4))
+        list(workers.map(cut_reduced, [(photos[0], settings)] * num_workers * 4))
         started = time.perf_counter()
-        done = list(workers.map(cut_reduced, [(photo, config) for photo in photos] * REPEATS))
+        done = list(workers.map(cut_reduced, [(photo, settings) for photo in photos] * REPEATS))
         reduced = len(done) / (time.perf_counter() - started)
     started = time.perf_counter()
     for photo in photos:
@@ -77,12 +78,11 @@ def measure(
     }
 
 
-def cut_reduced(task: tuple[Photo, BackgroundSynthesisConfig]) -> int:
-    """What the step does with a photo once it is decoded."""
-    photo, config = task
-    mask, reason = cut(photo, config)
-    side_px = config.max_scale * min(config.scene_width_px, config.scene_height_px)
-    return 0 if reason else cut_out(photo, mask, round(side_px)).size
+def cut_reduced(task: tuple[Photo, CutoutSettings]) -> int:
+    """What the step does with a decoded photo."""
+    photo, settings = task
+    mask, reason = cut(photo, settings)
+    return 0 if reason else cut_out(photo, mask, settings.max_side_px).size
 
 
 def cut_full(photo: Photo, config: BackgroundSynthesisConfig) -> int:

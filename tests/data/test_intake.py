@@ -1,5 +1,7 @@
 """A photo's way in: what is stored, and what is refused before and after decoding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,17 +9,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from product1m.config import IngestionConfig
-from product1m.data.intake import pillow_without_opinions, take_in
+from product1m.data.intake import PhotoLimits, normalize_photo, unrestricted_pillow
 from product1m.data.photos import decode_photo
 from product1m.errors import PhotoError
 from tests.support.worlds.photo_files import encoded, picture
 
-DEFAULTS = IngestionConfig()
+DEFAULTS = PhotoLimits.from_config(IngestionConfig())
 
 
-def stored(raw: bytes, config: IngestionConfig = DEFAULTS) -> np.ndarray:
-    with pillow_without_opinions():
-        photo = take_in(raw, config)
+def stored(raw: bytes, limits: PhotoLimits = DEFAULTS) -> np.ndarray:
+    with unrestricted_pillow():
+        photo = normalize_photo(raw, limits)
     pixels = decode_photo(photo.encoded, "stored")
     assert pixels.shape == (photo.height, photo.width, 3)
     return pixels
@@ -25,7 +27,7 @@ def stored(raw: bytes, config: IngestionConfig = DEFAULTS) -> np.ndarray:
 
 def test_a_small_upright_jpeg_is_stored_byte_for_byte() -> None:
     raw = encoded(picture(3))
-    assert take_in(raw, DEFAULTS).encoded == raw
+    assert normalize_photo(raw, DEFAULTS).encoded == raw
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -51,9 +53,9 @@ def test_a_photo_is_stored_upright(orientation: int) -> None:
 
 
 def test_a_large_photo_is_downscaled_to_the_longer_side() -> None:
-    config = IngestionConfig(max_photo_side_px=100)
+    limits = replace(DEFAULTS, max_side_px=100)
     for size, expected in (((300, 150), (50, 100, 3)), ((130, 260), (100, 50, 3))):
-        pixels = stored(encoded(picture(5, size), quality=95), config)
+        pixels = stored(encoded(picture(5, size), quality=95), limits)
         assert pixels.shape == expected
         small = np.asarray(picture(5, size).resize(expected[1::-1], Image.Resampling.BOX), float)
         assert np.abs(pixels.astype(float) - small).mean() < 4

@@ -18,7 +18,7 @@ from torch import Tensor
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import decode_photo
 from product1m.detection.backbone import LITE0, Backbone
-from product1m.detection.proposals import build_network
+from product1m.detection.proposals import NetworkSettings, ProposalNetwork
 from product1m.errors import ConfigError, StorageError
 
 SHARED = os.environ.get("PRODUCT1M_SHARED_DATA", "")
@@ -101,7 +101,7 @@ def test_the_last_three_stages_have_the_widths_of_the_two_presets(lite0: Backbon
 def test_the_reference_backbone_trains_a_step_and_yields_2048_channels() -> None:
     config = RpnTrainingConfig(weights="none")
     assert config.backbone == "resnet101"
-    network = build_network(config, config.weights).train()
+    network = ProposalNetwork(NetworkSettings.from_config(config), config.weights).train()
     assert network.feature_dim == 2048
     box = torch.tensor([[4.0, 4.0, 40.0, 60.0]])
     losses = network.losses(network(noise(0, 64, 64)), [box])

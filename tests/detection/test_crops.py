@@ -12,7 +12,7 @@ from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.detection.crops import encode_crops
 from product1m.detection.extraction import RegionSettings, extract_regions
-from product1m.detection.proposals import ProposalNetwork, build_network, load_rpn
+from product1m.detection.proposals import NetworkSettings, ProposalNetwork, load_rpn
 from product1m.evaluation.variants import query_views, true_boxes, with_crops
 from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds.tiny_chain import CONFIG as CONFIG_OF_CHAIN
@@ -27,7 +27,7 @@ SETTINGS = RegionSettings.from_config(
 @pytest.fixture(scope="module")
 def network() -> ProposalNetwork:
     torch.manual_seed(0)
-    return build_network(RPN, RPN.weights).eval()
+    return ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights).eval()
 
 
 def test_a_crop_has_the_vector_it_would_have_as_a_photo(network: ProposalNetwork) -> None:

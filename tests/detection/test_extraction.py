@@ -19,7 +19,7 @@ from product1m.detection.extraction import (
     sized_photo,
 )
 from product1m.detection.pooling import pool, scale_of
-from product1m.detection.proposals import ProposalNetwork, Proposals, build_network
+from product1m.detection.proposals import NetworkSettings, ProposalNetwork, Proposals
 from product1m.errors import ArtifactError
 from product1m.synthesis.grabcut import GrabCutSettings
 from tests.support.worlds.tiny_scenes import RPN, blocks
@@ -34,7 +34,7 @@ SIZES_PX = [(96, 96), (200, 100), (96, 96), (100, 150), (97, 96), (200, 100), (6
 @pytest.fixture(scope="module")
 def network() -> ProposalNetwork:
     torch.manual_seed(0)
-    network = build_network(RPN, RPN.weights)
+    network = ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights)
     torch.nn.init.normal_(network.rpn.head.cls_logits.weight, std=1.0)
     return network.eval()
 

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.data.geometry import pairwise_iou
 from product1m.detection.canvas import make_canvas, stack_canvases
-from product1m.detection.proposals import MODEL, ProposalNetwork, build_network, load_rpn
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, load_rpn
 from product1m.errors import ArtifactError
 from tests.support.worlds.tiny_scenes import RPN
 
@@ -26,7 +26,7 @@ STRIDES = (8, 16, 32, 64)
 @pytest.fixture
 def network() -> ProposalNetwork:
     torch.manual_seed(0)
-    return build_network(RPN, "none")
+    return ProposalNetwork(NetworkSettings.from_config(RPN), "none")
 
 
 def photos(count: int, side_px: int = SIDE_PX) -> Tensor:

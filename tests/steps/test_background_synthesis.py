@@ -21,9 +21,9 @@ from product1m.steps import background_synthesis
 from product1m.synthesis import compose
 from product1m.synthesis import cutouts as candidates
 from product1m.synthesis.coco import write_coco
-from product1m.synthesis.cutouts import Candidate, Verdict, names_set
+from product1m.synthesis.cutouts import Candidate, CutAttempt, names_set
 from product1m.synthesis.parallel import Workers
-from product1m.synthesis.planning import SourcePool, split_sources
+from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
 from product1m.synthesis.scene_titles import TitleComposer, longest_shared, units
 from tests.synthesis.test_paste import decode_runs
 
@@ -362,22 +362,26 @@ def test_every_shard_has_annotations_of_its_own(tmp_path: Path) -> None:
     assert ids == list(range(1, 11))
 
 
-def source(number: int, caption: str, group: int) -> Verdict:
-    return Verdict(Candidate(number, f"s{number}", caption, group, "", 0, 0, ""), "", Path())
+def source(number: int, caption: str, group: int) -> CutAttempt:
+    return CutAttempt(Candidate(number, f"s{number}", caption, group, "", 0, 0, ""), "", Path())
 
 
-def all_sources() -> list[Verdict]:
+def planned(**changes: object) -> PlanSettings:
+    return PlanSettings.from_config(varied(**changes))
+
+
+def all_sources() -> list[CutAttempt]:
     return [source(number, caption, number) for number, caption in enumerate(captions())]
 
 
-def brand_of(verdict: Verdict) -> str:
-    return verdict.candidate.caption[:2]
+def brand_of(attempt: CutAttempt) -> str:
+    return attempt.candidate.caption[:2]
 
 
 def test_most_scenes_show_one_brand_where_titles_share_words() -> None:
     sources = [s for repeat in range(3) for s in all_sources()]
-    alike = SourcePool(sources, varied(shared_words_share=1, repeat_share=0))
-    mixed = SourcePool(sources, varied(shared_words_share=0, repeat_share=0))
+    alike = SourcePool(sources, planned(shared_words_share=1, repeat_share=0))
+    mixed = SourcePool(sources, planned(shared_words_share=0, repeat_share=0))
     shares = []
     for pool in (alike, mixed):
         drawn = [pool.draw(np.random.default_rng(seed)) for seed in range(100)]
@@ -388,7 +392,7 @@ def test_most_scenes_show_one_brand_where_titles_share_words() -> None:
 
 def test_a_product_is_shown_twice_only_where_repeats_are_asked_for() -> None:
     for share in (0.0, 1.0):
-        pool = SourcePool(all_sources(), varied(repeat_share=share))
+        pool = SourcePool(all_sources(), planned(repeat_share=share))
         for seed in range(50):
             groups = [s.candidate.group for s in pool.draw(np.random.default_rng(seed))]
             assert 2 <= len(groups) <= 5
@@ -396,13 +400,13 @@ def test_a_product_is_shown_twice_only_where_repeats_are_asked_for() -> None:
 
 
 def test_one_source_alone_still_fills_a_scene() -> None:
-    pool = SourcePool(all_sources()[:1], varied(min_products=3, max_products=3))
+    pool = SourcePool(all_sources()[:1], planned(min_products=3, max_products=3))
     assert len(pool.draw(np.random.default_rng(0))) == 3
 
 
 def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
     sources = [source(number, f"caption {number // 2}", -1) for number in range(40)]
-    split = split_sources(sources, CONFIG)
+    split = split_sources(sources, planned())
     told = {name: {s.candidate.caption for s in own} for name, own in split.items()}
     assert not told["train"] & told["held_out"]
     assert (

@@ -15,7 +15,7 @@ from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.data.regions import FeatureSet
 from product1m.detection.extraction import RegionSettings, extract_regions
-from product1m.detection.proposals import MODEL, build_network, load_rpn
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_box
 from product1m.errors import ArtifactError, DatasetError
 from product1m.steps import feature_extraction
@@ -36,7 +36,7 @@ def rpn(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def write_rpn(folder: Path, scenes: Artifact | None = None) -> Artifact:
     torch.manual_seed(0)
-    network = build_network(RPN, RPN.weights)
+    network = ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights)
     torch.nn.init.normal_(network.rpn.head.cls_logits.weight, std=1.0)
     inputs = {} if scenes is None else {"scenes": scenes}
     with write_artifact(folder, "rpn_training", RPN, inputs) as writer:

@@ -24,7 +24,7 @@ from product1m.config import FeatureExtractionConfig, IngestionConfig
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.regions import FeatureSet, Regions, RegionWriter
 from product1m.detection.backbone import Backbone
-from product1m.detection.proposals import MODEL, build_network
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
 from product1m.errors import ArtifactError, ConfigError, NotStoredError
 from product1m.steps import background_synthesis, feature_extraction, ingestion
 from product1m.storage.opening import open_store
@@ -300,7 +300,10 @@ def test_scenes_and_their_features_over_s3_equal_those_made_here(
 def write_rpn(folder: Path) -> Path:
     torch.manual_seed(0)
     with write_artifact(folder, "rpn_training", RPN) as writer:
-        save_file(build_network(RPN, RPN.weights).state_dict(), writer.folder / MODEL)
+        save_file(
+            ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights).state_dict(),
+            writer.folder / MODEL,
+        )
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 from jaxtyping import Bool
 
-from product1m.config import BackgroundSynthesisConfig, load_config
+from product1m.config import load_config
 from product1m.data.photos import Photo, decode_photo, encode_jpeg
 from product1m.synthesis.backdrop import find_backdrop, level_backdrop
-from product1m.synthesis.cutouts import cut
+from product1m.synthesis.cutouts import CutoutSettings, cut
 from product1m.synthesis.grabcut import bounds, cut_out, largest_part, soft_mask, without_threads
 
-CONFIG = load_config("sample").background_synthesis
+SETTINGS = CutoutSettings.from_config(load_config("sample").background_synthesis)
 SHARED = os.environ.get("PRODUCT1M_SHARED_DATA")
 
 Mask = Bool[np.ndarray, "H W"]
@@ -48,28 +49,24 @@ def iou(found: Mask, truth: Mask) -> float:
     return float((grown & truth).sum() / (grown | truth).sum())
 
 
-def with_settings(**changes: float) -> BackgroundSynthesisConfig:
-    return BackgroundSynthesisConfig.model_validate(CONFIG.model_dump() | changes)
-
-
 def test_a_pack_on_white_is_cut_out_along_its_outline() -> None:
     photo, truth = draw(white(), (70, 40, 150, 210))
-    mask, reason = cut(photo, CONFIG)
+    mask, reason = cut(photo, SETTINGS)
     assert reason == ""
     assert iou(mask, truth) > 0.95
 
 
 def test_dither_keeps_the_halo_of_a_jpeg_out_of_the_mask() -> None:
     photo, truth = draw(white(480, 480), (150, 100, 330, 420), quality=55)
-    plain, _ = cut(photo, with_settings(grabcut_dither=0))
-    dithered, _ = cut(photo, CONFIG)
+    plain, _ = cut(photo, replace(SETTINGS, grabcut=replace(SETTINGS.grabcut, dither=0)))
+    dithered, _ = cut(photo, SETTINGS)
     assert iou(dithered, truth) > 0.95
     assert iou(plain, truth) < iou(dithered, truth)
 
 
 def test_the_bright_middle_of_a_vignette_is_no_product() -> None:
     photo, truth = draw(vignette(), (130, 90, 190, 220))
-    mask, reason = cut(photo, CONFIG)
+    mask, reason = cut(photo, SETTINGS)
     assert reason == ""
     assert iou(mask, truth) > 0.9
 
@@ -97,7 +94,7 @@ def test_a_photo_in_a_frame_is_looked_at_inside_its_frame() -> None:
     backdrop = white()
     cv2.rectangle(backdrop, (0, 0), (239, 239), (200, 30, 30), 6)
     photo, truth = draw(backdrop, (80, 50, 150, 200))
-    mask, reason = cut(photo, CONFIG)
+    mask, reason = cut(photo, SETTINGS)
     assert reason == ""
     assert iou(mask, truth) > 0.9
 
@@ -116,37 +113,37 @@ def test_an_implausible_mask_is_rejected_with_its_reason(
     boxes: list[tuple[int, int, int, int]], reason: str
 ) -> None:
     photo, _ = draw(white(), *boxes)
-    assert cut(photo, CONFIG)[1] == reason
+    assert cut(photo, SETTINGS)[1] == reason
 
 
 def test_an_outline_without_an_edge_in_the_photo_is_rejected() -> None:
     y, x = np.mgrid[:240, :240]
     glow = 150 + 60 * np.exp(-((x - 120) ** 2 + (y - 110) ** 2) / (2 * 30**2))
     photo = np.repeat(glow[..., None], 3, axis=2).astype(np.uint8)
-    assert cut(photo, CONFIG)[1] == "faint_edge"
+    assert cut(photo, SETTINGS)[1] == "faint_edge"
 
 
 def test_a_badge_in_the_corner_is_not_a_second_product() -> None:
     backdrop = white()
     cv2.circle(backdrop, (205, 30), 18, (220, 40, 40), -1)
     photo, truth = draw(backdrop, (60, 40, 150, 210))
-    mask, reason = cut(photo, CONFIG)
+    mask, reason = cut(photo, SETTINGS)
     assert reason == ""
     assert iou(mask, truth) > 0.9
 
 
 def test_the_same_photo_gives_the_same_mask_whatever_was_cut_before() -> None:
     photo, _ = draw(vignette(), (130, 90, 190, 220))
-    first, _ = cut(photo, CONFIG)
-    cut(draw(white(), (20, 20, 90, 200))[0], CONFIG)
-    again, _ = cut(photo, CONFIG)
+    first, _ = cut(photo, SETTINGS)
+    cut(draw(white(), (20, 20, 90, 200))[0], SETTINGS)
+    again, _ = cut(photo, SETTINGS)
     np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 7), (11, 11)])
 def test_a_photo_too_narrow_for_grabcut_is_rejected_not_an_error(shape: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert cut(photo, CONFIG)[1] == "too_small"
+    assert cut(photo, SETTINGS)[1] == "too_small"
 
 
 def test_the_largest_part_is_found_as_by_counting_pixels() -> None:
@@ -191,7 +188,7 @@ def test_real_packs_are_cut_out_at_the_sample_presets_resolution() -> None:
     for row in rows:
         photo = decode_photo((folder / row["image"]).read_bytes(), row["image"])
         truth = cv2.imread(str(folder / row["mask"]), cv2.IMREAD_GRAYSCALE)
-        mask, reason = cut(photo, CONFIG)
+        mask, reason = cut(photo, SETTINGS)
         scores.append(iou(mask, np.asarray(truth) > 127))
         accepted.append(not reason)
     assert len(scores) == 83

@@ -1,5 +1,7 @@
 """Pasting: what is visible is recounted pixel by pixel, from the colors of the finished scene."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +11,10 @@ from jaxtyping import Bool, UInt8
 from product1m.config import BackgroundSynthesisConfig
 from product1m.synthesis.backgrounds import draw_background
 from product1m.synthesis.coco import encode_runs
-from product1m.synthesis.paste import Scene, paste
+from product1m.synthesis.paste import PastedScene, PasteSettings, paste
 
-PLAIN = BackgroundSynthesisConfig(
+PLAIN = replace(
+    PasteSettings.from_config(BackgroundSynthesisConfig()),
     max_rotation_deg=0,
     max_brightness_change=0,
     edge_softness_px=0,
@@ -26,15 +29,11 @@ def plain_cutout(number: int, height: int, width: int) -> UInt8[np.ndarray, "h w
     return np.full((height, width, 4), (*COLORS[number], 255), np.uint8)
 
 
-def plain_scene(seed: int, config: BackgroundSynthesisConfig = PLAIN) -> Scene:
+def plain_scene(seed: int, settings: PasteSettings = PLAIN) -> PastedScene:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(40, 90, (5, 2)).tolist()
     cutouts = [plain_cutout(k, height, width) for k, (height, width) in enumerate(sizes)]
-    return paste(np.full((120, 160, 3), 128, np.uint8), cutouts, config, rng)
-
-
-def varied(**changes: float) -> BackgroundSynthesisConfig:
-    return BackgroundSynthesisConfig.model_validate(PLAIN.model_dump() | changes)
+    return paste(np.full((120, 160, 3), 128, np.uint8), cutouts, settings, rng)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,11 +52,11 @@ def test_boxes_and_masks_are_those_of_the_visible_pixels(seed: int) -> None:
 
 
 def test_the_visible_share_is_what_later_products_leave() -> None:
-    config = varied(min_scale=0.6, max_scale=0.6, max_occlusion=0.9)
+    settings = replace(PLAIN, min_scale=0.6, max_scale=0.6, max_occlusion=0.9)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         squares = [plain_cutout(number, 50, 50) for number in range(2)]
-        below, above = paste(np.zeros((100, 100, 3), np.uint8), squares, config, rng).products
+        below, above = paste(np.zeros((100, 100, 3), np.uint8), squares, settings, rng).products
         assert above.visible == 1
         assert below.visible == pytest.approx(below.mask.sum() / 60**2)
         if below.visible < 1:
@@ -67,18 +66,20 @@ def test_the_visible_share_is_what_later_products_leave() -> None:
 
 @pytest.mark.parametrize("max_occlusion", [0.0, 0.2, 0.5])
 def test_no_product_is_hidden_by_more_than_the_limit(max_occlusion: float) -> None:
-    config = varied(max_occlusion=max_occlusion)
+    settings = replace(PLAIN, max_occlusion=max_occlusion)
     hidden = [
-        1 - product.visible for seed in range(40) for product in plain_scene(seed, config).products
+        1 - product.visible
+        for seed in range(40)
+        for product in plain_scene(seed, settings).products
     ]
     assert max(hidden) <= max_occlusion + 1e-9
     assert max_occlusion == 0 or max(hidden) > max_occlusion / 2  # it is made use of
 
 
 def test_a_product_that_finds_no_place_is_dropped_and_counted() -> None:
-    config = varied(min_scale=1, max_scale=1, max_occlusion=0)
+    settings = replace(PLAIN, min_scale=1, max_scale=1, max_occlusion=0)
     squares = [plain_cutout(number, 50, 50) for number in range(3)]
-    scene = paste(np.zeros((80, 80, 3), np.uint8), squares, config, np.random.default_rng(0))
+    scene = paste(np.zeros((80, 80, 3), np.uint8), squares, settings, np.random.default_rng(0))
     assert [product.source for product in scene.products] == [0]  # it fills the whole frame
     assert scene.num_dropped == 2
 
@@ -86,10 +87,10 @@ def test_a_product_that_finds_no_place_is_dropped_and_counted() -> None:
 def test_soft_edges_show_nothing_of_the_old_backdrop() -> None:
     cutout = np.full((60, 60, 4), (255, 255, 255, 0), np.uint8)
     cutout[10:50, 10:50] = (120, 0, 0, 255)
-    config = varied(edge_softness_px=1.5, max_rotation_deg=15)
+    settings = replace(PLAIN, edge_softness_px=1.5, max_rotation_deg=15)
     black = np.zeros((100, 100, 3), np.uint8)
     for seed in range(5):
-        scene = paste(black, [cutout], config, np.random.default_rng(seed))
+        scene = paste(black, [cutout], settings, np.random.default_rng(seed))
         assert scene.photo[..., 0].max() == 120
         levels = np.unique(scene.photo[..., 0])
         assert len(levels) > 4  # the edge fades
@@ -101,8 +102,8 @@ def test_a_mirrored_product_has_its_left_on_the_right() -> None:
     cutout[:, 20:, :3] = (0, 0, 255)
     black = np.zeros((100, 100, 3), np.uint8)
     for flipped in (False, True):
-        config = varied(flip_probability=float(flipped))
-        scene = paste(black, [cutout], config, np.random.default_rng(1))
+        settings = replace(PLAIN, flip_probability=float(flipped))
+        scene = paste(black, [cutout], settings, np.random.default_rng(1))
         left, top, right, _ = scene.products[0].box_xyxy
         ends = scene.photo[top + 2, [left + 2, right - 3]]
         reds = [bool(end[0] > end[2]) for end in ends]
@@ -110,12 +111,12 @@ def test_a_mirrored_product_has_its_left_on_the_right() -> None:
 
 
 def test_brightness_and_shadow_stay_within_their_limits() -> None:
-    config = varied(max_brightness_change=0.2, max_shadow=0.4)
+    settings = replace(PLAIN, max_brightness_change=0.2, max_shadow=0.4)
     gray = np.full((60, 60, 4), (100, 100, 100, 255), np.uint8)
     ground = np.full((200, 200, 3), 200, np.uint8)
     products, shadows = set(), set()
     for seed in range(20):
-        scene = paste(ground, [gray], config, np.random.default_rng(seed))
+        scene = paste(ground, [gray], settings, np.random.default_rng(seed))
         mask = scene.products[0].mask
         products |= set(scene.photo[mask].ravel().tolist())
         shadows.add(int(scene.photo[~mask].min()))

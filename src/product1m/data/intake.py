@@ -1,4 +1,4 @@
-"""A photo's way in: checked before it is decoded, decoded once, upright, of bounded size."""
+"""Photo files to stored photos: checked before decoding, decoded once, upright, limited in size."""
 
 import io
 import warnings
@@ -18,6 +18,30 @@ _UPRIGHT = (None, 1)
 
 
 @dataclass(frozen=True)
+class PhotoLimits:
+    """Which photo files are accepted, and how large a photo is stored.
+
+    The section `ingestion` of the configuration explains each value.
+    """
+
+    max_side_px: int
+    """A larger photo is stored at this longer side."""
+    min_side_px: int
+    max_pixels: int
+    max_bytes: int
+
+    @classmethod
+    def from_config(cls, config: IngestionConfig) -> "PhotoLimits":
+        """The values of a configuration, also of one that photos were stored with."""
+        return cls(
+            max_side_px=config.max_photo_side_px,
+            min_side_px=config.min_photo_side_px,
+            max_pixels=config.max_photo_pixels,
+            max_bytes=config.max_photo_bytes,
+        )
+
+
+@dataclass(frozen=True)
 class StoredPhoto:
     """A photo as it goes into a shard."""
 
@@ -25,30 +49,31 @@ class StoredPhoto:
     width: int
     height: int
     downscaled: float
-    """Its sides relative to those of the photo that came in, turned upright."""
+    """Its sides relative to those of the original photo, turned upright."""
 
 
-def take_in(raw: bytes, config: IngestionConfig) -> StoredPhoto:
-    """Check a photo file and make it what is stored; PhotoError with the reason if it is unfit.
+def normalize_photo(raw: bytes, limits: PhotoLimits) -> StoredPhoto:
+    """Check a photo file and convert it to what is stored; PhotoError with the reason if rejected.
 
-    A JPEG that is upright and small enough is stored byte for byte, anything else is encoded again.
+    An upright JPEG within the limits is stored byte for byte; anything else is encoded again. The
+    caller has checked `limits.max_bytes` while reading.
     """
-    with decoding():
+    with photo_errors():
         image = Image.open(io.BytesIO(raw))
         original_px = image.size
-        _check_size(image, config)
-        keep = _can_be_kept(image, config)
-        photo = _decode(image, config)
+        _check_size(image, limits)
+        keep = _can_be_kept(image, limits)
+        photo = _decode(image, limits.max_side_px)
     height, width = photo.shape[:2]
-    if min(width, height) < config.min_photo_side_px:
-        raise PhotoError(f"{width} x {height} px once downscaled: too narrow")
+    if min(width, height) < limits.min_side_px:
+        raise PhotoError(f"{width} x {height} px after downscaling: too narrow")
     downscaled = max(width, height) / max(original_px)
     return StoredPhoto(raw if keep else encode_jpeg(photo), width, height, downscaled)
 
 
 @contextmanager
-def decoding() -> Iterator[None]:
-    """Whatever goes wrong within the block is the photo's fault: a PhotoError that says what."""
+def photo_errors() -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into a PhotoError with its first line."""
     try:
         yield
     except PhotoError:
@@ -58,10 +83,10 @@ def decoding() -> Iterator[None]:
 
 
 @contextmanager
-def pillow_without_opinions() -> Iterator[None]:
-    """Pillow neither warns nor has a pixel limit of its own; ours is checked on every header.
+def unrestricted_pillow() -> Iterator[None]:
+    """Switch off Pillow's warnings and its pixel limit; `normalize_photo` checks its own limit.
 
-    Process-wide while it lasts, so it is entered before threads start.
+    It affects the whole process, so enter it before threads start.
     """
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -73,33 +98,31 @@ def pillow_without_opinions() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(image: Image.Image, config: IngestionConfig) -> None:
+def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
     width, height = image.size
-    if width * height > config.max_photo_pixels:
+    if width * height > limits.max_pixels:
         raise PhotoError(
-            f"{width} x {height} px is more than {config.max_photo_pixels} pixels; not decoded"
+            f"{width} x {height} px: more than {limits.max_pixels} pixels, not decoded"
         )
-    if min(width, height) < config.min_photo_side_px:
-        raise PhotoError(
-            f"{width} x {height} px: the shorter side is below {config.min_photo_side_px}"
-        )
+    if min(width, height) < limits.min_side_px:
+        raise PhotoError(f"{width} x {height} px: the shorter side is below {limits.min_side_px}")
 
 
-def _can_be_kept(image: Image.Image, config: IngestionConfig) -> bool:
+def _can_be_kept(image: Image.Image, limits: PhotoLimits) -> bool:
     return (
         image.format == "JPEG"
         and image.mode in ("RGB", "L")
-        and max(image.size) <= config.max_photo_side_px
+        and max(image.size) <= limits.max_side_px
         and image.getexif().get(_ORIENTATION) in _UPRIGHT
     )
 
 
-def _decode(image: Image.Image, config: IngestionConfig) -> Photo:
-    side = config.max_photo_side_px
-    image.draft("RGB", (side, side))  # a JPEG decodes straight to a half, quarter or eighth
+def _decode(image: Image.Image, max_side_px: int) -> Photo:
+    # A JPEG decodes directly to a half, a quarter or an eighth of its size.
+    image.draft("RGB", (max_side_px, max_side_px))
     upright = ImageOps.exif_transpose(image)
     photo = np.asarray(_on_white(upright))
-    scale = side / max(photo.shape[:2])
+    scale = max_side_px / max(photo.shape[:2])
     return resize_photo(photo, scale) if scale < 1 else photo
 
 

@@ -1,4 +1,4 @@
-"""Photos as the network sees them: resized, and filled up to whole strides."""
+"""Photos as the network sees them: resized, and padded to whole strides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 from product1m.data.photos import Photo, fit_within, resize_photo
 
 STRIDE = 32
-"""A canvas has sides that are multiples of it, so that every stage's map is whole (ours)."""
+"""The sides of a canvas are multiples of it, so that every stage's map is whole (ours)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Canvas:
 
     pixels: UInt8[np.ndarray, "H W 3"]
     inner_px: tuple[int, int]
-    """Height and width of the photo on the canvas; the rest is filling."""
+    """Height and width of the photo on the canvas; the rest is padding."""
     photo_px: tuple[int, int]
     """Height and width of the stored photo."""
 
@@ -36,30 +36,25 @@ class Canvas:
 
 
 def canvas_px(width: int, height: int, short_side_px: int, long_side_px: int) -> tuple[int, int]:
-    """Height and width of the canvas of a photo of such a size."""
+    """Height and width of the canvas of a photo of the given size."""
     scale = fit_within(width, height, short_side_px, long_side_px)
     across, down = (max(1, round(side * scale)) for side in (width, height))
     return down + -down % STRIDE, across + -across % STRIDE
 
 
 def make_canvas(photo: Photo, short_side_px: int, long_side_px: int) -> Canvas:
-    """Resize a photo to the shorter side unless the longer would exceed its limit, and fill up."""
+    """Resize a photo to the shorter side unless the longer would exceed its limit, and pad it."""
     height, width = photo.shape[:2]
     resized = resize_photo(photo, fit_within(width, height, short_side_px, long_side_px))
     below, right = (-side % STRIDE for side in resized.shape[:2])
-    filled = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return Canvas(np.asarray(filled), (resized.shape[0], resized.shape[1]), (height, width))
+    padded = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return Canvas(np.asarray(padded), (resized.shape[0], resized.shape[1]), (height, width))
 
 
-def stack_canvases(
-    canvases: Sequence[Canvas], least_px: tuple[int, int] = (0, 0)
-) -> UInt8[Tensor, "B 3 H W"]:
-    """Canvases as one batch, filled up with black to the largest where they differ.
-
-    `least_px` is a height and a width that the batch has at least.
-    """
-    height = max(least_px[0], *(canvas.pixels.shape[0] for canvas in canvases))
-    width = max(least_px[1], *(canvas.pixels.shape[1] for canvas in canvases))
+def stack_canvases(canvases: Sequence[Canvas]) -> UInt8[Tensor, "B 3 H W"]:
+    """Canvases as one batch, padded with black to the largest if they differ."""
+    height = max(canvas.pixels.shape[0] for canvas in canvases)
+    width = max(canvas.pixels.shape[1] for canvas in canvases)
     batch = np.zeros((len(canvases), height, width, 3), np.uint8)
     for row, canvas in zip(batch, canvases, strict=True):
         row[: canvas.pixels.shape[0], : canvas.pixels.shape[1]] = canvas.pixels

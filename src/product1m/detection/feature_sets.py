@@ -21,7 +21,7 @@ from product1m.detection.extraction import (
     extract_sized,
     sized_photo,
 )
-from product1m.detection.proposals import ProposalNetwork, load_rpn, rpn_config
+from product1m.detection.proposals import ProposalNetwork, load_rpn, network_settings
 from product1m.detection.scene_batches import boxes_by_scene
 from product1m.errors import DatasetError
 from product1m.telemetry.progress import track
@@ -74,7 +74,7 @@ def write_features(
     writer.details.update(
         feature_dim=network.feature_dim,
         rpn=rpn.digest,
-        backbone=rpn_config(rpn).backbone,
+        backbone=network_settings(rpn).backbone,
         short_side_px=network.short_side_px,
         long_side_px=network.long_side_px,
     )

@@ -1,6 +1,7 @@
-"""A frozen backbone's maps, computed once: they never change.
+"""A frozen backbone's maps, computed once because they never change.
 
-Jittered scenes cannot be kept, so a few jittered views of every scene are (ours).
+Scenes that are jittered anew at every step cannot be cached, so a few jittered views of every scene
+are (ours).
 """
 
 import copy
@@ -15,14 +16,38 @@ from torch import Tensor
 
 from product1m.config import RpnTrainingConfig
 from product1m.data.items import ItemTable
-from product1m.data.photos import fit_within
-from product1m.detection.canvas import STRIDE, stack_canvases
-from product1m.detection.jitter import jitter
+from product1m.detection.canvas import canvas_px, make_canvas, stack_canvases
+from product1m.detection.jitter import jitter_colors, view_factors
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.telemetry.progress import track
 from product1m.training import distributed
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Which views of a scene are cached.
+
+    The section `rpn_training` of the configuration explains each value.
+    """
+
+    num_views: int
+    max_mib: int
+    color_jitter: float
+    scale_jitter: float
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: RpnTrainingConfig) -> "CacheSettings":
+        """The values of a configuration."""
+        return cls(
+            num_views=config.cached_views,
+            max_mib=config.feature_cache_mib,
+            color_jitter=config.color_jitter,
+            scale_jitter=config.scale_jitter,
+            seed=config.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,25 +71,25 @@ class MapCache:
 
 
 def cache_maps(
-    network: ProposalNetwork, items: ItemTable, positions: Sequence[int], config: RpnTrainingConfig
+    network: ProposalNetwork, items: ItemTable, positions: Sequence[int], settings: CacheSettings
 ) -> MapCache | None:
-    """The maps of `cached_views` views of every scene, in main memory.
+    """The maps of several views of every scene, in main memory.
 
-    None, with the reason logged, where the backbone trains, no view is asked for, or they would
-    exceed `feature_cache_mib`.
+    None, and a log message with the reason, if the backbone trains, no views are asked for, or the
+    maps would need more than `max_mib`.
     """
-    factors = view_factors(config)
+    factors = view_factors(settings.num_views, settings.scale_jitter)
     if not network.backbone.frozen or not factors:
-        logger.info("the backbone runs every step: it trains, or no views are to be cached")
+        logger.info("the backbone runs at every step: it trains, or no views are to be cached")
         return None
     needed = sum(num_bytes(network, items, positions, factor) for factor in factors) / 2**20
-    if needed > config.feature_cache_mib:
+    if needed > settings.max_mib:
         logger.info(
-            "the backbone runs every step: maps of %d views need %d MiB, "
+            "the backbone runs at every step: the maps of %d views need %d MiB, but "
             "rpn_training.feature_cache_mib is %d",
             len(factors),
             needed,
-            config.feature_cache_mib,
+            settings.max_mib,
         )
         return None
     backbone = copy.deepcopy(network.backbone).fold_batch_norms().to(distributed.device()).eval()
@@ -72,8 +97,9 @@ def cache_maps(
     for position in track(positions, "backbone maps"):
         photo = items.photo(position)
         for view, factor in enumerate(factors):
-            generator = np.random.default_rng([config.seed, 2, view, position])
-            canvas = jitter(photo, config, factor, generator)
+            generator = np.random.default_rng([settings.seed, 2, view, position])
+            colored = jitter_colors(photo, settings.color_jitter, generator)
+            canvas = make_canvas(colored, *_sides_px(network, factor))
             with torch.inference_mode():
                 maps = backbone(stack_canvases([canvas]).to(distributed.device()))
             halves = [level[0].half().cpu() for level in maps]
@@ -81,28 +107,14 @@ def cache_maps(
     return MapCache(views)
 
 
-def view_factors(config: RpnTrainingConfig) -> list[float]:
-    """The sizes of the views relative to the network's, evenly spread over the jitter."""
-    count = config.cached_views
-    return [1 + config.scale_jitter * ((2 * view + 1) / count - 1) for view in range(count)]
-
-
-def stack_maps(
-    scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]],
-    batch_of: Sequence[list[Float16[Tensor, "C H_s W_s"]]] | None = None,
-) -> Maps:
-    """Maps of several scenes level by level, filled up with zeros to the largest.
-
-    Where they are a part of a batch, `batch_of` holds the maps of all of it.
-    """
+def stack_maps(scenes: Sequence[list[Float16[Tensor, "C H_s W_s"]]]) -> Maps:
+    """Maps of several scenes level by level, padded with zeros to the largest."""
     stacked: list[Float[Tensor, "B C H_s W_s"]] = []
-    for level, whole in zip(
-        zip(*scenes, strict=True), zip(*(batch_of or scenes), strict=True), strict=True
-    ):
-        height, width = (max(one.shape[side] for one in whole) for side in (1, 2))
+    for level in zip(*scenes, strict=True):
+        height, width = (max(scene.shape[side] for scene in level) for side in (1, 2))
         batch = torch.zeros(len(level), len(level[0]), height, width)
-        for row, one in zip(batch, level, strict=True):
-            row[:, : one.shape[1], : one.shape[2]] = one
+        for row, scene in zip(batch, level, strict=True):
+            row[:, : scene.shape[1], : scene.shape[2]] = scene
         stacked.append(batch.contiguous(memory_format=torch.channels_last))
     return stacked
 
@@ -112,11 +124,13 @@ def num_bytes(
 ) -> int:
     """Bytes of the scenes' maps in float16 at `factor` times the network's size."""
     backbone = network.backbone
-    short, long = round(network.short_side_px * factor), round(network.long_side_px * factor)
     total = 0
     for width, height in items.rows[["width", "height"]].iloc[list(positions)].to_numpy():
-        scale = fit_within(width, height, short, long)
-        cells = [-(-round(side * scale) // STRIDE) * STRIDE for side in (width, height)]
+        rows, columns = canvas_px(int(width), int(height), *_sides_px(network, factor))
         for channels, stride in zip(backbone.channels, backbone.strides, strict=True):
-            total += 2 * channels * (cells[0] // stride) * (cells[1] // stride)
+            total += 2 * channels * (columns // stride) * (rows // stride)
     return total
+
+
+def _sides_px(network: ProposalNetwork, factor: float) -> tuple[int, int]:
+    return round(network.short_side_px * factor), round(network.long_side_px * factor)

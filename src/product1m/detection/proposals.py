@@ -40,12 +40,45 @@ Maps = list[Float[Tensor, "B C H_s W_s"]]
 
 @dataclass(frozen=True)
 class Proposals:
-    """Proposals on one canvas, best first."""
+    """Boxes that a network proposes on one canvas, best first."""
 
     boxes_xyxy: Float[Tensor, "P 4"]
     """Pixels of the canvas, clipped to the photo on it."""
     scores: Float[Tensor, " P"]
-    """Objectness in 0 … 1."""
+    """Detector scores in 0 … 1."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Architecture of a proposal network and the photo size that it is trained for.
+
+    The section `rpn_training` of the configuration explains each value.
+    """
+
+    backbone: str
+    trainable_stages: int
+    fpn_channels: int
+    anchor_ratios: tuple[float, ...]
+    nms_iou: float
+    num_candidates: int
+    num_proposals: int
+    short_side_px: int
+    long_side_px: int
+
+    @classmethod
+    def from_config(cls, config: RpnTrainingConfig) -> "NetworkSettings":
+        """The values of a configuration, also of one that a checkpoint was trained with."""
+        return cls(
+            backbone=config.backbone,
+            trainable_stages=config.trainable_stages,
+            fpn_channels=config.fpn_channels,
+            anchor_ratios=config.anchor_ratios,
+            nms_iou=config.nms_iou,
+            num_candidates=config.num_candidates,
+            num_proposals=config.num_proposals,
+            short_side_px=config.short_side_px,
+            long_side_px=config.long_side_px,
+        )
 
 
 class ProposalNetwork(nn.Module):
@@ -55,36 +88,29 @@ class ProposalNetwork(nn.Module):
     tenth of the photo's side (ours).
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        fpn_channels: int,
-        anchor_ratios: Sequence[float],
-        nms_iou: float,
-        num_candidates: int,
-        num_proposals: int,
-        short_side_px: int,
-        long_side_px: int,
-    ) -> None:
+    def __init__(self, settings: NetworkSettings, weights: str) -> None:
         super().__init__()
+        backbone = Backbone(settings.backbone, weights, settings.trainable_stages)
         self.backbone = backbone
-        self.short_side_px, self.long_side_px = short_side_px, long_side_px
-        self.fpn = FeaturePyramidNetwork(backbone.channels, fpn_channels, LastLevelMaxPool())
+        self.short_side_px, self.long_side_px = settings.short_side_px, settings.long_side_px
+        self.fpn = FeaturePyramidNetwork(
+            backbone.channels, settings.fpn_channels, LastLevelMaxPool()
+        )
         strides = [*backbone.strides, 2 * backbone.strides[-1]]
         anchors = AnchorGenerator(
             sizes=tuple((ANCHOR_STRIDES * stride,) for stride in strides),
-            aspect_ratios=(tuple(anchor_ratios),) * len(strides),
+            aspect_ratios=(settings.anchor_ratios,) * len(strides),
         )
         self.rpn = RegionProposalNetwork(
             anchors,
-            RPNHead(fpn_channels, len(anchor_ratios)),
+            RPNHead(settings.fpn_channels, len(settings.anchor_ratios)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=ANCHORS_PER_IMAGE,
             positive_fraction=POSITIVE_SHARE,
-            pre_nms_top_n={"training": num_candidates, "testing": num_candidates},
-            post_nms_top_n={"training": num_proposals, "testing": num_proposals},
-            nms_thresh=nms_iou,
+            pre_nms_top_n=dict.fromkeys(("training", "testing"), settings.num_candidates),
+            post_nms_top_n=dict.fromkeys(("training", "testing"), settings.num_proposals),
+            nms_thresh=settings.nms_iou,
         )
         self.rpn.fg_bg_sampler = AnchorSampler(ANCHORS_PER_IMAGE, POSITIVE_SHARE)
 
@@ -125,11 +151,11 @@ class ProposalNetwork(nn.Module):
         """Proposals on each canvas; `inner_px` is (height, width) of the photo on it."""
         objectness, deltas, anchors, per_level = self._predict(maps, inner_px)
         decoded = self.rpn.box_coder.decode(deltas, anchors).view(len(inner_px), -1, 4)
-        found = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)
-        return [self._across_levels(boxes, scores) for boxes, scores in zip(*found, strict=True)]
+        boxes, scores = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)
+        return [self._across_levels(*photo) for photo in zip(boxes, scores, strict=True)]
 
     def _across_levels(self, boxes: Tensor, scores: Tensor) -> Proposals:
-        """The library suppresses level by level; a product found on two levels is still one."""
+        """Suppress across levels too: torchvision does it within each level only."""
         kept = nms(boxes, scores, self.rpn.nms_thresh)
         return Proposals(boxes[kept], scores[kept])
 
@@ -137,7 +163,7 @@ class ProposalNetwork(nn.Module):
         self, maps: Maps, inner_px: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, list[Tensor], list[int]]:
         """Objectness logits, box deltas, anchors, and the number of anchors of every level."""
-        named = {str(level): one for level, one in enumerate(maps)}
+        named = {str(level): level_map for level, level_map in enumerate(maps)}
         # In float32, because the anchors take their arithmetic from the maps.
         pyramid = [level.float() for level in self.fpn(named).values()]
         logits, deltas = self.rpn.head(pyramid)
@@ -149,23 +175,9 @@ class ProposalNetwork(nn.Module):
         return flat.float(), flat_deltas.float(), anchors, per_level
 
 
-def build_network(config: RpnTrainingConfig, weights: str) -> ProposalNetwork:
-    """The network of a configuration; `weights` are its backbone's."""
-    return ProposalNetwork(
-        Backbone(config.backbone, weights, config.trainable_stages),
-        config.fpn_channels,
-        config.anchor_ratios,
-        config.nms_iou,
-        config.num_candidates,
-        config.num_proposals,
-        config.short_side_px,
-        config.long_side_px,
-    )
-
-
 def load_rpn(artifact: Artifact) -> ProposalNetwork:
     """The trained network of an `rpn_training` artifact, ready to propose."""
-    network = build_network(rpn_config(artifact), weights="none")
+    network = ProposalNetwork(network_settings(artifact), weights="none")
     path = artifact.file(MODEL)
     try:
         network.load_state_dict(load_file(path))
@@ -177,12 +189,13 @@ def load_rpn(artifact: Artifact) -> ProposalNetwork:
     return network.eval().to(distributed.device())
 
 
-def rpn_config(artifact: Artifact) -> RpnTrainingConfig:
-    """The configuration a checkpoint was trained under: photo sizes and architecture."""
+def network_settings(artifact: Artifact) -> NetworkSettings:
+    """Architecture and photo size of the network of an `rpn_training` artifact."""
     try:
-        return RpnTrainingConfig.model_validate(artifact.manifest.config)
+        config = RpnTrainingConfig.model_validate(artifact.manifest.config)
     except ValidationError as error:
         raise ArtifactError(
-            f"{artifact.folder / MANIFEST}: its configuration is not one of this version "
+            f"{artifact.folder / MANIFEST}: this version cannot read its configuration "
             f"({error}); run rpn_training again"
         ) from error
+    return NetworkSettings.from_config(config)

@@ -1,6 +1,6 @@
 """Synthesized scenes as training batches: a pure function of seed and batch number.
 
-Ranks share a batch: each draws what a single process would draw for all of it, and makes its part.
+Ranks share a batch: each makes its part of it.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from product1m.config import RpnTrainingConfig
 from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import INSTANCES
-from product1m.detection.canvas import canvas_px, stack_canvases
-from product1m.detection.jitter import jitter, skip_jitter
+from product1m.detection.canvas import Canvas, make_canvas, stack_canvases
+from product1m.detection.jitter import jitter_colors
 from product1m.detection.map_cache import MapCache, stack_maps
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.errors import ConfigError, DatasetError
@@ -41,8 +41,9 @@ class Scenes:
         positions: list[int] = np.flatnonzero(self.items.rows["split"] == name).tolist()
         if not positions:
             raise DatasetError(
-                f"{self.items.artifact.folder}: no scene of the split {name!r}; raise "
-                "background_synthesis.num_scenes, or check its held_out_share"
+                f"{self.items.artifact.folder}: expected scenes of the split {name!r}, got none; "
+                "raise background_synthesis.num_scenes or check "
+                "background_synthesis.held_out_share"
             )
         return positions
 
@@ -53,9 +54,12 @@ class Scenes:
 
 def boxes_by_scene(instances: pd.DataFrame, num_scenes: int) -> list[Boxes]:
     """The corners of every scene's products, in the table's order."""
-    scene_of, corners = instances["scene"].to_numpy(), instances[list(CORNERS)].to_numpy(np.float32)
-    order = np.argsort(scene_of, kind="stable")
-    ends = np.searchsorted(scene_of[order], np.arange(1, num_scenes))
+    scene_numbers, corners = (
+        instances["scene"].to_numpy(),
+        instances[list(CORNERS)].to_numpy(np.float32),
+    )
+    order = np.argsort(scene_numbers, kind="stable")
+    ends = np.searchsorted(scene_numbers[order], np.arange(1, num_scenes))
     return np.split(corners[order], ends)
 
 
@@ -66,22 +70,56 @@ class SceneBatch:
     item_ids: list[str]
     boxes_xyxy: list[Float[Tensor, "K 4"]]
     """Pixels of the canvas."""
-    seen: UInt8[Tensor, "B 3 H W"] | Maps
+    inputs: UInt8[Tensor, "B 3 H W"] | Maps
 
     def to(self, device: torch.device) -> "SceneBatch":
         """The batch on a device."""
-        seen = self.seen
+        inputs = self.inputs
         return SceneBatch(
             self.item_ids,
             [boxes.to(device) for boxes in self.boxes_xyxy],
-            [level.to(device) for level in seen] if isinstance(seen, list) else seen.to(device),
+            [level.to(device) for level in inputs]
+            if isinstance(inputs, list)
+            else inputs.to(device),
         )
 
 
 def losses(network: ProposalNetwork, batch: SceneBatch) -> dict[str, Tensor]:
-    """The RPN's losses on a batch, through the backbone where its maps are not given."""
-    maps = batch.seen if isinstance(batch.seen, list) else network(batch.seen)
+    """The RPN's losses on a batch; the backbone runs unless the batch holds its maps."""
+    maps = batch.inputs if isinstance(batch.inputs, list) else network(batch.inputs)
     return network.losses(maps, batch.boxes_xyxy)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How scenes become batches.
+
+    The section `rpn_training` of the configuration explains each value.
+    """
+
+    batch_size: int
+    """Scenes of a step, over all ranks."""
+    num_epochs: int
+    short_side_px: int
+    long_side_px: int
+    color_jitter: float
+    scale_jitter: float
+    num_workers: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: RpnTrainingConfig) -> "BatchSettings":
+        """The values of a configuration."""
+        return cls(
+            batch_size=config.batch_size,
+            num_epochs=config.num_epochs,
+            short_side_px=config.short_side_px,
+            long_side_px=config.long_side_px,
+            color_jitter=config.color_jitter,
+            scale_jitter=config.scale_jitter,
+            num_workers=config.num_workers,
+            seed=config.seed,
+        )
 
 
 class SceneBatches:
@@ -91,61 +129,66 @@ class SceneBatches:
         self,
         scenes: Scenes,
         positions: Sequence[int],
-        config: RpnTrainingConfig,
+        settings: BatchSettings,
         cached: MapCache | None = None,
     ) -> None:
-        if config.batch_size < distributed.world_size():
+        if settings.batch_size < distributed.world_size():
             raise ConfigError(
-                f"rpn_training.batch_size={config.batch_size}: leaves no scene for some of the "
-                f"{distributed.world_size()} processes that share it; train with fewer, or raise it"
+                f"rpn_training.batch_size={settings.batch_size}: with "
+                f"{distributed.world_size()} processes, some would get no scene; raise the batch "
+                "size or train with fewer processes"
             )
         self._scenes = scenes
         self._positions = np.array(positions)
-        self._config = config
+        self._settings = settings
         self._cached = cached
         self._shuffled = lru_cache(2)(self._shuffle)
 
     @property
     def num_steps(self) -> int:
         """Steps of all passes; the last batch is filled up from one pass more."""
-        return -(-self._config.num_epochs * len(self._positions) // self._config.batch_size)
+        return -(-self._settings.num_epochs * len(self._positions) // self._settings.batch_size)
 
     def __call__(self, number: int) -> SceneBatch:
         """This rank's share of batch `number`."""
         members = self._members(number)
-        mine = distributed.share(len(members))
-        ids = [self._scenes.id(position) for position in members[mine]]
+        places = range(len(members))[distributed.share(len(members))]
+        positions = [members[place] for place in places]
+        ids = [self._scenes.id(position) for position in positions]
         if self._cached is not None:
-            found = [self._cached.scene(position, number) for position in members]
-            scales = [one.scale for one in found[mine]]
-            maps = [one.maps for one in found]
-            return SceneBatch(ids, self._boxes(members[mine], scales), stack_maps(maps[mine], maps))
-        generator = np.random.default_rng([self._config.seed, 1, number, 0])
-        strength = self._config.scale_jitter
-        factor = generator.uniform(1 - strength, 1 + strength)
-        skip_jitter(self._config, mine.start, generator)
-        with ThreadPoolExecutor(max(1, self._config.num_workers), "decode") as pool:
-            photos = pool.map(self._scenes.items.photo, members[mine])
-            canvases = [jitter(photo, self._config, factor, generator) for photo in photos]
-        boxes = self._boxes(members[mine], [canvas.scale() for canvas in canvases])
-        return SceneBatch(ids, boxes, stack_canvases(canvases, self._largest_px(members, factor)))
+            views = [self._cached.scene(position, number) for position in positions]
+            boxes = self._boxes(positions, [view.scale for view in views])
+            return SceneBatch(ids, boxes, stack_maps([view.maps for view in views]))
+        canvases = self._jittered(number, places, positions)
+        boxes = self._boxes(positions, [canvas.scale() for canvas in canvases])
+        return SceneBatch(ids, boxes, stack_canvases(canvases))
 
-    def _largest_px(self, members: Sequence[int], factor: float) -> tuple[int, int]:
-        """Height and width that hold every scene of the batch, whichever rank has it."""
-        short, long = (
-            round(side * factor) for side in (self._config.short_side_px, self._config.long_side_px)
-        )
-        rows = self._scenes.items.rows[["width", "height"]].iloc[list(members)].to_numpy()
-        sizes = [canvas_px(int(width), int(height), short, long) for width, height in rows]
-        return max(height for height, _ in sizes), max(width for _, width in sizes)
+    def _jittered(
+        self, number: int, places: Sequence[int], positions: Sequence[int]
+    ) -> list[Canvas]:
+        """Scenes at one random size, each in random colors of its own."""
+        settings = self._settings
+        strength = settings.scale_jitter
+        generator = np.random.default_rng([settings.seed, 1, number, 0])
+        factor = generator.uniform(1 - strength, 1 + strength)
+        sides = round(settings.short_side_px * factor), round(settings.long_side_px * factor)
+
+        def prepare(place: int, position: int) -> Canvas:
+            # A scene's colors depend on its place in the whole batch, not on the rank that has it.
+            own = np.random.default_rng([settings.seed, 1, number, 1 + place])
+            photo = self._scenes.items.photo(position)
+            return make_canvas(jitter_colors(photo, settings.color_jitter, own), *sides)
+
+        with ThreadPoolExecutor(max(1, settings.num_workers), "decode") as pool:
+            return list(pool.map(prepare, places, positions))
 
     def _members(self, number: int) -> list[int]:
-        size, num_scenes = self._config.batch_size, len(self._positions)
+        size, num_scenes = self._settings.batch_size, len(self._positions)
         passes = [divmod(place, num_scenes) for place in range(number * size, (number + 1) * size)]
         return [int(self._shuffled(epoch)[place]) for epoch, place in passes]
 
     def _shuffle(self, epoch: int) -> Int[np.ndarray, " S"]:
-        generator = np.random.default_rng([self._config.seed, 0, epoch])
+        generator = np.random.default_rng([self._settings.seed, 0, epoch])
         return generator.permutation(self._positions)
 
     def _boxes(

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from product1m.data.intake import decoding
+from product1m.data.intake import photo_errors
 from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.evaluation.report.html import html_templates
 from product1m.registry.versions import (
@@ -123,7 +123,7 @@ def check_output(path: Path) -> None:
 
 def _upright(raw: bytes, path: Path) -> Image.Image:
     try:
-        with decoding():
+        with photo_errors():
             return ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).convert("RGB")
     except PhotoError as error:
         raise StorageError(f"{path}: {error}") from error

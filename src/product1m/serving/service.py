@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from product1m.artifacts.folder import open_artifact
 from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
-from product1m.data.intake import take_in
+from product1m.data.intake import PhotoLimits, normalize_photo
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
 from product1m.detection.extraction import RegionSettings, extract_regions
@@ -92,10 +92,11 @@ class SearchService:
         """
         if top_k < 1:
             raise RetrievalError(f"top_k: expected 1 or more, got {top_k}")
+        limits = PhotoLimits.from_config(self.config.ingestion)
         stored, captions = [], []
         for position, (photo, title) in enumerate(zip(photos, titles, strict=True)):
             try:
-                stored.append(take_in(photo, self.config.ingestion))
+                stored.append(normalize_photo(photo, limits))
             except PhotoError as error:
                 raise RetrievalError(f"photo {position}: {error}") from error
             captions.append(clean_caption(title))

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,18 @@ from product1m.steps.bracket import open_step
 from product1m.synthesis import contact_sheets
 from product1m.synthesis.backgrounds import find_backgrounds
 from product1m.synthesis.coco import write_coco
-from product1m.synthesis.compose import ComposedScene, compose
+from product1m.synthesis.compose import ComposedScene, SceneSettings, compose
 from product1m.synthesis.cutouts import (
     REASONS,
-    Verdict,
+    CutAttempt,
+    CutoutSettings,
     cut,
     cut_candidates,
     draw_candidates,
     read_candidate,
 )
 from product1m.synthesis.parallel import Workers
-from product1m.synthesis.planning import plan_scenes, split_sources
+from product1m.synthesis.planning import PlanSettings, plan_scenes, split_sources
 from product1m.telemetry.progress import track
 
 logger = logging.getLogger(__name__)
@@ -75,13 +77,21 @@ def run(
         source = open_artifact(products, "ingestion")
         background_photos = find_backgrounds(backgrounds)
         work = work_folder(scenes, STEP, config, step.read({"products": source}))
-        candidates, counts = draw_candidates(source, config)
-        verdicts = cut_candidates(source, candidates, work / "cutouts", config, workers)
-        step.metrics.update(counts | _count_cutouts(verdicts, counts))
-        picture = _picture_cutouts(source, verdicts, step.folder, config)
-        step.tracking.log_file(picture)  # shows why, where too few photos could be cut out
-        split = split_sources([verdict for verdict in verdicts if not verdict.reason], config)
-        composed = workers.map(compose, plan_scenes(split, background_photos, config))
+        candidates, counts = draw_candidates(
+            source,
+            max_candidates=config.max_cutouts,
+            set_words=config.set_words,
+            seed=config.seed,
+        )
+        cutouts = CutoutSettings.from_config(config)
+        attempts = cut_candidates(source, candidates, work / "cutouts", cutouts, workers)
+        step.metrics.update(counts | _count_cutouts(attempts, counts))
+        picture = _draw_cutouts(source, attempts, step.folder, cutouts, config.seed)
+        step.tracking.log_file(picture)  # it shows why, if too few photos could be cut out
+        plan = PlanSettings.from_config(config)
+        split = split_sources([attempt for attempt in attempts if not attempt.reason], plan)
+        render = partial(compose, settings=SceneSettings.from_config(config))
+        composed = workers.map(render, plan_scenes(split, background_photos, plan))
         step.metrics.update(_write_scenes(composed, step.writer, work, config))
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)
@@ -90,35 +100,39 @@ def run(
     return step.all_metrics()
 
 
-def _count_cutouts(verdicts: Sequence[Verdict], counts: Mapping[str, float]) -> dict[str, float]:
-    reasons = Counter(verdict.reason for verdict in verdicts)
+def _count_cutouts(attempts: Sequence[CutAttempt], counts: Mapping[str, float]) -> dict[str, float]:
+    reasons = Counter(attempt.reason for attempt in attempts)
     accepted = reasons.pop("", 0)
-    accepted_share = accepted / max(1, len(verdicts))
+    accepted_share = accepted / max(1, len(attempts))
     titled_single = 1 - counts["items/of_sets"] / max(1, counts["items"])
     for reason in REASONS:
         logger.info("%s: %d cut-outs rejected: %s", STEP, reasons[reason], reason)
     return {
-        "cutouts/tried": float(len(verdicts)),
+        "cutouts/tried": float(len(attempts)),
         "cutouts/accepted": float(accepted),
         "cutouts/accepted_share": accepted_share,
-        # What the set words and the masks leave of all items, as far as it was tried.
+        # What the set words and the masks leave of all items, estimated from those tried.
         "items/single_product_share": titled_single * accepted_share,
         **{f"cutouts/rejected/{reason}": float(reasons[reason]) for reason in REASONS},
     }
 
 
-def _picture_cutouts(
-    source: Artifact, verdicts: Sequence[Verdict], folder: Path, config: BackgroundSynthesisConfig
+def _draw_cutouts(
+    source: Artifact,
+    attempts: Sequence[CutAttempt],
+    folder: Path,
+    settings: CutoutSettings,
+    seed: int,
 ) -> Path:
-    rng = np.random.default_rng(config.seed)
-    shuffled = [verdicts[int(k)] for k in rng.permutation(len(verdicts))]
-    accepted = [verdict for verdict in shuffled if not verdict.reason][:_PICTURED_CUTOUTS]
-    rejected = [verdict for verdict in shuffled if verdict.reason][:_PICTURED_CUTOUTS]
-    tiles = [contact_sheets.draw_cutout(verdict) for verdict in accepted]
-    for verdict in rejected:
-        candidate = verdict.candidate
+    rng = np.random.default_rng(seed)
+    shuffled = [attempts[int(k)] for k in rng.permutation(len(attempts))]
+    accepted = [attempt for attempt in shuffled if not attempt.reason][:_PICTURED_CUTOUTS]
+    rejected = [attempt for attempt in shuffled if attempt.reason][:_PICTURED_CUTOUTS]
+    tiles = [contact_sheets.draw_cutout(attempt) for attempt in accepted]
+    for attempt in rejected:
+        candidate = attempt.candidate
         photo = read_candidate(candidate, source.shard(candidate.shard))
-        mask, reason = cut(photo, config)
+        mask, reason = cut(photo, settings)
         tiles.append(contact_sheets.draw_rejected(photo, mask, reason))
     path = folder / CUTOUTS_PICTURE
     contact_sheets.write_grid(tiles, path, columns=8)

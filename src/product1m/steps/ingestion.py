@@ -22,7 +22,7 @@ from product1m.data.boxes import BoxTable, read_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
-from product1m.data.intake import StoredPhoto, pillow_without_opinions, take_in
+from product1m.data.intake import PhotoLimits, StoredPhoto, normalize_photo, unrestricted_pillow
 from product1m.data.items import ITEMS, ItemWriter, set_columns
 from product1m.data.leakage import Fingerprints, report_leakage
 from product1m.data.lists import (
@@ -76,7 +76,7 @@ def run(
     with (
         open_step_with_parts(STEP, config, folders, storage_root) as step,
         local_lists(dataset) as list_folder,
-        pillow_without_opinions(),
+        unrestricted_pillow(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
         source = Photos(open_store(dataset), Downloads(open_store(kept), config))
@@ -112,11 +112,11 @@ def _take_in_role(
     num_rows = sum(rows for rows, _ in counts)
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
     photos, captions = array("Q"), array("Q")
-    boxes = BoxTable()
+    boxes, limits = BoxTable(), PhotoLimits.from_config(config)
     known_boxes = read_boxes(lists[0].path.parent) if role == "queries" else {}
 
     def take(row: ListItem | SetAside) -> Intake:
-        return _take_in_one(row, source, config)
+        return _take_in_one(row, source, limits)
 
     rows = _without_repeats(lists)
     taken = in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
@@ -156,11 +156,11 @@ def _take_in_role(
     return _Keys(np.frombuffer(photos, np.uint64), np.frombuffer(captions, np.uint64))
 
 
-def _take_in_one(row: ListItem | SetAside, source: PhotoSource, config: IngestionConfig) -> Intake:
+def _take_in_one(row: ListItem | SetAside, source: PhotoSource, limits: PhotoLimits) -> Intake:
     if isinstance(row, SetAside):
         return row
     try:
-        return row, take_in(source.read(row, config.max_photo_bytes), config)
+        return row, normalize_photo(source.read(row, limits.max_bytes), limits)
     except PhotoError as error:
         return SetAside(row.list_name, row.line, row.id, str(error))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from product1m.artifacts.folder import Artifact, open_artifact, work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import Boxes, BoxSelection
-from product1m.detection.map_cache import cache_maps
+from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
     ScoredBoxes,
     best_selection,
@@ -22,8 +22,8 @@ from product1m.detection.measuring import (
     recalls,
 )
 from product1m.detection.proposal_plots import draw_proposals
-from product1m.detection.proposals import MODEL, ProposalNetwork, build_network
-from product1m.detection.scene_batches import SceneBatches, Scenes, losses
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
+from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
 from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
@@ -73,7 +73,7 @@ def _open(scenes: Path) -> dict[str, Artifact]:
 def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
     """The same on every rank and in every attempt."""
     torch.manual_seed(config.seed)
-    return build_network(config, config.weights)
+    return ProposalNetwork(NetworkSettings.from_config(config), config.weights)
 
 
 def _train(
@@ -84,8 +84,8 @@ def _train(
     tracking: StepRun | None = None,
 ) -> None:
     positions = scenes.split("train")
-    cached = cache_maps(network, scenes.items, positions, config)
-    batches = SceneBatches(scenes, positions, config, cached)
+    cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
+    batches = SceneBatches(scenes, positions, BatchSettings.from_config(config), cached)
     plan = TrainingPlan(
         num_steps=batches.num_steps,
         learning_rate=config.learning_rate,

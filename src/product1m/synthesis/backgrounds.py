@@ -1,20 +1,24 @@
-"""What products are pasted on: photos from a folder, or drawn surfaces where there are none."""
+"""What products are pasted on: photos from a folder, or drawn surfaces."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from product1m.config import IngestionConfig
-from product1m.data.intake import pillow_without_opinions, take_in
+from product1m.data.intake import PhotoLimits, normalize_photo, unrestricted_pillow
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.errors import DatasetError, PhotoError, StorageError, TooLargeError
 from product1m.storage.folder import Folder
 from product1m.storage.opening import open_file, open_store
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_LIMITS = PhotoLimits(
+    max_side_px=0, min_side_px=16, max_pixels=50_000_000, max_bytes=32 * 1024 * 1024
+)
+"""What a background photo may be, but for its side, which follows the scene's (ours)."""
 _MAX_ZOOM = 1.4
 """A background is enlarged by up to this beyond filling its scene (ours)."""
 
@@ -22,19 +26,21 @@ _MAX_ZOOM = 1.4
 def find_backgrounds(uri: str) -> list[str]:
     """Addresses of the photos below a folder or prefix, sorted by name; none for an empty address.
 
-    Raises StorageError for an address that cannot be read, DatasetError where there are no photos.
+    Raises StorageError if the address cannot be read, DatasetError if it holds no photos.
     """
     if not uri:
         return []
     store = open_store(uri)
     if isinstance(store, Folder) and not store.root.is_dir():
-        raise StorageError(f"{store.root}: no such folder of background photos")
+        raise StorageError(
+            f"{store.root}: expected a folder of background photos, but there is no such folder"
+        )
     paths = [PurePosixPath(file.name) for file in store.files()]
     photos = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
     if not photos:
         raise DatasetError(
-            f"{uri}: no background photo; expected files ending in "
-            f"{', '.join(sorted(SUFFIXES))}, or no folder at all for drawn backgrounds"
+            f"{uri}: expected background photos ({', '.join(sorted(SUFFIXES))}), got none; "
+            "leave the address empty to use drawn backgrounds"
         )
     return [store.address(str(path)) for path in photos]
 
@@ -44,15 +50,15 @@ def read_background(
 ) -> tuple[Photo | None, list[str]]:
     """The first photo that can be read, cropped to a scene, and the damaged ones before it.
 
-    None where all are damaged.
+    None if all are damaged.
     """
-    limits = IngestionConfig(max_photo_side_px=2 * max(width, height))
+    limits = replace(_LIMITS, max_side_px=2 * max(width, height))
     damaged: list[str] = []
     for address in addresses:
         store, name = open_file(address)
         try:
-            with pillow_without_opinions():
-                stored = take_in(store.read(name, limits.max_photo_bytes), limits)
+            with unrestricted_pillow():
+                stored = normalize_photo(store.read(name, limits.max_bytes), limits)
         except (PhotoError, TooLargeError):
             damaged.append(address)
             continue

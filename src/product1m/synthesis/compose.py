@@ -1,4 +1,4 @@
-"""One scene: its plan depends on seed and number alone, and so does everything drawn for it."""
+"""A scene: its plan depends on seed and number alone, and so does everything drawn for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from product1m.data.photos import encode_jpeg
 from product1m.errors import DatasetError
 from product1m.synthesis.backgrounds import draw_background, read_background
 from product1m.synthesis.coco import annotation
-from product1m.synthesis.cutouts import Verdict, read_cutout
-from product1m.synthesis.paste import Scene, paste
+from product1m.synthesis.cutouts import CutAttempt, read_cutout
+from product1m.synthesis.paste import PastedScene, PasteSettings, paste
 
 PLAN, RENDER = 0, 1
 """What a scene's two generators are for; with seed and number they make their seeds."""
@@ -22,16 +22,40 @@ _MAX_LAYOUTS = 8
 
 
 @dataclass(frozen=True)
+class SceneSettings:
+    """How plans become scenes.
+
+    The section `background_synthesis` of the configuration explains each value.
+    """
+
+    width_px: int
+    height_px: int
+    min_products: int
+    paste: PasteSettings
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: BackgroundSynthesisConfig) -> "SceneSettings":
+        """The values of a configuration."""
+        return cls(
+            width_px=config.scene_width_px,
+            height_px=config.scene_height_px,
+            min_products=config.min_products,
+            paste=PasteSettings.from_config(config),
+            seed=config.seed,
+        )
+
+
+@dataclass(frozen=True)
 class ScenePlan:
     """What a scene will show."""
 
     number: int
     split: str
-    sources: Sequence[Verdict]
+    sources: Sequence[CutAttempt]
     title: str
     backgrounds: Sequence[str]
-    """The first that can be read is taken; none asks for a drawn one."""
-    config: BackgroundSynthesisConfig
+    """Addresses of photos; the first readable one is used. Empty: the background is drawn."""
 
 
 @dataclass(frozen=True)
@@ -54,31 +78,30 @@ class ComposedScene:
         return f"scene-{self.plan.number:06d}"
 
 
-def compose(plan: ScenePlan) -> ComposedScene:
+def compose(plan: ScenePlan, settings: SceneSettings) -> ComposedScene:
     """Render a planned scene.
 
     Raises DatasetError if none of its backgrounds can be read.
     """
-    config = plan.config
-    rng = np.random.default_rng([config.seed, plan.number, RENDER])
-    size = config.scene_width_px, config.scene_height_px
+    rng = np.random.default_rng([settings.seed, plan.number, RENDER])
+    size = settings.width_px, settings.height_px
     background, damaged = read_background(plan.backgrounds, *size, rng)
     if background is None and plan.backgrounds:
         raise DatasetError(
-            f"none of {len(set(damaged))} background photos drawn could be read, {damaged[0]} for "
-            "one; expected whole photos"
+            f"none of the {len(set(damaged))} background photos tried can be read, for example "
+            f"{damaged[0]}; remove or replace the damaged files"
         )
     if background is None:
         background = draw_background(*size, rng)
     cutouts = [read_cutout(source.path) for source in plan.sources]
     for _ in range(_MAX_LAYOUTS):
-        scene = paste(background, cutouts, config, rng)
-        if len(scene.products) >= config.min_products:
+        scene = paste(background, cutouts, settings.paste, rng)
+        if len(scene.products) >= settings.min_products:
             break
     return _finished(plan, scene, damaged)
 
 
-def _finished(plan: ScenePlan, scene: Scene, damaged: Sequence[str]) -> ComposedScene:
+def _finished(plan: ScenePlan, scene: PastedScene, damaged: Sequence[str]) -> ComposedScene:
     ids = [plan.sources[product.source].candidate.id for product in scene.products]
     named = list(zip(scene.products, ids, strict=True))
     instances = [

@@ -1,4 +1,4 @@
-"""Pictures for a person: scenes with their boxes, cut-outs that were taken and that were not."""
+"""Pictures for a person: scenes with their boxes, accepted and rejected cut-outs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from product1m.data.geometry import CORNERS
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.synthesis.compose import ComposedScene
-from product1m.synthesis.cutouts import Verdict, read_cutout
+from product1m.synthesis.cutouts import CutAttempt, read_cutout
 from product1m.synthesis.grabcut import Mask, soft_mask
 
 _COLORS = ((230, 60, 60), (40, 150, 60), (50, 90, 230), (220, 150, 0), (170, 50, 190))
@@ -26,30 +26,30 @@ def draw_scene(scene: ComposedScene) -> Photo:
         corners = [round(product[name]) for name in CORNERS]
         color = _COLORS[number % len(_COLORS)]
         cv2.rectangle(photo, corners[:2], (corners[2] - 1, corners[3] - 1), color, scale + 1)
-    return _labelled(photo, f"{scene.plan.number} {scene.plan.split}")
+    return _labeled(photo, f"{scene.plan.number} {scene.plan.split}")
 
 
-def draw_cutout(verdict: Verdict) -> Photo:
-    """An accepted cut-out on a chessboard."""
-    cutout = read_cutout(verdict.path)
+def draw_cutout(attempt: CutAttempt) -> Photo:
+    """An accepted cut-out on a checkerboard."""
+    cutout = read_cutout(attempt.path)
     height, width = cutout.shape[:2]
     squares = (np.indices((height, width)) // 12).sum(axis=0) % 2
     board = (190 + 50 * squares)[..., None]
     alpha = cutout[..., 3:] / 255
     photo = (cutout[..., :3] * alpha + board * (1 - alpha)).astype(np.uint8)
-    return _labelled(photo, "taken")
+    return _labeled(photo, "accepted")
 
 
 def draw_rejected(photo: Photo, mask: Mask, reason: str) -> Photo:
-    """A photo whose cut-out was rejected, what is not in the mask tinted red."""
+    """A photo whose cut-out was rejected; what is outside the mask is tinted red."""
     outside = 1 - soft_mask(mask, photo.shape[1], photo.shape[0])[..., None]
     tint = np.array([210, 40, 60], np.float32)
     tinted = photo * (1 - 0.65 * outside) + tint * 0.65 * outside
-    return _labelled(tinted.astype(np.uint8), reason)
+    return _labeled(tinted.astype(np.uint8), reason)
 
 
 def write_grid(tiles: Sequence[Photo], path: Path, columns: int) -> None:
-    """Write pictures of equal size as one, row by row; nothing for none."""
+    """Write pictures of equal size as one, row by row; no file without pictures."""
     if not tiles:
         return
     blank = np.full_like(tiles[0], 255)
@@ -59,7 +59,7 @@ def write_grid(tiles: Sequence[Photo], path: Path, columns: int) -> None:
         raise OSError(f"{path}: the picture cannot be written; is the disk full?")
 
 
-def _labelled(photo: Photo, text: str) -> UInt8[np.ndarray, "H W 3"]:
+def _labeled(photo: Photo, text: str) -> UInt8[np.ndarray, "H W 3"]:
     tile = np.full((_TILE_PX + _BAND_PX, _TILE_PX, 3), 255, np.uint8)
     small = resize_photo(photo, (_TILE_PX - 4) / max(photo.shape[:2]))
     top, left = ((_TILE_PX - small.shape[axis]) // 2 for axis in (0, 1))

@@ -1,7 +1,7 @@
-"""Which train items show one product alone, and their cut-outs on disk.
+"""Which train items show a single product, and their cut-outs on disk.
 
-Nothing labels single products. A candidate is an item whose title names no set; it becomes a
-cut-out if its photo has one dominant foreground blob with a plausible mask.
+No label says so. A candidate is an item whose title names no set; it becomes a cut-out if its photo
+has one dominant foreground part with a plausible mask.
 """
 
 import hashlib
@@ -50,13 +50,44 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of a candidate."""
+class CutAttempt:
+    """The result of cutting a candidate out of its photo."""
 
     candidate: Candidate
     reason: str
-    """One of `REASONS`, or empty: its cut-out is at `path`."""
+    """Why it was rejected, one of `REASONS`; empty if accepted: then its cut-out is at `path`."""
     path: Path
+
+
+@dataclass(frozen=True)
+class CutoutSettings:
+    """How candidates are cut out and which masks are plausible.
+
+    The section `background_synthesis` of the configuration explains each value.
+    """
+
+    grabcut: GrabCutSettings
+    min_mask_area: float
+    max_mask_area: float
+    max_border_contact: float
+    min_dominant_share: float
+    max_faint_edge: float
+    max_side_px: int
+    """Longer side of a cut-out: that of the largest product of a scene."""
+
+    @classmethod
+    def from_config(cls, config: BackgroundSynthesisConfig) -> "CutoutSettings":
+        """The values of a configuration."""
+        side_px = config.max_scale * min(config.scene_width_px, config.scene_height_px)
+        return cls(
+            grabcut=GrabCutSettings.from_config(config),
+            min_mask_area=config.min_mask_area,
+            max_mask_area=config.max_mask_area,
+            max_border_contact=config.max_border_contact,
+            min_dominant_share=config.min_dominant_share,
+            max_faint_edge=config.max_faint_edge,
+            max_side_px=round(side_px),
+        )
 
 
 @dataclass(frozen=True)
@@ -64,16 +95,16 @@ class _CutTask:
     candidates: Sequence[Candidate]
     shards: Sequence[Shard]
     folder: Path
-    config: BackgroundSynthesisConfig
+    settings: CutoutSettings
 
 
 def draw_candidates(
-    products: Artifact, config: BackgroundSynthesisConfig
+    products: Artifact, *, max_candidates: int, set_words: Sequence[str], seed: int
 ) -> tuple[list[Candidate], dict[str, float]]:
-    """At most `max_cutouts` candidates in the order of their photos, and counts.
+    """Draw candidates at random, in the order of their photos in the shards, and count items.
 
-    The draw is by a hash of seed and photo, so one of several items with the same photo stands for
-    all, and memory holds no more than is drawn.
+    The draw is by a hash of seed and photo, so items with the same photo count once, and memory
+    holds no more than is drawn.
     """
     heap: list[tuple[int, str]] = []
     drawn: dict[int, Candidate] = {}
@@ -82,13 +113,13 @@ def draw_candidates(
         for batch in table.iter_batches(columns=_COLUMNS):
             for row in batch.to_pylist():
                 num_items += 1
-                if names_set(row["caption"], config.set_words):
+                if names_set(row["caption"], set_words):
                     num_sets += 1
                     continue
-                key = _priority(row["sha256"], config.seed)
-                if key in drawn or (len(heap) == config.max_cutouts and key >= -heap[0][0]):
+                key = _priority(row["sha256"], seed)
+                if key in drawn or (len(heap) == max_candidates and key >= -heap[0][0]):
                     continue
-                if len(heap) == config.max_cutouts:
+                if len(heap) == max_candidates:
                     del drawn[-heapq.heappop(heap)[0]]
                 heapq.heappush(heap, (-key, row["id"]))
                 drawn[key] = Candidate(number=0, **row)
@@ -107,17 +138,17 @@ def cut_candidates(
     products: Artifact,
     candidates: Sequence[Candidate],
     folder: Path,
-    config: BackgroundSynthesisConfig,
+    settings: CutoutSettings,
     workers: Workers,
-) -> list[Verdict]:
-    """Cut every candidate into `folder`, or take what an earlier attempt left there.
+) -> list[CutAttempt]:
+    """Cut every candidate out, into `folder`, or use what an interrupted run left there.
 
     Raises ArtifactError for a photo that cannot be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(products, candidates, folder, config)
-    verdicts = chain.from_iterable(workers.map(_cut_chunk, tasks))
-    return list(track(verdicts, "cutting out photos", len(candidates)))
+    tasks = _tasks(products, candidates, folder, settings)
+    attempts = chain.from_iterable(workers.map(_cut_chunk, tasks))
+    return list(track(attempts, "cutting out photos", len(candidates)))
 
 
 def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
@@ -126,29 +157,31 @@ def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
     return decode_photo(encoded, f"{shard.address}: {candidate.id}")
 
 
-def cut(photo: Photo, config: BackgroundSynthesisConfig) -> tuple[Mask, str]:
-    """A photo's foreground at the resolution of GrabCut and why it is implausible, or nothing."""
-    mask, quality = foreground(photo, GrabCutSettings.from_config(config))
-    return mask, reject(quality, config)
+def cut(photo: Photo, settings: CutoutSettings) -> tuple[Mask, str]:
+    """A photo's foreground at GrabCut's resolution, and why it is not plausible, else empty."""
+    mask, quality = foreground(photo, settings.grabcut)
+    return mask, reject(quality, settings)
 
 
-def reject(quality: MaskQuality, config: BackgroundSynthesisConfig) -> str:
+def reject(quality: MaskQuality, settings: CutoutSettings) -> str:
     """The first of `REASONS` that applies; empty for a plausible mask."""
     failed = (
-        quality.area < config.min_mask_area or quality.area == 0,
-        quality.area > config.max_mask_area,
-        quality.border_contact > config.max_border_contact,
-        quality.dominant_share < config.min_dominant_share,
-        quality.faint_edge > config.max_faint_edge,
+        quality.area < settings.min_mask_area or quality.area == 0,
+        quality.area > settings.max_mask_area,
+        quality.border_contact > settings.max_border_contact,
+        quality.dominant_share < settings.min_dominant_share,
+        quality.faint_edge > settings.max_faint_edge,
     )
     return next((reason for reason, fails in zip(REASONS, failed, strict=True) if fails), "")
 
 
 def read_cutout(path: Path) -> UInt8[np.ndarray, "h w 4"]:
-    """A cut-out as RGBA; ArtifactError if its file is gone or damaged."""
+    """A cut-out as RGBA; ArtifactError if its file is missing or damaged."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise ArtifactError(f"{path}: not a cut-out; delete {path.parent} and run the step again")
+        raise ArtifactError(
+            f"{path}: cut-out missing or damaged; delete {path.parent} and run the step again"
+        )
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
 
 
@@ -161,38 +194,37 @@ def _tasks(
     products: Artifact,
     candidates: Sequence[Candidate],
     folder: Path,
-    config: BackgroundSynthesisConfig,
+    settings: CutoutSettings,
 ) -> Iterator[_CutTask]:
     for start in range(0, len(candidates), _CHUNK):
         chunk = candidates[start : start + _CHUNK]
         # Verified here, once, and not again in every process.
         shards = [products.shard(candidate.shard) for candidate in chunk]
-        yield _CutTask(chunk, shards, folder, config)
+        yield _CutTask(chunk, shards, folder, settings)
 
 
-def _cut_chunk(task: _CutTask) -> list[Verdict]:
+def _cut_chunk(task: _CutTask) -> list[CutAttempt]:
     done = task.folder / f"{task.candidates[0].number:08d}.json"
     paths = [task.folder / f"{candidate.number:08d}.png" for candidate in task.candidates]
     if done.is_file():
         reasons = json.loads(done.read_text("utf-8"))
     else:
         reasons = [
-            _cut_one(read_candidate(candidate, shard), path, task.config)
+            _cut_into(path, read_candidate(candidate, shard), task.settings)
             for candidate, shard, path in zip(task.candidates, task.shards, paths, strict=True)
         ]
         # Written last: a chunk that has this file has all its cut-outs.
         write_text(done, json.dumps(reasons))
     return [
-        Verdict(candidate, reason, path)
+        CutAttempt(candidate, reason, path)
         for candidate, reason, path in zip(task.candidates, reasons, paths, strict=True)
     ]
 
 
-def _cut_one(photo: Photo, path: Path, config: BackgroundSynthesisConfig) -> str:
-    mask, reason = cut(photo, config)
+def _cut_into(path: Path, photo: Photo, settings: CutoutSettings) -> str:
+    mask, reason = cut(photo, settings)
     if not reason:
-        side_px = config.max_scale * min(config.scene_width_px, config.scene_height_px)
-        cutout = cut_out(photo, mask, round(side_px))
+        cutout = cut_out(photo, mask, settings.max_side_px)
         if not cv2.imwrite(str(path), cv2.cvtColor(cutout, cv2.COLOR_RGBA2BGRA)):
             raise OSError(f"{path}: the cut-out cannot be written; is the disk full?")
     return reason

@@ -1,4 +1,4 @@
-"""Work for several processes: results in order, a bounded number in flight."""
+"""Work for several processes: results in order, a bounded number of tasks in flight."""
 
 import multiprocessing
 from collections import deque
@@ -15,11 +15,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 PENDING_PER_WORKER = 4
-"""Tasks in flight a process: enough to keep it busy, little enough to bound memory (ours)."""
+"""Tasks in flight per process: enough to keep it busy, few enough to bound memory (ours)."""
 
 
 class Workers:
-    """Processes with one OpenCV thread each; a single one works in this very process.
+    """Processes with one OpenCV thread each; a single worker is this process.
 
     They are spawned, not forked: a fork would copy the locks of the threads that MLflow and OpenCV
     started.
@@ -42,7 +42,7 @@ class Workers:
     def map(self, work: Callable[[In], Out], tasks: Iterable[In]) -> Iterator[Out]:
         """Results in the order of the tasks.
 
-        Raises DatasetError if a process is killed, as it is when memory runs out.
+        Raises DatasetError if a process is killed, for example because memory ran out.
         """
         if self._pool is None:
             yield from map(work, tasks)
@@ -57,8 +57,8 @@ class Workers:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
             raise DatasetError(
-                f"a process of background_synthesis was killed ({error}); is memory short? "
-                "lower background_synthesis.num_workers and run it again, it goes on from there"
+                f"a process of background_synthesis was killed ({error}), probably because memory "
+                "ran out; lower background_synthesis.num_workers and run the step again: it resumes"
             ) from error
 
 

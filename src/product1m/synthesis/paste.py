@@ -16,11 +16,42 @@ Rgba = UInt8[np.ndarray, "h w 4"]
 _MAX_PLACEMENTS = 30
 """Places tried for a product before it is dropped (ours)."""
 _SHRINK = 0.94
-"""A product that found no place is this much smaller at the next try (ours)."""
+"""Factor by which a product without a place shrinks before the next try (ours)."""
 _OPAQUE = 0.5
 """Opacity from which a pixel shows the product (ours)."""
 _MIN_VISIBLE_PX = 16
-"""A product of fewer visible pixels is none (ours)."""
+"""A product with fewer visible pixels is not pasted (ours)."""
+
+
+@dataclass(frozen=True)
+class PasteSettings:
+    """How products are changed and placed.
+
+    The section `background_synthesis` of the configuration explains each value.
+    """
+
+    min_scale: float
+    max_scale: float
+    max_rotation_deg: float
+    flip_probability: float
+    max_brightness_change: float
+    max_shadow: float
+    max_occlusion: float
+    edge_softness_px: float
+
+    @classmethod
+    def from_config(cls, config: BackgroundSynthesisConfig) -> "PasteSettings":
+        """The values of a configuration."""
+        return cls(
+            min_scale=config.min_scale,
+            max_scale=config.max_scale,
+            max_rotation_deg=config.max_rotation_deg,
+            flip_probability=config.flip_probability,
+            max_brightness_change=config.max_brightness_change,
+            max_shadow=config.max_shadow,
+            max_occlusion=config.max_occlusion,
+            edge_softness_px=config.edge_softness_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -43,21 +74,21 @@ class Pasted:
     source: int
     """Which of the cut-outs."""
     box_xyxy: tuple[int, int, int, int]
-    """Around what is visible; right and bottom lie outside it."""
+    """Around the visible part; right and bottom lie outside it."""
     mask: Bool[np.ndarray, "H W"]
-    """What is visible, in the scene's frame."""
+    """The visible part, in the scene's frame."""
     visible: float
-    """Share of the product that no other covers."""
+    """Share of the product that no other product covers."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class PastedScene:
     """A composed photo and its products in the order they were pasted, later ones on top."""
 
     photo: Photo
     products: tuple[Pasted, ...]
     num_dropped: int
-    """Products that found no place where all stay visible enough."""
+    """Products without a place where all stay visible enough."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +100,24 @@ class _Layer:
 def paste(
     background: Photo,
     cutouts: Sequence[Rgba],
-    config: BackgroundSynthesisConfig,
+    settings: PasteSettings,
     rng: np.random.Generator,
-) -> Scene:
-    """Paste every cut-out once, wholly inside the frame, at random places.
+) -> PastedScene:
+    """Paste every cut-out once, completely inside the frame, at random places.
 
-    A place where any product would be covered by more than `max_occlusion` is not taken: another
-    is tried with a smaller product, and the product is dropped after `_MAX_PLACEMENTS`.
+    If a place would cover any product by more than `max_occlusion`, another place is tried with a
+    smaller product; after `_MAX_PLACEMENTS` the product is dropped.
     """
     image = background.astype(np.float32)
     owner = np.full(background.shape[:2], -1, np.int16)
     areas: list[int] = []
     sources: list[int] = []
     for source, cutout in enumerate(cutouts):
-        look = draw_look(config, rng, min(background.shape[:2]))
+        look = draw_look(settings, rng, min(background.shape[:2]))
         for _ in range(_MAX_PLACEMENTS):
-            layer = transform(cutout, look, config.edge_softness_px)
+            layer = transform(cutout, look, settings.edge_softness_px)
             corner = _draw_corner(layer, owner.shape, rng)
-            if corner and _stays_visible(owner, layer, corner, areas, config.max_occlusion):
+            if corner and _stays_visible(owner, layer, corner, areas, settings.max_occlusion):
                 _put(image, owner, layer, corner, len(areas), look.shadow)
                 areas.append(int((layer.alpha >= _OPAQUE).sum()))
                 sources.append(source)
@@ -97,18 +128,18 @@ def paste(
         for number, (source, area) in enumerate(zip(sources, areas, strict=True))
     )
     photo = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return Scene(photo, products, len(cutouts) - len(products))
+    return PastedScene(photo, products, len(cutouts) - len(products))
 
 
-def draw_look(config: BackgroundSynthesisConfig, rng: np.random.Generator, frame_px: int) -> Look:
-    """How one product is changed; `frame_px` is the scene's shorter side."""
-    change = config.max_brightness_change
+def draw_look(settings: PasteSettings, rng: np.random.Generator, frame_px: int) -> Look:
+    """How a product is changed; `frame_px` is the scene's shorter side."""
+    change = settings.max_brightness_change
     return Look(
-        side_px=rng.uniform(config.min_scale, config.max_scale) * frame_px,
-        rotation_deg=rng.uniform(-config.max_rotation_deg, config.max_rotation_deg),
-        flipped=bool(rng.random() < config.flip_probability),
+        side_px=rng.uniform(settings.min_scale, settings.max_scale) * frame_px,
+        rotation_deg=rng.uniform(-settings.max_rotation_deg, settings.max_rotation_deg),
+        flipped=bool(rng.random() < settings.flip_probability),
         brightness=rng.uniform(1 - change, 1 + change),
-        shadow=rng.uniform(0, config.max_shadow),
+        shadow=rng.uniform(0, settings.max_shadow),
     )
 
 
@@ -137,7 +168,7 @@ def _softened(alpha: Float32[np.ndarray, "h w"], softness_px: float) -> Float32[
     room = int(np.ceil(3 * softness_px))
     padded = np.pad(alpha, room)
     blurred = cv2.GaussianBlur(padded, (0, 0), softness_px)[room:-room, room:-room]
-    # The outline is where the blur gives a half: what lies outside, the backdrop, becomes clear.
+    # The outline is where the blur is 0.5; the backdrop outside it becomes transparent.
     return np.asarray(np.clip(2 * blurred - 1, 0, 1), np.float32)
 
 
@@ -153,7 +184,7 @@ def _trimmed(layer: _Layer) -> _Layer:
 def _draw_corner(
     layer: _Layer, frame: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Top and left of a place inside the frame; None if the product is too large, or nothing."""
+    """Top and left of a place inside the frame; None if the product is too large or too small."""
     room_y, room_x = (frame[axis] - layer.alpha.shape[axis] for axis in (0, 1))
     if min(room_x, room_y) < 0 or (layer.alpha >= _OPAQUE).sum() < _MIN_VISIBLE_PX:
         return None

@@ -49,9 +49,12 @@ def scene(generator: np.random.Generator, num_products: int) -> tuple[Photo, lis
 
 
 def write_scenes(
-    folder: Path, num_scenes: int = 24, config: BackgroundSynthesisConfig = SYNTHESIS
+    folder: Path,
+    num_scenes: int = 24,
+    config: BackgroundSynthesisConfig = SYNTHESIS,
+    splits: tuple[str, ...] = ("held_out", "train", "train", "train"),
 ) -> Artifact:
-    """What `background_synthesis` would write; every fourth scene is held out."""
+    """What `background_synthesis` would write; `splits` take turns."""
     generator = np.random.default_rng(0)
     rows = []
     with write_artifact(folder, "background_synthesis", config, part="scenes") as writer:
@@ -63,7 +66,7 @@ def write_scenes(
                     encode_jpeg(photo),
                     (SIDE_PX, SIDE_PX),
                     caption=f"scene {number}",
-                    split="held_out" if number % 4 == 0 else "train",
+                    split=splits[number % len(splits)],
                 )
                 rows += [(number, f"p{number}-{i}", *box, 1.0) for i, box in enumerate(boxes)]
         # A reader must not count on the order of the rows.
