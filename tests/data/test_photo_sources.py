@@ -91,5 +91,5 @@ def test_background_photos_on_s3_are_those_of_the_folder(s3: S3Server, tmp_path:
         read_background(places, 50, 50, np.random.default_rng(0))[0] for places in (here, there)
     ]
     np.testing.assert_array_equal(photos[0], photos[1])
-    with pytest.raises(DatasetError, match=f"{address}/none: no background photo"):
+    with pytest.raises(DatasetError, match=f"{address}/none: expected background photos"):
         find_backgrounds(f"{address}/none")

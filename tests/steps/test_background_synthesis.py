@@ -258,10 +258,10 @@ def test_a_killed_run_goes_on_with_the_cutouts_it_has(
         with pytest.raises(KeyboardInterrupt):
             background_synthesis.run(products, str(backgrounds), target, CONFIG)
     assert not target.exists()
-    cutting: list[Path] = []
-    monkeypatch.setattr(candidates, "_cut_one", lambda *arguments: cutting.append(arguments[1]))
+    cut_again: list[object] = []
+    monkeypatch.setattr(candidates, "cut_out", lambda *arguments: cut_again.append(arguments))
     background_synthesis.run(products, str(backgrounds), target, CONFIG)
-    assert not cutting
+    assert not cut_again
     digests = {open_artifact(path, "background_synthesis").digest for path in (target, scenes)}
     assert len(digests) == 1
 
@@ -287,7 +287,7 @@ def test_too_many_damaged_backgrounds_stop_the_step(
     [
         ("{tmp}/nowhere", StorageError, "no such folder"),
         ("ftp://host/rooms", StorageError, "expected a local folder or s3://BUCKET/PREFIX"),
-        ("{tmp}", DatasetError, "no background photo"),
+        ("{tmp}", DatasetError, "expected background photos"),
     ],
 )
 def test_an_address_without_backgrounds_is_refused_before_any_work(
