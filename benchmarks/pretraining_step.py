@@ -22,10 +22,12 @@ from torch.nn import functional
 
 from product1m.capture.batches import PretrainingBatch
 from product1m.capture.losses import released_contrastive_loss
-from product1m.capture.masking import Masking, Pairs
-from product1m.capture.network import build_capture
+from product1m.capture.masking import Masking
+from product1m.capture.network import build_capture, heads_for, network_sizes
+from product1m.capture.pairs import Pairs
 from product1m.capture.pretext import pretext_losses
 from product1m.config import CapturePretrainingConfig
+from product1m.steps.capture_pretraining import pretext_tasks
 from product1m.training.optimizer import ParameterGroup, make_optimizer
 
 T, R, V, F, D, E = 36, 37, 21_128, 2048, 768, 512
@@ -192,11 +194,12 @@ def time_ours(
     """Seconds of our step."""
     changes = {"scene_contrast_weight": float(num_views > 0), "precision": precision}
     config = CapturePretrainingConfig().model_copy(update=changes)
-    network = build_capture(config, V, F)
+    network = build_capture(network_sizes(config), heads_for(config), V, F)
+    tasks = pretext_tasks(config)
     batch = random_batch(size, regions, num_views, full=False)
 
     def losses(batch: PretrainingBatch) -> dict[str, Tensor]:
-        return pretext_losses(network, batch, config)
+        return pretext_losses(network, batch, tasks)
 
     return seconds_a_step(network, losses, batch, steps, precision == "bf16")
 

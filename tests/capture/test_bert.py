@@ -7,7 +7,7 @@ import torch
 
 from product1m.capture.bert import load_bert
 from product1m.capture.blocks import Packing
-from product1m.capture.network import build_capture
+from product1m.capture.network import build_capture, network_sizes
 from product1m.capture.streams import TextStream
 from product1m.capture.tokens import SPECIAL, bert_tokenizer
 from product1m.config import CapturePretrainingConfig
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _stream(**changes: Any) -> TextStream:
     config = CONFIG.model_copy(update=changes)
-    return build_capture(config, len(VOCABULARY), 4).text.eval()
+    return build_capture(network_sizes(config), set(), len(VOCABULARY), 4).text.eval()
 
 
 def test_the_text_stream_computes_what_the_berts_first_layers_compute(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_titles_become_the_berts_own_tokens(folder: Path) -> None:
 
 
 def test_only_weights_from_bert_have_another_rate(folder: Path) -> None:
-    capture = build_capture(CONFIG, len(VOCABULARY), 4)
+    capture = build_capture(network_sizes(CONFIG), set(), len(VOCABULARY), 4)
     taken = load_bert(capture.text, str(folder))
     groups = parameter_groups(capture, taken, 0.1)
     optimizer = make_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)

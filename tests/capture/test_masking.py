@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from product1m.capture.masking import Draws, Masking, Pairs, collate, mask_pairs
+from product1m.capture.masking import Masking, mask_pairs
+from product1m.capture.pairs import Pairs, collate
 from product1m.capture.tokens import TitleTokenizer, train_tokenizer
 from product1m.data.regions import Regions
 from tests.support.oracles import loops as oracles
@@ -34,18 +35,12 @@ def _photo(generator: np.random.Generator, count: int) -> Regions:
     return Regions(features, boxes, np.ones(count + 1, np.float32))
 
 
-def _draws(pairs: Pairs, tokenizer: TitleTokenizer) -> Draws:
-    generator = np.random.default_rng(1)
-    num_pairs, num_tokens = pairs.tokens.shape
-    return Draws.of(num_pairs, num_tokens, pairs.features.shape[1], tokenizer, generator)
-
-
 def _mask(pairs: Pairs, tokenizer: TitleTokenizer, overlap: float = 1.0) -> Masking:
     return mask_pairs(
         pairs,
         len(pairs),
         tokenizer,
-        _draws(pairs, tokenizer),
+        np.random.default_rng(1),
         token_probability=0.15,
         region_probability=0.15,
         region_overlap=overlap,
@@ -130,7 +125,7 @@ def test_views_and_switched_off_tasks_stay_as_they_are(
     pairs: Pairs, tokenizer: TitleTokenizer
 ) -> None:
     masking = mask_pairs(
-        pairs, 10, tokenizer, _draws(pairs, tokenizer), token_probability=0.5, region_probability=0
+        pairs, 10, tokenizer, np.random.default_rng(1), token_probability=0.5, region_probability=0
     )
     assert masking.masked_tokens[:10].any()
     assert not masking.masked_tokens[10:].any()

@@ -13,16 +13,17 @@ from product1m.capture.batches import (
     EpochSampler,
     PretrainingBatch,
     PretrainingBatches,
-    SceneViews,
     feature_moments,
     shown,
 )
-from product1m.capture.network import Capture, build_capture
+from product1m.capture.network import Capture, build_capture, heads_for, network_sizes
 from product1m.capture.pretext import pretext_losses, wrong_photos
+from product1m.capture.scene_views import SceneViews
 from product1m.capture.tokens import TitleTokenizer, train_tokenizer
 from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, TrainingError
+from product1m.steps.capture_pretraining import batch_settings, pretext_tasks
 from product1m.training.loop import TrainingPlan, train
 from tests.support.oracles import loops as oracles
 from tests.support.worlds.feature_artifacts import make_scenes, make_train
@@ -70,13 +71,17 @@ def tokenizer(items: FeatureSet) -> TitleTokenizer:
 def _batches(
     items: FeatureSet, scenes: FeatureSet, tokenizer: TitleTokenizer, **changes: Any
 ) -> PretrainingBatches:
-    return PretrainingBatches(items, scenes, tokenizer, CONFIG.model_copy(update=changes))
+    return PretrainingBatches(
+        items, scenes, tokenizer, batch_settings(CONFIG.model_copy(update=changes))
+    )
 
 
 def _capture(items: FeatureSet, tokenizer: TitleTokenizer, **changes: Any) -> Capture:
     torch.manual_seed(0)
     config = CONFIG.model_copy(update=changes)
-    capture = build_capture(config, tokenizer.vocabulary_size, items.feature_dim)
+    capture = build_capture(
+        network_sizes(config), heads_for(config), tokenizer.vocabulary_size, items.feature_dim
+    )
     mean, deviation = feature_moments(items)
     capture.standardization.fit(torch.from_numpy(mean), torch.from_numpy(deviation))
     return capture
@@ -159,7 +164,7 @@ def test_sources_come_from_the_epochs_items_as_far_as_they_go(
     items: FeatureSet, scenes: FeatureSet, tokenizer: TitleTokenizer
 ) -> None:
     batches = _batches(items, scenes, tokenizer, scene_batch_size=3)
-    pasted = {f"item-{row}" for row in SceneViews(scenes, "train", _rows(items)).of_item}
+    pasted = {f"item-{row}" for row in SceneViews(scenes, "train", _rows(items)).instances_by_item}
     for index in range(6):
         batch = batches(index)
         in_epoch = len(pasted & set(batch.item_ids[: batch.num_items]))
@@ -177,12 +182,11 @@ def test_a_proposal_stands_for_an_instance_only_if_it_overlaps_enough(
     generator = np.random.default_rng(0)
     for instance in range(len(views)):
         box = views.boxes_xyxy[instance].tolist()
-        proposal = views.draw(instance, 0.6, generator)
-        seen = views.seen(instance, proposal)
-        assert views.num_regions(instance, proposal) == len(seen)
+        proposal = views.draw_proposal(instance, 0.6, generator)
+        seen = views.regions(instance, proposal)
         assert seen.boxes_xyxy[0].tolist() != box
         assert oracles.iou(seen.boxes_xyxy[0].tolist(), box) >= 0.6
-        exact = views.seen(instance, views.draw(instance, 0.99, generator))
+        exact = views.regions(instance, views.draw_proposal(instance, 0.99, generator))
         assert exact.boxes_xyxy[0].tolist() == box
         np.testing.assert_array_equal(exact.features[0], views.features[instance])
 
@@ -192,7 +196,7 @@ def test_scenes_of_other_products_are_refused(
 ) -> None:
     few = make_train(tmp_path / "few", num_items=5)
     foreign = FeatureSet(open_artifact(few, "feature_extraction", "train"))
-    with pytest.raises(ArtifactError, match=r"sources of its instances, .* are no train items"):
+    with pytest.raises(ArtifactError, match=r"sources of its instances, .* are not train items"):
         _batches(foreign, scenes, tokenizer)
 
 
@@ -211,7 +215,7 @@ def test_the_losses_of_a_batch_equal_plain_loops_over_it(
 ) -> None:
     capture = _capture(items, tokenizer)
     with torch.no_grad():
-        terms = pretext_losses(capture, batch, CONFIG)
+        terms = pretext_losses(capture, batch, pretext_tasks(CONFIG))
         states = capture.streams(shown(batch), batch.masking.hidden_regions)
         joint = capture.fuse(states)
         words, regions = _masked_by_loops(capture, batch, joint.text, joint.regions)
@@ -283,9 +287,9 @@ def test_a_task_without_weight_is_not_computed_and_has_no_head(
     task: str,
 ) -> None:
     config = CONFIG.model_copy(update={weight: 0.0})
-    batch = PretrainingBatches(items, scenes, tokenizer, config)(0)
+    batch = PretrainingBatches(items, scenes, tokenizer, batch_settings(config))(0)
     capture = _capture(items, tokenizer, **{weight: 0.0})
-    terms = pretext_losses(capture, batch, config)
+    terms = pretext_losses(capture, batch, pretext_tasks(config))
     assert set(terms) == set(TASKS.values()) - {task}
     heads = {"masked_language", "masked_region", "matching"}
     left = {"image_text_matching": "matching"}.get(task, task)
@@ -302,7 +306,9 @@ def test_a_weight_scales_its_term(
     with torch.no_grad():
         once, thrice = (
             pretext_losses(
-                capture, batch, CONFIG.model_copy(update={"masked_region_weight": weight})
+                capture,
+                batch,
+                pretext_tasks(CONFIG.model_copy(update={"masked_region_weight": weight})),
             )["masked_region"]
             for weight in (1.0, 3.0)
         )
@@ -315,7 +321,7 @@ def test_the_released_contrast_can_be_chosen(
     capture = _capture(items, tokenizer)
     config = CONFIG.model_copy(update={"contrast": "released"})
     with torch.no_grad():
-        term = pretext_losses(capture, batch, config)["contrast"]
+        term = pretext_losses(capture, batch, pretext_tasks(config))["contrast"]
         states = capture.streams(shown(batch), batch.masking.hidden_regions)
     n = batch.num_items
     expected = oracles.released_contrastive_loss(
@@ -330,7 +336,7 @@ def test_the_temperature_is_learned_if_asked(
 ) -> None:
     capture = _capture(items, tokenizer)
     config = CONFIG.model_copy(update={"learn_temperature": learned})
-    torch.autograd.backward(pretext_losses(capture, batch, config)["contrast"])
+    torch.autograd.backward(pretext_losses(capture, batch, pretext_tasks(config))["contrast"])
     assert (capture.log_temperature.grad is not None) == learned
 
 
@@ -340,8 +346,8 @@ def test_a_wrong_photo_is_of_another_group_and_like_the_title() -> None:
     image = torch.eye(4)[[0, 1, 2, 3]]
     image[3] = torch.tensor([1.0, 0, 0.2, 0])
     torch.manual_seed(0)
-    hard = torch.stack([wrong_photos(text, image, groups, 0.05) for _ in range(200)])
-    even = torch.stack([wrong_photos(text, image, groups, None) for _ in range(200)])
+    hard = torch.stack([wrong_photos(text, image, groups, groups, 0.05) for _ in range(200)])
+    even = torch.stack([wrong_photos(text, image, groups, groups, None) for _ in range(200)])
     for drawn in (hard, even):
         assert all(groups[row] != groups[wrong] for r in drawn for row, wrong in enumerate(r))
     assert (hard[:, 0] == 3).float().mean() > 0.95
@@ -352,10 +358,10 @@ def test_a_batch_of_one_group_has_no_wrong_photo(
     items: FeatureSet, tokenizer: TitleTokenizer, batch: PretrainingBatch
 ) -> None:
     rows = torch.randn(3, 4)
-    assert wrong_photos(rows, rows, torch.zeros(3), 0.07).tolist() == [-1, -1, -1]
+    assert wrong_photos(rows, rows, torch.zeros(3), torch.zeros(3), 0.07).tolist() == [-1, -1, -1]
     capture = _capture(items, tokenizer)
     one_group = vars(batch) | {"groups": torch.zeros_like(batch.groups)}
-    terms = pretext_losses(capture, PretrainingBatch(**one_group), CONFIG)
+    terms = pretext_losses(capture, PretrainingBatch(**one_group), pretext_tasks(CONFIG))
     assert all(torch.isfinite(term) for term in terms.values())
 
 
@@ -366,13 +372,13 @@ def test_eight_samples_are_learned_by_heart(scenes: FeatureSet, tmp_path: Path) 
     changes = {"scene_contrast_weight": 0.0, "image_text_matching_weight": 0.0}
     config = CONFIG.model_copy(update=changes)
     words = train_tokenizer(eight.rows["caption"].tolist(), 200)
-    batches = PretrainingBatches(eight, scenes, words, config)
+    batches = PretrainingBatches(eight, scenes, words, batch_settings(config))
     same = batches(0)  # with the same masks every time: there is nothing left to guess
     capture = _capture(eight, words, **changes)
     plan = TrainingPlan(num_steps=250, learning_rate=5e-3, report_interval_steps=1)
     curve = train(
         capture,
-        lambda network, batch: pretext_losses(network, batch, config),
+        lambda network, batch: pretext_losses(network, batch, pretext_tasks(config)),
         lambda index: same,
         plan,
         work=tmp_path / "work",

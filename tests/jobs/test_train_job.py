@@ -21,8 +21,9 @@ from product1m.jobs import train_job
 from product1m.jobs.launch import launch
 from product1m.jobs.torchrun import step_command
 from product1m.steps import capture_pretraining
-from tests.steps.test_capture_pretraining import SHORT, _make
 from tests.support.servers.kubernetes_api import Fault, KubernetesApi, Node, kubernetes_api
+from tests.support.worlds.feature_artifacts import PRETRAINING as SHORT
+from tests.support.worlds.feature_artifacts import make_features
 
 STEP = "capture_pretraining"
 JOB = TrainingJobConfig(num_nodes=2, processes_per_node=4, max_pending_s=60, max_running_s=60)
@@ -30,7 +31,7 @@ JOB = TrainingJobConfig(num_nodes=2, processes_per_node=4, max_pending_s=60, max
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return list(_make(tmp_path_factory.mktemp("features")))
+    return list(make_features(tmp_path_factory.mktemp("features")))
 
 
 @pytest.fixture

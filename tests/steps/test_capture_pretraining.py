@@ -17,47 +17,26 @@ from product1m.artifacts.folder import open_artifact
 from product1m.capture.batches import PretrainingBatch, PretrainingBatches
 from product1m.capture.instance_recall import recall_at
 from product1m.capture.network import load_capture
-from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError
 from product1m.steps import capture_pretraining
 from product1m.storage.base import sha256_of
 from tests.support.paths import ROOT
-from tests.support.worlds.feature_artifacts import caption_of, make_scenes, make_train
-
-CONFIG = CapturePretrainingConfig(
-    text_model="scratch",
-    vocabulary_size=200,
-    hidden_dim=32,
-    text_layers=1,
-    visual_layers=1,
-    cross_layers=1,
-    joint_layers=1,
-    text_heads=2,
-    visual_heads=2,
-    text_ffn_dim=64,
-    visual_ffn_dim=64,
-    cross_dim=32,
-    projection_dim=32,
-    batch_size=12,
-    scene_batch_size=8,
-    num_epochs=60,
-    learning_rate=3e-3,
-    precision="float32",
-    checkpoint_interval_steps=10,
+from tests.support.worlds.feature_artifacts import (
+    NUM_ITEMS,
+    PRETRAINING,
+    caption_of,
+    make_features,
+    make_scenes,
 )
-SHORT = CONFIG.model_copy(update={"num_epochs": 6})
-ITEMS, SCENES = 32, 40
 
-
-def _make(folder: Path, **changes: Any) -> tuple[Path, Path]:
-    train = make_train(folder / "train", ITEMS, noise=2.0)
-    return train, make_scenes(folder / "scenes", SCENES, ITEMS, noise=2.0, **changes)
+CONFIG = PRETRAINING.model_copy(update={"num_epochs": 60})
+SHORT = PRETRAINING
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return _make(tmp_path_factory.mktemp("features"))
+    return make_features(tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +57,7 @@ def test_an_instance_of_a_held_out_scene_finds_its_source_better_than_by_raw_fea
     for depth in (1, 10):
         raw = metrics[f"held_out/instance_recall@{depth}/raw"]
         assert metrics[f"held_out/instance_recall@{depth}"] > raw + 0.1
-    assert metrics["num_steps"] == 60 * (ITEMS // 12)
+    assert metrics["num_steps"] == 60 * (NUM_ITEMS // 12)
 
 
 def test_the_artifact_is_all_that_embedding_needs(
@@ -92,11 +71,11 @@ def test_the_artifact_is_all_that_embedding_needs(
     }
     loaded = load_capture(artifact)
     items = FeatureSet(open_artifact(features[0], "feature_extraction", "train"))
-    photos = [items.regions(row) for row in range(ITEMS)]
-    captions = [caption_of(row) for row in range(ITEMS)]
+    photos = [items.regions(row) for row in range(NUM_ITEMS)]
+    captions = [caption_of(row) for row in range(NUM_ITEMS)]
     together = loaded.embed(captions, photos)
     for name, rows in vars(together).items():
-        assert rows.shape == (ITEMS, CONFIG.projection_dim)
+        assert rows.shape == (NUM_ITEMS, CONFIG.projection_dim)
         assert rows.dtype == np.float32
         one_by_one = [
             vars(loaded.embed([caption], [photo]))[name][0]
@@ -110,7 +89,7 @@ def test_raw_recall_in_the_manifest_equals_plain_loops(
 ) -> None:
     items = FeatureSet(open_artifact(features[0], "feature_extraction", "train"))
     scenes = FeatureSet(open_artifact(features[1], "feature_extraction", "scenes"))
-    regions = np.concatenate([items.regions(i).features for i in range(ITEMS)]).astype(float)
+    regions = np.concatenate([items.regions(i).features for i in range(NUM_ITEMS)]).astype(float)
     mean, deviation = regions.mean(0), regions.std(0)
     frame, vectors = scenes.instances()
     hits = []
@@ -119,7 +98,7 @@ def test_raw_recall_in_the_manifest_equals_plain_loops(
             continue
         query = (vectors[place] - mean) / deviation
         cosines = []
-        for row in range(ITEMS):
+        for row in range(NUM_ITEMS):
             photo = (items.regions(row).features[0] - mean) / deviation
             cosine = query @ photo / np.linalg.norm(query) / np.linalg.norm(photo)
             cosines.append((cosine, f"item-{row}"))
@@ -152,7 +131,7 @@ def test_the_same_inputs_and_seed_give_the_same_digest(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from tests.steps.test_capture_pretraining import SHORT
+from tests.support.worlds.feature_artifacts import PRETRAINING as SHORT
 from product1m.capture.batches import PretrainingBatches
 from product1m.steps import capture_pretraining
 quick = PretrainingBatches.__call__
@@ -191,7 +170,7 @@ def test_two_ranks_train_one_network_on_batches_they_share(
     arguments = (tmp_path, *features, config)
     start_processes(_one_rank, arguments, nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
     metrics = _metrics(tmp_path / "checkpoint")
-    assert metrics["num_steps"] == 40 * (ITEMS // 12)
+    assert metrics["num_steps"] == 40 * (NUM_ITEMS // 12)
     assert metrics["held_out/instance_recall@1"] > metrics["held_out/instance_recall@1/raw"] + 0.1
     shares = [set(json.loads((tmp_path / f"{rank}.json").read_text())) for rank in range(2)]
     assert shares[0].isdisjoint(shares[1])
@@ -240,7 +219,7 @@ def test_loss_curves_and_the_picture_are_in_mlflow(
 
 
 def test_features_of_two_rpns_are_refused(tmp_path: Path) -> None:
-    features = _make(tmp_path, rpn="another")
+    features = make_features(tmp_path, rpn="another")
     with pytest.raises(ArtifactError, match=r"features of the RPN another, but .* of rpn; extract"):
         capture_pretraining.run(*features, tmp_path / "checkpoint", SHORT)
 
@@ -255,7 +234,7 @@ def test_a_feature_set_in_the_wrong_place_is_refused(
 def test_without_held_out_scenes_there_is_nothing_to_measure(
     features: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    scenes = make_scenes(tmp_path / "scenes", 3, ITEMS)
+    scenes = make_scenes(tmp_path / "scenes", 3, NUM_ITEMS)
     config = SHORT.model_copy(update={"num_epochs": 1})
     metrics = capture_pretraining.run(features[0], scenes, tmp_path / "checkpoint", config)
     assert not [name for name in metrics if name.startswith("held_out")]

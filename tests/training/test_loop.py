@@ -16,34 +16,7 @@ from product1m.training.checkpoint import checkpoints
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup, make_optimizer, warmup_and_decay
 from tests.support.paths import ROOT
-
-PLAN = TrainingPlan(
-    num_steps=12,
-    learning_rate=0.05,
-    checkpoint_interval_steps=4,
-    report_interval_steps=3,
-    seed=3,
-)
-Batch = dict[str, Tensor]
-
-
-def _network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
-
-
-def _batch_at(index: int) -> Batch:
-    generator = torch.Generator().manual_seed(index)
-    rows = torch.randn(8, 4, generator=generator)
-    return {"rows": rows, "sums": rows.sum(1, keepdim=True)}
-
-
-def _losses(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    error = module(batch["rows"]) - batch["sums"]
-    return {"squared": (error**2).mean(), "absolute": 0.5 * error.abs().mean()}
-
-
-def _silent(step: int, terms: dict[str, float]) -> None: ...
+from tests.support.worlds.tiny_training import PLAN, Batch, batch_at, losses, make_network, silent
 
 
 class _StopError(Exception):
@@ -51,26 +24,26 @@ class _StopError(Exception):
 
 
 def test_a_training_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    whole = _network()
-    expected = train(whole, _losses, _batch_at, PLAN, work=tmp_path / "whole", report=_silent)
+    whole = make_network()
+    expected = train(whole, losses, batch_at, PLAN, work=tmp_path / "whole", report=silent)
 
     def stops(index: int) -> Batch:
         if index == 7:
             raise _StopError
-        return _batch_at(index)
+        return batch_at(index)
 
-    work, network = tmp_path / "stopped", _network()
+    work, network = tmp_path / "stopped", make_network()
     with pytest.raises(_StopError):
-        train(network, _losses, stops, PLAN, work=work, report=_silent)
+        train(network, losses, stops, PLAN, work=work, report=silent)
     assert [path.name for path in checkpoints(work)] == ["checkpoint-00000004"]
-    resumed = _network()
+    resumed = make_network()
     asked: list[int] = []
 
     def noted(index: int) -> Batch:
         asked.append(index)
-        return _batch_at(index)
+        return batch_at(index)
 
-    curve = train(resumed, _losses, noted, PLAN, work=work, report=_silent)
+    curve = train(resumed, losses, noted, PLAN, work=work, report=silent)
     assert asked == list(range(4, 12))
     assert curve == expected
     for mine, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
@@ -80,18 +53,18 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from tests.training.test_loop import PLAN, _batch_at, _losses, _network, _silent
+from tests.support.worlds.tiny_training import PLAN, batch_at, losses, make_network, silent
 from product1m.training.loop import train
 def slow(index):
     print(index, flush=True)
     time.sleep(0.05)
-    return _batch_at(index)
-train(_network(), _losses, slow, PLAN, work=Path(sys.argv[1]), report=_silent)
+    return batch_at(index)
+train(make_network(), losses, slow, PLAN, work=Path(sys.argv[1]), report=silent)
 """
 
 
 def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
-    expected = train(_network(), _losses, _batch_at, PLAN, work=tmp_path / "whole", report=_silent)
+    expected = train(make_network(), losses, batch_at, PLAN, work=tmp_path / "whole", report=silent)
     work = tmp_path / "killed"
     killed = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(work)], cwd=ROOT, stdout=subprocess.PIPE
@@ -103,9 +76,9 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> N
     killed.communicate()
     reported: list[int] = []
     curve = train(
-        _network(),
-        _losses,
-        _batch_at,
+        make_network(),
+        losses,
+        batch_at,
         PLAN,
         work=work,
         report=lambda step, terms: reported.append(step),
@@ -118,15 +91,15 @@ def test_a_report_is_the_mean_since_the_last_one_and_the_total_is_the_sum(tmp_pa
     each: list[dict[str, float]] = []
 
     def noted(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        terms = _losses(module, batch)
+        terms = losses(module, batch)
         each.append({name: term.item() for name, term in terms.items()})
         return terms
 
     reported: list[tuple[int, dict[str, float]]] = []
     train(
-        _network(),
+        make_network(),
         noted,
-        _batch_at,
+        batch_at,
         PLAN,
         work=tmp_path,
         report=lambda step, terms: reported.append((step, terms)),
@@ -142,15 +115,15 @@ def test_a_report_is_the_mean_since_the_last_one_and_the_total_is_the_sum(tmp_pa
 
 def test_two_accumulated_batches_count_like_one_of_both(tmp_path: Path) -> None:
     def joined(index: int) -> Batch:
-        halves = [_batch_at(2 * index), _batch_at(2 * index + 1)]
+        halves = [batch_at(2 * index), batch_at(2 * index + 1)]
         return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
 
     networks = []
-    for name, batch_at, accumulation_steps in (("two", _batch_at, 2), ("one", joined, 1)):
-        network = _network()
+    for name, batches, accumulation_steps in (("two", batch_at, 2), ("one", joined, 1)):
+        network = make_network()
         network[1] = nn.Identity()  # type: ignore[operator]
         plan = TrainingPlan(num_steps=5, learning_rate=0.01, accumulation_steps=accumulation_steps)
-        train(network, _losses, batch_at, plan, work=tmp_path / name, report=_silent)
+        train(network, losses, batches, plan, work=tmp_path / name, report=silent)
         networks.append(network)
     for mine, theirs in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -166,15 +139,15 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(
             return self
 
     def poisoned(index: int) -> Batch:
-        batch = Named(_batch_at(index))
+        batch = Named(batch_at(index))
         if index == 6:
             batch["sums"] = batch["sums"] / 0 * 0
         return batch
 
-    network = _network()
+    network = make_network()
     message = r"step 6: .*squared.*nan.*item-5.*item-9.*last good checkpoint .*00000004.*float32"
     with pytest.raises(TrainingError, match=message):
-        train(network, _losses, poisoned, PLAN, work=tmp_path, report=_silent)
+        train(network, losses, poisoned, PLAN, work=tmp_path, report=silent)
     assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000004"]
 
@@ -182,17 +155,17 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(
 def test_half_a_checkpoint_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-00000008.partial").mkdir()
     (tmp_path / "checkpoint-00000008").mkdir()
-    curve = train(_network(), _losses, _batch_at, PLAN, work=tmp_path, report=_silent)
+    curve = train(make_network(), losses, batch_at, PLAN, work=tmp_path, report=silent)
     assert len(curve) == 4
 
 
 def test_a_checkpoint_of_another_plan_or_network_is_refused(tmp_path: Path) -> None:
-    train(_network(), _losses, _batch_at, PLAN, work=tmp_path, report=_silent)
+    train(make_network(), losses, batch_at, PLAN, work=tmp_path, report=silent)
     other = TrainingPlan(num_steps=99, learning_rate=0.05)
     with pytest.raises(TrainingError, match=r"made under the plan .*to start over"):
-        train(_network(), _losses, _batch_at, other, work=tmp_path, report=_silent)
+        train(make_network(), losses, batch_at, other, work=tmp_path, report=silent)
     with pytest.raises(TrainingError, match=r"(?s)does not fit this model .*to start over"):
-        train(nn.Linear(4, 1), _losses, _batch_at, PLAN, work=tmp_path, report=_silent)
+        train(nn.Linear(4, 1), losses, batch_at, PLAN, work=tmp_path, report=silent)
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path) -> None:
@@ -200,20 +173,20 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path) -> None
 
     def noted(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         kinds.add(module(batch["rows"]).dtype)
-        return _losses(module, batch)
+        return losses(module, batch)
 
-    network = _network()
+    network = make_network()
     plan = TrainingPlan(num_steps=30, learning_rate=0.05, precision="bf16")
-    curve = train(network, noted, _batch_at, plan, work=tmp_path, report=_silent)
+    curve = train(network, noted, batch_at, plan, work=tmp_path, report=silent)
     assert kinds == {torch.bfloat16}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert curve[-1]["total"] < curve[0]["total"]
 
 
 def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
-    network = _network()
+    network = make_network()
     before = torch.random.get_rng_state()
-    train(network, _losses, _batch_at, PLAN, work=tmp_path, report=_silent)
+    train(network, losses, batch_at, PLAN, work=tmp_path, report=silent)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -225,7 +198,7 @@ def test_the_rate_rises_and_falls_as_worked_out_by_hand() -> None:
 
 def test_the_reported_rate_follows_the_schedule(tmp_path: Path) -> None:
     plan = TrainingPlan(num_steps=10, learning_rate=0.01, warmup_share=0.2, report_interval_steps=1)
-    curve = train(_network(), _losses, _batch_at, plan, work=tmp_path, report=_silent)
+    curve = train(make_network(), losses, batch_at, plan, work=tmp_path, report=silent)
     rates = [row["learning_rate"] for row in curve]
     assert rates == pytest.approx([0.01 * warmup_and_decay(step, 10, 0.2) for step in range(10)])
 
@@ -248,18 +221,18 @@ def test_only_matrices_decay_and_only_the_named_group_has_another_rate() -> None
 
 
 def test_a_frozen_parameter_stays(tmp_path: Path) -> None:
-    network = _network()
+    network = make_network()
     frozen = next(network.parameters())
     frozen.requires_grad_(False)
     before = frozen.clone()
-    train(network, _losses, _batch_at, PLAN, work=tmp_path, report=_silent)
+    train(network, losses, batch_at, PLAN, work=tmp_path, report=silent)
     assert torch.equal(frozen, before)
 
 
 def test_two_ranks_train_as_one_process_with_the_whole_batch(tmp_path: Path) -> None:
     start_processes(_one_rank, (tmp_path,), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
     network = _plain_network()
-    train(network, _losses, _batch_at, PLAN, work=tmp_path / "one", report=_silent)
+    train(network, losses, batch_at, PLAN, work=tmp_path / "one", report=silent)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, weight in network.state_dict().items():
@@ -279,12 +252,12 @@ def _one_rank(rank: int, folder: Path) -> None:
 
     def half(index: int) -> Batch:
         mine = slice(distributed.rank() * 4, distributed.rank() * 4 + 4)
-        return {name: rows[mine] for name, rows in _batch_at(index).items()}
+        return {name: rows[mine] for name, rows in batch_at(index).items()}
 
     network = _plain_network()
     train(
         network,
-        _losses,
+        losses,
         half,
         PLAN,
         work=folder / "two",

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from product1m.capture.batches import SceneViews, item_groups
+from product1m.capture.batches import item_groups
 from product1m.capture.network import Embeddings, LoadedCapture
+from product1m.capture.scene_views import SceneViews
 from product1m.data.regions import FeatureSet, Regions
 
 MAX_INSTANCES = 1000
-"""Held-out instances measured at most, evenly spaced (ours)."""
+"""Maximum number of held-out instances to measure, evenly spaced (ours)."""
 MAX_OTHERS = 2000
-"""Items beside the sources that an instance must not be confused with, evenly spaced (ours)."""
+"""Maximum number of other items to search beside the sources, evenly spaced (ours)."""
 DEPTHS = (1, 10)
 
 
@@ -32,20 +33,20 @@ def instance_recall(
     instances = _spaced(len(views), MAX_INSTANCES)
     sources = views.sources[instances]
     gallery = np.union1d(sources, _spaced(len(train), MAX_OTHERS))
-    queries = [views.seen(int(i)) for i in instances]
+    queries = [views.regions(int(i)) for i in instances]
     photos = [train.regions(int(row)) for row in gallery]
     captions = train.rows["caption"].tolist()
     groups = item_groups(train)
-    found = _spaces(
+    spaces = _spaces(
         loaded,
         ([views.title(int(i)) for i in instances], queries),
         ([captions[row] for row in gallery], photos),
     )
     return {
         f"held_out/instance_recall@{depth}{name}": recall_at(
-            depth, queries_of, gallery_of, groups[sources], groups[gallery]
+            depth, query_vectors, gallery_vectors, groups[sources], groups[gallery]
         )
-        for name, (queries_of, gallery_of) in found.items()
+        for name, (query_vectors, gallery_vectors) in spaces.items()
         for depth in DEPTHS
     }
 
@@ -91,5 +92,5 @@ def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
-def _spaced(count: int, at_most: int) -> Int64[np.ndarray, " n"]:
-    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(np.int64))
+def _spaced(count: int, maximum: int) -> Int64[np.ndarray, " n"]:
+    return np.unique(np.linspace(0, count - 1, min(count, maximum)).astype(np.int64))

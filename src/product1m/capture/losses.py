@@ -1,6 +1,6 @@
-"""The pretext tasks' losses, each as a function of predictions and truths.
+"""The losses of the pretext tasks, as functions of predictions and targets.
 
-A mean is one over the rows of all ranks: the mean over the ranks of what a function returns.
+Every mean is over the rows of all ranks: it is the mean over the ranks of what a function returns.
 """
 
 import torch
@@ -41,8 +41,8 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE: row i of each side finds row i of the other among all ranks' rows (ours).
 
-    Rows of i's own group are neither its positive nor its negatives: false negatives are left out.
-    Mean over both directions and the anchors, in nats.
+    Other rows of i's group are no negatives, because they may show the same product. Mean over both
+    directions and the anchors, in nats.
     """
     same = _same_group(groups)
     own = _own_columns(left)
@@ -64,8 +64,8 @@ def released_contrastive_loss(
 ) -> Float[Tensor, ""]:
     """InfoNCE in which samples of the anchor's own modality are negatives too (released code).
 
-    Every sample of either modality is an anchor; its partner is the positive, all others of all
-    ranks are negatives but those of its group (ours). Mean over anchors, in nats.
+    Every sample of either modality is an anchor; its partner is the positive, and all other samples
+    of all ranks are negatives, except those of its group (ours). Mean over anchors, in nats.
     """
     own = _own_columns(text)
     same = _same_group(groups)

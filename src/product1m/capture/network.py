@@ -1,7 +1,7 @@
 """CAPTURE: hybrid-stream transformer over a title and the regions of a photo (paper)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from product1m.capture.heads import (
     Projection,
 )
 from product1m.capture.joint import JointTransformer
-from product1m.capture.masking import Pairs, collate
+from product1m.capture.pairs import Pairs, collate
 from product1m.capture.streams import TextStream, VisualStream
 from product1m.capture.tokens import TitleTokenizer
 from product1m.config import CapturePretrainingConfig
@@ -35,7 +35,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class StreamStates:
-    """What the two streams make of a batch, each by itself."""
+    """Outputs of the two streams for a batch."""
 
     text: Float[Tensor, "P D"]
     text_packing: Packing
@@ -67,7 +67,7 @@ class StreamStates:
 
 @dataclass(frozen=True)
 class JointStates:
-    """What the joint transformer makes of both."""
+    """Outputs of the joint transformer."""
 
     text: Float[Tensor, "B T D"]
     regions: Float[Tensor, "B R D"]
@@ -76,7 +76,7 @@ class JointStates:
 
 
 class Capture(nn.Module):
-    """The network with its heads; `build_capture` gives it its parts."""
+    """The network with its heads; `build_capture` makes its parts."""
 
     def __init__(
         self,
@@ -144,69 +144,111 @@ class Capture(nn.Module):
         return embedded.sum(1) / words.sum(1).clamp(min=1)
 
 
+@dataclass(frozen=True)
+class NetworkSizes:
+    """Sizes and parts of the network; each field is the setting of the same name."""
+
+    max_tokens: int
+    max_regions: int
+    hidden_dim: int
+    projection_dim: int
+    cross_dim: int
+    text_layers: int
+    visual_layers: int
+    cross_layers: int
+    joint_layers: int
+    text_heads: int
+    visual_heads: int
+    text_ffn_dim: int
+    visual_ffn_dim: int
+    dropout: float
+    attention_dropout: float
+    relu_projection: bool
+    input_skip: bool
+    input_skip_init: float
+    temperature: float
+    """Where a learned temperature starts."""
+
+
 def build_capture(
-    config: CapturePretrainingConfig, vocabulary_size: int, feature_dim: int
+    sizes: NetworkSizes, heads: Collection[str], vocabulary_size: int, feature_dim: int
 ) -> Capture:
-    """The network of a configuration, with the weights of the global random state."""
-    D, E = config.hidden_dim, config.projection_dim
-    text_sizes = {"num_heads": config.text_heads, "ffn_dim": config.text_ffn_dim}
-    visual_sizes = {"num_heads": config.visual_heads, "ffn_dim": config.visual_ffn_dim}
-    dropouts = Dropouts(config.dropout, config.attention_dropout)
-    skips = {"text": D, "image": feature_dim} if config.input_skip else {}
+    """The network with random weights from the global random state.
+
+    `heads` names its prediction heads: some of `masked_language`, `masked_region`, `matching`.
+    """
+    D, E = sizes.hidden_dim, sizes.projection_dim
+    dropouts = Dropouts(sizes.dropout, sizes.attention_dropout)
+    skips = {"text": D, "image": feature_dim} if sizes.input_skip else {}
+    text, visual = _streams(sizes, vocabulary_size, feature_dim, dropouts)
     capture = Capture(
-        text=TextStream(
-            vocabulary_size,
-            config.max_tokens,
-            D,
-            num_layers=config.text_layers,
-            dropouts=dropouts,
-            **text_sizes,
-        ),
-        visual=VisualStream(
-            feature_dim, D, num_layers=config.visual_layers, dropouts=dropouts, **visual_sizes
-        ),
+        text=text,
+        visual=visual,
         cross=CrossTransformer(
             D,
-            config.cross_dim,
-            num_layers=config.cross_layers,
-            num_heads=config.visual_heads,
-            text_ffn_dim=config.text_ffn_dim,
-            visual_ffn_dim=config.visual_ffn_dim,
+            sizes.cross_dim,
+            num_layers=sizes.cross_layers,
+            num_heads=sizes.visual_heads,
+            text_ffn_dim=sizes.text_ffn_dim,
+            visual_ffn_dim=sizes.visual_ffn_dim,
             dropouts=dropouts,
         ),
         joint=JointTransformer(
             D,
-            config.max_tokens,
-            config.max_regions,
-            num_layers=config.joint_layers,
-            num_heads=config.visual_heads,
-            ffn_dim=config.text_ffn_dim,
+            sizes.max_tokens,
+            sizes.max_regions,
+            num_layers=sizes.joint_layers,
+            num_heads=sizes.visual_heads,
+            ffn_dim=sizes.text_ffn_dim,
             dropouts=dropouts,
         ),
         projections={
-            name: Projection(D, E, config.relu_projection)
+            name: Projection(D, E, sizes.relu_projection)
             for name in ("stream_text", "stream_image", "joint_text", "joint_image")
         },
-        skips={name: InputSkip(dim, E, config.input_skip_init) for name, dim in skips.items()},
-        heads=_heads(config, vocabulary_size, feature_dim),
+        skips={name: InputSkip(dim, E, sizes.input_skip_init) for name, dim in skips.items()},
+        heads=_heads(sizes, heads, vocabulary_size, feature_dim),
         feature_dim=feature_dim,
-        temperature=config.temperature,
+        temperature=sizes.temperature,
     )
     capture.apply(initialize)
     return capture
 
 
+def _streams(
+    sizes: NetworkSizes, vocabulary_size: int, feature_dim: int, dropouts: Dropouts
+) -> tuple[TextStream, VisualStream]:
+    text = TextStream(
+        vocabulary_size,
+        sizes.max_tokens,
+        sizes.hidden_dim,
+        num_layers=sizes.text_layers,
+        dropouts=dropouts,
+        num_heads=sizes.text_heads,
+        ffn_dim=sizes.text_ffn_dim,
+    )
+    visual = VisualStream(
+        feature_dim,
+        sizes.hidden_dim,
+        num_layers=sizes.visual_layers,
+        dropouts=dropouts,
+        num_heads=sizes.visual_heads,
+        ffn_dim=sizes.visual_ffn_dim,
+    )
+    return text, visual
+
+
 def _heads(
-    config: CapturePretrainingConfig, vocabulary_size: int, feature_dim: int
+    sizes: NetworkSizes, names: Collection[str], vocabulary_size: int, feature_dim: int
 ) -> dict[str, nn.Module]:
-    """The heads of the tasks that are switched on."""
+    """Prediction heads, made in a fixed order."""
     heads: dict[str, nn.Module] = {}
-    if config.masked_language_weight:
-        heads["masked_language"] = MaskedLanguageHead(config.hidden_dim, vocabulary_size)
-    if config.masked_region_weight:
-        heads["masked_region"] = MaskedRegionHead(config.hidden_dim, feature_dim)
-    if config.image_text_matching_weight:
-        heads["matching"] = MatchingHead(config.projection_dim)
+    if "masked_language" in names:
+        heads["masked_language"] = MaskedLanguageHead(sizes.hidden_dim, vocabulary_size)
+    if "masked_region" in names:
+        heads["masked_region"] = MaskedRegionHead(sizes.hidden_dim, feature_dim)
+    if "matching" in names:
+        heads["matching"] = MatchingHead(sizes.projection_dim)
     return heads
 
 
@@ -223,28 +265,26 @@ class Embeddings:
 class LoadedCapture:
     """A trained network with its tokenizer, ready to embed."""
 
-    def __init__(
-        self, capture: Capture, tokenizer: TitleTokenizer, config: CapturePretrainingConfig
-    ) -> None:
+    def __init__(self, capture: Capture, tokenizer: TitleTokenizer, sizes: NetworkSizes) -> None:
         self.capture = capture
         self.tokenizer = tokenizer
-        self.config = config
+        self.sizes = sizes
 
     def embed(
         self, captions: Sequence[str], regions: Sequence[Regions], batch_size: int = 64
     ) -> Embeddings:
-        """Embed titles with their photos, in their order; what else is embedded changes nothing.
+        """Embed titles with their photos, in their order; a pair does not depend on the others.
 
-        Pairs of like lengths share a batch, so that little is padded.
+        Pairs of similar lengths share a batch, so that little is padded.
         """
-        titles = self.tokenizer.encode(captions, self.config.max_tokens)
+        titles = self.tokenizer.encode(captions, self.sizes.max_tokens)
         order = sorted(range(len(titles)), key=lambda i: (len(regions[i]), len(titles[i])))
-        shape = (4, len(titles), self.config.projection_dim)
+        shape = (4, len(titles), self.sizes.projection_dim)
         embedded = np.zeros(shape, np.float32)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             pairs = collate(
-                [titles[i] for i in rows], [regions[i] for i in rows], self.config.max_regions
+                [titles[i] for i in rows], [regions[i] for i in rows], self.sizes.max_regions
             )
             embedded[:, rows] = self._embed(pairs)
         return Embeddings(*embedded)
@@ -266,18 +306,36 @@ class LoadedCapture:
         return np.asarray(stacked.float().cpu().numpy())
 
 
+def network_sizes(config: CapturePretrainingConfig) -> NetworkSizes:
+    """The sizes in a section, of a run or of an artifact's manifest."""
+    names = [field.name for field in fields(NetworkSizes)]
+    return NetworkSizes(**{name: getattr(config, name) for name in names})
+
+
+def heads_for(config: CapturePretrainingConfig) -> set[str]:
+    """The prediction heads of the tasks that have a weight."""
+    weights = {
+        "masked_language": config.masked_language_weight,
+        "masked_region": config.masked_region_weight,
+        "matching": config.image_text_matching_weight,
+    }
+    return {name for name, weight in weights.items() if weight}
+
+
 def load_capture(artifact: Artifact) -> LoadedCapture:
-    """The network an artifact of `capture_pretraining` holds, on this process's device."""
+    """The network in an artifact of `capture_pretraining`, on this process's device."""
     config = CapturePretrainingConfig.model_validate(artifact.manifest.config)
+    sizes = network_sizes(config)
     details = artifact.manifest.details
     tokenizer = TitleTokenizer.load(artifact)
-    capture = build_capture(config, int(details["vocabulary_size"]), int(details["feature_dim"]))
+    vocabulary_size, feature_dim = int(details["vocabulary_size"]), int(details["feature_dim"])
+    capture = build_capture(sizes, heads_for(config), vocabulary_size, feature_dim)
     path = artifact.file(WEIGHTS)
     try:
         capture.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ArtifactError(
-            f"{path}: not the weights its manifest describes ({error}); "
+            f"{path}: not the weights that its manifest describes ({error}); "
             "run capture_pretraining again"
         ) from error
-    return LoadedCapture(capture.to(distributed.device()).eval(), tokenizer, config)
+    return LoadedCapture(capture.to(distributed.device()).eval(), tokenizer, sizes)

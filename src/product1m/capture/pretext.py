@@ -1,4 +1,7 @@
-"""The pretext tasks on a batch: one forward pass, one weighted term a task that is switched on."""
+"""The pretext tasks on a batch: one forward pass, one weighted term for each task with a weight."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,63 +17,76 @@ from product1m.capture.losses import (
     released_contrastive_loss,
 )
 from product1m.capture.network import Capture, JointStates, StreamStates
-from product1m.config import CapturePretrainingConfig
 from product1m.training import distributed
 
 MIN_TEMPERATURE = 0.01
-"""A learned temperature does not fall below it (ours, as CLIP's)."""
+"""Lower bound of a learned temperature (ours, as in CLIP)."""
+
+
+@dataclass(frozen=True)
+class PretextTasks:
+    """Weights and settings of the tasks; a task with weight 0 is not computed."""
+
+    contrast: float
+    masked_language: float
+    masked_region: float
+    image_text_matching: float
+    scene_contrast: float
+    contrast_kind: Literal["symmetric", "released"]
+    temperature: float
+    learn_temperature: bool
+    hard_negatives: bool
+    """Whether wrong photos are drawn by similarity to the title, or evenly."""
+
+    @property
+    def need_joint(self) -> bool:
+        """Whether a task reads the output of the cross and joint transformers."""
+        return any(
+            (
+                self.masked_language,
+                self.masked_region,
+                self.image_text_matching,
+                self.scene_contrast,
+            )
+        )
 
 
 def pretext_losses(
-    capture: Capture, batch: PretrainingBatch, config: CapturePretrainingConfig
+    capture: Capture, batch: PretrainingBatch, tasks: PretextTasks
 ) -> dict[str, Tensor]:
-    """The weighted losses of the tasks whose weight is not 0; the others are not computed."""
+    """The weighted losses of the tasks whose weight is not 0."""
     states = capture.streams(shown(batch), batch.masking.hidden_regions)
     terms: dict[str, Tensor] = {}
-    if config.contrast_weight:
-        terms["contrast"] = config.contrast_weight * _contrast(capture, states, batch, config)
-    if not needs_joint(config):
+    if tasks.contrast:
+        terms["contrast"] = tasks.contrast * _contrast(capture, states, batch, tasks)
+    if not tasks.need_joint:
         return terms
     joint = capture.fuse(states)
-    if config.masked_language_weight:
-        loss = _masked_language(capture, joint, batch)
-        terms["masked_language"] = config.masked_language_weight * loss
-    if config.masked_region_weight:
-        loss = _masked_region(capture, joint, batch)
-        terms["masked_region"] = config.masked_region_weight * loss
-    if config.image_text_matching_weight:
-        loss = _matching(capture, states, joint, batch, config)
-        terms["image_text_matching"] = config.image_text_matching_weight * loss
-    if config.scene_contrast_weight:
-        loss = _scene_contrast(states, joint, batch, config)
-        terms["scene_contrast"] = config.scene_contrast_weight * loss
+    if tasks.masked_language:
+        terms["masked_language"] = tasks.masked_language * _masked_language(capture, joint, batch)
+    if tasks.masked_region:
+        terms["masked_region"] = tasks.masked_region * _masked_region(capture, joint, batch)
+    if tasks.image_text_matching:
+        loss = _matching(capture, states, joint, batch, tasks)
+        terms["image_text_matching"] = tasks.image_text_matching * loss
+    if tasks.scene_contrast:
+        loss = _scene_contrast(states, joint, batch, tasks.temperature)
+        terms["scene_contrast"] = tasks.scene_contrast * loss
     return terms
-
-
-def needs_joint(config: CapturePretrainingConfig) -> bool:
-    """Whether a task that is switched on reads what the cross and joint transformers say."""
-    return any(
-        (
-            config.masked_language_weight,
-            config.masked_region_weight,
-            config.image_text_matching_weight,
-            config.scene_contrast_weight,
-        )
-    )
 
 
 def _contrast(
     capture: Capture,
     states: StreamStates,
     batch: PretrainingBatch,
-    config: CapturePretrainingConfig,
+    tasks: PretextTasks,
 ) -> Float[Tensor, ""]:
     n = batch.num_items
     embeddings = states.text_embedding[:n], states.image_embedding[:n]
-    if config.contrast == "released":
-        return released_contrastive_loss(*embeddings, batch.groups[:n], config.temperature)
-    temperature: float | Tensor = config.temperature
-    if config.learn_temperature:
+    if tasks.contrast_kind == "released":
+        return released_contrastive_loss(*embeddings, batch.groups[:n], tasks.temperature)
+    temperature: float | Tensor = tasks.temperature
+    if tasks.learn_temperature:
         temperature = capture.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
     return contrastive_loss(*embeddings, batch.groups[:n], temperature)
 
@@ -98,21 +114,23 @@ def _matching(
     states: StreamStates,
     joint: JointStates,
     batch: PretrainingBatch,
-    config: CapturePretrainingConfig,
+    tasks: PretextTasks,
 ) -> Float[Tensor, ""]:
-    """Every title with its own photo, and with a wrong one from the batch, of any rank (ours).
+    """Every title with its own photo, and with a wrong one, which any rank may hold (ours).
 
     The other tasks never see a wrong pair; in the released code they are trained on them.
     """
     n = batch.num_items
     text, image, groups = (
-        distributed.gather_rows(rows[:n].detach())
-        for rows in (states.text_embedding, states.image_embedding, batch.groups)
+        rows[:n].detach() for rows in (states.text_embedding, states.image_embedding, batch.groups)
     )
-    temperature = config.temperature if config.matching_negatives == "hard" else None
-    with distributed.common_randomness():
-        drawn = wrong_photos(text, image, groups, temperature)
-    wrong = distributed.own_rows(drawn, n)
+    wrong = wrong_photos(
+        text,
+        distributed.gather_rows(image),
+        groups,
+        distributed.gather_rows(groups),
+        tasks.temperature if tasks.hard_negatives else None,
+    )
     titles = (wrong >= 0).nonzero().squeeze(1)
     mismatched = capture.fuse(states.paired(titles, wrong[titles], n))
     logits = capture.heads["matching"](
@@ -125,15 +143,16 @@ def _matching(
 @torch.no_grad()
 def wrong_photos(
     text: Float[Tensor, "B E"],
-    image: Float[Tensor, "B E"],
-    groups: Int[Tensor, " B"],
+    image: Float[Tensor, "W E"],
+    text_groups: Int[Tensor, " B"],
+    image_groups: Int[Tensor, " W"],
     temperature: float | None,
 ) -> Int[Tensor, " B"]:
     """For every title the row of a photo of another group, -1 where there is none.
 
     Drawn in proportion to exp(cosine / temperature), or evenly without a temperature.
     """
-    same = groups[:, None] == groups[None, :]
+    same = text_groups[:, None] == image_groups[None, :]
     scores = torch.zeros_like(same, dtype=torch.float32)
     if temperature is not None:
         cosines = (
@@ -149,7 +168,7 @@ def _scene_contrast(
     states: StreamStates,
     joint: JointStates,
     batch: PretrainingBatch,
-    config: CapturePretrainingConfig,
+    temperature: float,
 ) -> Float[Tensor, ""]:
     """A pasted instance with its scene's title finds its source with its own title (ours).
 
@@ -171,5 +190,5 @@ def _scene_contrast(
     for embedded in kinds:
         views = embedded[len(embedded) - len(batch.sources) :]
         sources = embedded[batch.sources]
-        losses.append(contrastive_loss(views, sources, groups, config.temperature))
+        losses.append(contrastive_loss(views, sources, groups, temperature))
     return torch.stack(losses).mean()

@@ -10,11 +10,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from product1m.artifacts.folder import Artifact, open_artifact, work_folder
-from product1m.capture.batches import PretrainingBatch, PretrainingBatches, feature_moments
+from product1m.capture.batches import (
+    BatchSettings,
+    PretrainingBatch,
+    PretrainingBatches,
+    feature_moments,
+)
 from product1m.capture.bert import load_bert
 from product1m.capture.instance_recall import instance_recall
-from product1m.capture.network import WEIGHTS, Capture, LoadedCapture, build_capture
-from product1m.capture.pretext import pretext_losses
+from product1m.capture.network import (
+    WEIGHTS,
+    Capture,
+    LoadedCapture,
+    build_capture,
+    heads_for,
+    network_sizes,
+)
+from product1m.capture.pretext import PretextTasks, pretext_losses
 from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
 from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
@@ -24,6 +36,7 @@ from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup
+from product1m.training.weights import plain_state
 
 STEP = "capture_pretraining"
 PICTURE = "losses.png"
@@ -37,38 +50,41 @@ def run(
 ) -> dict[str, float]:
     """Train on the train items and the `train` scenes, measure on the `held_out` scenes.
 
-    Goes on after a kill. Under `torchrun` every rank calls it, and rank 0 writes.
+    Continues from the last checkpoint after a kill. Under `torchrun` every rank calls it, and
+    rank 0 writes.
 
     Raises:
-        ArtifactError: the two feature sets were not made by one RPN or not of one ingestion.
+        ArtifactError: the two feature sets come from different RPNs or from different ingestions.
         TrainingError: the loss is not finite; the last good checkpoint is kept.
     """
     with distributed.process_group():
         if distributed.rank() > 0:
             inputs = _open(train_features, scene_features)
             work = work_folder(checkpoint, STEP, config, inputs)
-            _Start.of(inputs, config).train(work)
+            _Training.prepare(inputs, config).train(work)
             return {}
         with open_step(STEP, config, checkpoint) as step:
             inputs = step.read(_open(train_features, scene_features))
             work = work_folder(checkpoint, STEP, config, inputs)
-            start = _Start.of(inputs, config)
-            curve = start.train(work, step.tracking)
-            start.tokenizer.save(step.folder)
-            save_file(_plain_state(start.capture), step.folder / WEIGHTS)
+            training = _Training.prepare(inputs, config)
+            curve = training.train(work, step.tracking)
+            training.tokenizer.save(step.folder)
+            save_file(plain_state(training.capture), step.folder / WEIGHTS)
             draw_losses(curve, step.folder / PICTURE)
-            step.details.update(start.details())
-            loaded = LoadedCapture(start.capture.eval(), start.tokenizer, config)
+            step.details.update(training.details())
+            loaded = LoadedCapture(
+                training.capture.eval(), training.tokenizer, network_sizes(config)
+            )
             step.metrics.update(_last_losses(curve))
-            step.metrics.update(instance_recall(loaded, start.items, start.scenes))
+            step.metrics.update(instance_recall(loaded, training.items, training.scenes))
             step.attach(PICTURE)
     shutil.rmtree(work)
     return step.all_metrics()
 
 
 @dataclass
-class _Start:
-    """What a training begins with; the same on every rank and in every attempt."""
+class _Training:
+    """Inputs, tokenizer and network of a training: equal on every rank and in every attempt."""
 
     config: CapturePretrainingConfig
     items: FeatureSet
@@ -78,7 +94,7 @@ class _Start:
     groups: list[ParameterGroup]
 
     @classmethod
-    def of(cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig) -> "_Start":
+    def prepare(cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig) -> "_Training":
         torch.manual_seed(config.seed)
         items, scenes = FeatureSet(inputs["train_features"]), FeatureSet(inputs["scene_features"])
         from_scratch = config.text_model == SCRATCH
@@ -87,7 +103,9 @@ class _Start:
             if from_scratch
             else bert_tokenizer(config.text_model)
         )
-        capture = build_capture(config, tokenizer.vocabulary_size, items.feature_dim)
+        capture = build_capture(
+            network_sizes(config), heads_for(config), tokenizer.vocabulary_size, items.feature_dim
+        )
         mean, deviation = feature_moments(items)
         capture.standardization.fit(torch.from_numpy(mean), torch.from_numpy(deviation))
         pretrained = [] if from_scratch else load_bert(capture.text, config.text_model)
@@ -97,28 +115,18 @@ class _Start:
     def train(self, work: Path, tracking: StepRun | None = None) -> list[dict[str, float]]:
         """Train the network in place; the loss curve."""
         config = self.config
-        batches = PretrainingBatches(self.items, self.scenes, self.tokenizer, config)
-        num_batches = batches.batches_per_epoch * config.num_epochs
-        num_steps = max(1, num_batches // config.accumulation_steps)
-        plan = TrainingPlan(
-            num_steps=num_steps,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            warmup_share=config.warmup_share,
-            max_gradient_norm=config.max_gradient_norm,
-            accumulation_steps=config.accumulation_steps,
-            precision=config.precision,
-            checkpoint_interval_steps=config.checkpoint_interval_steps,
-            report_interval_steps=max(1, num_steps // NUM_POINTS),
-            seed=config.seed,
+        batches = PretrainingBatches(
+            self.items, self.scenes, self.tokenizer, batch_settings(config)
         )
+        plan = _plan(config, batches.batches_per_epoch)
+        tasks = pretext_tasks(config)
 
         def report(step: int, terms: dict[str, float]) -> None:
             if tracking is not None:
                 tracking.log_metrics({f"loss/{name}": value for name, value in terms.items()}, step)
 
         def losses(capture: Capture, batch: PretrainingBatch) -> dict[str, Tensor]:
-            return pretext_losses(capture, batch, config)
+            return pretext_losses(capture, batch, tasks)
 
         return train(
             self.capture,
@@ -132,7 +140,7 @@ class _Start:
         )
 
     def details(self) -> dict[str, object]:
-        """What `load_capture` and a person need to know."""
+        """Sizes and origin that the manifest states."""
         return {
             "feature_dim": self.items.feature_dim,
             "vocabulary_size": self.tokenizer.vocabulary_size,
@@ -141,10 +149,59 @@ class _Start:
         }
 
 
+def batch_settings(config: CapturePretrainingConfig) -> BatchSettings:
+    """How this section's batches are made; a task without a weight masks and draws nothing."""
+    probability = config.mask_probability
+    return BatchSettings(
+        batch_size=config.batch_size,
+        scene_batch_size=config.scene_batch_size if config.scene_contrast_weight else 0,
+        max_tokens=config.max_tokens,
+        max_regions=config.max_regions,
+        token_mask_probability=probability if config.masked_language_weight else 0.0,
+        region_mask_probability=probability if config.masked_region_weight else 0.0,
+        mask_overlap_iou=config.mask_overlap_iou,
+        scene_proposal_probability=config.scene_proposal_probability,
+        scene_proposal_iou=config.scene_proposal_iou,
+        seed=config.seed,
+    )
+
+
+def pretext_tasks(config: CapturePretrainingConfig) -> PretextTasks:
+    """This section's tasks."""
+    return PretextTasks(
+        contrast=config.contrast_weight,
+        masked_language=config.masked_language_weight,
+        masked_region=config.masked_region_weight,
+        image_text_matching=config.image_text_matching_weight,
+        scene_contrast=config.scene_contrast_weight,
+        contrast_kind=config.contrast,
+        temperature=config.temperature,
+        learn_temperature=config.learn_temperature,
+        hard_negatives=config.matching_negatives == "hard",
+    )
+
+
+def _plan(config: CapturePretrainingConfig, batches_per_epoch: int) -> TrainingPlan:
+    num_batches = batches_per_epoch * config.num_epochs
+    num_steps = max(1, num_batches // config.accumulation_steps)
+    return TrainingPlan(
+        num_steps=num_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_share=config.warmup_share,
+        max_gradient_norm=config.max_gradient_norm,
+        accumulation_steps=config.accumulation_steps,
+        precision=config.precision,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        report_interval_steps=max(1, num_steps // NUM_POINTS),
+        seed=config.seed,
+    )
+
+
 def parameter_groups(
     capture: Capture, pretrained: list[nn.Parameter], multiplier: float
 ) -> list[ParameterGroup]:
-    """Weights that came from BERT at their own rate, all others at the full one."""
+    """Weights from BERT at `multiplier` times the learning rate, all others at the full rate."""
     taken = {id(parameter) for parameter in pretrained}
     others = [p for p in capture.parameters() if id(p) not in taken]
     return [ParameterGroup(others), ParameterGroup(pretrained, multiplier)]
@@ -159,13 +216,9 @@ def _open(train_features: Path, scene_features: Path) -> dict[str, Artifact]:
     if made_by[0] != made_by[1]:
         raise ArtifactError(
             f"{scene_features}: features of the RPN {made_by[1]}, but {train_features} has those "
-            f"of {made_by[0]}; extract both with one RPN"
+            f"of {made_by[0]}; extract both with the same RPN"
         )
     return inputs
-
-
-def _plain_state(capture: Capture) -> dict[str, Tensor]:
-    return {name: tensor.contiguous().cpu() for name, tensor in capture.state_dict().items()}
 
 
 def _last_losses(curve: list[dict[str, float]]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from product1m.artifacts.folder import Artifact, open_artifact, work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
@@ -31,6 +30,7 @@ from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
 from product1m.training.loop import TrainingPlan, train
+from product1m.training.weights import plain_state
 
 STEP = "rpn_training"
 PICTURE = "proposals.png"
@@ -55,7 +55,7 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             held_out = read.split("held_out")
             network = _new_network(config)
             _train(network, read, config, work, step.tracking)
-            save_file(_plain_state(network), step.folder / MODEL)
+            save_file(plain_state(network), step.folder / MODEL)
             step.details.update(_details(network, config))
             proposals = propose_on(network.eval(), read, held_out)
             selection = best_selection(proposals, [read.boxes_xyxy[i] for i in held_out])
@@ -101,11 +101,6 @@ def _train(
             tracking.log_metrics({f"loss/{name}": value for name, value in metrics.items()}, step)
 
     train(network, losses, batches, plan, work=work, report=report, description="rpn training")
-
-
-def _plain_state(network: ProposalNetwork) -> dict[str, Tensor]:
-    """The weights in the usual memory order, so that equal weights are equal files."""
-    return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
 
 
 def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, Any]:

@@ -117,34 +117,6 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-@contextmanager
-def common_randomness() -> Iterator[None]:
-    """Within the block every rank draws what rank 0 draws; then each goes on with its own."""
-    if world_size() == 1:
-        yield
-        return
-    # A GPU draws small permutations on the CPU, so both generators count.
-    own = _random_states()
-    common = [state.to(device()) for state in own]
-    for state in common:
-        dist.broadcast(state, 0)
-    _set_random_states([state.cpu() for state in common])
-    yield
-    if rank() > 0:
-        _set_random_states(own)
-
-
-def _random_states() -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device())] if torch.cuda.is_available() else states
-
-
-def _set_random_states(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state, device())
-
-
 class _GatherRows(torch.autograd.Function):
     """`all_gather` whose gradient is the sum of what every rank's loss says of these rows."""
 
@@ -185,20 +157,6 @@ def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "W ..."]:
         return rows
     gathered: Tensor = _GatherRows.apply(rows, num_rows_by_rank(rows))
     return gathered
-
-
-def own_rows(gathered: Shaped[Tensor, "W ..."], num_rows: int) -> Shaped[Tensor, "B ..."]:
-    """Of the rows of all ranks the `num_rows` of this one."""
-    start = sum(gather_objects(num_rows)[: rank()])
-    return gathered[start : start + num_rows]
-
-
-def around(
-    rows: Shaped[Tensor, "B ..."],
-) -> tuple[Shaped[Tensor, "b ..."], Shaped[Tensor, "a ..."]]:
-    """The rows of the ranks before this one, and of those after it."""
-    counts, gathered = num_rows_by_rank(rows), gather_rows(rows)
-    return gathered[: sum(counts[: rank()])], gathered[sum(counts[: rank() + 1]) :]
 
 
 def check_shared(folder: Path) -> None:

@@ -5,12 +5,13 @@ both. Scenes hold two to three products each.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from product1m.artifacts.folder import write_artifact
-from product1m.config import FeatureExtractionConfig
+from product1m.config import CapturePretrainingConfig, FeatureExtractionConfig
 from product1m.data.items import ItemWriter
 from product1m.data.regions import Regions, RegionWriter, write_instances
 
@@ -39,6 +40,37 @@ WORDS = [
     "红",
     "rouge",
 ]
+
+
+PRETRAINING = CapturePretrainingConfig(
+    text_model="scratch",
+    vocabulary_size=200,
+    hidden_dim=32,
+    text_layers=1,
+    visual_layers=1,
+    cross_layers=1,
+    joint_layers=1,
+    text_heads=2,
+    visual_heads=2,
+    text_ffn_dim=64,
+    visual_ffn_dim=64,
+    cross_dim=32,
+    projection_dim=32,
+    batch_size=12,
+    scene_batch_size=8,
+    num_epochs=6,
+    learning_rate=3e-3,
+    precision="float32",
+    checkpoint_interval_steps=10,
+)
+"""A small network and a short training on `make_features`."""
+NUM_ITEMS, NUM_SCENES = 32, 40
+
+
+def make_features(folder: Path, **changes: Any) -> tuple[Path, Path]:
+    """Train and scene features of the same products, so noisy that there is something to learn."""
+    train = make_train(folder / "train", NUM_ITEMS, noise=2.0)
+    return train, make_scenes(folder / "scenes", NUM_SCENES, NUM_ITEMS, noise=2.0, **changes)
 
 
 def make_train(

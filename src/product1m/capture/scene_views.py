@@ -1,0 +1,93 @@
+"""Pasted instances of scenes, each a view of the item that it was cut from."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+from product1m.data.geometry import CORNERS, pairwise_iou
+from product1m.data.regions import FeatureSet, Regions
+from product1m.errors import ArtifactError
+
+CACHE_MIB = 1024
+"""A feature set whose regions are no larger stays in memory once read (ours)."""
+
+
+class KeptRegions:
+    """A feature set's regions; a small set stays in memory once read."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self._features = features
+        entries = features.artifact.manifest.files.items()
+        num_bytes = sum(e.num_bytes for name, e in entries if name.startswith("regions-"))
+        self._kept: dict[int, Regions] | None = {} if num_bytes <= CACHE_MIB << 20 else None
+
+    def __getitem__(self, position: int) -> Regions:
+        if self._kept is None:
+            return self._features.regions(position)
+        if position not in self._kept:
+            self._kept[position] = self._features.regions(position)
+        return self._kept[position]
+
+    def many(self, positions: Sequence[int]) -> list[Regions]:
+        """Several items' regions, at once where each is a request to storage."""
+        if self._kept is None:
+            return self._features.many(positions)
+        return [self[position] for position in positions]
+
+    def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
+        """The regions' boxes alone, pixels."""
+        if self._kept is None:
+            return self._features.boxes_xyxy(position)
+        return self[position].boxes_xyxy
+
+
+class SceneViews:
+    """Pasted instances of one split of the scenes, and the rows of the items they came from."""
+
+    def __init__(self, scenes: FeatureSet, split: str, row_of_item: Mapping[str, int]) -> None:
+        self._regions = KeptRegions(scenes)
+        self._titles = scenes.rows["caption"].tolist()
+        instances, features = scenes.instances()
+        in_split = (scenes.rows["split"].to_numpy() == split)[instances["scene"].to_numpy()]
+        frame = instances[in_split]
+        self._scenes = frame["scene"].to_numpy()
+        self.boxes_xyxy = frame[list(CORNERS)].to_numpy(np.float32)
+        """The visible box of each instance in its scene, pixels."""
+        self.features = features[in_split]
+        foreign = sorted(set(frame["source_id"]) - set(row_of_item))
+        if foreign:
+            raise ArtifactError(
+                f"{scenes.artifact.folder}: {len(foreign)} sources of its instances, {foreign[0]} "
+                "first, are not train items; make both feature sets from one ingestion"
+            )
+        self.sources = np.array([row_of_item[source] for source in frame["source_id"]], np.int64)
+        """The row of the item each instance came from."""
+        self.instances_by_item: dict[int, list[int]] = {}
+        """An item's row to its instances."""
+        for instance, row in enumerate(self.sources.tolist()):
+            self.instances_by_item.setdefault(row, []).append(instance)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def title(self, instance: int) -> str:
+        """The title of the instance's whole scene."""
+        return str(self._titles[self._scenes[instance]])
+
+    def draw_proposal(
+        self, instance: int, min_iou: float, generator: np.random.Generator
+    ) -> int | None:
+        """One of the scene's proposals that overlaps the instance enough; None if none does."""
+        boxes = self._regions.boxes_xyxy(int(self._scenes[instance]))
+        overlaps = pairwise_iou(boxes, self.boxes_xyxy[[instance]])[:, 0]
+        candidates = np.flatnonzero(overlaps >= min_iou)
+        candidates = candidates[candidates > 0]
+        return int(generator.choice(candidates)) if len(candidates) else None
+
+    def regions(self, instance: int, proposal: int | None = None) -> Regions:
+        """The instance's own box and vector, or a proposal's; then the scene's regions in it."""
+        regions = self._regions[int(self._scenes[instance])]
+        if proposal is None:
+            return regions.instance(self.boxes_xyxy[instance], self.features[instance])
+        return regions.instance(regions.boxes_xyxy[proposal], regions.features[proposal])
