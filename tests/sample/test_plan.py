@@ -1,10 +1,9 @@
-"""The sample split's lists: Product1M's format and the statistics the real lists are known by."""
+"""The sample split's lists have the format and the statistics of Product1M's lists."""
 
 import html
 import os
 import re
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +34,7 @@ def write_lists(folder: Path, seed: int) -> Path:
 
 
 def lines_of(folder: Path, name: str) -> list[Line]:
-    """Split by hand, not by the project's own reader."""
+    """The lines of a list, without the project's own reader."""
     text = (folder / f"product1m_{name}_ossurl_v2.txt").read_bytes().decode("utf-8")
     assert text.endswith("\r\n")
     assert text.count("\n") == text.count("\r\n") == text.count("\r")
@@ -48,28 +47,28 @@ def lines_of(folder: Path, name: str) -> list[Line]:
     return found
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+SEEDS = (0, 1)
+QUERIES = ("dev", "test")
+
+
+@pytest.fixture(scope="module", params=SEEDS)
 def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lists(tmp_path_factory.mktemp("lists"), request.param)
 
 
-def test_every_list_has_at_least_the_items_it_must_have(lists: Path) -> None:
-    assert len(lines_of(lists, "train")) >= 800
-    assert len(lines_of(lists, "gallery")) >= 400
-    assert len(lines_of(lists, "dev")) >= 70
-    assert len(lines_of(lists, "test")) >= 150
-
-
-def test_ids_are_digits_mostly_twelve_of_them_and_used_once(lists: Path) -> None:
-    ids = [line.id for name in LISTS for line in lines_of(lists, name)]
-    assert all(re.fullmatch(r"[0-9]{10,18}", item_id) for item_id in ids)
-    assert len(set(ids)) == len(ids)
-    assert sum(len(item_id) == 12 for item_id in ids) / len(ids) > 0.9
-    assert any(len(line.id) == 18 for line in lines_of(lists, "test"))
-
-
-def test_addresses_look_like_the_real_ones_but_lead_nowhere(lists: Path) -> None:
-    for line in lines_of(lists, "test"):
+def test_every_list_has_its_items_with_unique_ids_and_invalid_addresses(lists: Path) -> None:
+    lines = {name: lines_of(lists, name) for name in LISTS}
+    assert {name: len(rows) for name, rows in lines.items()} == {
+        "train": 700 + 260, "gallery": 448, "dev": 110, "test": 260,
+    }  # fmt: skip
+    every = [line for rows in lines.values() for line in rows]
+    assert len({line.id for line in every}) == len(every)
+    lengths = Counter(len(line.id) for line in every)
+    assert set(lengths) == {10, 11, 12, 18}
+    assert lengths[12] / len(every) == pytest.approx(0.96, abs=0.02)
+    assert lengths[18] == 1, "one id has 18 digits, as in the real test list"
+    for line in every:
+        assert line.id.isdecimal()
         assert re.fullmatch(
             r"https://img\.alicdn\.example/imgextra/i[1-4]/\S+\.(jpg|png|jpeg)", line.url_a
         )
@@ -80,103 +79,85 @@ def test_addresses_look_like_the_real_ones_but_lead_nowhere(lists: Path) -> None
 def test_the_projects_reader_accepts_every_line(lists: Path) -> None:
     for files in find_lists(lists).values():
         for list_file in files:
-            read = list(read_list(list_file))
-            assert all(isinstance(line, ListItem) for line in read)
+            assert all(isinstance(line, ListItem) for line in read_list(list_file))
 
 
-def test_there_are_forty_classes_of_eight_brands_all_in_the_gallery(lists: Path) -> None:
-    gallery = Counter(line.labels[0] for line in lines_of(lists, "gallery"))
-    queries = {
-        label for name in ("dev", "test") for line in lines_of(lists, name) for label in line.labels
-    }
-    assert all(len(line.labels) == 1 for line in lines_of(lists, "gallery"))
-    assert len(queries) >= 40
-    assert len({label.split(" ")[0] for label in queries}) == 8
-    assert queries <= set(gallery)
-    assert min(gallery.values()) >= 6
+def test_the_gallery_has_eight_photos_of_each_of_the_56_classes(lists: Path) -> None:
+    gallery = Counter(label for line in lines_of(lists, "gallery") for label in line.labels)
+    assert list(gallery.values()) == [8] * 56
+    dev, test = (
+        {label for line in lines_of(lists, name) for label in line.labels} for name in QUERIES
+    )
+    assert dev < test == gallery.keys()
+    assert len({label.split(" ")[0] for label in test}) == 8, "brands"
 
 
-def test_queries_have_the_label_statistics_of_the_real_lists(lists: Path) -> None:
-    lines = lines_of(lists, "dev") + lines_of(lists, "test")
-    mentions = [(line, label) for line in lines for label in line.labels]
-    assert len(mentions) / len(lines) == pytest.approx(2.8, abs=0.1)
-    repeats = sum(len(set(line.labels)) < len(line.labels) for line in lines)
-    assert repeats / len(lines) == pytest.approx(0.15, abs=0.05)
+def test_queries_show_as_many_products_as_those_of_the_real_dev_list(lists: Path) -> None:
+    """Shares of the real list: 2 %, 45.5 %, 34.5 %, 11.5 %, 5.5 %, 1 % with 1, 2, 3, 4, 5, 7.
+
+    Of 260 that is 5, 118, 90, 30, 14, 3; one query of one product gets a second of another brand.
+    """
+    counts = {name: Counter(len(line.labels) for line in lines_of(lists, name)) for name in QUERIES}
+    assert counts["test"] == {1: 4, 2: 119, 3: 90, 4: 30, 5: 14, 7: 3}
+    assert counts["dev"] == {1: 2, 2: 50, 3: 38, 4: 13, 5: 6, 7: 1}
+    lines = [line for name in QUERIES for line in lines_of(lists, name)]
     brands = [{label.split(" ")[0] for label in line.labels} for line in lines]
-    assert 0.985 <= sum(len(names) == 1 for names in brands) / len(lines) < 1
+    assert [len(names) for names in brands].count(1) == len(lines) - 1
+    repeats = sum(len(set(line.labels)) < len(line.labels) for line in lines)
+    assert repeats / len(lines) == pytest.approx(0.15, abs=0.03)
+    sets = Counter(tuple(sorted(line.labels)) for line in lines_of(lists, "test"))
+    assert len(sets) < 0.3 * sets.total(), "sellers offer the same sets again and again"
+    classes = Counter(label for line in lines for label in line.labels)
+    top = sum(number for _, number in classes.most_common(10)) / classes.total()
+    assert 1.5 * 10 / 56 < top < 0.6, "some classes are far more popular than others"
+
+
+def test_titles_name_products_as_often_as_real_ones_and_are_as_long(lists: Path) -> None:
+    lines = [line for name in QUERIES for line in lines_of(lists, name)]
+    mentions = [(line, label) for line in lines for label in line.labels]
     named = sum(label.split(" ", 1)[1] in line.title for line, label in mentions)
-    assert named / len(mentions) == pytest.approx(0.1, abs=0.04)
-    token = sum(
-        any(name in line.title for name in names) for line, names in zip(lines, brands, strict=True)
-    )
-    assert token / len(lines) == pytest.approx(0.9, abs=0.05)
-
-
-def test_some_classes_are_asked_for_far_more_often_than_others(lists: Path) -> None:
-    counts = Counter(label for line in lines_of(lists, "test") for label in line.labels)
-    total = sum(counts.values())
-    top = sum(number for _, number in counts.most_common(10)) / total
-    assert 10 / len(counts) * 1.5 < top < 0.6
-    assert min(counts.values()) <= 4
-
-
-def test_titles_are_as_long_as_real_ones(lists: Path) -> None:
-    lengths = sorted(
-        len(html.unescape(line.title)) for name in ("dev", "test") for line in lines_of(lists, name)
-    )
-    assert sum(lengths) / len(lengths) == pytest.approx(31, abs=1.5)
-    assert lengths[len(lengths) // 4] >= 26
-    assert lengths[3 * len(lengths) // 4] <= 37
+    assert named / len(mentions) == pytest.approx(0.1, abs=0.03)
+    branded = sum(any(label.split(" ")[0] in line.title for label in line.labels) for line in lines)
+    assert branded / len(lines) == pytest.approx(0.9, abs=0.03)
+    lengths = sorted(len(html.unescape(line.title)) for line in lines)
+    assert sum(lengths) / len(lengths) == pytest.approx(31, abs=1)
+    quarter = len(lengths) // 4
+    assert lengths[quarter] >= 26
+    assert lengths[3 * quarter] <= 37
     assert lengths[0] >= 4
     assert lengths[-1] <= 60
-    chinese = [len(re.findall(r"[\u4e00-\u9fff]", line.title)) for line in lines_of(lists, "test")]
-    assert sum(chinese) / len(chinese) > 17
-
-
-def test_a_single_products_title_names_it_more_often_than_a_sets(lists: Path) -> None:
+    chinese = sum(len(re.findall(r"[\u4e00-\u9fff]", line.title)) for line in lines)
+    assert chinese / len(lines) > 17
     gallery = lines_of(lists, "gallery")
-    named = sum(line.labels[0].split(" ", 1)[1] in line.title for line in gallery)
-    assert 0.2 < named / len(gallery) < 0.5
-
-
-def test_photos_and_titles_repeat_within_and_across_lists(lists: Path) -> None:
-    urls = {name: Counter(line.url_a for line in lines_of(lists, name)) for name in LISTS}
-    titles = {name: Counter(line.title for line in lines_of(lists, name)) for name in LISTS}
-    for name in LISTS:
-        assert max(urls[name].values()) >= 2
-        assert max(titles[name].values()) >= 2
-        repeated = sum(number for number in urls[name].values() if number > 1)
-        assert repeated / urls[name].total() < 0.2
-    assert urls["dev"].keys() & urls["test"].keys()
-    assert titles["dev"].keys() & titles["test"].keys()
-    assert urls["train"].keys() & urls["test"].keys()
-
-
-def test_few_titles_hold_html_entities(lists: Path) -> None:
-    for name in LISTS:
-        lines = lines_of(lists, name)
-        number = sum(html.unescape(line.title) != line.title for line in lines)
-        assert 1 <= number <= 0.03 * len(lines)
-
-
-def test_many_train_titles_are_of_sets(lists: Path) -> None:
+    of_singles = sum(line.labels[0].split(" ", 1)[1] in line.title for line in gallery)
+    assert of_singles / len(gallery) == pytest.approx(0.3, abs=0.06)
     words = ("套装", "礼盒", "套盒", "组合", "全套", "件套", "瓶装")
     sets = sum(any(word in line.title for word in words) for line in lines_of(lists, "train"))
-    assert 200 <= sets <= 400
+    assert sets == pytest.approx(260, rel=0.15), "260 train items are sets"
 
 
-def test_labels_repeat_as_sets_that_sellers_offer(lists: Path) -> None:
-    multisets = Counter(tuple(sorted(line.labels)) for line in lines_of(lists, "test"))
-    assert len(multisets) < 0.4 * multisets.total()
+def test_photos_and_titles_repeat_and_leak_as_in_the_real_lists(lists: Path) -> None:
+    urls = {name: [line.url_a for line in lines_of(lists, name)] for name in LISTS}
+    titles = {name: [line.title for line in lines_of(lists, name)] for name in LISTS}
+    for name in LISTS:
+        assert 0.02 < 1 - len(set(urls[name])) / len(urls[name]) < 0.06
+        assert 0.01 < 1 - len(set(titles[name])) / len(titles[name]) < 0.1
+    assert 3 <= len(set(urls["dev"]) & set(urls["test"])) <= 8
+    assert set(titles["dev"]) & set(titles["test"])
+    assert 7 <= len(set(urls["train"]) & set(urls["test"])) <= 8, "3 % of 260 sets"
+    entities = {name: sum(html.unescape(t) != t for t in titles[name]) for name in LISTS}
+    assert entities == {"train": 10, "gallery": 4, "dev": 1, "test": 3}, "1 % of each list"
 
 
-def test_the_seed_decides_every_line(tmp_path: Path) -> None:
-    first, again, other = (
-        write_lists(tmp_path / name, seed) for name, seed in (("a", 5), ("b", 5), ("c", 6))
-    )
-    for path in first.iterdir():
-        assert path.read_bytes() == (again / path.name).read_bytes()
-        assert path.read_bytes() != (other / path.name).read_bytes()
+def test_the_seed_decides_every_line(lists: Path, tmp_path: Path) -> None:
+    again = [write_lists(tmp_path / str(seed), seed) for seed in SEEDS]
+    files = [[(folder / path.name).read_bytes() for folder in again] for path in lists.iterdir()]
+    assert all(first != second for first, second in files)
+    same = [
+        all((folder / path.name).read_bytes() == path.read_bytes() for path in lists.iterdir())
+        for folder in again
+    ]
+    assert sum(same) == 1, "the lists of one seed, and only they, are the same again"
 
 
 @pytest.mark.skipif(SHARED is None, reason="PRODUCT1M_SHARED_DATA does not name the real lists")
@@ -194,18 +175,3 @@ def test_no_brand_product_or_title_of_the_real_list_is_copied(lists: Path) -> No
             assert name not in real_names
         windows = {line.title[at : at + 14] for at in range(len(line.title) - 13)}
         assert not windows & real_windows
-
-
-def test_dev_has_no_class_that_test_lacks(lists: Path) -> None:
-    dev, test = (
-        {label for line in lines_of(lists, name) for label in line.labels}
-        for name in ("dev", "test")
-    )
-    assert dev < test
-
-
-def test_the_number_of_products_a_query_falls_off_as_in_the_real_lists(lists: Path) -> None:
-    counts = Counter(len(line.labels) for line in lines_of(lists, "test"))
-    assert counts[2] / counts.total() == pytest.approx(0.45, abs=0.03)
-    assert all(counts[few] > counts[more] for few, more in pairwise((2, 3, 4, 5, 7)))
-    assert counts[1] >= 1
