@@ -1,5 +1,6 @@
 """The sample split's pictures: packs, sisters, photos, backgrounds."""
 
+import statistics
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from product1m.sample.drawn.plan import LISTS, Row, plan_rows
 from product1m.sample.drawn.rendering import render_photo
 from product1m.sample.drawn.shapes import solid_of
 
-TINY = SampleSizes(train_singles=3, train_sets=2, gallery=3, dev=2, test=3, backgrounds=3)
+TINY = SampleSizes(train_singles=2, train_sets=1, gallery=2, dev=1, test=2, backgrounds=2)
 FRONT = View(yaw_deg=0, elevation_deg=4, distance=4, rig=0)
 
 
@@ -43,32 +44,27 @@ def rows() -> list[Row]:
     return [row for name in LISTS for row in planned[name]]
 
 
-def test_at_least_six_pairs_of_sisters_differ_visibly_but_little() -> None:
-    pairs = [group[:2] for group in sister_groups()]
-    assert len(pairs) >= 6
-    for first, second in pairs:
-        assert first.brand == second.brand
-        assert first.shape == second.shape
-        assert 0.002 < differing_share(first, second) < 0.75, (first.label, second.label)
-    shares = [differing_share(first, second) for first, second in pairs]
-    assert sum(share < 0.2 for share in shares) >= 5
+def test_sisters_differ_visibly_but_less_than_packs_of_other_brands() -> None:
+    sisters = [group[:2] for group in sister_groups()]
+    assert len(sisters) == 10
+    for first, second in sisters:
+        assert (first.brand, first.shape) == (second.brand, second.shape)
+    bottle, *bottles = [p for p in PRODUCTS if p.shape == "bottle"]
+    others = [(bottle, other) for other in bottles if other.brand != bottle.brand]
+    shares, other_shares = (
+        [differing_share(*pair) for pair in pairs] for pairs in (sisters, others)
+    )
+    assert 0.02 < min(shares) < statistics.median(shares) < 0.25
+    assert max(shares) < min(differing_share(*pair) for pair in others)
 
 
-def test_products_of_other_brands_differ_far_more_than_sisters() -> None:
-    bottles = [p for p in PRODUCTS if p.shape == "bottle"]
-    assert len({p.brand for p in bottles}) >= 3
-    first = bottles[0]
-    others = [p for p in bottles if p.brand != first.brand]
-    assert min(differing_share(first, other) for other in others) > 0.5
-
-
-@pytest.mark.parametrize("product", PRODUCTS[::5], ids=lambda product: product.label)
+@pytest.mark.parametrize("product", PRODUCTS[::9], ids=lambda product: product.label)
 def test_a_pack_is_as_tall_as_its_scale_says(product: Product) -> None:
     level = View(yaw_deg=0, elevation_deg=0, distance=8, rig=1)
     sprite = render_pack(product, level)
     height_px = np.flatnonzero(sprite.pixels[:, :, 3].max(axis=1) > 128)
     measured = (height_px[-1] - height_px[0] + 1) / sprite.px_per_cm
-    # The near edge of a wide pack looms larger, so its base shows below its middle's.
+    # The front edge of a wide pack is nearer and lower in the picture than its middle.
     wide = 2 * solid_of(product).radius
     assert measured == pytest.approx(product.height_cm, rel=0.05 + 0.1 * wide)
 
@@ -116,10 +112,15 @@ def test_a_photo_shows_what_its_row_says(rows: list[Row]) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """A tiny sample split and the statistics returned for it."""
     folder = tmp_path_factory.mktemp("sample") / "tiny"
-    make_sample(folder, seed=3, sizes=TINY, num_workers=1)
-    return folder
+    return folder, make_sample(folder, seed=3, sizes=TINY, num_workers=1)
+
+
+@pytest.fixture
+def tiny(made: tuple[Path, dict[str, float]]) -> Path:
+    return made[0]
 
 
 def ids_of(folder: Path) -> list[tuple[str, str]]:
@@ -133,7 +134,7 @@ def ids_of(folder: Path) -> list[tuple[str, str]]:
 
 def test_every_line_has_a_photo_of_a_fitting_size(tiny: Path) -> None:
     ids = ids_of(tiny)
-    assert len(ids) == 3 + 2 + 3 + 2 + 3
+    assert len(ids) == 2 + 1 + 2 + 1 + 2
     assert {path.stem for path in (tiny / "images").iterdir()} == {item_id for item_id, _ in ids}
     for path in (tiny / "images").iterdir():
         photo = decode_photo(path.read_bytes(), path.name)
@@ -143,7 +144,7 @@ def test_every_line_has_a_photo_of_a_fitting_size(tiny: Path) -> None:
 
 def test_backgrounds_are_rendered_and_all_different(tiny: Path) -> None:
     photos = [path.read_bytes() for path in sorted((tiny / "backgrounds").iterdir())]
-    assert len(photos) == len(set(photos)) == 3
+    assert len(photos) == len(set(photos)) == 2
 
 
 def test_lines_of_one_address_show_the_same_photo(tiny: Path) -> None:
@@ -166,20 +167,18 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(
         assert (tiny / name).read_bytes() == (again / name).read_bytes(), name
 
 
-def test_the_statistics_returned_are_those_of_the_lists(tmp_path: Path) -> None:
-    few = SampleSizes(train_singles=1, train_sets=1, gallery=1, dev=1, test=2, backgrounds=0)
-    statistics = make_sample(tmp_path / "few", sizes=few, num_workers=1)
-    labels = [
-        line.split("#####")[4].split("#;#")
+def test_the_statistics_returned_are_those_of_the_lists(
+    made: tuple[Path, dict[str, float]],
+) -> None:
+    folder, statistics_of_split = made
+    lines = [
+        (folder / f"product1m_{name}_ossurl_v2.txt").read_text("utf-8").splitlines()
         for name in ("dev", "test")
-        for line in (tmp_path / "few" / f"product1m_{name}_ossurl_v2.txt")
-        .read_bytes()
-        .decode()
-        .splitlines()
     ]
-    assert statistics["train_items"] == 2
-    assert statistics["test_items"] == 2
-    assert statistics["query_labels_per_row"] == pytest.approx(sum(map(len, labels)) / 3)
+    labels = [line.split("#####")[4].split("#;#") for of_list in lines for line in of_list]
+    assert statistics_of_split["train_items"] == 3
+    assert statistics_of_split["test_items"] == 2
+    assert statistics_of_split["query_labels_per_row"] == pytest.approx(sum(map(len, labels)) / 3)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
