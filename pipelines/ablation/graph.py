@@ -9,6 +9,8 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipelines.graph.chain import evaluated_chain
 from pipelines.graph.parameters import parameter
+from pipelines.graph.training import Platform
+from pipelines.local.code import KeyedByCode
 from pipelines.local.kfp_local import run_graph
 from pipelines.local.mlflow_run import TrackedRun
 from pipelines.local.run import cache_name, step_environment
@@ -22,7 +24,7 @@ class Measured(NamedTuple):
     evaluation: dsl.Dataset
 
 
-def cell_pipeline(config: Config) -> BaseComponent:
+def cell_pipeline(config: Config, platform: Platform | None = None) -> BaseComponent:
     """Build the graph; its tasks are those of `training_pipeline`, so they share a cache."""
     sections = {name: parameter(config, name) for name in Config.model_fields}
 
@@ -40,6 +42,9 @@ def cell_pipeline(config: Config) -> BaseComponent:
             "backgrounds_digest": backgrounds_digest,
         }
         chain = evaluated_chain(data, sections)
+        if platform:
+            for task in chain:
+                platform.apply(task)
         return Measured(evaluation=chain.evaluated.outputs["evaluation"])
 
     return cell
@@ -53,7 +58,8 @@ def run_in_graph(
     Raises PipelineError with the name of the failed step and its error message.
     """
     environment, cache = step_environment(output, tracked), cache_name(tracked)
-    _, outputs = run_graph(cell_pipeline(config), arguments, output, environment, cache)
+    pipeline = cell_pipeline(config, KeyedByCode())
+    _, outputs = run_graph(pipeline, arguments, output, environment, cache)
     evaluation = open_artifact(Path(outputs["evaluation"].path), "evaluation")
     evaluation.verify()
     return evaluation

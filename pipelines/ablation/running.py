@@ -18,11 +18,12 @@ from pipelines.ablation.grids import SEED_KEY, Cell, Grid
 from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown
 from pipelines.graph.data import data_parameters
+from pipelines.local.code import source_digest
 from pipelines.local.mlflow_run import TrackedRun, start_run
 from pipelines.local.processes import only_run, steps_end_with_run
-from pipelines.local.run import output_folder, source_digest
+from pipelines.local.run import output_folder
 from product1m.artifacts.folder import Artifact
-from product1m.config import Config
+from product1m.config import STEPS, Config
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan
 
 Evaluate = Callable[[Config, Mapping[str, str], Path, TrackedRun], Artifact]
@@ -87,7 +88,7 @@ class _Running:
         self.arguments, self.output = arguments, output
         self.results_folder = output / ABLATIONS / "results"
         self.parent, self.evaluate = parent, evaluate
-        self.code = source_digest()
+        self.code = source_digest(step for step in STEPS if step != "registration")
         self.scores: dict[str, dict[int, pd.DataFrame]] = {}
         self.left_out = dict(ablation.grid.left_out)
         self.seconds: list[float] = []

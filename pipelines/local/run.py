@@ -11,9 +11,9 @@ from typing import Literal
 from kfp.dsl.base_component import BaseComponent
 from pydantic import TypeAdapter
 
-import product1m
 from pipelines.graph.data import data_parameters
 from pipelines.graph.training import training_pipeline
+from pipelines.local.code import KeyedByCode
 from pipelines.local.containers import Containers, StepImages
 from pipelines.local.kfp_local import run_graph, shown_names
 from pipelines.local.mlflow_run import TrackedRun, start_run
@@ -22,7 +22,6 @@ from pipelines.local.record import RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
 from product1m.config import Config
 from product1m.errors import PipelineError
-from product1m.storage.base import sha256_of
 from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
 Runner = Literal["subprocess", "docker"]
@@ -61,7 +60,7 @@ def run_training(run: LocalRun) -> RunSummary:
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
         tracked = start_run(output, {"preset": run.preset, **arguments})
-        pipeline = training_pipeline(run.config, images)
+        pipeline = training_pipeline(run.config, KeyedByCode(images))
         absolute = replace(run, output=output, dataset=arguments["dataset_uri"])
         request = TypeAdapter(LocalRun).dump_python(absolute, mode="json")
         mlflow = {"tracking_uri": tracked.uri, "run_id": tracked.run_id}
@@ -100,24 +99,12 @@ def step_environment(output: Path, tracked: TrackedRun) -> dict[str, str]:
 
 
 def cache_name(tracked: TrackedRun) -> str:
-    """Name of the cache for this code and this tracking store.
+    """Name of the cache for a tracking store: a registration exists in one store only.
 
-    Other code may give other results, and a registration exists in one tracking store only.
+    Within a cache results are found by inputs, configuration and code, see `KeyedByCode`.
     """
-    store = f"{source_digest()} {tracked.uri} {tracked.experiment_created}"
+    store = f"{tracked.uri} {tracked.experiment_created}"
     return hashlib.sha256(store.encode()).hexdigest()[:16]
-
-
-def source_digest() -> str:
-    """SHA-256 over the code that decides what a step computes."""
-    package = Path(product1m.__file__).parent
-    components = Path(__file__).parent.parent.parent / "components"
-    digest = hashlib.sha256()
-    for root in (package, components):
-        for path in sorted(root.rglob("*.*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{path.relative_to(root)}\0{sha256_of(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _run(

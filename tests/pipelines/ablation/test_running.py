@@ -85,7 +85,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as context:
         for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
             context.delenv(name, raising=False)
-        context.setattr("pipelines.ablation.running.source_digest", lambda: "code")
+        context.setattr("pipelines.ablation.running.source_digest", lambda steps: "code")
         yield context
 
 

@@ -18,7 +18,7 @@ from pipelines.graph.data import check_dataset, data_digest, data_parameters
 from pipelines.local.kfp_local import run_graph
 from pipelines.local.mlflow_run import TrackedRun
 from pipelines.local.processes import only_run
-from pipelines.local.run import source_digest, step_environment
+from pipelines.local.run import step_environment
 from pipelines.local.summary import PRODUCED_BY, verified
 from product1m.artifacts.folder import write_artifact
 from product1m.config import load_config
@@ -90,13 +90,6 @@ def test_backgrounds_beside_the_lists_are_used_and_digested_apart(tmp_path: Path
     assert with_others["backgrounds_digest"] != with_own["backgrounds_digest"]
     with pytest.raises(DatasetError, match=r"--backgrounds .*: no such folder"):
         data_parameters(str(folder), str(tmp_path / "nope"))
-
-
-def test_the_source_digest_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = source_digest()
-    assert source_digest() == before
-    monkeypatch.setattr("product1m.__file__", str(ROOT / "components" / "__init__.py"))
-    assert source_digest() != before
 
 
 @dsl.component(base_image="product1m/test:1", install_kfp_package=False)
