@@ -1,4 +1,4 @@
-"""The container image of every step: a versioned name here, a digest from the lock on a cluster."""
+"""The container image of every step: a name with a version, or what the lock says."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from product1m.config import STEPS
 from product1m.errors import PipelineError
 
 LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
-"""Step to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
+"""Step or `mlflow_server` to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
 SERVER = "mlflow_server"
-"""The one image that is no step's."""
+"""The one image that belongs to no step."""
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _TAG = re.compile(r":(?P<tag>[\w][\w.-]{0,127})$")
 
@@ -24,35 +24,42 @@ def image(step: str) -> str:
 
 
 def locked_images(lock: Path = LOCK) -> dict[str, str]:
-    """Step to image: what the lock says, `image(step)` of every step where there is no lock.
+    """Step to image: what the lock says, or `image(step)` for every step if there is no lock.
 
-    Raises PipelineError if a step is missing or unknown, or an image could change under its name:
-    the cluster's cache keys on the image's name, not on its content.
+    Raises PipelineError if a step is missing or unknown, or if an image could change under its name:
+    the cluster's cache uses the image's name as part of its key, not the image's content.
     """
     if not lock.is_file():
         return {step: image(step) for step in STEPS}
+    images = read_lock(lock)
+    for step in sorted(images.keys() - {SERVER} ^ set(STEPS)):
+        reason = "no image for" if step in STEPS else "an image for the unknown step"
+        raise PipelineError(f"{lock}: {reason} {step}; expected {', '.join(STEPS)}")
+    return {step: _checked(images[step], step, lock) for step in STEPS}
+
+
+def read_lock(lock: Path = LOCK) -> dict[str, object]:
+    """Everything that the lock names, as it is; PipelineError if there is none or it is no map."""
     try:
         found = yaml.safe_load(lock.read_text("utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{lock}: does not exist; run `make images` first") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{lock}: not YAML or JSON: {error}; run `make images`") from error
     if not isinstance(found, Mapping):
         raise PipelineError(f"{lock}: expected a mapping of step to image; run `make images`")
-    images = {str(step).replace("-", "_"): reference for step, reference in found.items()}
-    for step in sorted(images.keys() ^ set(STEPS)):
-        what = "no image of" if step in STEPS else "an image of the unknown step"
-        raise PipelineError(f"{lock}: {what} {step}; expected {', '.join(STEPS)}")
-    return {step: _checked(images[step], step, lock) for step in STEPS}
+    return {str(step).replace("-", "_"): reference for step, reference in found.items()}
 
 
 def _checked(reference: object, step: str, lock: Path) -> str:
-    """The reference; PipelineError if it names no fixed content."""
+    """The reference; PipelineError if its content can change."""
     text = str(reference)
     named = _DIGEST.sub("", text)
     tag = None if "@" in named else _TAG.search(named)
     if tag and tag["tag"] == "latest":
-        reason = "`latest` is another image tomorrow"
+        reason = "`latest` may be another image tomorrow"
     elif not (tag or _DIGEST.search(text)):
-        reason = "it has neither digest nor tag"
+        reason = "it has neither a digest nor a tag"
     else:
         return text
     raise PipelineError(

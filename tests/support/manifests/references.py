@@ -61,6 +61,9 @@ def _of_pod(pod: PodTemplate) -> Iterator[tuple[str, str, str]]:
     for volume in pod.spec.get("volumes", ()):
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"], ""
+        for source in volume.get("projected", {}).get("sources", ()):
+            if "configMap" in source:
+                yield "ConfigMap", source["configMap"]["name"], ""
         if "secret" in volume:
             yield "Secret", volume["secret"]["secretName"], ""
         if "persistentVolumeClaim" in volume:
