@@ -26,8 +26,8 @@ def image(step: str) -> str:
 def locked_images(lock: Path = LOCK) -> dict[str, str]:
     """Step to image: what the lock says, or `image(step)` for every step if there is no lock.
 
-    Raises PipelineError if a step is missing or unknown, or if an image could change under its name:
-    the cluster's cache uses the image's name as part of its key, not the image's content.
+    Raises PipelineError if a step is missing or unknown, or if an image could change under its
+    name: the cluster's cache key contains the image's name, not its content.
     """
     if not lock.is_file():
         return {step: image(step) for step in STEPS}

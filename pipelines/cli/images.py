@@ -11,12 +11,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from product1m.cli.options import new_app
 from product1m.config import STEPS
@@ -24,8 +25,15 @@ from product1m.errors import PipelineError
 from product1m.telemetry.provenance import git_revision
 
 ROOT = Path(__file__).parent.parent.parent
+PINNED = ROOT / "manifests" / "overlays" / "production" / "images" / "kustomization.yaml"
+"""The images of the production overlay."""
 SBOM = "/usr/share/product1m/sbom.cdx.json"
 """Path of the bill of materials inside an image."""
+
+_BUILDX = (
+    "This Docker client has no buildx, with which it builds: install the package docker-buildx or "
+    "docker-buildx-plugin, or name a client that has it: DOCKER=…\n"
+)
 
 app = new_app("Build, lock and push the container images.")
 
@@ -74,25 +82,37 @@ def push(
     registry: Annotated[str, typer.Argument(help="Registry, with a path if needed.")],
 ) -> None:
     """Push the images in docker/images.lock and lock the digests that the registry returns."""
-    from components.images import SERVER, image
+    from components.images import LOCK, SERVER, read_lock
 
     if not registry:
         raise PipelineError("no registry given; run `make push REGISTRY=registry.example.com/team`")
-    local = json.loads(_lock_text())
-    pushed = {step: push_image(reference, registry) for step, reference in local.items()}
-    server = _tagged_with_id(image(SERVER))
-    print(f"{SERVER}  {push_image(server, registry)}")
+    local = read_lock()
+    if SERVER not in local:
+        raise PipelineError(f"{LOCK}: does not name {SERVER}; run `make images` first")
+    pushed = {name: push_image(str(reference), registry) for name, reference in local.items()}
     write_lock(pushed)
+    pin_manifests(pushed)
 
 
 def write_lock(images: dict[str, str], lock: Path | None = None) -> None:
-    """Write the images of the steps to docker/images.lock; manifests name the server's image."""
+    """Write the images of the steps and of the MLflow server to docker/images.lock."""
     from components.images import LOCK
 
-    steps = {step: reference for step, reference in images.items() if step in STEPS}
-    (lock or LOCK).write_text(json.dumps(steps, indent=2) + "\n", "utf-8")
-    for step, reference in steps.items():
-        print(f"{step:20}  {reference}")
+    (lock or LOCK).write_text(json.dumps(images, indent=2) + "\n", "utf-8")
+    for name, reference in images.items():
+        print(f"{name:20}  {reference}")
+
+
+def pin_manifests(pushed: Mapping[str, str], path: Path = PINNED) -> None:
+    """Let the production overlay name the pushed images, by digest."""
+    images = yaml.safe_load(path.read_text("utf-8"))
+    comment = path.read_text("utf-8").partition("apiVersion:")[0]
+    for entry in images["images"]:
+        name, _, digest = pushed[entry["name"].rpartition("/")[2].replace("-", "_")].partition("@")
+        entry.pop("newTag", None)
+        entry |= {"newName": name, "digest": digest}
+    path.write_text(comment + yaml.safe_dump(images, sort_keys=False), "utf-8")
+    print(f"{path}: names these images")
 
 
 def engine(*arguments: str) -> str:
@@ -128,7 +148,8 @@ def _build(step: str, arguments: Sequence[str], output: Path) -> BuiltImage:
     seconds = time.monotonic() - started
     if done.returncode:
         tail = "\n".join(log.read_text("utf-8").splitlines()[-20:])
-        raise PipelineError(f"building {target} failed:\n{tail}\nFull output: {log}")
+        advice = _BUILDX if "buildx" in tail else ""
+        raise PipelineError(f"building {target} failed:\n{tail}\n{advice}Full output: {log}")
     reference = _tagged_with_id(image(step))
     _copy_out(reference, SBOM, output / "sbom" / f"{target}.json")
     num_bytes = int(engine("image", "inspect", "--format={{.Size}}", reference))
@@ -167,12 +188,3 @@ def push_image(reference: str, registry: str) -> str:
         if name.startswith(f"{repository}@"):
             return name
     raise PipelineError(f"{remote}: the registry returned no digest")
-
-
-def _lock_text() -> str:
-    from components.images import LOCK
-
-    try:
-        return LOCK.read_text("utf-8")
-    except FileNotFoundError:
-        raise PipelineError(f"{LOCK}: no such file; run `make images` first") from None

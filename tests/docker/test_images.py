@@ -21,8 +21,8 @@ import requests
 import yaml
 from docker.errors import DockerException
 
-from components.images import locked_images
-from pipelines.cli.images import engine, push_image, write_lock
+from components.images import locked_images, read_lock
+from pipelines.cli.images import PINNED, engine, pin_manifests, push_image, write_lock
 from pipelines.graph.resources import USER_ID
 from product1m.config import STEPS
 from product1m.errors import PipelineError
@@ -139,8 +139,28 @@ def test_kfps_executor_needs_nothing_that_kfp_requires() -> None:
 
 def test_a_written_lock_is_what_the_compiler_reads(tmp_path: Path) -> None:
     images = {step: f"registry/{step}@sha256:{'a' * 64}" for step in STEPS}
-    write_lock({**images, "mlflow_server": "no step"}, tmp_path / "images.lock")
+    server = f"registry/mlflow-server@sha256:{'b' * 64}"
+    write_lock({**images, "mlflow_server": server}, tmp_path / "images.lock")
     assert locked_images(tmp_path / "images.lock") == images
+    assert read_lock(tmp_path / "images.lock")["mlflow_server"] == server
+
+
+def test_pushed_images_are_those_that_production_names(tmp_path: Path) -> None:
+    path = tmp_path / "kustomization.yaml"
+    shutil.copyfile(PINNED, path)
+    named = {image["name"] for image in yaml.safe_load(PINNED.read_text())["images"]}
+    pushed = {
+        name: f"registry:5000/team/product1m/{name.replace('_', '-')}@sha256:{'c' * 64}"
+        for name in [*STEPS, "mlflow_server"]
+    }
+    pin_manifests(pushed, path)
+    written = yaml.safe_load(path.read_text())
+    assert written["kind"] == "Component"
+    assert {image["name"] for image in written["images"]} == named
+    for image in written["images"]:
+        assert image["newName"] == f"registry:5000/team/{image['name']}"
+        assert image["digest"] == f"sha256:{'c' * 64}"
+        assert "newTag" not in image
 
 
 def test_an_engine_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:

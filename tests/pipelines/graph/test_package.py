@@ -322,11 +322,11 @@ def test_without_a_lock_images_bear_the_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
-        ("p1m/indexing:latest", "`latest` is another image tomorrow"),
-        (f"p1m/indexing:latest@{DIGEST}", "`latest` is another image tomorrow"),
-        ("p1m/indexing", "it has neither digest nor tag"),
-        ("registry.example:5000/p1m/indexing", "it has neither digest nor tag"),
-        ("p1m/indexing@sha256:abc", "it has neither digest nor tag"),
+        ("p1m/indexing:latest", "`latest` may be another image tomorrow"),
+        (f"p1m/indexing:latest@{DIGEST}", "`latest` may be another image tomorrow"),
+        ("p1m/indexing", "it has neither a digest nor a tag"),
+        ("registry.example:5000/p1m/indexing", "it has neither a digest nor a tag"),
+        ("p1m/indexing@sha256:abc", "it has neither a digest nor a tag"),
     ],
 )
 def test_an_image_that_can_change_is_refused(tmp_path: Path, reference: str, reason: str) -> None:
@@ -335,9 +335,9 @@ def test_an_image_that_can_change_is_refused(tmp_path: Path, reference: str, rea
 
 
 def test_a_lock_that_does_not_fit_the_steps_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"images\.lock: no image of indexing"):
+    with pytest.raises(PipelineError, match=r"images\.lock: no image for indexing"):
         locked_images(lock(tmp_path, indexing=None))
-    with pytest.raises(PipelineError, match="an image of the unknown step serving"):
+    with pytest.raises(PipelineError, match="an image for the unknown step serving"):
         locked_images(lock(tmp_path, serving=f"p1m/serving@{DIGEST}"))
     (tmp_path / "images.lock").write_text("- a list")
     with pytest.raises(PipelineError, match="expected a mapping of step to image"):
