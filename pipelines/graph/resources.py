@@ -78,7 +78,7 @@ class Resources:
 _HOUR = 3600
 _SMALL = Resources(cpu="2", memory="6Gi", timeout_s=1 * _HOUR)
 _LAPTOP = Resources(
-    cpu="2", memory="6Gi", timeout_s=2 * _HOUR, cpu_request="250m", memory_request="512Mi"
+    cpu="2", memory="6Gi", timeout_s=2 * _HOUR, cpu_request="100m", memory_request="512Mi"
 )
 _READER = Resources(cpu="8", memory="16Gi", timeout_s=12 * _HOUR)
 _PASTER = Resources(cpu="16", memory="32Gi", timeout_s=12 * _HOUR, shared_memory="4Gi")

@@ -65,7 +65,7 @@ def test_every_task_gets_what_its_profile_says(
         )
         requests = (asked["resourceCpuRequest"], asked["resourceMemoryRequest"])
         is_small = profile == "laptop"
-        assert requests == (("250m", "512Mi") if is_small else (wanted.cpu, wanted.memory))
+        assert requests == (("100m", "512Mi") if is_small else (wanted.cpu, wanted.memory))
         assert settings["activeDeadlineSeconds"] == str(wanted.timeout_s)
         assert settings["emptyDirMounts"] == [
             {
