@@ -1,0 +1,90 @@
+"""A step started with exactly what its pod has, at a real MLflow server with roles."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.graph.package import Package, Variant, package
+from product1m.config import RegistrationConfig, load_config
+from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, Identity, set_up_roles
+from tests.support.manifests.build import OVERLAYS, overlay
+from tests.support.manifests.policies import Resource, of_kind
+from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
+from tests.support.worlds.small_datasets import small_dataset
+from tests.support.worlds.step_pod import StepPod, executor_input, step_pod
+
+ONLY_IN_TESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES"}
+"""Tests wait less than a pod for a server that is away."""
+SECRETS = {
+    ("product1m-mlflow", "MLFLOW_TRACKING_USERNAME"): PIPELINE,
+    ("product1m-mlflow", "MLFLOW_TRACKING_PASSWORD"): PASSWORDS[PIPELINE],
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server")) as started:
+        with started.as_user("admin"):
+            set_up_roles(
+                RegistrationConfig(),
+                Identity(PIPELINE, PASSWORDS[PIPELINE]),
+                Identity(REVIEWER, PASSWORDS[REVIEWER]),
+            )
+        yield started
+
+
+@pytest.fixture(scope="module")
+def made() -> Package:
+    return package(Variant("sample"))
+
+
+def at(server: Server, resources: list[Resource]) -> list[Resource]:
+    """The manifests with the address of the test's server, and nothing else changed."""
+    for config in of_kind(resources, "ConfigMap"):
+        if config["metadata"]["name"] == "product1m":
+            config["data"]["MLFLOW_TRACKING_URI"] = server.uri
+    return resources
+
+
+def ingestion_of(made: Package, resources: list[Resource]) -> StepPod:
+    return step_pod(made, "exec-ingestion", resources, SECRETS)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_step_may_log_with_what_its_pod_has(
+    name: str, server: Server, made: Package, tmp_path: Path
+) -> None:
+    small_dataset(tmp_path / "data", num_items=3)
+    config = load_config("sample").ingestion.model_dump(mode="json")
+    outputs = dict.fromkeys(("train", "gallery", "queries"), "system.Dataset")
+    given = executor_input(
+        {
+            "dataset_uri": str(tmp_path / "data"),
+            "dataset_digest": "abc",
+            "config": config,
+            "storage": {},
+        },
+        {**outputs, "metrics": "system.Metrics"},
+        tmp_path / "out",
+    )
+    done = ingestion_of(made, at(server, overlay(name))).run(given, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = json.loads((tmp_path / "out" / "output_metadata.json").read_text())
+    assert written["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+    with server.as_user("admin"):
+        client = MlflowClient(server.uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        run = client.search_runs([experiment.experiment_id])[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["pipeline_run"].startswith("c7677a3d")
+
+
+def test_a_pod_has_all_that_the_tests_give_a_client(server: Server, made: Package) -> None:
+    pod = ingestion_of(made, overlay("production")).environment
+    tests = server.environment(PIPELINE)
+    assert tests.keys() - pod.keys() == ONLY_IN_TESTS
+    same = tests.keys() - ONLY_IN_TESTS - {"MLFLOW_TRACKING_URI"}
+    assert {name: pod[name] for name in same} == {name: tests[name] for name in same}
