@@ -89,7 +89,7 @@ def test_a_query_whose_boxes_are_none_is_set_aside_with_the_reason(
         ('{"id": "a", "boxes": [[1, 2]]}\n', r"boxes.jsonl:1: expected .*x1, y1, x2, y2"),
         ('\n{"boxes": [[1, 2, 3, 4]]}\n', r"boxes.jsonl:2: expected .*'id'"),
         ("no json\n", r"boxes.jsonl:1: expected"),
-        ('{"id": "a", "boxes": [[1, 2, 3, 4]]}\n' * 2, r"boxes.jsonl:2: id a stands in it twice"),
+        ('{"id": "a", "boxes": [[1, 2, 3, 4]]}\n' * 2, r"boxes.jsonl:2: id a occurs twice"),
     ],
 )
 def test_a_file_of_boxes_that_cannot_be_read_is_refused_with_its_line(

@@ -71,7 +71,7 @@ def test_a_full_shard_is_followed_by_another(tmp_path: Path) -> None:
 def test_a_table_longer_than_a_row_group_keeps_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_table, "ROWS_A_GROUP", 2)
+    monkeypatch.setattr(item_table, "ROWS_PER_GROUP", 2)
     assert list(read_items(write(tmp_path / "train"))["id"]) == [f"id-{n}" for n in range(5)]
 
 

@@ -15,8 +15,8 @@ from product1m.data.lists import (
     LABEL_SEPARATOR,
     ListFile,
     ListItem,
+    RejectedLine,
     Role,
-    SetAside,
     clean_caption,
     count_lines,
     find_lists,
@@ -51,7 +51,7 @@ def product1m_line(id: str = "1", caption: str = "c", labels: str | None = "A x"
     return FIELD_SEPARATOR.join(fields if labels is None else [*fields, labels])
 
 
-def read_one(path: Path, role: Role = "queries", split: str = "") -> ListItem | SetAside:
+def read_one(path: Path, role: Role = "queries", split: str = "") -> ListItem | RejectedLine:
     (row,) = read_list(ListFile(path, role, split))
     return row
 
@@ -120,7 +120,7 @@ def test_a_train_list_has_four_fields_and_no_labels(tmp_path: Path) -> None:
     assert isinstance(row, ListItem)
     assert row.labels == ()
     missing = read_one(path, "gallery")
-    assert isinstance(missing, SetAside)
+    assert isinstance(missing, RejectedLine)
     assert "expected 5 fields separated by '#####', got 4" in missing.reason
 
 
@@ -168,23 +168,23 @@ def test_white_space_inside_a_label_is_kept(tmp_path: Path) -> None:
         ("1#####c#####u", "expected 5 fields separated by '#####', got 3"),
         (product1m_line() + "#####x", "expected 5 fields separated by '#####', got 6"),
         (product1m_line(id=""), "the id is empty"),
-        (product1m_line(id="../../etc/passwd"), "could name a file elsewhere; refused"),
-        (product1m_line(id="..\\boot"), "could name a file elsewhere; refused"),
-        (product1m_line(id=".hidden"), "could name a file elsewhere; refused"),
+        (product1m_line(id="../../etc/passwd"), "could name a file outside the data set"),
+        (product1m_line(id="..\\boot"), "could name a file outside the data set"),
+        (product1m_line(id=".hidden"), "could name a file outside the data set"),
         (product1m_line(id="a\tb"), "control characters"),
         (product1m_line(id="9" * 97), "the id is longer than 96 bytes"),
         (product1m_line(caption=" &nbsp;&zwnj; "), "the caption is empty"),
-        (product1m_line(labels=""), "no label"),
+        (product1m_line(labels=""), "the label is missing"),
         (product1m_line(labels="A x#;##;#A y"), "a label is empty"),
     ],
 )
-def test_a_malformed_product1m_line_is_set_aside_with_its_place(
+def test_a_malformed_product1m_line_is_rejected_with_its_place(
     tmp_path: Path, line: str, reason: str
 ) -> None:
     path = product1m_file(tmp_path, [product1m_line("good"), line])
     good, bad = read_list(ListFile(path, "queries"))
     assert isinstance(good, ListItem)
-    assert isinstance(bad, SetAside)
+    assert isinstance(bad, RejectedLine)
     assert str(bad).startswith("product1m_dev_ossurl_v2.txt:2: ")
     assert reason in bad.reason
 
@@ -199,28 +199,28 @@ GOOD = {"id": "a", "caption": "c", "image": "a.jpg", "labels": ["A"]}
         ({**GOOD, "id": None}, "id: missing"),
         ({**GOOD, "id": 1.5}, "id: expected a string, got 1.5"),
         ({**GOOD, "id": True}, "id: expected a string, got True"),
-        ({**GOOD, "id": "a/b"}, "could name a file elsewhere; refused"),
+        ({**GOOD, "id": "a/b"}, "could name a file outside the data set"),
         ({**GOOD, "caption": None}, "caption: missing"),
         ({**GOOD, "caption": "\ud800"}, "caption: half a surrogate pair"),
         ({**GOOD, "caption": "  "}, "the caption is empty"),
         ({**GOOD, "image": None}, "image: missing"),
         ({**GOOD, "image": ""}, "image: empty"),
-        ({**GOOD, "image": "../secret.jpg"}, "leads out of the data set; refused"),
-        ({**GOOD, "image": "images/../../secret.jpg"}, "leads out of the data set; refused"),
-        ({**GOOD, "image": "/etc/passwd"}, "leads out of the data set; refused"),
-        ({**GOOD, "image": "a\0.jpg"}, "leads out of the data set; refused"),
+        ({**GOOD, "image": "../secret.jpg"}, "leads out of the data set"),
+        ({**GOOD, "image": "images/../../secret.jpg"}, "leads out of the data set"),
+        ({**GOOD, "image": "/etc/passwd"}, "leads out of the data set"),
+        ({**GOOD, "image": "a\0.jpg"}, "leads out of the data set"),
         ({**GOOD, "labels": "A"}, "labels: expected a list of strings, got 'A'"),
         ({**GOOD, "labels": [1]}, "labels: expected a string, got 1"),
-        ({**GOOD, "labels": []}, "no label"),
+        ({**GOOD, "labels": []}, "the label is missing"),
         ({**GOOD, "split": "validation"}, "split: expected 'dev' or 'test', got 'validation'"),
     ],
 )
-def test_a_malformed_json_line_is_set_aside_with_its_place(
+def test_a_malformed_json_line_is_rejected_with_its_place(
     tmp_path: Path, row: object, reason: str
 ) -> None:
     good, bad = read_list(ListFile(jsonl_file(tmp_path, [GOOD, row]), "queries"))
     assert isinstance(good, ListItem)
-    assert isinstance(bad, SetAside)
+    assert isinstance(bad, RejectedLine)
     assert str(bad).startswith("queries.jsonl:2: ")
     assert reason in bad.reason
 
@@ -229,7 +229,7 @@ def test_lines_that_are_no_json_or_no_text_are_set_aside(tmp_path: Path) -> None
     path = tmp_path / "train.jsonl"
     path.write_bytes(b'{"id": "a"\n\xff\xfe\n' + b"[" * 100_000)
     reasons = [
-        row.reason for row in read_list(ListFile(path, "train")) if isinstance(row, SetAside)
+        row.reason for row in read_list(ListFile(path, "train")) if isinstance(row, RejectedLine)
     ]
     assert [reason.split(" (")[0] for reason in reasons] == ["not JSON", "not UTF-8", "not JSON"]
 
@@ -237,7 +237,7 @@ def test_lines_that_are_no_json_or_no_text_are_set_aside(tmp_path: Path) -> None
 def test_a_gallery_item_shows_one_product(tmp_path: Path) -> None:
     path = jsonl_file(tmp_path, [{**GOOD, "labels": ["A", "B"]}], "gallery")
     row = read_one(path, "gallery")
-    assert isinstance(row, SetAside)
+    assert isinstance(row, RejectedLine)
     assert row.reason == "a gallery item shows one product, got 2 labels"
 
 

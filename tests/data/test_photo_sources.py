@@ -42,7 +42,7 @@ def test_a_dataset_on_s3_has_the_parameters_of_the_same_one_here(
         DatasetError, match=r"s3://.*/images: expected train\.jsonl, gallery\.jsonl"
     ):
         check_dataset(f"{address}/images")
-    with pytest.raises(DatasetError, match="nothing there; expected a data set"):
+    with pytest.raises(DatasetError, match="expected a data set with lists and photos"):
         check_dataset(f"{address}/nowhere")
 
 

@@ -1,8 +1,8 @@
-"""Where the products of a query photo are, for data sets that know: `boxes` of a query.
+"""True boxes of the products in query photos, for data sets that have them.
 
-JSON Lines carry them in `queries.jsonl`, beside any lists a file `boxes.jsonl` may hold them: one
-object a query with `id` and `boxes`, each `[x1, y1, x2, y2]` in pixels of the photo as it is shown,
-upright. They measure the detection and are never learned from.
+JSON Lines hold them in `queries.jsonl`. Beside lists of either format a file `boxes.jsonl` may hold
+them: one object per query with `id` and `boxes`, each `[x1, y1, x2, y2]` in pixels of the upright
+photo. They measure the detection; no training uses them.
 """
 
 import json
@@ -20,27 +20,27 @@ from product1m.errors import DatasetError
 
 BOXES_LIST = "boxes.jsonl"
 BOXES = "boxes.parquet"
-"""Beside an artifact's item table: one row a box, `item` the row position of its photo there."""
+"""Beside an artifact's item table: one row per box, `item` is the row of its photo there."""
 SCHEMA = pa.schema([("item", pa.int64()), *((corner, pa.float32()) for corner in CORNERS)])
 
 Box = tuple[float, float, float, float]
 
 
 class BoxError(ValueError):
-    """What is given is no list of boxes."""
+    """A value that is not a list of boxes."""
 
 
 def parse_boxes(value: Any) -> tuple[Box, ...]:
-    """Boxes from JSON; BoxError with the first that is none."""
+    """Boxes from JSON; BoxError with the first value that is not a box."""
     if not isinstance(value, list) or not value:
         raise BoxError(f"boxes: expected a list of [x1, y1, x2, y2], got {value!r:.80}")
     return tuple(_parse_box(box) for box in value)
 
 
 def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
-    """Boxes by item id from a data set's `boxes.jsonl`; none where there is no such file.
+    """Boxes by item id from a data set's `boxes.jsonl`; empty without such a file.
 
-    Raises DatasetError, with the line, for what is not an id with its boxes.
+    Raises DatasetError with the line that is not an id with its boxes.
     """
     path = folder / BOXES_LIST
     if not path.is_file():
@@ -59,19 +59,19 @@ def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
                     f"got {line.strip()!r:.120} ({error})"
                 ) from error
             if item in known:
-                raise DatasetError(f"{path}:{number}: id {item} stands in it twice")
+                raise DatasetError(f"{path}:{number}: id {item} occurs twice")
             known[item] = boxes
     return known
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Sequence[Sequence[float]]]) -> None:
     """Write a `boxes.jsonl`."""
-    rows = [{"id": item, "boxes": [list(box) for box in found]} for item, found in boxes.items()]
+    rows = [{"id": item, "boxes": [list(box) for box in given]} for item, given in boxes.items()]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 class BoxTable:
-    """Collects the boxes of an artifact's items and writes them where there are any."""
+    """Collects the boxes of an artifact's items and writes them if there are any."""
 
     def __init__(self) -> None:
         self._rows: list[dict[str, float]] = []
@@ -80,10 +80,10 @@ class BoxTable:
     def add(
         self, item: int, boxes: Sequence[Box], size_px: tuple[int, int], downscaled: float
     ) -> None:
-        """The boxes of the item at a row position, brought to its stored photo and cut off there.
+        """Scale the boxes of the item at a row position to its stored photo, and clip them to it.
 
-        `size_px` is the stored photo's width and height, `downscaled` its sides relative to those
-        the boxes are given in.
+        `size_px` is the stored photo's width and height, `downscaled` its sides relative to the
+        photo that `boxes` refer to.
         """
         corners = np.array(boxes, np.float64).reshape(-1, 4) * downscaled
         corners = corners.clip(0, np.array(size_px * 2, np.float64))
@@ -93,7 +93,7 @@ class BoxTable:
         self.num_items += bool(len(inside))
 
     def write(self, folder: Path) -> None:
-        """Write the table; nothing where no box is known."""
+        """Write the table; no file without boxes."""
         if self._rows:
             pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), folder / BOXES)
 

@@ -1,4 +1,4 @@
-"""Which classes the training titles name: all that can be known of them without training labels."""
+"""Which classes the training titles name: train items have no labels, so titles must do."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CLASSES = "classes.parquet"
-"""Beside the queries: one row a class that they or the gallery have."""
+"""Beside the queries: one row for each class of the queries or the gallery."""
 SCHEMA = pa.schema([("label", pa.string()), ("train_titles", pa.int64())])
 
 
 def count_naming_titles(titles: Iterable[str], labels: Collection[str]) -> dict[str, int]:
-    """How many titles name each class: hold its brand and its name, case and blanks apart (ours).
+    """How many titles name each class: hold its brand and name, ignoring case and blanks (ours).
 
     A label is a brand, a blank and a product name. A title that names a product in other words is
     not counted, so a class without any may still have been in the training photos.

@@ -1,4 +1,4 @@
-"""Items that show the same photo or bear the same caption: groups, and leaks between splits."""
+"""Items with the same photo or the same caption: groups, and splits that keep them together."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ def duplicate_groups(photos: Keys, captions: Keys) -> Int64[np.ndarray, " N"]:
     while not np.array_equal(smallest, before):
         before = smallest
         for key in keys:
-            of_key = np.full(len(photos), len(photos))
-            np.minimum.at(of_key, key, smallest)
-            smallest = of_key[key]
-        smallest = smallest[smallest]  # long chains of links are climbed in doubling steps
+            smallest_of_key = np.full(len(photos), len(photos))
+            np.minimum.at(smallest_of_key, key, smallest)
+            smallest = smallest_of_key[key]
+        smallest = smallest[smallest]  # follows long chains of links in doubling steps
     return np.asarray(np.unique(smallest, return_inverse=True)[1], dtype=np.int64)
 
 
@@ -46,8 +46,9 @@ def assign_splits(
 ) -> list[str]:
     """Give every query without a split one, `dev` or `test`; a group's queries stay together.
 
-    A group in which some query has a split follows it. The others are drawn in an order that
-    depends on the seed and the group's smallest id alone, until `dev_share` of all is dev.
+    If a query of a group has a split, the whole group gets it. The other groups are drawn in an
+    order that depends only on the seed and the group's smallest id, until `dev_share` of all
+    queries are dev.
     """
     members: dict[int, list[int]] = {}
     for position, group in enumerate(groups):

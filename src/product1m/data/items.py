@@ -1,13 +1,14 @@
-"""Items and their photos: `items.parquet` beside WebDataset tar shards, read at random by offset.
+"""Items and their photos: `items.parquet` beside WebDataset tar shards, read by offset.
 
-One row an item. Columns every table has: `id` (str), `caption` (str), `labels` (list of str),
+One row per item. Columns of every table: `id` (str), `caption` (str), `labels` (list of str),
 `group` (int64: items with the same photo or the same caption share it), `split` (str: `dev` or
-`test` of a query, `train` or `held_out` of a scene, else empty), `width`, `height` (pixels of the
+`test` for a query, `train` or `held_out` for a scene, else empty), `width`, `height` (pixels of the
 stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (where they lie).
 """
 
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,15 +42,16 @@ SCHEMA = pa.schema(
         ("num_bytes", pa.int64()),
     ]
 )
-
-ROWS_A_GROUP = 8192
-"""Rows held in memory before they go to the table (ours)."""
+CONTENT = ("id", "caption", "labels", "split", "sha256")
+"""Columns by which two data sets are the same (ours)."""
+ROWS_PER_GROUP = 8192
+"""Rows kept in memory before they are written to the table (ours)."""
 
 
 class ItemWriter:
     """Appends items to tar shards and writes their table at the end of the block.
 
-    `store` is handed every finished shard.
+    `store` receives every finished shard.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class ItemWriter:
         member.size = len(encoded)
         offset = tar.offset + tarfile.BLOCKSIZE
         tar.addfile(member, io.BytesIO(encoded))
-        tar.getmembers().clear()  # it remembers every member, a kilobyte each
+        tar.getmembers().clear()  # tarfile keeps a kilobyte per member
         self._rows.append(
             {
                 "id": id,
@@ -103,7 +105,7 @@ class ItemWriter:
                 "num_bytes": len(encoded),
             }
         )
-        if len(self._rows) == ROWS_A_GROUP:
+        if len(self._rows) == ROWS_PER_GROUP:
             self._flush()
         return sha256
 
@@ -177,18 +179,18 @@ class ItemTable:
 
 
 def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
-    """A stored photo's bytes, verified if its shard as a whole was not."""
+    """A stored photo's bytes, verified unless its whole shard was."""
     encoded = shard.read(offset, num_bytes)
-    if shard.path is None and (found := hashlib.sha256(encoded).hexdigest()) != sha256:
+    if shard.path is None and (actual := hashlib.sha256(encoded).hexdigest()) != sha256:
         raise ArtifactError(
             f"{shard.address}: damaged: the photo at byte {offset}, expected sha256 {sha256}, got "
-            f"{found}; delete it there and run the step that wrote it again"
+            f"{actual}; delete the shard and run the step that wrote it again"
         )
     return encoded
 
 
 def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """Overwrite whole columns of a table just written, row group by row group."""
+    """Overwrite whole columns of a written table, row group by row group."""
     path, start = folder / ITEMS, 0
     with (
         whole_file(path) as partial,
@@ -202,6 +204,16 @@ def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray])
                 rows = rows.set_column(SCHEMA.get_field_index(name), name, column)
             start += len(rows)
             writer.write_table(rows)
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 of the items' ids, captions, labels, splits and photos: equal for equal data sets."""
+    digest = hashlib.sha256()
+    with pq.ParquetFile(folder / ITEMS) as table:
+        for batch in table.iter_batches(columns=list(CONTENT)):
+            for row in batch.to_pylist():
+                digest.update(json.dumps([row[name] for name in CONTENT]).encode())
+    return digest.hexdigest()
 
 
 def read_items(artifact: Artifact) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What of the queries is also elsewhere: the same photo or the same caption."""
+"""Queries that also occur elsewhere: the same photo or the same caption."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What items are recognized by, row for row."""
+    """Keys by which items are recognized, row by row."""
 
     photos: Keys
     captions: Keys
@@ -43,9 +43,9 @@ def report_leakage(
     is_dev: Bool[np.ndarray, " N"],
     folder: Path,
 ) -> dict[str, float]:
-    """Count, and list in `leakage.parquet`, the items that give a query away.
+    """Count the items that share a photo or caption with a query, and list them in `LEAKAGE`.
 
-    `list`, `id`: the item; `against`: `queries`, or `dev` where the item is a test query.
+    `list`, `id`: the item; `against`: `queries`, or `dev` if the item is a test query.
     """
     comparisons = (
         ("train", "queries", train, queries),

@@ -1,6 +1,6 @@
-"""Product lists to items: Product1M's `#####` lists and JSON Lines, told apart by file name.
+"""Product lists to items: Product1M's `#####` lists and JSON Lines, distinguished by file name.
 
-A line that is no item is never dropped: it comes out as `SetAside` with its place and the reason.
+A line that is not an item is never dropped: it becomes a `RejectedLine` with its place and reason.
 """
 
 import html
@@ -21,15 +21,15 @@ LABEL_SEPARATOR = "#;#"
 PHOTO_FOLDER = "images"
 """Where a Product1M folder keeps its photos, named by item id (ours)."""
 PRODUCT1M_LIST = "product1m_{}_ossurl_v2.txt"
-"""Its lists' names (released code)."""
+"""File names of its lists (released code)."""
 DATASET_FILES = (
     *(f"{role}.jsonl" for role in ROLES),
     *(PRODUCT1M_LIST.format(name) for name in ("train", "gallery", "dev", "test")),
     BOXES_LIST,
 )
-"""What a data set of either format may hold beside its photos."""
+"""Files that a data set of either format may hold beside its photos."""
 IMAGE_SCHEMES = ("http", "https", "s3")
-"""Of photos that are no files of the data set (ours)."""
+"""Of photos outside the data set (ours)."""
 MAX_ID_BYTES = 96
 """An id names a member of a tar shard, whose names end at 100 bytes, `.jpg` included (ours)."""
 
@@ -43,7 +43,7 @@ class ListFile:
     path: Path
     role: Role
     split: str = ""
-    """`dev` or `test` where the file says it for all its lines."""
+    """`dev` or `test` if all lines of the file belong to it."""
 
     @property
     def is_jsonl(self) -> bool:
@@ -64,15 +64,19 @@ class ListItem:
     labels: tuple[str, ...] = ()
     split: str = ""
     image: str = ""
-    """Relative to the data set, or an address; empty where the photo is found by the item's id."""
+    """Relative to the data set, or an address; empty if the photo is named by the item's id."""
     urls: tuple[str, ...] = ()
-    """Where the photo came from, best first."""
+    """Addresses of the photo, best first."""
     boxes: tuple[Box, ...] = ()
-    """Of a query's products, where the list says: x1, y1, x2, y2 in pixels of the photo."""
+    """Of a query's products, if the list has them: x1, y1, x2, y2 in pixels of the photo."""
+
+    def rejected(self, reason: str) -> "RejectedLine":
+        """The line as one that cannot be used."""
+        return RejectedLine(self.list_name, self.line, self.id, reason)
 
 
 @dataclass(frozen=True)
-class SetAside:
+class RejectedLine:
     """A line or photo that cannot be used."""
 
     list_name: str
@@ -87,12 +91,12 @@ class SetAside:
 def find_lists(
     folder: Path, address: str = "", names: Container[str] | None = None
 ) -> dict[Role, list[ListFile]]:
-    """The lists of a data set folder, either format; DatasetError where one is missing.
+    """The lists of a data set folder, in either format; DatasetError if one is missing.
 
     Args:
-        folder: where they lie.
-        address: what an error calls it, where that is not the folder.
-        names: those that are there, where the folder is still to be filled.
+        folder: the folder that holds the lists.
+        address: how errors name the data set, if not by the folder.
+        names: the lists that exist, if they are not in the folder yet.
     """
     shown = address or str(folder)
     jsonl: dict[Role, list[ListFile]] = {
@@ -107,7 +111,7 @@ def find_lists(
     if len(complete) == 2:
         raise DatasetError(
             f"{shown}: holds both train.jsonl, gallery.jsonl, queries.jsonl and Product1M lists; "
-            "move one of the two sets elsewhere"
+            "remove one of the two sets"
         )
     if complete:
         return complete[0]
@@ -120,8 +124,8 @@ def find_lists(
     )
 
 
-def read_list(source: ListFile) -> Iterator[ListItem | SetAside]:
-    """Every line that is not blank, in order: an item, or why it is none."""
+def read_list(source: ListFile) -> Iterator[ListItem | RejectedLine]:
+    """Every line that is not blank, in order: an item, or the reason why it is not one."""
     parse = _parse_jsonl if source.is_jsonl else _parse_product1m
     with source.path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
@@ -131,9 +135,9 @@ def read_list(source: ListFile) -> Iterator[ListItem | SetAside]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 yield parse(line, number, source)
             except UnicodeDecodeError as error:
-                yield SetAside(source.path.name, number, "", f"not UTF-8 ({error.reason})")
+                yield RejectedLine(source.path.name, number, "", f"not UTF-8 ({error.reason})")
             except _MalformedError as error:
-                yield SetAside(source.path.name, number, error.id, error.reason)
+                yield RejectedLine(source.path.name, number, error.id, error.reason)
 
 
 def clean_caption(raw: str) -> str:
@@ -220,7 +224,7 @@ def _string(value: Any, key: str, id: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise _MalformedError(id, f"{key}: half a surrogate pair is no character") from error
+        raise _MalformedError(id, f"{key}: half a surrogate pair is not a character") from error
     return value
 
 
@@ -228,7 +232,7 @@ def _checked_id(id: str) -> str:
     if not id:
         raise _MalformedError("", "the id is empty")
     if "/" in id or "\\" in id or id.startswith("."):
-        raise _MalformedError(id, f"id {id!r:.80} could name a file elsewhere; refused")
+        raise _MalformedError(id, f"id {id!r:.80} could name a file outside the data set")
     if not id.isprintable() or id != id.strip():
         raise _MalformedError(id, f"id {id!r:.80} has white space around it or control characters")
     if len(id.encode()) > MAX_ID_BYTES:
@@ -248,7 +252,7 @@ def _checked_labels(raw: list[str], id: str, source: ListFile) -> tuple[str, ...
     if not all(labels):
         raise _MalformedError(id, "a label is empty")
     if source.role != "train" and not labels:
-        raise _MalformedError(id, "no label")
+        raise _MalformedError(id, "the label is missing")
     if source.role == "gallery" and source.is_jsonl and len(labels) > 1:
         raise _MalformedError(id, f"a gallery item shows one product, got {len(labels)} labels")
     return labels
@@ -280,12 +284,12 @@ def _checked_image(image: str, id: str) -> str:
             id, f"image {image!r:.80}: expected a file's name, or {', '.join(IMAGE_SCHEMES)}://…"
         )
     if path.is_absolute() or ".." in path.parts or "\\" in image or "\0" in image:
-        raise _MalformedError(id, f"image {image!r:.80} leads out of the data set; refused")
+        raise _MalformedError(id, f"image {image!r:.80} leads out of the data set")
     return image
 
 
 def count_lines(path: Path) -> tuple[int, int]:
-    """Lines with something on them, and blank ones."""
+    """Lines that are not blank, and blank ones."""
     with path.open("rb") as file:
         written = [0, 0]
         for line in file:

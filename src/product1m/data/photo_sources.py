@@ -1,4 +1,4 @@
-"""Where an item's photo comes from: the bytes behind a list's line."""
+"""The bytes of an item's photo: from the data set, from storage or from a URL."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from product1m.storage.folder import Folder
 from product1m.storage.opening import open_file, open_store
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-"""Tried in this order, then in capitals, for photos that are named by id (ours)."""
+"""Tried in this order, then in upper case, for photos that are named by id (ours)."""
 _ANY_CASE = (*EXTENSIONS, *map(str.upper, EXTENSIONS))
 
 
@@ -23,13 +23,13 @@ class PhotoSource(Protocol):
     """Resolves items to the bytes of their photos; called from many threads at once."""
 
     def read(self, item: ListItem, max_bytes: int) -> bytes:
-        """The whole file, unchecked but for its size; PhotoError with the reason otherwise."""
+        """The whole file, of which only the size is checked; PhotoError with the reason if not."""
 
 
-class Photos:
-    """Photos of a data set: files at the path the list gives or named by id, else at their URLs.
+class DatasetPhotos:
+    """Photos of a data set: at the path in the list, named by id, or at their URLs.
 
-    A store that fails as a whole raises StorageError: its items are not to blame.
+    A store that fails as a whole raises StorageError, because no single item is the cause.
     """
 
     def __init__(self, store: Store, downloads: Downloads) -> None:
@@ -37,7 +37,7 @@ class Photos:
         self._downloads = downloads
 
     def read(self, item: ListItem, max_bytes: int) -> bytes:
-        """Read the file, or fetch the first of the item's URLs that gives a photo."""
+        """Read the file, or download it from the first of the item's URLs that works."""
         if item.image.startswith(("http://", "https://")):
             return self._downloads.read((item.image,), max_bytes)
         if is_remote(item.image):
@@ -54,7 +54,7 @@ class Photos:
     def _by_id(self, id: str) -> str:
         """The photo named by an id; empty if there is none.
 
-        Asked one by one, not listed: a million names would have to be held in memory.
+        Looked up one by one: listing a million names would fill memory.
         """
         names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
         if isinstance(self._store, Folder):
@@ -62,8 +62,8 @@ class Photos:
         if not self._has_photos:
             return ""
         stem = f"{PHOTO_FOLDER}/{id}."
-        found = {file.name for file in self._store.files(stem)}
-        return next((name for name in names if name in found), "")
+        stored = {file.name for file in self._store.files(stem)}
+        return next((name for name in names if name in stored), "")
 
     @cached_property
     def _has_photos(self) -> bool:
@@ -72,7 +72,7 @@ class Photos:
 
 @contextmanager
 def local_lists(dataset: str) -> Iterator[Path]:
-    """A folder with the data set's lists: its own, or a temporary one they are fetched to."""
+    """A folder with the data set's lists: the data set itself, or a temporary copy of its lists."""
     store = open_store(dataset)
     if isinstance(store, Folder):
         yield store.root
@@ -84,9 +84,11 @@ def local_lists(dataset: str) -> Iterator[Path]:
 
 
 def list_names(store: Store) -> list[str]:
-    """The lists in a store, of either format; DatasetError if nothing is there at all."""
+    """The lists in a store, of either format; DatasetError if the store is empty."""
     if next(iter(store.files()), None) is None:
-        raise DatasetError(f"{store.uri}: nothing there; expected a data set with lists and photos")
+        raise DatasetError(
+            f"{store.uri}: expected a data set with lists and photos, got an empty folder"
+        )
     return [name for name in DATASET_FILES if store.find(name) is not None]
 
 

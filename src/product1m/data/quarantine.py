@@ -1,4 +1,4 @@
-"""What had to be set aside, with place and reason; too much of it stops the step."""
+"""Items that cannot be used, with place and reason; too many of them stop the step."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product1m.data.lists import SetAside
+from product1m.data.lists import RejectedLine
 from product1m.errors import DatasetError
 
 QUARANTINE = "quarantine.parquet"
@@ -18,28 +18,28 @@ NUM_QUOTED = 5
 
 
 class Quarantine:
-    """Collects what one role's lists lose, and stops as soon as it is more than allowed."""
+    """Collects the rejected lines of a role's lists and stops once they are too many."""
 
     def __init__(self, role: str, num_rows: int, max_share: float) -> None:
         self._role = role
         self._num_rows = num_rows
         self._max_share = max_share
-        self.rows: list[SetAside] = []
+        self.rows: list[RejectedLine] = []
 
     @property
     def share(self) -> float:
-        """Of the lists' lines that are not blank."""
+        """Share of the lists' lines that are not blank."""
         return len(self.rows) / max(self._num_rows, 1)
 
-    def add(self, row: SetAside) -> None:
-        """Set a row aside; DatasetError quotes the first reasons when the share is exceeded."""
+    def add(self, row: RejectedLine) -> None:
+        """Quarantine a row; DatasetError with the first reasons if the share is exceeded."""
         self.rows.append(row)
         if self.share > self._max_share:
             quoted = "\n  ".join(str(row) for row in self.rows[:NUM_QUOTED])
             raise DatasetError(
-                f"{self._role}: {len(self.rows)} of {self._num_rows} items had to be set aside, "
+                f"{self._role}: {len(self.rows)} of {self._num_rows} items are quarantined, "
                 f"more than ingestion.max_quarantine_share = {self._max_share:g} allows; "
-                f"mend the list or raise the share. First reasons:\n  {quoted}"
+                f"fix the list or raise the share. First reasons:\n  {quoted}"
             )
 
     def write(self, folder: Path) -> None:
@@ -51,5 +51,5 @@ class Quarantine:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / QUARANTINE)
 
     def most_frequent(self, count: int = 3) -> list[tuple[str, int]]:
-        """The reasons that occur most, cut before what differs from item to item."""
+        """The most frequent reasons, without the part that differs from item to item."""
         return Counter(row.reason.split(":")[0] for row in self.rows).most_common(count)

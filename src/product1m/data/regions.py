@@ -1,13 +1,13 @@
 """Region features: float16 vectors and float32 boxes in safetensors shards, read through mmap.
 
-Row 0 of every item is its whole photo. Beside the shards lies `regions.parquet` with one row an
-item, in the order of `items.parquet`: `shard`, `start`, `count`, and `checksum`, the CRC-32 of its
-vectors, boxes and scores, by which a row is verified that is read alone.
+Row 0 of every item is its whole photo. Beside the shards, `regions.parquet` has one row per item,
+in the order of `items.parquet`: `shard`, `start`, `count`, and `checksum`, the CRC-32 of its
+vectors, boxes and scores, which verifies a row that is read alone.
 
-A feature set of scenes also holds `instances.parquet`, one row a pasted product: `scene` (row
+A feature set of scenes also holds `instances.parquet`, one row per pasted product: `scene` (row
 position of its scene in the item table), `source_id`, `x1`, `y1`, `x2`, `y2` (pixels), `visible`
-(share), and its own region vector in `instances.safetensors`, same order. Queries whose true boxes
-are known hold the same two files without `source_id` and `visible`.
+(share), and its own region vector in `instances.safetensors`, in the same order. Queries with known
+true boxes have the same two files without `source_id` and `visible`.
 """
 
 import zlib
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     ]
 )
 READERS = 32
-"""Rows read at once where each is a request to storage (ours)."""
+"""Rows read at once if each is a request to storage (ours)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Regions:
     boxes_xyxy: Float32[np.ndarray, "R 4"]
     """Absolute pixels of the stored photo."""
     scores: Float32[np.ndarray, " R"]
-    """Objectness in 0 … 1; 1 for the whole photo."""
+    """Detector scores in 0 … 1; 1 for the whole photo."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -75,7 +75,7 @@ class Regions:
     def instance(
         self, box_xyxy: Float32[np.ndarray, "4"], feature: Float[np.ndarray, " F"]
     ) -> "Regions":
-        """One instance as a photo of its own: its box first, then the regions inside it (ours)."""
+        """A box as a photo of its own: the box first, then the regions inside it (ours)."""
         inside = regions_inside(self.boxes_xyxy, box_xyxy)
         return Regions(
             np.concatenate([feature[None], self.features[inside]]),
@@ -89,7 +89,7 @@ def regions_inside(
     frame_xyxy: Float32[np.ndarray, "4"],
     min_inside: float = 0.8,
 ) -> Int[np.ndarray, " I"]:
-    """The regions, but the whole photo, of whose area at least `min_inside` is in a frame."""
+    """Rows of the regions with at least `min_inside` of their area in a frame; never row 0."""
     inside = np.flatnonzero(share_inside(boxes_xyxy, frame_xyxy) >= min_inside)
     return inside[inside > 0]
 
@@ -97,7 +97,7 @@ def regions_inside(
 class RegionWriter:
     """Appends photos' regions to shards and writes their table at the end of the block.
 
-    `store` is handed every finished shard.
+    `store` receives every finished shard.
     """
 
     def __init__(
@@ -190,17 +190,17 @@ class FeatureSet:
         row = self._regions.iloc[position]
         shard = self._shard(str(row["shard"]))
         rows = slice(int(row["start"]), int(row["start"] + row["count"]))
-        found = Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
-        if isinstance(shard["features"], StoredTensor) and _checksum(found) != row["checksum"]:
+        regions = Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
+        if isinstance(shard["features"], StoredTensor) and _checksum(regions) != row["checksum"]:
             raise ArtifactError(
                 f"{shard['features'].shard.address}: damaged: the regions of item "
                 f"{self.rows['id'].iloc[position]}, expected CRC-32 {row['checksum']:08x}, got "
-                f"{_checksum(found):08x}; run {self.artifact.manifest.step} again"
+                f"{_checksum(regions):08x}; run {self.artifact.manifest.step} again"
             )
-        return found
+        return regions
 
     def many(self, positions: Iterable[int]) -> list[Regions]:
-        """The regions of several items; where each is a request to storage, many at once."""
+        """The regions of several items; many at once if each is a request to storage."""
         if self.artifact.is_here:
             return [self.regions(position) for position in positions]
         with ThreadPoolExecutor(READERS, "regions") as pool:
@@ -208,11 +208,11 @@ class FeatureSet:
 
     @property
     def has_instances(self) -> bool:
-        """True boxes came with the photos."""
+        """Whether the photos came with true boxes."""
         return INSTANCES in self.artifact.manifest.files
 
     def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
-        """The boxes of an item's regions alone."""
+        """Only the boxes of an item's regions."""
         row = self._regions.iloc[position]
         boxes: Float32[np.ndarray, "R 4"] = self._shard(str(row["shard"]))["boxes"][
             int(row["start"]) : int(row["start"] + row["count"])
@@ -220,7 +220,7 @@ class FeatureSet:
         return boxes
 
     def num_regions(self, position: int) -> int:
-        """How many regions an item has; nothing is read."""
+        """How many regions an item has; reads no shard."""
         return int(self._regions["count"].iloc[position])
 
     def instances(self) -> tuple[pd.DataFrame, Float16[np.ndarray, "I F"]]:
@@ -241,7 +241,7 @@ def _tensors(shard: Shard) -> Mapping[str, Any]:
         try:
             file = safe_open(shard.path, "numpy")
             return {key: file.get_slice(key) for key in ("features", "boxes", "scores")}
-        except FileNotFoundError:  # another process needed the room in scratch
+        except FileNotFoundError:  # another process needed the space in scratch
             shard = replace(shard, path=None)
     return open_tensors(shard)
 

@@ -16,7 +16,7 @@ from product1m.data.lists import (
     LABEL_SEPARATOR,
     PRODUCT1M_LIST,
     ListFile,
-    SetAside,
+    RejectedLine,
     read_list,
 )
 from product1m.errors import DatasetError, RetrievalError, StorageError
@@ -188,7 +188,7 @@ def _labels(
                 "or gallery.jsonl and queries.jsonl"
             )
         for item in read_list(source):
-            if isinstance(item, SetAside):
+            if isinstance(item, RejectedLine):
                 raise DatasetError(f"{item}; the labels must be whole to score against them")
             if item.id in labels:
                 raise DatasetError(

@@ -14,7 +14,7 @@ from product1m.data.lists import (
     PHOTO_FOLDER,
     ListFile,
     ListItem,
-    SetAside,
+    RejectedLine,
     find_lists,
     read_list,
 )
@@ -100,9 +100,9 @@ def _usable(source: Path, lists: Iterable[ListFile], left_out: Counter[str]) -> 
 
 
 def _with_photo(
-    source: Path, line: ListItem | SetAside, left_out: Counter[str]
+    source: Path, line: ListItem | RejectedLine, left_out: Counter[str]
 ) -> _Candidate | None:
-    if isinstance(line, SetAside):
+    if isinstance(line, RejectedLine):
         left_out["line"] += 1
         return None
     photo = _photo_of(source, line)

@@ -22,7 +22,7 @@ from product1m.artifacts.folder import (
 )
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.geometry import CORNERS
-from product1m.data.items import ROWS_A_GROUP, ItemWriter
+from product1m.data.items import ROWS_PER_GROUP, ItemWriter
 from product1m.data.photos import Photo
 from product1m.data.regions import INSTANCES
 from product1m.errors import DatasetError
@@ -164,7 +164,7 @@ def _write_scenes(
             )
             lines.write(json.dumps(scene.annotations) + "\n")
             rows += scene.instances
-            if len(rows) >= ROWS_A_GROUP or scene.plan.number == config.num_scenes - 1:
+            if len(rows) >= ROWS_PER_GROUP or scene.plan.number == config.num_scenes - 1:
                 instances.write_table(pa.Table.from_pylist(rows, _INSTANCE_SCHEMA))
                 rows = []
             tally.add(scene)

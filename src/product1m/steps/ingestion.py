@@ -1,42 +1,38 @@
 """Lists and photos in; `train`, `gallery` and `queries` out, every photo decoded once."""
 
-import hashlib
-import json
 import logging
 import os
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import ArtifactWriter
 from product1m.config import IngestionConfig
-from product1m.data.boxes import BoxTable, read_boxes
+from product1m.data.boxes import Box, BoxTable, read_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
+from product1m.data.in_order import in_order
 from product1m.data.intake import PhotoLimits, StoredPhoto, normalize_photo, unrestricted_pillow
-from product1m.data.items import ITEMS, ItemWriter, set_columns
+from product1m.data.items import ITEMS, ItemWriter, content_digest, set_columns
 from product1m.data.leakage import Fingerprints, report_leakage
 from product1m.data.lists import (
     ROLES,
     ListFile,
     ListItem,
+    RejectedLine,
     Role,
-    SetAside,
     count_lines,
     find_lists,
-    read_list,
 )
-from product1m.data.photo_sources import Photos, PhotoSource, local_lists
+from product1m.data.photo_sources import DatasetPhotos, PhotoSource, local_lists
 from product1m.data.quarantine import Quarantine
+from product1m.data.rows import Row, distinct_rows
 from product1m.errors import DatasetError, PhotoError
 from product1m.steps.bracket import open_step_with_parts
 from product1m.storage.base import sha256_of
@@ -46,14 +42,8 @@ from product1m.telemetry.progress import track
 logger = logging.getLogger(__name__)
 
 STEP = "ingestion"
-CONTENT = ("id", "caption", "labels", "split", "sha256")
-"""Columns by which two data sets are the same (ours)."""
-PENDING_PER_WORKER = 4
-"""Photos in flight a thread: enough to keep it busy, little enough to bound memory (ours)."""
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-Intake = SetAside | tuple[ListItem, StoredPhoto]
+Checked = RejectedLine | tuple[ListItem, StoredPhoto]
+"""A line that cannot be used, or an item with its photo."""
 
 
 def run(
@@ -67,9 +57,10 @@ def run(
     """Read the data set and write its three artifacts; returns metrics as `part/name`.
 
     `dataset` is a folder or an `s3://` prefix. Photos behind URLs are kept below the storage root,
-    or `$PRODUCT1M_WORK`, so that another attempt does not fetch them again.
+    or `$PRODUCT1M_WORK`, so that another attempt does not download them again.
 
-    DatasetError if lists are missing, a list has no usable item, or too many had to be set aside.
+    Raises DatasetError if lists are missing, a list has no usable item, or too many items are
+    quarantined.
     """
     kept = storage_root or os.environ.get("PRODUCT1M_WORK") or str(train.parent / ".work")
     folders = {"train": train, "gallery": gallery, "queries": queries}
@@ -79,18 +70,22 @@ def run(
         unrestricted_pillow(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
-        source = Photos(open_store(dataset), Downloads(open_store(kept), config))
+        downloads = Downloads(
+            open_store(kept),
+            attempts=config.download_attempts,
+            timeout_s=config.download_timeout_s,
+            num_connections=config.num_workers,
+        )
+        source = DatasetPhotos(open_store(dataset), downloads)
         lists = find_lists(list_folder, dataset)
         writers = {role: step.writers[role] for role in ROLES}
-        keys = {
-            role: _take_in_role(lists[role], source, pool, writers[role], config) for role in ROLES
-        }
+        keys = {role: _ingest(lists[role], source, pool, writers[role], config) for role in ROLES}
         _group(writers, keys)
         _split_queries(writers["queries"], keys["queries"], config)
         _report_leaks(writers, keys)
         _report_labels(writers)
         for writer in writers.values():
-            writer.details["content"] = _content_digest(writer.folder)
+            writer.details["content"] = content_digest(writer.folder)
     return step.all_metrics()
 
 
@@ -100,35 +95,72 @@ class _Keys:
     captions: Keys
 
 
-def _take_in_role(
+def _ingest(
     lists: list[ListFile],
     source: PhotoSource,
     pool: ThreadPoolExecutor,
     writer: ArtifactWriter,
     config: IngestionConfig,
 ) -> _Keys:
+    """Write the items of a role's lists; returns what identifies their photos and captions."""
     role = lists[0].role
     counts = [count_lines(file.path) for file in lists]
     num_rows = sum(rows for rows, _ in counts)
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
-    photos, captions = array("Q"), array("Q")
-    boxes, limits = BoxTable(), PhotoLimits.from_config(config)
+    limits = PhotoLimits.from_config(config)
+
+    def check(row: Row) -> Checked:
+        return _check_photo(row, source, limits)
+
+    checked = in_order(pool, check, distinct_rows(lists), config.num_workers)
+    checked = track(checked, f"{STEP} {role}", num_rows)
     known_boxes = read_boxes(lists[0].path.parent) if role == "queries" else {}
+    boxes = BoxTable()
+    keys = _write_items(checked, writer, quarantine, boxes, known_boxes, config.shard_mib)
+    if not len(keys.photos):
+        raise DatasetError(f"{lists[0].path}: none of its {num_rows} lines is a usable item")
+    quarantine.write(writer.folder)
+    boxes.write(writer.folder)
+    if role == "queries":
+        writer.metrics["with_boxes"] = float(boxes.num_items)
+    writer.details["lists"] = {file.path.name: sha256_of(file.path) for file in lists}
+    writer.metrics.update(
+        items=float(len(keys.photos)),
+        quarantined=float(len(quarantine.rows)),
+        quarantine_share=quarantine.share,
+        blank_lines=float(sum(blank for _, blank in counts)),
+    )
+    _log_counts(role, len(keys.photos), quarantine)
+    return keys
 
-    def take(row: ListItem | SetAside) -> Intake:
-        return _take_in_one(row, source, limits)
 
-    rows = _without_repeats(lists)
-    taken = in_order(pool, take, rows, config.num_workers * PENDING_PER_WORKER)
-    with ItemWriter(writer.folder, shard_mib=config.shard_mib, store=writer.store) as items:
-        for intake in track(taken, f"{STEP} {role}", num_rows):
-            if isinstance(intake, SetAside):
-                quarantine.add(intake)
+def _check_photo(row: Row, source: PhotoSource, limits: PhotoLimits) -> Checked:
+    if isinstance(row, RejectedLine):
+        return row
+    try:
+        return row, normalize_photo(source.read(row, limits.max_bytes), limits)
+    except PhotoError as error:
+        return row.rejected(str(error))
+
+
+def _write_items(
+    checked: Iterable[Checked],
+    writer: ArtifactWriter,
+    quarantine: Quarantine,
+    boxes: BoxTable,
+    known_boxes: Mapping[str, Sequence[Box]],
+    shard_mib: int,
+) -> _Keys:
+    photos, captions = array("Q"), array("Q")
+    with ItemWriter(writer.folder, shard_mib=shard_mib, store=writer.store) as items:
+        for row in checked:
+            if isinstance(row, RejectedLine):
+                quarantine.add(row)
                 continue
-            item, photo = intake
+            item, photo = row
             size_px = (photo.width, photo.height)
-            of_item = item.boxes or known_boxes.get(item.id, ())
-            boxes.add(len(items), of_item, size_px, photo.downscaled)
+            item_boxes = item.boxes or known_boxes.get(item.id, ())
+            boxes.add(len(items), item_boxes, size_px, photo.downscaled)
             sha256 = items.add(
                 item.id,
                 photo.encoded,
@@ -139,69 +171,7 @@ def _take_in_role(
             )
             photos.append(key_of(sha256))
             captions.append(key_of(item.caption))
-    if not photos:
-        raise DatasetError(f"{lists[0].path}: no usable item in {num_rows} lines")
-    quarantine.write(writer.folder)
-    boxes.write(writer.folder)
-    if role == "queries":
-        writer.metrics["with_boxes"] = float(boxes.num_items)
-    writer.details["lists"] = {file.path.name: sha256_of(file.path) for file in lists}
-    writer.metrics.update(
-        items=float(len(photos)),
-        quarantined=float(len(quarantine.rows)),
-        quarantine_share=quarantine.share,
-        blank_lines=float(sum(blank for _, blank in counts)),
-    )
-    _say(role, len(photos), quarantine)
     return _Keys(np.frombuffer(photos, np.uint64), np.frombuffer(captions, np.uint64))
-
-
-def _take_in_one(row: ListItem | SetAside, source: PhotoSource, limits: PhotoLimits) -> Intake:
-    if isinstance(row, SetAside):
-        return row
-    try:
-        return row, normalize_photo(source.read(row, limits.max_bytes), limits)
-    except PhotoError as error:
-        return SetAside(row.list_name, row.line, row.id, str(error))
-
-
-def _without_repeats(lists: list[ListFile]) -> Iterator[ListItem | SetAside]:
-    """The lists' rows, an id that was there before set aside; memory holds eight bytes a row."""
-    suspects = _repeated_keys(lists)
-    seen: dict[str, str] = {}
-    for row in _rows(lists):
-        if isinstance(row, ListItem) and key_of(row.id) in suspects:
-            place = f"{row.list_name}:{row.line}"
-            first = seen.setdefault(row.id, place)
-            if first != place:
-                yield SetAside(row.list_name, row.line, row.id, f"duplicate id, first at {first}")
-                continue
-        yield row
-
-
-def _repeated_keys(lists: list[ListFile]) -> set[int]:
-    """The keys of ids that occur twice; in a million ids about no other id shares one."""
-    keys = array("Q", (key_of(row.id) for row in _rows(lists) if isinstance(row, ListItem)))
-    ordered = np.sort(np.frombuffer(keys, np.uint64))
-    repeated: list[int] = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
-    return set(repeated)
-
-
-def _rows(lists: list[ListFile]) -> Iterator[ListItem | SetAside]:
-    return chain.from_iterable(map(read_list, lists))
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[In], Out], inputs: Iterable[In], max_pending: int
-) -> Iterator[Out]:
-    """Results in the order of the inputs, with at most `max_pending` inputs read ahead."""
-    pending: deque[Future[Out]] = deque()
-    for value in inputs:
-        pending.append(pool.submit(work, value))
-        if len(pending) >= max_pending:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:
@@ -210,9 +180,9 @@ def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None
         np.concatenate([keys[role].captions for role in ROLES]),
     )
     ends = np.cumsum([len(keys[role].photos) for role in ROLES])[:-1]
-    for role, of_role in zip(ROLES, np.split(groups, ends), strict=True):
-        set_columns(writers[role].folder, {"group": of_role})
-        _, sizes = np.unique(of_role, return_counts=True)
+    for role, role_groups in zip(ROLES, np.split(groups, ends), strict=True):
+        set_columns(writers[role].folder, {"group": role_groups})
+        _, sizes = np.unique(role_groups, return_counts=True)
         writers[role].metrics.update(
             groups=float(len(sizes)),
             duplicated_items=float(sizes[sizes > 1].sum()),
@@ -272,7 +242,7 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
     writers["queries"].details["classes_not_in_gallery"] = absent
     if absent:
         logger.warning(
-            "%s: %d labels of the queries are not in the gallery, among them %s",
+            "%s: %d labels of the queries are not in the gallery, for example %s",
             STEP,
             len(absent),
             ", ".join(absent[:3]),
@@ -285,18 +255,9 @@ def _captions(folder: Path) -> Iterator[str]:
             yield from batch["caption"].to_pylist()
 
 
-def _content_digest(folder: Path) -> str:
-    """Of what the items are, not of what is known about them: equal for equal data sets."""
-    digest = hashlib.sha256()
-    with pq.ParquetFile(folder / ITEMS) as table:
-        for batch in table.iter_batches(columns=list(CONTENT)):
-            for row in batch.to_pylist():
-                digest.update(json.dumps([row[name] for name in CONTENT]).encode())
-    return digest.hexdigest()
-
-
-def _say(role: str, num_items: int, quarantine: Quarantine) -> None:
+def _log_counts(role: str, num_items: int, quarantine: Quarantine) -> None:
     if quarantine.rows:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in quarantine.most_frequent())
-        logger.warning("%s %s: set aside %d: %s", STEP, role, len(quarantine.rows), reasons)
+        num_rejected = len(quarantine.rows)
+        logger.warning("%s %s: %d items quarantined: %s", STEP, role, num_rejected, reasons)
     logger.info("%s %s: %d items", STEP, role, num_items)

@@ -1,21 +1,18 @@
 """Work for several processes: results in order, a bounded number of tasks in flight."""
 
 import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Self, TypeVar
 
 import cv2
 
+from product1m.data.in_order import in_order
 from product1m.errors import DatasetError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-PENDING_PER_WORKER = 4
-"""Tasks in flight per process: enough to keep it busy, few enough to bound memory (ours)."""
 
 
 class Workers:
@@ -47,14 +44,8 @@ class Workers:
         if self._pool is None:
             yield from map(work, tasks)
             return
-        pending: deque[Future[Out]] = deque()
         try:
-            for task in tasks:
-                pending.append(self._pool.submit(work, task))
-                if len(pending) >= self._number * PENDING_PER_WORKER:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from in_order(self._pool, work, tasks, self._number)
         except BrokenProcessPool as error:
             raise DatasetError(
                 f"a process of background_synthesis was killed ({error}), probably because memory "
