@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures of several test files."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Before torch loads: a process forked from one whose OpenMP has threads waits for ever.
+# Before torch loads: a process that is forked while OpenMP has threads waits forever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["PRODUCT1M_LOG"] = "text"  # what is captured is no terminal
+os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
 
 if TYPE_CHECKING:
     from product1m.registry.versions import Version
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
-    """A tiny data set taken through pretraining, indexing and evaluation; never write into it."""
+    """A tiny data set after pretraining, indexing and evaluation; never write into it."""
     from tests.support.worlds import (
         tiny_world,  # torch and faiss load only for the tests that ask for this
     )
@@ -34,7 +34,7 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
-    """A tiny data set taken through every step before registration; never write into it."""
+    """A tiny data set after every step before registration; never write into it."""
     from tests.support.worlds import tiny_chain
 
     return tiny_chain.run_chain(tmp_path_factory.mktemp("chain"))
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
 
 @pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> "MlflowStore":
-    """A database for the session; `store` makes it the one that the environment names."""
+    """A database for the session; the fixture `store` sets the environment to it."""
     from tests.support.worlds.registered_model import MlflowStore
 
     return MlflowStore.create(tmp_path_factory.mktemp("mlflow"))
@@ -50,7 +50,7 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> "MlflowStore":
 
 @pytest.fixture
 def store(mlflow_store: "MlflowStore") -> Iterator["MlflowStore"]:
-    """The session's MLflow store, named by the environment during one test."""
+    """The session's MLflow store, set in the environment during one test."""
     with mlflow_store.active():
         yield mlflow_store
 
@@ -61,7 +61,7 @@ def registered(
     mlflow_store: "MlflowStore",
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "Version":
-    """What was made, registered as the first candidate version."""
+    """The tiny models, registered as the first candidate version."""
     from tests.support.worlds.registered_model import LENIENT, run_registration
 
     with mlflow_store.active():
@@ -70,7 +70,7 @@ def registered(
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
-    """A real S3 server for the session; `s3` makes it the one that the environment names."""
+    """A real S3 server for the session; the fixture `s3` sets the environment to it."""
     from tests.support.servers.s3_server import running_server
 
     with running_server(tmp_path_factory.mktemp("s3")) as server:
@@ -79,7 +79,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
 
 @pytest.fixture
 def s3(s3_server: "S3Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "S3Server":
-    """The session's S3 server, named by the environment during one test; scratch is its own."""
+    """The session's S3 server, set in the environment during one test with its own scratch."""
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PRODUCT1M_SCRATCH", str(tmp_path / "scratch"))

@@ -20,34 +20,23 @@ from product1m.capture.network import Capture, build_capture, heads_for, network
 from product1m.capture.pretext import pretext_losses, wrong_photos
 from product1m.capture.scene_views import SceneViews
 from product1m.capture.tokens import TitleTokenizer, train_tokenizer
-from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, TrainingError
 from product1m.steps.capture_pretraining import batch_settings, pretext_tasks
 from product1m.training.loop import TrainingPlan, train
 from tests.support.oracles import loops as oracles
 from tests.support.worlds.feature_artifacts import make_scenes, make_train
+from tests.support.worlds.small_capture import SMALL
 
-CONFIG = CapturePretrainingConfig(
-    text_model="scratch",
-    hidden_dim=32,
-    text_layers=1,
-    visual_layers=1,
-    cross_layers=1,
-    joint_layers=1,
-    text_heads=2,
-    visual_heads=2,
-    text_ffn_dim=64,
-    visual_ffn_dim=64,
-    cross_dim=32,
-    projection_dim=16,
-    batch_size=8,
-    scene_batch_size=6,
-    image_text_matching_weight=0.5,
-    scene_contrast_weight=2.0,
-    dropout=0.0,
-    attention_dropout=0.0,
-    precision="float32",
+CONFIG = SMALL.model_copy(
+    update={
+        "batch_size": 8,
+        "scene_batch_size": 6,
+        "image_text_matching_weight": 0.5,
+        "scene_contrast_weight": 2.0,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
 )
 
 

@@ -1,6 +1,5 @@
 """A step tries again what may pass, and nothing else."""
 
-import socket
 from collections.abc import Callable
 
 import pytest
@@ -9,13 +8,7 @@ from product1m.errors import DatasetError, Product1MError, StorageError, Trackin
 from product1m.jobs.retries import may_pass, with_retries
 from product1m.storage.opening import open_store
 from product1m.telemetry.tracking import talking_to_mlflow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.support.servers.ports import free_port
 
 
 def mlflow_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ import pytest
 
 from product1m.registry import versions as registry
 from tests.support.servers.mlflow_server import end, wait_for
+from tests.support.servers.ports import free_port
 from tests.support.worlds.registered_model import MlflowStore
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -31,9 +31,7 @@ def address(
 ) -> Iterator[str]:
     """Where the registered version answers."""
     folder = tmp_path_factory.mktemp("serving")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
         *("-m", f"models:/{registered.model}/{registered.number}", "--workers", "1"),

@@ -1,6 +1,6 @@
 """The configuration explained: every key with value, default, origin, meaning and source.
 
-All of it is read from `config.py`; `docs/configuration.md` is generated and never edited.
+Everything comes from the sections; `docs/configuration.md` is generated from them.
 """
 
 import re
@@ -12,7 +12,13 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from product1m.config import SECTIONS, Preset, load_config, preset_values, section_model
+from product1m.config.loading import (
+    SECTIONS,
+    Preset,
+    load_config,
+    preset_values,
+    section_model,
+)
 
 _SOURCE = re.compile(r"\s*\((?P<source>(?:paper|released code|ours)[^()]*)\)")
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -20,13 +26,13 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 INTRODUCTION = """\
 # Configuration
 
-<!-- Generated from src/product1m/config/ by `make docs`; change that file instead. -->
+<!-- Generated from src/product1m/config/ by `make docs`; change the files there instead. -->
 
-Every number of the workflow, one section a step. The defaults are the *reference* preset, the
-paper's scale; the *sample* preset shrinks sizes and passes, never what is done. A value is changed
-with `--set section.key=value`, the seed of all steps with `--set seed=N`; `product1m config show`
-prints what is in effect. The last column says where a default comes from; `reproduction.md` spells
-the choices out.
+All settings of the workflow, one section for each step. The defaults are the *reference* preset,
+the scale of the paper. The *sample* preset uses smaller sizes and fewer passes for the same work.
+Change a value with `--set section.key=value` and the seed of all steps with `--set seed=N`.
+`product1m config show` prints the values in effect. The last column says where a default comes
+from; `reproduction.md` gives the reasons.
 """
 
 
@@ -44,19 +50,19 @@ class Setting:
     """Type and range."""
     meaning: str
     source: str
-    """`paper`, `released code` or `ours`, with what the docstring adds to it."""
+    """`paper`, `released code` or `ours`, with what the docstring adds."""
 
 
 def settings(preset: Preset, overrides: Iterable[str] = ()) -> Iterator[Setting]:
-    """Every key in the order of `config.py`; ConfigError as `load_config` raises it."""
+    """Every key, in the order of the sections; ConfigError as `load_config` raises it."""
     overrides = list(overrides)
     config = load_config(preset, overrides)
-    stated = preset_values(preset)
+    in_preset = preset_values(preset)
     set_keys = {override.partition("=")[0] for override in overrides}
     for section in SECTIONS:
         model = section_model(section)
         for key, field in model.model_fields.items():
-            origin = f"preset {preset}" if key in stated.get(section, {}) else "default"
+            origin = f"preset {preset}" if key in in_preset.get(section, {}) else "default"
             if set_keys & {f"{section}.{key}", key if key == "seed" else ""}:
                 origin = "--set"
             meaning, source = split_source(field.description or "")
@@ -73,7 +79,7 @@ def settings(preset: Preset, overrides: Iterable[str] = ()) -> Iterator[Setting]
 
 
 def split_source(description: str) -> tuple[str, str]:
-    """A docstring's meaning and its source; the source is empty if it states none."""
+    """The meaning and the source of a docstring; the source is empty if there is none."""
     text = " ".join(description.split())
     matches = list(_SOURCE.finditer(text))
     if not matches:
@@ -83,7 +89,7 @@ def split_source(description: str) -> tuple[str, str]:
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Type and range of a field, for people: `float, ≥ 0, ≤ 1`."""
+    """Type and range of a field in words: `float, ≥ 0, ≤ 1`."""
     bounds = [
         f"{sign} {getattr(item, name):g}"
         for item in field.metadata
@@ -133,7 +139,7 @@ def configuration_page() -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as one would type it."""
+    """A value as a user types it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -8,12 +8,12 @@ from components.images import image
 
 
 def built_image(step: str) -> str:
-    """The image of a step; skips the test where there is no engine or no such image."""
+    """The image of a step; skips the test without a Docker engine or without this image."""
     try:
         engine = docker.from_env()
         engine.ping()
     except DockerException:
-        pytest.skip("no Docker engine answers")
+        pytest.skip("no Docker engine is running")
     try:
         engine.images.get(image(step))
     except ImageNotFound:

@@ -1,4 +1,4 @@
-"""An HTTP proxy that does to requests and answers what networks and servers do."""
+"""An HTTP proxy that injects faults of networks and servers into requests and responses."""
 
 import http.client
 import socket
@@ -16,24 +16,24 @@ Fault = Literal[
     "lose_answer",
 ]  # fmt: skip
 STALL_S = 3.0
-"""How long a stalled answer keeps silent before it breaks off."""
+"""How long a stalled response sends nothing before it ends."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 _ANSWERS = {"error": (500, "InternalError"), "slow_down": (503, "SlowDown")}
 
 
 @dataclass
 class FaultProxy:
-    """Forwards to a server on this machine; the next requests of a method meet the faults."""
+    """Forwards to a server on this machine; injects faults into the next requests of a method."""
 
     upstream_port: int
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Method and path of every request that came."""
+    """Method and path of every received request."""
     _faults: list[tuple[str, Fault]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
 
     def inject(self, fault: Fault, times: int = 1, method: str = "GET") -> None:
-        """The next `times` requests of a method meet a fault."""
+        """Inject a fault into the next `times` requests of a method."""
         with self._lock:
             self._faults += [(method, fault)] * times
 
@@ -42,7 +42,7 @@ class FaultProxy:
         return sum(seen == method for seen, _ in self.requests)
 
     def next_fault(self, method: str, path: str) -> Fault | None:
-        """Note a request; the fault it is to meet."""
+        """Record a request; return the fault to inject."""
         with self._lock:
             self.requests.append((method, path))
             for place, (wanted, fault) in enumerate(self._faults):
@@ -72,7 +72,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A broken connection is what the proxy is for."""
+        """Ignore broken connections; the proxy makes them on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,6 +153,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _flipped(content: bytes) -> bytes:
-    """One bit in the middle is another."""
+    """Flip one bit in the middle."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

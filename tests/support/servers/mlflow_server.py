@@ -1,7 +1,6 @@
-"""A real `mlflow server` with basic auth and SQLite, for the tests of who may do what."""
+"""A real `mlflow server` with basic auth and SQLite, for tests of permissions."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.servers.ports import free_port
 
 START_S = 180.0
 ADMIN, PASSWORDS = (
@@ -34,7 +35,7 @@ class Server:
     folder: Path
 
     def environment(self, user: str) -> dict[str, str]:
-        """What a client of that user needs."""
+        """Environment variables of a client of that user."""
         return {
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_TRACKING_USERNAME": user,
@@ -45,7 +46,7 @@ class Server:
 
     @contextmanager
     def as_user(self, user: str) -> Iterator[None]:
-        """The environment is that user's."""
+        """Use that user's environment within the block."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment(user).items():
                 patch.setenv(name, value)
@@ -56,10 +57,8 @@ class Server:
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[Server]:
-    """Start a server on a free port and end it afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Start a server on a free port for the block."""
+    port = free_port()
     settings = folder / "basic_auth.ini"
     settings.write_text(
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
@@ -95,7 +94,7 @@ def running_server(folder: Path) -> Iterator[Server]:
 
 
 def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until it answers; fails with the end of the log where the process ended before."""
+    """Wait until it answers; fail with the end of the log if the process ends before."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -107,7 +106,7 @@ def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """The process and its workers, which are a session of their own."""
+    """End the process and its workers, which form a session of their own."""
     os.killpg(process.pid, 15)
     try:
         process.wait(timeout=20)

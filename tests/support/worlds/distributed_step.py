@@ -1,7 +1,7 @@
-"""A training step as `torchrun` starts it in tests; rank 0 leaves its loss curve.
+"""A training step that `torchrun` starts in tests; rank 0 writes its loss curve.
 
 Arguments: the step, its section as JSON, a file for the curve, the step's folders. With
-`DIE_AT_STEP=N` a process kills itself there, once; with `FAIL_ON_RANK=R` rank R meets an error.
+`DIE_AT_STEP=N` rank 1 kills itself at step N, once; with `FAIL_AT_STEP=N` it raises an error there.
 """
 
 import importlib
@@ -21,7 +21,7 @@ module: Any = importlib.import_module(f"product1m.steps.{step}")
 train = module.train
 
 
-def noted(network: Any, losses: Any, batch_at: Any, plan: Any, **rest: Any) -> Any:
+def train_and_record(network: Any, losses: Any, batch_at: Any, plan: Any, **rest: Any) -> Any:
     def at(number: int) -> Any:
         if distributed.rank() == 1:
             disturb(number)
@@ -43,5 +43,5 @@ def disturb(number: int) -> None:
         raise DatasetError("shard-7: cut short")
 
 
-module.train = noted
+module.train = train_and_record
 module.run(*map(Path, folders), section_model(step).model_validate_json(section))

@@ -1,7 +1,7 @@
-"""Feature artifacts of made-up products, for tests: what `feature_extraction` would write.
+"""Artifacts of `feature_extraction` with invented products.
 
-Every product has its own direction in feature space and its own words; photos of it scatter around
-both. Scenes hold two to three products each.
+Every product has its own direction in feature space and its own words; its photos scatter around
+both. A scene shows two or three products.
 """
 
 from pathlib import Path
@@ -11,57 +11,28 @@ import numpy as np
 import pandas as pd
 
 from product1m.artifacts.folder import write_artifact
-from product1m.config import CapturePretrainingConfig, FeatureExtractionConfig
+from product1m.config import FeatureExtractionConfig
 from product1m.data.items import ItemWriter
 from product1m.data.regions import Regions, RegionWriter, write_instances
+from tests.support.worlds.small_capture import SMALL
 
 WORDS = [
-    "雅",
-    "诗",
-    "兰",
-    "黛",
-    "水",
-    "乳",
-    "霜",
-    "液",
-    "cream",
-    "lotion",
-    "red",
-    "blue",
-    "30ml",
-    "50ml",
-    "精",
-    "华",
-    "面",
-    "膜",
-    "tube",
-    "jar",
-    "口",
-    "红",
-    "rouge",
-]
+    "雅", "诗", "兰", "黛", "水", "乳", "霜", "液", "cream", "lotion", "red", "blue",
+    "30ml", "50ml", "精", "华", "面", "膜", "tube", "jar", "口", "红", "rouge",
+]  # fmt: skip
+INSTANCE_COLUMNS = ["scene", "source_id", "x1", "y1", "x2", "y2", "visible"]
 
 
-PRETRAINING = CapturePretrainingConfig(
-    text_model="scratch",
-    vocabulary_size=200,
-    hidden_dim=32,
-    text_layers=1,
-    visual_layers=1,
-    cross_layers=1,
-    joint_layers=1,
-    text_heads=2,
-    visual_heads=2,
-    text_ffn_dim=64,
-    visual_ffn_dim=64,
-    cross_dim=32,
-    projection_dim=32,
-    batch_size=12,
-    scene_batch_size=8,
-    num_epochs=6,
-    learning_rate=3e-3,
-    precision="float32",
-    checkpoint_interval_steps=10,
+PRETRAINING = SMALL.model_copy(
+    update={
+        "vocabulary_size": 200,
+        "projection_dim": 32,
+        "batch_size": 12,
+        "scene_batch_size": 8,
+        "num_epochs": 6,
+        "learning_rate": 3e-3,
+        "checkpoint_interval_steps": 10,
+    }
 )
 """A small network and a short training on `make_features`."""
 NUM_ITEMS, NUM_SCENES = 32, 40
@@ -82,7 +53,7 @@ def make_train(
     rpn: str = "rpn",
     noise: float = 0.3,
 ) -> Path:
-    """An artifact `feature_extraction/train`: item-0, item-1, …, each a product of its own."""
+    """Write `feature_extraction/train`: item-0, item-1, …, each another product."""
     generator = np.random.default_rng(seed)
     with write_artifact(folder, "feature_extraction", FeatureExtractionConfig(), {}, "train") as w:
         w.details.update({"feature_dim": feature_dim, "rpn": rpn})
@@ -106,21 +77,21 @@ def make_scenes(
     rpn: str = "rpn",
     noise: float = 0.3,
 ) -> Path:
-    """An artifact `feature_extraction/scenes` of the same products; every fourth is held out."""
+    """Write `feature_extraction/scenes` of the same products; every fourth scene is held out."""
     generator = np.random.default_rng(seed)
     rows, vectors = [], []
     with write_artifact(folder, "feature_extraction", FeatureExtractionConfig(), {}, "scenes") as w:
         w.details.update({"feature_dim": feature_dim, "rpn": rpn})
         with ItemWriter(w.folder) as items, RegionWriter(w.folder) as regions:
             for scene in range(num_scenes):
-                held_out = scene % 4 == 3
-                pool = np.arange(num_items)[
-                    np.arange(num_items) % 4 == 3 if held_out else np.arange(num_items) % 4 < 3
-                ]
-                sources = generator.choice(pool, int(generator.integers(2, 4)), replace=False)
-                title = " ".join(caption_of(int(s)) for s in sources)
-                split = "held_out" if held_out else "train"
-                items.add(f"scene-{scene:06d}", b"", (300, 100), caption=title, split=split)
+                sources = _sources(generator, num_items, held_out=scene % 4 == 3)
+                items.add(
+                    f"scene-{scene:06d}",
+                    b"",
+                    (300, 100),
+                    caption=" ".join(caption_of(int(source)) for source in sources),
+                    split="held_out" if scene % 4 == 3 else "train",
+                )
                 parts = [_boxes(generator, 1, 300)[:1]]
                 features = [product_vectors(sources, feature_dim).mean(0, keepdims=True)]
                 for place, source in enumerate(sources):
@@ -132,20 +103,32 @@ def make_scenes(
                     features.append(near[:2])
                     vectors.append(near[2])
                     rows.append((scene, f"item-{source}", *box.tolist(), 1.0))
-                boxes = np.concatenate(parts).astype(np.float32)
-                boxes[0] = (0, 0, 300, 100)
-                stacked = np.concatenate(features).astype(np.float16)
-                regions.add(Regions(stacked, boxes, np.ones(len(boxes), np.float32)))
-        columns = ["scene", "source_id", "x1", "y1", "x2", "y2", "visible"]
-        frame = pd.DataFrame(rows, columns=columns).astype(
-            {**dict.fromkeys(["x1", "y1", "x2", "y2", "visible"], "float32"), "scene": "int64"}
-        )
-        write_instances(w.folder, frame, np.stack(vectors).astype(np.float16))
+                regions.add(_scene_regions(parts, features))
+        write_instances(w.folder, _instances(rows), np.stack(vectors).astype(np.float16))
     return folder
 
 
+def _sources(generator: np.random.Generator, num_items: int, *, held_out: bool) -> np.ndarray:
+    """Two or three products; those of held-out scenes are not in other scenes."""
+    numbers = np.arange(num_items)
+    pool = numbers[numbers % 4 == 3] if held_out else numbers[numbers % 4 < 3]
+    return generator.choice(pool, int(generator.integers(2, 4)), replace=False)
+
+
+def _instances(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+    types = {"scene": "int64"} | dict.fromkeys(INSTANCE_COLUMNS[2:], "float32")
+    return pd.DataFrame(rows, columns=INSTANCE_COLUMNS).astype(types)
+
+
+def _scene_regions(parts: list[np.ndarray], features: list[np.ndarray]) -> Regions:
+    boxes = np.concatenate(parts).astype(np.float32)
+    boxes[0] = (0, 0, 300, 100)
+    stacked = np.concatenate(features).astype(np.float16)
+    return Regions(stacked, boxes, np.ones(len(boxes), np.float32))
+
+
 def caption_of(number: int) -> str:
-    """Three words that no other of the first few hundred products has in this order."""
+    """Three words; the first few hundred products have different ones."""
     n = len(WORDS)
     return (
         f"{WORDS[number % n]} {WORDS[number * 7 % n]}{WORDS[(number // n + number * 3) % n]} 正品"
@@ -162,7 +145,7 @@ def product_vectors(numbers: np.ndarray, feature_dim: int) -> np.ndarray:
 
 
 def _boxes(generator: np.random.Generator, count: int, side: int) -> np.ndarray:
-    """The whole photo, then `count` boxes in it."""
+    """The box of the whole photo, then `count` boxes inside it."""
     corners = np.sort(generator.uniform(0, side, (count, 2, 2)), axis=1).reshape(count, 4)
     whole = np.array([[0, 0, side, side]])
     return np.concatenate([whole, corners]).astype(np.float32)

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A smooth picture (JPEG keeps it nearly), different for every seed."""
+    """A smooth picture, different for every seed; JPEG changes it little."""
     tiny = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
     return Image.fromarray(tiny).resize(size, Image.Resampling.BILINEAR)
 

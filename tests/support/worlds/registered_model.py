@@ -1,4 +1,4 @@
-"""Registering the tiny chain's models, for the tests of registration and registry."""
+"""Register the models of the tiny chain, for tests of registration and registry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from product1m.steps import registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 LENIENT = RegistrationConfig(min_baseline_lead=-1)
-"""Two epochs on eight products lead nothing."""
+"""A model of two epochs on eight products beats no baseline."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class MlflowStore:
 
     @classmethod
     def create(cls, folder: Path) -> "MlflowStore":
-        """Make the database."""
+        """Create the database."""
         with cls(folder).active():
             client = registry.quiet_mlflow().MlflowClient()
             return cls(folder, client.create_experiment("tests", (folder / "files").as_uri()))
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """The environment names this store."""
+        """Use this store within the block."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'mlflow.db'}")
             patch.setenv("MLFLOW_EXPERIMENT_ID", self.experiment)
@@ -41,7 +41,7 @@ class MlflowStore:
             yield
 
     def files(self, version: registry.Version) -> Path:
-        """Where a candidate version's files lie."""
+        """Folder of a candidate version's files."""
         client = registry.quiet_mlflow().MlflowClient()
         source = client.get_model_version(version.model, version.number).source
         (folder,) = self.folder.rglob(source.removeprefix("models:/"))
@@ -51,7 +51,7 @@ class MlflowStore:
 def run_registration(
     made: TinyArtifacts, folder: Path, config: RegistrationConfig
 ) -> registry.Version:
-    """Register what was made; returns the version."""
+    """Register the artifacts; return the version."""
     inputs = (made.rpn, made.capture, made.index, made.evaluation, made.queries, made.gallery)
     registration.run(*inputs, folder, config)
     details = open_artifact(folder, "registration").manifest.details

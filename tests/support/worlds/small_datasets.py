@@ -1,4 +1,4 @@
-"""Data set folders with a handful of photos, for tests of what surrounds the steps."""
+"""Data set folders with a few photos, for tests of the code around the steps."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.support.worlds.photo_files import encoded, picture
 
 
 def small_dataset(folder: Path, num_items: int = 3) -> Path:
-    """Write a JSON Lines data set with `num_items` photos a list."""
+    """Write a JSON Lines data set with `num_items` photos per list."""
     (folder / "images").mkdir(parents=True)
     for number, role in enumerate(("train", "gallery", "queries")):
         lines = []

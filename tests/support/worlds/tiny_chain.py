@@ -1,4 +1,4 @@
-"""Every step up to the evaluation, for real, on drawn packs: small enough for a test session."""
+"""Real runs of every step up to the evaluation, on a few drawn packs."""
 
 import json
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ CONFIG: Config = load_config(
 
 
 def run_chain(root: Path) -> TinyArtifacts:
-    """Write a data set below `root` and take it through the steps."""
+    """Write a data set below `root` and run the steps on it."""
     made = TinyArtifacts(root)
     write_dataset(root / "dataset")
     ingestion.run(str(root / "dataset"), made.train, made.gallery, made.queries, CONFIG.ingestion)
@@ -95,7 +95,7 @@ def evaluate(made: TinyArtifacts, folder: Path) -> None:
 
 
 def write_dataset(folder: Path) -> None:
-    """Two train photos and one gallery photo a product; queries of two or three products."""
+    """Two train photos and one gallery photo per product; queries show two or three products."""
     (folder / "images").mkdir(parents=True)
     generator = np.random.default_rng(0)
     numbers = range(len(NAMES))
@@ -123,7 +123,7 @@ def write_dataset(folder: Path) -> None:
 
 
 def title(products: Sequence[int], place: int) -> str:
-    """Names every other product."""
+    """A title that names every other product."""
     named = [NAMES[number] for number in products if (number + place) % 2]
     return " ".join(["Lumi", *named, "cream", str(place)])
 
@@ -132,9 +132,9 @@ def compose(products: Sequence[int], generator: np.random.Generator) -> Photo:
     """Packs side by side on a light wall."""
     photo = np.full((SIDE_PX, SIDE_PX * len(products), 3), 240, np.uint8)
     for slot, number in enumerate(products):
-        colour = tuple(int(c) for c in np.random.default_rng(number).integers(20, 200, 3))
+        color = tuple(int(c) for c in np.random.default_rng(number).integers(20, 200, 3))
         left = slot * SIDE_PX + int(generator.integers(20, 40))
         top = int(generator.integers(15, 30))
-        cv2.rectangle(photo, (left, top), (left + 55, top + 80), colour, -1)
-        cv2.circle(photo, (left + 27, top + 20 + 5 * number), 10, colour[::-1], -1)
+        cv2.rectangle(photo, (left, top), (left + 55, top + 80), color, -1)
+        cv2.circle(photo, (left + 27, top + 20 + 5 * number), 10, color[::-1], -1)
     return photo

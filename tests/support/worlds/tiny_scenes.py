@@ -1,4 +1,4 @@
-"""Scenes small enough to train a detector on in seconds: bright boxes on dull noise."""
+"""Small scenes that train a detector in seconds: bright boxes on gray noise."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def write_scenes(
     config: BackgroundSynthesisConfig = SYNTHESIS,
     splits: tuple[str, ...] = ("held_out", "train", "train", "train"),
 ) -> Artifact:
-    """What `background_synthesis` would write; `splits` take turns."""
+    """Write the artifact of `background_synthesis`; `splits` repeat in this order."""
     generator = np.random.default_rng(0)
     rows = []
     with write_artifact(folder, "background_synthesis", config, part="scenes") as writer:
@@ -69,7 +69,7 @@ def write_scenes(
                     split=splits[number % len(splits)],
                 )
                 rows += [(number, f"p{number}-{i}", *box, 1.0) for i, box in enumerate(boxes)]
-        # A reader must not count on the order of the rows.
+        # Readers must not depend on the order of the rows.
         table = pd.DataFrame(rows[::-1], columns=pd.Index(COLUMNS))
         table = table.astype({"scene": "int64"} | dict.fromkeys(COLUMNS[2:], "float32"))
         pq.write_table(pa.Table.from_pandas(table), writer.folder / "instances.parquet")
@@ -86,7 +86,7 @@ def blocks(generator: np.random.Generator, width: int, height: int) -> Photo:
 
 
 def write_photos(folder: Path, sizes_px: list[tuple[int, int]], part: str = "train") -> Artifact:
-    """What `ingestion` would write: photos of the given widths and heights."""
+    """Write the artifact of `ingestion` with photos of the given widths and heights."""
     generator = np.random.default_rng(1)
     with (
         write_artifact(folder, "ingestion", IngestionConfig(), part=part) as writer,

@@ -1,7 +1,7 @@
-"""A data set of a few dozen invented products, small enough to run the later steps in seconds.
+"""A data set of ten invented products; the later steps run on it in seconds.
 
-Photos are coloured tiles; a region's feature is its product's direction with noise, so that there
-is something to find and something to miss. Captions share words within a brand.
+Photos are colored tiles. A region's feature is its product's direction with noise, so some answers
+are right and some wrong. Captions of one brand share words.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ import pandas as pd
 from product1m.artifacts.folder import ArtifactWriter, open_artifact, write_artifact
 from product1m.config import (
     BackgroundSynthesisConfig,
-    CapturePretrainingConfig,
     EvaluationConfig,
     FeatureExtractionConfig,
     IndexingConfig,
@@ -26,31 +25,23 @@ from product1m.data.items import ItemWriter, read_items
 from product1m.data.photos import encode_jpeg
 from product1m.data.regions import Regions, RegionWriter, write_instances
 from product1m.steps import capture_pretraining, evaluation, indexing
+from tests.support.worlds.small_capture import SMALL
 
 FEATURE_DIM = 24
 NUM_CLASSES = 10
 WIDTH_PX, HEIGHT_PX = 120, 80
 NAMES = ("rose", "aloe", "clay", "pearl", "mint", "oat", "fig", "iris", "honey", "sage")
 
-CAPTURE = CapturePretrainingConfig(
-    text_model="scratch",
-    vocabulary_size=200,
-    hidden_dim=32,
-    text_layers=1,
-    visual_layers=1,
-    cross_layers=1,
-    joint_layers=1,
-    text_heads=2,
-    visual_heads=2,
-    text_ffn_dim=32,
-    visual_ffn_dim=32,
-    cross_dim=32,
-    projection_dim=16,
-    batch_size=16,
-    scene_batch_size=16,
-    num_epochs=4,
-    learning_rate=2e-3,
-    precision="float32",
+CAPTURE = SMALL.model_copy(
+    update={
+        "vocabulary_size": 200,
+        "text_ffn_dim": 32,
+        "visual_ffn_dim": 32,
+        "batch_size": 16,
+        "scene_batch_size": 16,
+        "num_epochs": 4,
+        "learning_rate": 2e-3,
+    }
 )
 INDEXING = IndexingConfig(factory="Flat", text_dim=24, num_recall_queries=20)
 EVALUATION = EvaluationConfig(num_bootstrap=200, num_report_queries=6, depth=20)
@@ -58,7 +49,7 @@ EVALUATION = EvaluationConfig(num_bootstrap=200, num_report_queries=6, depth=20)
 
 @dataclass(frozen=True)
 class TinyArtifacts:
-    """Folders of finished artifacts, one a step and part."""
+    """Folders of finished artifacts, one per step and part."""
 
     root: Path
 
@@ -81,12 +72,12 @@ class Item:
 
 
 def label(number: int) -> str:
-    """Two brands share the products."""
+    """Every product has one of two brands."""
     return f"{'Lumi' if number % 2 else 'Nori'} {NAMES[number]} cream"
 
 
 def write_world(root: Path, seed: int = 0) -> TinyArtifacts:
-    """Everything up to the features: ingestion, scenes, RPN and their regions, at `root`."""
+    """Write the artifacts up to the features: ingestion, scenes, RPN and regions, below `root`."""
     generator = np.random.default_rng(seed)
     prototypes = generator.standard_normal((NUM_CLASSES, FEATURE_DIM))
     singles = [
@@ -112,7 +103,7 @@ def write_world(root: Path, seed: int = 0) -> TinyArtifacts:
 
 
 def pretrain(world: TinyArtifacts) -> dict[str, float]:
-    """CAPTURE, at `capture`."""
+    """Train CAPTURE, at `capture`."""
     return capture_pretraining.run(
         world.train_features, world.scenes_features, world.capture, CAPTURE
     )
@@ -121,7 +112,7 @@ def pretrain(world: TinyArtifacts) -> dict[str, float]:
 def build_index(
     world: TinyArtifacts, folder: Path | None = None, config: IndexingConfig = INDEXING
 ) -> dict[str, float]:
-    """The gallery's index, at `index` or elsewhere."""
+    """Build the gallery's index, at `index` or in `folder`."""
     return indexing.run(world.gallery_features, world.capture, folder or world.index, config)
 
 
@@ -141,14 +132,14 @@ def evaluate(
 
 
 def write_photos(writer: ArtifactWriter, items: Sequence[Item]) -> None:
-    """Tiles in their products' colours."""
+    """Tiles in the colors of their products."""
     with ItemWriter(writer.folder) as photos:
         for item in items:
             photo = np.full((HEIGHT_PX, WIDTH_PX, 3), 235, np.uint8)
             for number, box in zip(item.classes, boxes_of(item), strict=True):
-                colour = tuple(int(channel) for channel in _colour(number))
+                color = tuple(int(channel) for channel in _color(number))
                 corners = [int(edge) for edge in box]
-                cv2.rectangle(photo, corners[:2], corners[2:], colour, -1)
+                cv2.rectangle(photo, corners[:2], corners[2:], color, -1)
             photos.add(
                 item.id,
                 encode_jpeg(photo),
@@ -166,7 +157,7 @@ def write_features(
     prototypes: np.ndarray,
     generator: np.random.Generator,
 ) -> None:
-    """Regions of every photo below `{part}_features`, and of scenes their instances."""
+    """Write the regions of every photo to `{part}_features`, and the instances of scenes."""
     step = "background_synthesis" if part == "scenes" else "ingestion"
     inputs = {
         "images": open_artifact(root / part, step, part),
@@ -207,7 +198,7 @@ def regions_of(item: Item, prototypes: np.ndarray, generator: np.random.Generato
 
 
 def boxes_of(item: Item) -> list[list[float]]:
-    """Side by side, as many as there are products."""
+    """Boxes side by side, one per product."""
     width = WIDTH_PX / len(item.classes)
     return [[n * width + 3, 10, (n + 1) * width - 3, 75] for n in range(len(item.classes))]
 
@@ -231,5 +222,5 @@ def _noisy(vector: np.ndarray, scale: float, generator: np.random.Generator) -> 
     return np.asarray(vector + scale * generator.standard_normal(len(vector)))
 
 
-def _colour(number: int) -> np.ndarray:
+def _color(number: int) -> np.ndarray:
     return np.asarray(np.random.default_rng(number).integers(30, 220, 3))

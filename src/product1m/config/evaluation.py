@@ -1,0 +1,48 @@
+"""Settings of `evaluation`."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from product1m.config.section import Block, Fraction, StepConfig
+
+
+class EvaluationConfig(StepConfig):
+    """Rank the gallery for every query, measure the rankings, write the report."""
+
+    depth: PositiveInt = 100
+    """Length of a ranking (paper)."""
+    instance_nms_iou: Fraction = 0.3
+    """Regions that overlap with a larger IoU become one box (ours)."""
+    instance_min_score: Fraction = 0.5
+    """Minimum detector score of a box (ours)."""
+    max_instances: PositiveInt = 8
+    """Maximum number of boxes of a photo; in the test list 99.8 % of the rows have at most 8
+    labels, the longest has 12 (ours)."""
+    merge: Literal["best_score", "round_robin", "score_sorted", "reciprocal_rank"] = "best_score"
+    """How the rankings of the boxes become one ranking without duplicates: by an item's best score
+    over the boxes; in turns, starting with the box whose ranking scores best; by score, with the
+    scores of each ranking scaled to 0 … 1; or by the sum of 1 / (60 + rank). All are measured, this
+    one is shipped (ours)."""
+    encode_crops: bool = True
+    """Also rank with every box cut out of its photo and encoded at full size, to measure what
+    pooling from the photo loses; the slowest part of the evaluation (ours)."""
+    num_timed_queries: PositiveInt = 100
+    """Test queries answered one at a time to measure the time for embedding, search and merging
+    (ours)."""
+    num_bootstrap: PositiveInt = 2000
+    """Number of bootstrap resamples of the queries for an interval (ours)."""
+    confidence: Fraction = 0.95
+    """Confidence level of the intervals (ours)."""
+    fused_blocks: Annotated[tuple[Block, ...], Field(min_length=1)] = get_args(Block)
+    """Blocks that the shipped ranking may use (ours)."""
+    fusion_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Block weights tried on the dev queries (ours)."""
+    num_report_queries: PositiveInt = 40
+    """Queries shown with pictures: the best, the worst and random ones (ours)."""
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "EvaluationConfig":
+        if not any(self.fusion_weights):
+            raise ValueError("fusion_weights: at least one must be above 0")
+        return self

@@ -1,0 +1,40 @@
+"""Settings of `feature_extraction`."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from product1m.config.section import Fraction, Precision, StepConfig
+
+
+class FeatureExtractionConfig(StepConfig):
+    """Turn proposals into region features: NMS, RoIAlign, mean (paper)."""
+
+    proposals: Literal["rpn", "grabcut", "whole_photo"] = "rpn"
+    """Where regions come from: the trained network (paper), or, to measure what it adds, GrabCut's
+    foreground as one box, or only the whole photo (ours)."""
+    min_regions: PositiveInt = 10
+    """Regions kept of every photo if there are as many proposals (paper)."""
+    max_regions: PositiveInt = 36
+    """Maximum number of regions of a photo (paper)."""
+    min_score: Fraction = 0.2
+    """Minimum detector score of the regions beyond the first `min_regions` (released code)."""
+    nms_iou: Fraction = 0.7
+    """IoU threshold of the class-agnostic NMS over the proposals (released code: 0.3, raised until
+    36 are left)."""
+    photo_scales: PositiveInt = 2
+    """Number of sizes at which a photo is encoded, each half of the one before. A region is pooled
+    from the size at which its side is closest to `canonical_side_px` (ours: a product then looks
+    the same whether it fills its photo or shares it)."""
+    canonical_side_px: PositiveInt = 192
+    """Side length at which regions are compared (ours)."""
+    roi_size: PositiveInt = 7
+    """RoIAlign bins per side, averaged afterwards (ours: torchvision's default)."""
+    batch_size: PositiveInt = 16
+    """Photos of one aspect ratio per forward pass (ours)."""
+    precision: Precision = "bf16"
+    """Arithmetic of the backbone (ours)."""
+    num_workers: NonNegativeInt = 8
+    """Threads that decode photos in advance (ours)."""
+    shard_mib: PositiveInt = 256
+    """Maximum size of a feature shard (ours)."""

@@ -1,0 +1,33 @@
+"""Settings of `ingestion`."""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from product1m.config.section import Fraction, StepConfig
+
+
+class IngestionConfig(StepConfig):
+    """Read lists and photos into item tables."""
+
+    max_photo_side_px: PositiveInt = 1000
+    """Photos are stored with at most this longer side (released code)."""
+    min_photo_side_px: PositiveInt = 16
+    """A photo with a shorter side is quarantined (ours)."""
+    max_photo_pixels: PositiveInt = 50_000_000
+    """A photo that would decode to more pixels is quarantined before decoding: decompression bombs
+    (ours)."""
+    max_photo_bytes: PositiveInt = 32 * 1024 * 1024
+    """A larger file is quarantined (ours)."""
+    max_quarantine_share: Fraction = 0.05
+    """If a larger share of a list is quarantined, the step stops (ours)."""
+    dev_share: Fraction = 0.3
+    """Share of the queries used as dev if the data set does not split them; Product1M has 0.29
+    (ours)."""
+    download_attempts: PositiveInt = 4
+    """Attempts to download a photo (ours)."""
+    download_timeout_s: PositiveFloat = 60.0
+    """Limit for one attempt, for the whole photo and for each response of the server (ours)."""
+    num_workers: PositiveInt = 8
+    """Photos read, downloaded and decoded at the same time; downloads mostly wait, so use more
+    workers for photos behind URLs (ours)."""
+    shard_mib: PositiveInt = 256
+    """Maximum size of an image shard (ours)."""

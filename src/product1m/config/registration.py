@@ -1,0 +1,48 @@
+"""Settings of `registration`."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from product1m.config.section import Fraction, StepConfig
+
+
+class RegistrationConfig(StepConfig):
+    """Register the candidate with its gate and its page."""
+
+    candidate_model: str = "product1m-candidate"
+    """Registered model that the pipeline writes to (ours)."""
+    champion_model: str = "product1m"
+    """Registered model that a reviewer promotes to (ours)."""
+    min_map_at_10: Fraction = 0.0
+    """Minimum strict mAP@10 of the shipped ranking (ours)."""
+    min_index_recall: Fraction = 0.95
+    """Minimum recall@100 of the index against exact search (ours)."""
+    min_baseline_lead: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Minimum lead in strict mAP@10 over each baseline, for the whole paired interval (ours)."""
+    min_served_agreement: Fraction = 0.9
+    """Minimum share of the evaluated first ten answers that the registered model finds too
+    (ours)."""
+    max_map_loss: Fraction = 0.01
+    """Largest loss of strict mAP@10 against the champion, for the whole interval (ours)."""
+    max_slice_loss: Fraction = 0.05
+    """The gate fails if the whole interval of a slice shows a larger loss against the champion
+    (ours)."""
+    min_slice_queries: PositiveInt = 20
+    """Slices with fewer queries do not count in the gate (ours)."""
+    max_leaked_photos: Fraction = 0.0
+    """Maximum number of train and gallery photos that are also query photos, relative to the number
+    of queries (ours)."""
+    max_dev_photos_in_test: Fraction = 0.05
+    """Maximum share of test queries whose photo is also a dev query's photo; 0.04 in the paper's
+    lists (ours)."""
+    max_quarantine_share: Fraction = 0.05
+    """Maximum share of quarantined items in any list (ours)."""
+    num_pictured_queries: PositiveInt = 10
+    """Number of queries with the largest losses that the page of a version shows as pictures
+    (ours)."""
+    thumbnail_side_px: NonNegativeInt = 96
+    """Longer side of the gallery photos that a version stores for `product1m search`, about 2 KB
+    each; 0 stores none (ours)."""
+    sample_data: bool = False
+    """The data is a sample: the version is marked as a sample and cannot be promoted (ours)."""

@@ -1,0 +1,60 @@
+"""Settings of `rpn_training`."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from product1m.config.section import Fraction, Precision, StepConfig
+
+
+class RpnTrainingConfig(StepConfig):
+    """Train class-agnostic region proposals on the scenes (paper)."""
+
+    backbone: str = "resnet101"
+    """timm model with `features_only`; ResNet-101 as in bottom-up attention (released code)."""
+    weights: str = "hub:resnet101.tv_in1k"
+    """Initial weights: `none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file,
+    local or at `s3://` (ours)."""
+    trainable_stages: Annotated[int, Field(ge=0, le=5)] = 3
+    """Number of backbone stages that train, counted from the last; 3 is torchvision's default
+    (ours)."""
+    fpn_channels: PositiveInt = 256
+    """Width of the feature pyramid (ours: torchvision's default)."""
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.33, 0.5, 1.0, 2.0, 3.0)
+    """Height divided by width of the anchors; 0.33 and 3 fit lipsticks and pumps (ours)."""
+    short_side_px: PositiveInt = 600
+    """Photos are resized to this shorter side (released code)."""
+    long_side_px: PositiveInt = 1000
+    """Photos are resized to at most this longer side (released code)."""
+    num_epochs: PositiveInt = 12
+    """Passes over the scenes (ours)."""
+    batch_size: PositiveInt = 16
+    """Scenes per optimizer step, over all ranks (ours)."""
+    learning_rate: PositiveFloat = 2e-4
+    """Peak learning rate of AdamW (ours)."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Weight decay, applied to matrices only (ours)."""
+    warmup_share: Fraction = 0.05
+    """Share of the optimizer steps over which the learning rate rises (ours)."""
+    color_jitter: Fraction = 0.1
+    """Brightness and contrast of a training scene are scaled by 1 ± this value (ours)."""
+    scale_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Size of the scenes of a training batch is scaled by 1 ± this value (ours)."""
+    cached_views: NonNegativeInt = 0
+    """Number of jittered versions of each scene whose feature maps are computed once, for a frozen
+    backbone; with 0, every step jitters anew (ours)."""
+    feature_cache_mib: NonNegativeInt = 1024
+    """Memory for cached feature maps; if they need more, nothing is cached (ours)."""
+    nms_iou: Fraction = 0.7
+    """If two proposals overlap with a larger IoU, the one with the lower score is dropped (released
+    code)."""
+    num_candidates: PositiveInt = 1000
+    """Boxes of a pyramid level that enter NMS, best first (ours: torchvision's default)."""
+    num_proposals: PositiveInt = 300
+    """Maximum number of proposals after NMS (released code)."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass; weights stay float32 (ours)."""
+    checkpoint_interval_steps: PositiveInt = 500
+    """Optimizer steps between two checkpoints (ours)."""
+    num_workers: NonNegativeInt = 8
+    """Threads that decode the scenes of a batch (ours)."""
