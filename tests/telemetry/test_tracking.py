@@ -1,4 +1,4 @@
-"""What a step tells MLflow, read back from a real SQLite store; and progress without a terminal."""
+"""What a step logs to MLflow, read from a real SQLite store; progress without a terminal."""
 
 import logging
 import os
