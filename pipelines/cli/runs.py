@@ -84,18 +84,18 @@ def logs(
 ) -> None:
     """Print what the steps of a run printed."""
     if _is_local(which):
-        found = _local_logs(Path(which))
+        texts = _local_logs(Path(which))
     else:
         from pipelines.cluster.api import Cluster
         from pipelines.cluster.logs import logs_of
 
-        found = logs_of(Cluster(endpoint, namespace), which, task)
-    names = [name for name, _ in found]
+        texts = logs_of(Cluster(endpoint, namespace), which, task)
+    names = [name for name, _ in texts]
     if task and task not in names:
         raise PipelineError(
             f"{which}: no log of {task!r}; there are logs of {', '.join(names) or 'no task'}"
         )
-    for name, text in found:
+    for name, text in texts:
         if task in ("", name):
             typer.echo(text if task else f"=== {name}\n{text}")
 
@@ -202,18 +202,18 @@ def _local_lines(folder: Path) -> list[str]:
     from pipelines.local.record import RECORD, read_record
 
     records = [(path.parent, read_record(path.parent)) for path in folder.rglob(RECORD)]
-    records.sort(key=lambda found: found[1].started, reverse=True)
+    records.sort(key=lambda pair: pair[1].started, reverse=True)
     return [
-        f"{where}  {one.started:%Y-%m-%d %H:%M}  {one.state:<11} {one.failed_step}".rstrip()
-        for where, one in records
+        f"{where}  {record.started:%Y-%m-%d %H:%M}  {record.state:<11} {record.failed_step}".rstrip()
+        for where, record in records
     ]
 
 
 def _local_logs(folder: Path) -> list[tuple[str, str]]:
     from pipelines.local.record import read_record, task_logs
 
-    found = task_logs(folder, read_record(folder).tasks)
-    return [(name, "\n".join(log.lines)) for name, log in found.items()]
+    logs = task_logs(folder, read_record(folder).tasks)
+    return [(name, "\n".join(log.lines)) for name, log in logs.items()]
 
 
 def _resume_here(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m pipelines schedule`: makes the cluster's schedules those of a file."""
+"""`python -m pipelines schedule`: make the cluster's schedules match a file."""
 
 from datetime import datetime
 from pathlib import Path
@@ -16,23 +16,28 @@ if TYPE_CHECKING:
     from pipelines.cluster.schedules import ScheduleFile
     from pipelines.graph.package import Package
 
-schedule_app = new_app("When the pipeline runs by itself: `manifests/schedules.yaml`.")
+schedule_app = new_app("Scheduled runs on a cluster, as described in `manifests/schedules.yaml`.")
 
 File = Annotated[
-    Path, typer.Option("--file", help="The schedules.", show_default="manifests/schedules.yaml")
+    Path,
+    typer.Option(
+        "--file", help="File with the schedules.", show_default="manifests/schedules.yaml"
+    ),
 ]
 _MOMENT = "%a %Y-%m-%d %H:%M %Z"
-Yes = Annotated[bool, typer.Option("--yes", help="Change the cluster; else only show what would.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Change the cluster; default: only show the plan.")
+]
 
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule check`")
 def check(file: File = SCHEDULES) -> None:
-    """Check the file and say in words when what runs; needs no cluster."""
+    """Check the file and explain what runs when; needs no cluster."""
     from pipelines.cluster.schedules import read_schedules
 
-    found = read_schedules(file)
-    for schedule in found.schedules:
-        for line in _in_words(found, schedule.name):
+    content = read_schedules(file)
+    for schedule in content.schedules:
+        for line in _in_words(content, schedule.name):
             print(line)
 
 
@@ -40,25 +45,25 @@ def check(file: File = SCHEDULES) -> None:
 def apply(
     file: File = SCHEDULES, yes: Yes = False, endpoint: Endpoint = "", namespace: Namespace = ""
 ) -> None:
-    """Show what differs between file and cluster; with --yes, make the cluster as the file says.
+    """Show how file and cluster differ; with --yes, make the cluster match the file.
 
-    A changed schedule is replaced, one that is not in the file is deleted. A run in flight is never
-    ended: its schedule is switched off and deleted by the next `apply`.
+    A changed schedule is replaced, one that is not in the file is deleted. No run is ended: while a
+    run is in flight, its schedule stays and the next `apply` replaces or deletes it.
     """
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.schedules import read_schedules
 
-    found = read_schedules(file)
+    content = read_schedules(file)
     cluster = Cluster(endpoint, namespace)
-    packages = _packages(found)
-    actions = reconcile.plan(found.schedules, packages, reconcile.ours(cluster))
+    packages = _packages(content)
+    actions = reconcile.plan(content.schedules, packages, reconcile.ours(cluster))
     for action in actions:
-        _show(action, found)
+        _show(action, content)
     if not any(action.changes for action in actions):
         print("nothing to do")
     elif not yes:
-        print("nothing was changed; --yes does it")
+        print("nothing was changed; add --yes to apply the plan")
     else:
         _apply(cluster, actions, packages)
 
@@ -69,7 +74,7 @@ def list_(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """List the cluster's schedules: when, what, how their last run went, when one succeeded."""
+    """List the cluster's schedules: when and what they run, the last run, the last success."""
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.schedules import in_words, next_times, time_zone
@@ -77,17 +82,17 @@ def list_(
 
     now = datetime.now(time_zone(zone))
     cluster = Cluster(endpoint, namespace)
-    for one in sorted(reconcile.ours(cluster), key=lambda one: str(one.display_name)):
-        cron = one.trigger.cron_schedule.cron
-        runs = reconcile.runs_of(cluster, one)
+    for each in sorted(reconcile.ours(cluster), key=lambda each: str(each.display_name)):
+        cron = each.trigger.cron_schedule.cron
+        runs = reconcile.runs_of(cluster, each)
         last = f"{runs[0].run_id} {run_state(runs[0])}" if runs else "none yet"
         ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
         coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
         print(
-            f"{one.display_name}  {one.status}\n"
+            f"{each.display_name}  {each.status}\n"
             f"  when      {in_words(cron)} ({cron})\n"
-            f"  next      {coming if one.status == 'ENABLED' else 'switched off'}\n"
-            f"  version   {one.pipeline_version_reference.pipeline_version_id}\n"
+            f"  next      {coming if each.status == 'ENABLED' else 'switched off'}\n"
+            f"  version   {each.pipeline_version_reference.pipeline_version_id}\n"
             f"  last run  {last}\n"
             f"  success   {f'{ends[0]:{_MOMENT}}' if ends else 'none yet'}"
         )
@@ -100,19 +105,21 @@ def delete(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Delete schedules from the cluster; their runs stay and go on."""
+    """Delete schedules from the cluster; their runs stay and continue."""
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
 
     cluster = Cluster(endpoint, namespace)
-    found = reconcile.ours(cluster)
-    known = sorted({one.display_name for one in found})
+    existing = reconcile.ours(cluster)
+    known = sorted({each.display_name for each in existing})
     unknown = sorted(set(names) - set(known))
     if unknown:
         there = ", ".join(known) or "none"
-        raise PipelineError(f"no schedule {', '.join(unknown)}; there is {there}")
+        raise PipelineError(f"no schedule {', '.join(unknown)}; the cluster has {there}")
     actions = [
-        reconcile.Action("delete", name, retired=[one for one in found if one.display_name == name])
+        reconcile.Action(
+            "delete", name, retired=[each for each in existing if each.display_name == name]
+        )
         for name in names
     ]
     for action in actions:
@@ -120,14 +127,14 @@ def delete(
     if yes:
         _apply(cluster, actions, {})
     else:
-        print("nothing was changed; --yes does it")
+        print("nothing was changed; add --yes to apply the plan")
 
 
 def _packages(file: "ScheduleFile") -> "dict[str, Package]":
-    """Schedule to what this checkout compiles to, for those that name no version."""
+    """The compiled package of each schedule that names no version."""
     from pipelines.graph.package import package
 
-    named = {one.name: one.variant for one in file.schedules if not one.version}
+    named = {each.name: each.variant for each in file.schedules if not each.version}
     made = {variant: package(variant) for variant in set(named.values())}
     return {name: made[variant] for name, variant in named.items()}
 
@@ -153,13 +160,13 @@ def _show(action: "Action", file: "ScheduleFile") -> None:
 def _in_words(file: "ScheduleFile", name: str) -> list[str]:
     from pipelines.cluster.schedules import in_words, next_times
 
-    schedule = next(one for one in file.schedules if one.name == name)
+    schedule = next(each for each in file.schedules if each.name == name)
     times = next_times(schedule.cron, datetime.now(file.zone))
-    catch_up = "missed times are left out" if schedule.no_catchup else "MISSED TIMES ARE MADE UP"
+    catch_up = "missed times are skipped" if schedule.no_catchup else "MISSED TIMES ARE RUN LATER"
     return [
         f"{schedule.name}{'' if schedule.enabled else ' (switched off)'}",
         f"  {in_words(schedule.cron)}, {file.timezone} ({schedule.cron})",
         f"  next: {', '.join(f'{time:{_MOMENT}}' for time in times)}",
-        f"  {schedule.preset} on {schedule.dataset}, at most {schedule.max_concurrency} at once, "
+        f"  {schedule.preset} on {schedule.dataset}, maximum {schedule.max_concurrency} at once, "
         f"{catch_up}",
     ]

@@ -1,7 +1,7 @@
-"""The cluster's pipeline API: what is asked of it, with time-outs, retries and clear errors.
+"""The cluster's pipeline API, called with time-outs, retries and clear errors.
 
-Reading is retried by urllib3. Creating is not, since an answer that got lost may have been a yes:
-`create_once` looks before it asks again.
+urllib3 retries reading. Creating is not retried, since the request may have succeeded although its
+answer was lost: `create_once` looks before it asks again.
 """
 
 import json
@@ -36,11 +36,11 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 class ClusterError(PipelineError):
-    """The pipeline API refuses."""
+    """The pipeline API refused a request."""
 
 
 class UnreachableError(ClusterError):
-    """No answer, or one that may be another next time."""
+    """No answer, or an error that may be temporary."""
 
 
 class ConflictError(ClusterError):
@@ -52,10 +52,10 @@ class NotFoundError(ClusterError):
 
 
 class _Client(Client):  # type: ignore[misc]
-    """KFP's client for its ways to find an endpoint and credentials."""
+    """KFP's client, used to find the endpoint and the credentials."""
 
     def get_kfp_healthz(self, sleep_duration: int = 5) -> api.V2beta1GetHealthzResponse:  # noqa: ARG002
-        """The constructor asks this, without a time-out, only to guess a namespace."""
+        """Do not ask: the constructor calls this without a time-out, only to guess a namespace."""
         return api.V2beta1GetHealthzResponse(multi_user=False)
 
 
@@ -63,8 +63,8 @@ class Cluster:
     """A pipeline API.
 
     Args:
-        endpoint: its URL; else `KF_PIPELINES_ENDPOINT`, the cluster this runs in, the kubeconfig.
-        namespace: the user's, where the installation has several users.
+        endpoint: its URL; default: `KF_PIPELINES_ENDPOINT`, this cluster, the kubeconfig.
+        namespace: the user's, on an installation with several users.
     """
 
     def __init__(self, endpoint: str = "", namespace: str = "") -> None:
@@ -94,15 +94,15 @@ class Cluster:
 
     @property
     def scope(self) -> dict[str, str]:
-        """The namespace as an argument; an installation for one user refuses any."""
+        """The namespace as an argument; an installation for one user accepts none."""
         return {"namespace": self.namespace} if self.namespace else {}
 
     def run_page(self, run_id: str) -> str:
-        """Where the KFP UI, which the same address serves, shows a run."""
+        """The page of a run in the KFP UI, which has the same address."""
         return f"{self.endpoint}/#/runs/details/{run_id}"
 
     def call(self, action: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a method of a service; a ClusterError says what was tried where."""
+        """Call a method of a service; a ClusterError says what failed and where."""
         timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         where = f"{action} at {self.endpoint}"
         try:
@@ -119,7 +119,7 @@ class Cluster:
     def all_of(
         self, action: str, method: Callable[..., Any], field: str, **kwargs: Any
     ) -> Iterator[Any]:
-        """Everything that a listing method lists, page by page."""
+        """All items of a listing method, page by page."""
         token = ""
         while True:
             page = self.call(action, method, page_token=token, page_size=PAGE_SIZE, **kwargs)
@@ -135,7 +135,7 @@ class Cluster:
         return json.dumps(self.client.sanitize_for_serialization(chosen))
 
     def experiment_id(self, name: str) -> str:
-        """The experiment's id, made if there is none."""
+        """The experiment's id; the experiment is created if missing."""
         action = f"experiment {name}"
 
         def find() -> Any:
@@ -157,7 +157,7 @@ class Cluster:
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """What `create` makes, or `find` finds after an answer that left open whether it was made."""
+    """The result of `create`; after an unclear answer what `find` returns, if anything."""
     for attempt in range(NUM_RETRIES + 1):
         try:
             return create()
@@ -165,9 +165,9 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
             pause = BACKOFF_S * 2**attempt
             logger.warning("%s; looking again in %.1f s", error, pause)
             time.sleep(pause)
-            found = find()
-            if found is not None:
-                return found
+            existing = find()
+            if existing is not None:
+                return existing
             if isinstance(error, ConflictError) or attempt == NUM_RETRIES:
                 raise
     raise AssertionError("unreachable")
@@ -177,23 +177,25 @@ def _refusal(where: str, error: api.ApiException) -> ClusterError:
     reason = f"{where}: {error.status} {error.reason}: {_message(error)}"
     if error.status == 401:
         return ClusterError(
-            f"{reason}; the credentials are not accepted: put a fresh token in the file that "
+            f"{reason}; the credentials are not valid: put a fresh token in the file that "
             f"${TOKEN_VARIABLE} names (`kubectl create token SERVICE_ACCOUNT "
             "--audience=pipelines.kubeflow.org`)"
         )
     if error.status == 403:
-        return ClusterError(f"{reason}; the account may not do this: see manifests/ for its role")
+        return ClusterError(
+            f"{reason}; the account lacks the permission: see manifests/ for its role"
+        )
     if error.status in _TRANSIENT or not error.status:
-        return UnreachableError(f"{reason}; given up after {NUM_RETRIES} retries where safe")
+        return UnreachableError(f"{reason}; gave up after up to {NUM_RETRIES} retries")
     known = {404: NotFoundError, 409: ConflictError}
     return known.get(error.status, ClusterError)(reason)
 
 
 def _message(error: api.ApiException) -> str:
-    """What the server says: gRPC's and the upload's JSON differ, a proxy sends anything."""
+    """The server's message: JSON of gRPC or of the upload, or whatever a proxy sends."""
     try:
         body = json.loads(error.body or "")
-        told = body.get("message") or body.get("error_message") or body.get("error")
+        message = body.get("message") or body.get("error_message") or body.get("error")
     except (ValueError, AttributeError):
-        told = error.body
-    return str(told or "no reason given").strip()[:500]
+        message = error.body
+    return str(message or "no reason given").strip()[:500]

@@ -40,7 +40,7 @@ _STORED = re.compile(
 
 @dataclass
 class Sight:
-    """What Kubernetes shows of a run; what cannot be read is said and hides nothing else."""
+    """What Kubernetes shows of a run, and what could not be read."""
 
     pods: list[Pod] = field(default_factory=list)
     workflow: Workflow | None = None

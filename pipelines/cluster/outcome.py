@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from product1m.errors import TrackingError
+from product1m.telemetry.pipeline_runs import PARENT_TAG, PIPELINE_RUN_TAG
 from product1m.telemetry.tracking import talking_to_mlflow
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -35,34 +36,30 @@ def outcome_of(run_id: str, registration: str) -> Outcome:
             {"figures": f"unknown here; set {URI_VARIABLE} to see figures, gate and model version"}
         )
     try:
-        version, metrics = _registered(uri, run_id)
+        version, run = _registered(uri, run_id)
     except TrackingError as error:
         return Outcome({"figures": f"unknown: {error}"})
     if version is None:
         cached = "; registration came from the cache" if registration == "CACHED" else ""
         return Outcome({"model": f"this run registered no version at {uri}{cached}"})
-    return _described(uri, version, metrics)
+    return _described(uri, version, run)
 
 
-def _registered(uri: str, run_id: str) -> tuple[Any | None, dict[str, float]]:
-    """The newest version that the run registered, and the metrics that came with it."""
+def _registered(uri: str, run_id: str) -> tuple[Any | None, Any | None]:
+    """The newest version that the run registered, and the MLflow run of its registration."""
     from mlflow import MlflowClient
 
     with talking_to_mlflow("looking for the run's model version", uri):
         client = MlflowClient(uri)
-        versions = client.search_model_versions(f"tags.pipeline_run = '{run_id}'")
+        versions = client.search_model_versions(f"tags.{PIPELINE_RUN_TAG} = '{run_id}'")
         if not versions:
-            return None, {}
+            return None, None
         version = max(versions, key=lambda each: int(each.creation_timestamp))
-        metrics: dict[str, float] = {}
-        if version.run_id:
-            metrics.update(client.get_run(version.run_id).data.metrics)
-        for metric in getattr(version, "metrics", None) or ():
-            metrics.setdefault(metric.key, metric.value)
-        return version, metrics
+        return version, client.get_run(version.run_id) if version.run_id else None
 
 
-def _described(uri: str, version: Any, metrics: dict[str, float]) -> Outcome:
+def _described(uri: str, version: Any, run: Any | None) -> Outcome:
+    metrics = run.data.metrics if run is not None else {}
     outcome = Outcome()
     for definition in DEFINITIONS:
         name = f"evaluation/test/{definition}/shipped/{{}}_at_{DEPTH}"
@@ -85,8 +82,13 @@ def _described(uri: str, version: Any, metrics: dict[str, float]) -> Outcome:
     )
     outcome.results["model"] = f"{version.name} version {version.version}"
     if uri.startswith(("http://", "https://")):
-        page = f"{uri.rstrip('/')}/#/models/{version.name}/versions/{version.version}"
+        server = uri.rstrip("/")
+        page = f"{server}/#/models/{version.name}/versions/{version.version}"
         outcome.links["model page"] = page
+        if run is not None:
+            parent = run.data.tags.get(PARENT_TAG, run.info.run_id)
+            link = f"{server}/#/experiments/{run.info.experiment_id}/runs/{parent}"
+            outcome.links["MLflow run"] = link
     outcome.advice = (
         f"`product1m registry show {version.version}`, then `product1m registry promote "
         f'--version {version.version} --reason "…"` or `reject`'

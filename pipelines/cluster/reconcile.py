@@ -15,7 +15,7 @@ import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, NotFoundError, create_once
 from pipelines.cluster.schedules import Schedule
-from pipelines.cluster.submission import Version, ensure_version, find_version
+from pipelines.cluster.submission import UploadedVersion, ensure_version, find_version
 from pipelines.cluster.tasks import FINAL_STATES, run_state
 from pipelines.graph.package import Package
 from product1m.errors import PipelineError
@@ -56,18 +56,18 @@ def ours(cluster: Cluster) -> list[api.V2beta1RecurringRun]:
         "recurring_runs",
         **cluster.scope,
     )
-    return [one for one in listed if (one.description or "").startswith(MARK)]
+    return [recurring for recurring in listed if (recurring.description or "").startswith(MARK)]
 
 
 def plan(
     schedules: Iterable[Schedule],
     packages: Mapping[str, Package],
-    found: Iterable[api.V2beta1RecurringRun],
+    existing: Iterable[api.V2beta1RecurringRun],
 ) -> list[Action]:
     """The actions that make the cluster equal to the file, in its order, deletions last."""
     by_name: dict[str, list[api.V2beta1RecurringRun]] = {}
-    for one in found:
-        by_name.setdefault(one.display_name, []).append(one)
+    for recurring in existing:
+        by_name.setdefault(recurring.display_name, []).append(recurring)
     actions = []
     for schedule in schedules:
         version = schedule.version or packages[schedule.name].version
@@ -130,15 +130,17 @@ def run_prefix(schedule: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "", schedule.lower())[:_MAX_NAME]
 
 
-def _action(schedule: Schedule, version: str, found: Sequence[api.V2beta1RecurringRun]) -> Action:
+def _action(
+    schedule: Schedule, version: str, existing: Sequence[api.V2beta1RecurringRun]
+) -> Action:
     mark = MARK + schedule.fingerprint(version)
-    same = [one for one in found if one.description == mark]
+    same = [recurring for recurring in existing if recurring.description == mark]
     if not same:
-        kind: Kind = "replace" if found else "create"
+        kind: Kind = "replace" if existing else "create"
         return Action(
-            kind, schedule.name, schedule, version, None, found, _reasons(schedule, found)
+            kind, schedule.name, schedule, version, None, existing, _reasons(schedule, existing)
         )
-    current, others = same[0], [one for one in found if one is not same[0]]
+    current, others = same[0], [recurring for recurring in existing if recurring is not same[0]]
     is_enabled = current.status == "ENABLED"
     switched: Kind = "enable" if schedule.enabled else "disable"
     kind = "keep" if is_enabled == schedule.enabled else switched
@@ -146,10 +148,10 @@ def _action(schedule: Schedule, version: str, found: Sequence[api.V2beta1Recurri
     return Action(kind, schedule.name, schedule, version, current, others, reasons)
 
 
-def _reasons(schedule: Schedule, found: Sequence[api.V2beta1RecurringRun]) -> list[str]:
-    if not found:
+def _reasons(schedule: Schedule, existing: Sequence[api.V2beta1RecurringRun]) -> list[str]:
+    if not existing:
         return []
-    old = max(found, key=lambda one: (one.status == "ENABLED", one.created_at))
+    old = max(existing, key=lambda recurring: (recurring.status == "ENABLED", recurring.created_at))
     runtime = old.runtime_config
     pairs: dict[str, tuple[Any, Any]] = {
         "cron": (_cron(old), schedule.cron),
@@ -206,20 +208,22 @@ def _create(cluster: Cluster, action: Action, made: Package | None) -> None:
             cluster.schedules.recurring_run_service_create_recurring_run,
             wanted,
         ),
-        lambda: next((one for one in ours(cluster) if one.description == mark), None),
+        lambda: next(
+            (recurring for recurring in ours(cluster) if recurring.description == mark), None
+        ),
     )
 
 
-def _version(cluster: Cluster, schedule: Schedule, made: Package | None) -> Version:
+def _version(cluster: Cluster, schedule: Schedule, made: Package | None) -> UploadedVersion:
     if made is not None:
         return ensure_version(cluster, made)
-    found = find_version(cluster, schedule.version)
-    if found is None:
+    version = find_version(cluster, schedule.version)
+    if version is None:
         raise PipelineError(
             f"{schedule.name}: version {schedule.version} is not on the cluster; upload it, or "
             "leave `version` out for what this checkout compiles to"
         )
-    return found
+    return version
 
 
 def _switch(cluster: Cluster, schedule: Any, method: Any) -> None:

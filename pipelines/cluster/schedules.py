@@ -1,4 +1,4 @@
-"""`manifests/schedules.yaml`: what runs when, checked before any cluster hears of it."""
+"""`manifests/schedules.yaml`: what runs when, checked without a cluster."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def checked_cron(expression: str) -> str:
         if not _is_field(value, name) or not _parses(" ".join(alone)):
             raise ValueError(f"{name} {value!r}: expected {allowed}, or *, lists, ranges, steps")
     if not _parses(expression):
-        raise ValueError("there is no such day")
+        raise ValueError("no such day exists")
     return expression
 
 
@@ -64,7 +64,7 @@ def in_words(expression: str) -> str:
 
 
 def next_times(expression: str, after: datetime, number: int = 3) -> list[datetime]:
-    """The times it fires at next, in `after`'s time zone."""
+    """The next times of the expression, in the time zone of `after`."""
     times: Iterator[datetime] = CronSim(_readable(expression), after)
     return list(islice(times, number))
 
@@ -78,7 +78,7 @@ class Schedule(BaseModel):
     cron: Annotated[str, AfterValidator(checked_cron)]
     dataset: str
     dataset_digest: str = ""
-    """A name for the state of the data; a changed one voids the cache."""
+    """A name for the state of the data; the cache is valid for one name."""
     backgrounds: str = ""
     preset: Preset = "reference"
     profile: Profile | None = None
@@ -87,7 +87,7 @@ class Schedule(BaseModel):
     cache: bool = True
     work_volume: str = ""
     version: str = ""
-    """Name of a version that is on the cluster; what this checkout compiles to if empty."""
+    """Name of a version on the cluster; default: this checkout is compiled and uploaded."""
     experiment: str = EXPERIMENT
     service_account: str = ""
     pipeline_root: str = ""
@@ -107,14 +107,15 @@ class Schedule(BaseModel):
         return self.wanted.of_run()
 
     def parameters(self) -> dict[str, Any]:
-        """What its runs are given."""
+        """The parameters of its runs."""
         data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
         return {**data, **self.wanted.run_parameters()}
 
     def fingerprint(self, version: str) -> str:
-        """Of all that cannot be changed in place; being enabled can.
+        """A digest of everything that requires a replacement when it changes.
 
-        Of the version only its content counts: a commit that changes nothing here replaces nothing.
+        Of the version only the content counts, so a commit that changes nothing here replaces
+        nothing. Enabling and disabling needs no replacement.
         """
         what = {
             **self.model_dump(mode="json", exclude={"enabled", "version"}),
@@ -143,32 +144,32 @@ def time_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ConfigError(f"timezone: {error}; expected one as Europe/Berlin") from error
+        raise ConfigError(f"timezone: {error}; expected a name like Europe/Berlin") from error
 
 
 def read_schedules(path: Path) -> ScheduleFile:
     """The file; ConfigError names the entry and the field that is wrong."""
     try:
-        found = ScheduleFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        time_zone(found.timezone)
+        file = ScheduleFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        time_zone(file.timezone)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        raise ConfigError("\n".join(_told(path, error))) from error
+        raise ConfigError("\n".join(_mistakes(path, error))) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    names = [schedule.name for schedule in found.schedules]
+    names = [schedule.name for schedule in file.schedules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"{path}: {', '.join(twice)}: a name may be used once")
-    for schedule in found.schedules:
+        raise ConfigError(f"{path}: {', '.join(twice)}: a name can be used only once")
+    for schedule in file.schedules:
         schedule.parameters()  # a mistyped override stops here
-    return found
+    return file
 
 
-def _told(path: Path, error: ValidationError) -> Iterator[str]:
+def _mistakes(path: Path, error: ValidationError) -> Iterator[str]:
     given = yaml.safe_load(path.read_text("utf-8"))
     for each in error.errors(include_url=False):
         place = list(each["loc"])

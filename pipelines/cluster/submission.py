@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Version:
+class UploadedVersion:
     """A version of the pipeline as the cluster knows it."""
 
     pipeline_id: str
@@ -48,28 +48,28 @@ class RunRequest:
     service_account: str = ""
     pipeline_root: str = ""
     marker: str = field(default_factory=lambda: f"submission {secrets.token_hex(8)}")
-    """Tells this submission from others, in the run's description."""
+    """Identifies this submission; stored as the run's description."""
 
 
-def find_version(cluster: Cluster, name: str) -> Version | None:
-    """The version of that name, if it is there."""
+def find_version(cluster: Cluster, name: str) -> UploadedVersion | None:
+    """The version with this name; None if there is none."""
     pipeline_id = _find_pipeline(cluster)
     return _find_version(cluster, pipeline_id, name) if pipeline_id else None
 
 
-def ensure_version(cluster: Cluster, made: Package) -> Version:
-    """The package on the cluster; uploaded unless a version of its name is there.
+def ensure_version(cluster: Cluster, made: Package) -> UploadedVersion:
+    """The package's version on the cluster, uploaded if missing.
 
-    The name holds revision and content, and a version never changes.
+    Its name contains revision and content, and a version never changes.
     """
     pipeline_id = _find_pipeline(cluster) or _create_pipeline(cluster)
 
-    def find() -> Version | None:
+    def find() -> UploadedVersion | None:
         return _find_version(cluster, pipeline_id, made.version)
 
     found = find()
     if found:
-        logger.info("version %s is there", made.version)
+        logger.info("version %s already exists", made.version)
         return found
     created = create_once(lambda: _upload(cluster, pipeline_id, made), find)
     logger.info("version %s uploaded", made.version)
@@ -79,8 +79,8 @@ def ensure_version(cluster: Cluster, made: Package) -> Version:
 def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[str, str]:
     """A run's data parameters.
 
-    Where the cache may answer and no digest is given, the data is looked at from here, for the
-    cache sees an address and not what changed under it. Raises PipelineError if it cannot be.
+    If the cache is on and no digest is given, the digest is computed from the data, because the
+    cache compares addresses and not content. Raises PipelineError if the data cannot be read.
     """
     if digest or not cache:
         return stated_parameters(dataset, backgrounds, digest)
@@ -88,13 +88,13 @@ def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[st
         return data_parameters(dataset, backgrounds)
     except (DatasetError, StorageError) as error:
         raise PipelineError(
-            f"{error}\nIf the data cannot be looked at from here, name its state "
-            "(--dataset-digest), or let every step run (--no-cache)"
+            f"{error}\nIf the data cannot be read from here, name its state (--dataset-digest) or "
+            "run every step (--no-cache)"
         ) from error
 
 
-def start_run(cluster: Cluster, version: Version, request: RunRequest) -> api.V2beta1Run:
-    """Start a run, once, whatever becomes of the server's answer."""
+def start_run(cluster: Cluster, version: UploadedVersion, request: RunRequest) -> api.V2beta1Run:
+    """Start a run, exactly once, even if the server's answer is lost."""
     name = request.name or f"training-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     experiment_id = cluster.experiment_id(request.experiment)
     wanted = api.V2beta1Run(
@@ -137,7 +137,7 @@ def _find_pipeline(cluster: Cluster) -> str:
 
 
 def _create_pipeline(cluster: Cluster) -> str:
-    """Without a version: an upload would give the first one the pipeline's name."""
+    """Create it without a version: an upload would name the first version like the pipeline."""
 
     def create() -> str:
         wanted = api.V2beta1Pipeline(name=NAME, display_name=NAME, **cluster.scope)
@@ -147,7 +147,7 @@ def _create_pipeline(cluster: Cluster) -> str:
     return create_once(create, lambda: _find_pipeline(cluster) or None)
 
 
-def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> Version | None:
+def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> UploadedVersion | None:
     listed = cluster.all_of(
         "listing versions",
         cluster.pipelines.pipeline_service_list_pipeline_versions,
@@ -156,10 +156,10 @@ def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> Version | No
         filter=cluster.named(name),
     )
     found = next(listed, None)
-    return Version(pipeline_id, found.pipeline_version_id, name) if found else None
+    return UploadedVersion(pipeline_id, found.pipeline_version_id, name) if found else None
 
 
-def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> Version:
+def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> UploadedVersion:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         path.write_text(made.text, "utf-8")
@@ -171,4 +171,4 @@ def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> Version:
             display_name=made.version,
             pipelineid=pipeline_id,
         )
-    return Version(pipeline_id, uploaded.pipeline_version_id, made.version, is_new=True)
+    return UploadedVersion(pipeline_id, uploaded.pipeline_version_id, made.version, is_new=True)

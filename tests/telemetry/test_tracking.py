@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from product1m.config import IndexingConfig
 from product1m.errors import TrackingError
@@ -98,6 +99,67 @@ def test_a_step_that_fails_leaves_its_name_and_error_with_the_run(
     assert run.data.tags["failed_step"] == "feature_extraction/gallery"
     assert run.data.tags["error"] == "ValueError: no gallery"
     assert run.data.tags["pipeline_run"] == "run-7"
+
+
+@pytest.fixture
+def cluster(store: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The environment of a step's pod, in which no run is named."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store[0])
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setenv("PRODUCT1M_PIPELINE_RUN", f"run-{time.monotonic_ns()}")
+    return MlflowClient(store[0])
+
+
+def runs_of(client: MlflowClient, experiment: str) -> dict[str, Run]:
+    """Name to run, of the pipeline run that the environment names."""
+    condition = f"tags.pipeline_run = '{os.environ['PRODUCT1M_PIPELINE_RUN']}'"
+    found = client.search_runs([experiment], condition)
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+def test_on_a_cluster_the_steps_runs_are_below_one_run(
+    store: tuple[str, str], cluster: MlflowClient
+) -> None:
+    for step, part in (("indexing", ""), ("feature_extraction", "train"), ("registration", "")):
+        with step_run(step, IndexingConfig(), part):
+            (parent,) = [run for name, run in runs_of(cluster, store[1]).items() if "pipe" in name]
+            assert parent.info.status == "RUNNING"
+    runs = runs_of(cluster, store[1])
+    assert cluster.get_run(parent.info.run_id).info.status == "FINISHED"
+    assert len(runs) == 4
+    for name in ("indexing", "feature_extraction/train", "registration"):
+        assert runs[name].data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_failure_is_the_pipeline_runs_and_a_resumed_step_opens_it_again(
+    store: tuple[str, str], cluster: MlflowClient
+) -> None:
+    with pytest.raises(ValueError, match="no gallery"), step_run("indexing", IndexingConfig()):
+        raise ValueError("no gallery")
+    (parent,) = [run for name, run in runs_of(cluster, store[1]).items() if "pipe" in name]
+    assert parent.info.status == "FAILED"
+    with step_run("evaluation", IndexingConfig()):
+        assert cluster.get_run(parent.info.run_id).info.status == "RUNNING"
+
+
+def test_the_run_of_a_lost_attempt_is_ended_by_the_next_one(
+    store: tuple[str, str], cluster: MlflowClient
+) -> None:
+    script = (
+        "import os\n"
+        "from product1m.config import IndexingConfig\n"
+        "from product1m.telemetry.tracking import step_run\n"
+        "with step_run('indexing', IndexingConfig()):\n"
+        "    os._exit(137)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 137
+    (lost,) = [run for name, run in runs_of(cluster, store[1]).items() if name == "indexing"]
+    assert lost.info.status == "RUNNING"
+    cluster.set_tag(lost.info.run_id, "mlflow.runName", "lost")
+    with step_run("indexing", IndexingConfig()):
+        assert cluster.get_run(lost.info.run_id).info.status == "KILLED"
 
 
 def test_mlflow_samples_the_machine_where_that_is_switched_on(

@@ -15,6 +15,7 @@ from typing import Protocol
 from product1m.config import StepConfig
 from product1m.errors import TrackingError
 from product1m.telemetry.logs import step_logs
+from product1m.telemetry.pipeline_runs import ParentRun, has_parent
 from product1m.telemetry.provenance import UNKNOWN, pipeline_run
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def untracked() -> Iterator[None]:
 def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
     """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters.
 
+    On a cluster the steps' runs are children of one run for the pipeline run (`pipeline_runs`).
     With `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true` MLflow samples processor, memory and GPU under
     `system/<step>/`. A step that fails leaves its name and its error as tags of the run.
     """
@@ -104,24 +106,27 @@ def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     # Steps that share a run would write each other's curves.
     mlflow.set_system_metrics_node_id(prefix)
+    parent: ParentRun | None = None
     try:
         with talking_to_mlflow("starting a run"):
-            mlflow.start_run(run_id=run_id, run_name=None if run_id else step)
+            mlflow.start_run(run_id=run_id, run_name=None if run_id else prefix)
             if pipeline_run() != UNKNOWN:
                 mlflow.set_tag("pipeline_run", pipeline_run())
             mlflow.log_params(
                 {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
             )
+        if not run_id and has_parent():
+            parent = _parent_run(prefix)
         yield _MlflowRun(prefix)
     except BaseException as failure:
         try:
             _tell_failure(prefix, failure)
-            _end_run("FAILED")
+            _end_run("FAILED", parent)
         except TrackingError as error:  # what stopped the step is the news
             logger.warning("%s", error)
         raise
     else:
-        _end_run("FINISHED")
+        _end_run("FINISHED", parent)
     finally:
         if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
             os.environ["MLFLOW_RUN_ID"] = run_id
@@ -136,12 +141,26 @@ def _tell_failure(step: str, failure: BaseException) -> None:
             mlflow.set_tags({"failed_step": step, "error": error})
 
 
-def _end_run(status: str) -> None:
+def _parent_run(step: str) -> ParentRun | None:
+    """The run above the active one; None, with a warning, where MLflow refuses it."""
+    import mlflow
+
+    try:
+        with talking_to_mlflow("looking for the pipeline's run"):
+            return ParentRun(mlflow.MlflowClient(), mlflow.active_run(), step)
+    except TrackingError as error:  # the step's own run is open and holds all that it logs
+        logger.warning("%s", error)
+        return None
+
+
+def _end_run(status: str, parent: ParentRun | None) -> None:
     import mlflow
 
     if mlflow.active_run():
         with talking_to_mlflow("ending the run"):
             mlflow.end_run(status)
+            if parent:
+                parent.end(status)
 
 
 @contextmanager

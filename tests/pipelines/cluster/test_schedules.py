@@ -84,7 +84,7 @@ def test_a_cron_expression_is_told_in_words_and_times(
         ("0 0 3 * * 1#2", "day of week '1#2'"),
         ("0 ? 3 * * *", r"minute '\?'"),
         ("0 0 3 5-1 * *", "day of month '5-1'"),
-        ("0 0 3 31 2 *", "there is no such day"),
+        ("0 0 3 31 2 *", "no such day exists"),
     ],
 )
 def test_what_the_cluster_would_not_understand_is_refused(cron: str, complaint: str) -> None:
@@ -106,7 +106,7 @@ def test_the_schedules_of_the_repository_are_sound() -> None:
         assert not schedule.cache, "the same parameters would be answered from the cache for ever"
     shown = run("check").output
     assert "At 03:00 on Monday, UTC (0 0 3 * * 1)" in shown
-    assert "missed times are left out" in shown
+    assert "missed times are skipped" in shown
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_mistake_in_the_file_is_named(
 
 
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nightly: a name may be used once"):
+    with pytest.raises(ConfigError, match="nightly: a name can be used only once"):
         read_schedules(write(tmp_path / "s.yaml", NIGHTLY, NIGHTLY))
     with pytest.raises(ConfigError, match=r"timezone: .*Mars"):
         read_schedules(write(tmp_path / "s.yaml", NIGHTLY, timezone="Mars/Olympus"))
@@ -143,7 +143,7 @@ def test_the_plan_is_shown_and_nothing_changed_without_yes(
     assert "create   nightly" in shown
     assert "At 01:30 every day, UTC (0 30 1 * * *)" in shown
     assert "next: " in shown
-    assert "--yes does it" in shown
+    assert "add --yes to apply the plan" in shown
     assert not server.world.schedules
     assert not any(request.startswith("POST") for request in server.requests)
 
@@ -360,4 +360,4 @@ def test_delete_takes_schedules_by_name(server: KfpServer, tmp_path: Path) -> No
     assert not server.world.schedules
     assert finished.run_id in server.world.runs
     result = CliRunner().invoke(app, ["schedule", "delete", "weekly"])
-    assert "no schedule weekly; there is none" in result.output
+    assert "no schedule weekly; the cluster has none" in result.output

@@ -1,0 +1,78 @@
+"""The MLflow run of a pipeline run: the parent of its steps' runs on a cluster.
+
+No service starts a pipeline run on a cluster, so its first step creates the parent and the others
+find it by a tag. A step's pod can vanish and its run with it; the next attempt closes that run.
+"""
+
+import logging
+from typing import Any
+
+from product1m.telemetry.provenance import UNKNOWN, pipeline_run
+
+logger = logging.getLogger(__name__)
+
+PIPELINE_RUN_TAG = "pipeline_run"
+"""Id of the pipeline run; on the parent, on each step's run, on a registered version."""
+STEP_TAG = "product1m.step"
+"""Of a step's run: `feature_extraction/train`."""
+KIND_TAG, PIPELINE = "product1m.kind", "pipeline"
+PARENT_TAG = "mlflow.parentRunId"
+LAST_STEP = "registration"
+
+
+class ParentRun:
+    """The parent of one step's run.
+
+    Args:
+        client: an `MlflowClient`.
+        step_run: the step's own run, which is active.
+        step: its name with its part.
+    """
+
+    def __init__(self, client: Any, step_run: Any, step: str) -> None:
+        self._client, self._run, self._step = client, step_run, step
+        self._experiment = step_run.info.experiment_id
+        self.run_id = self._find() or self._create()
+        client.set_tag(step_run.info.run_id, PARENT_TAG, self.run_id)
+        client.set_tag(step_run.info.run_id, STEP_TAG, step)
+        client.update_run(self.run_id, status="RUNNING")
+        self._close_lost_attempts()
+
+    def end(self, status: str) -> None:
+        """The step ended: a failure is the pipeline run's, success of the last step its end."""
+        if status != "FINISHED" or self._step == LAST_STEP:
+            self._client.set_terminated(self.run_id, status)
+
+    def _find(self) -> str:
+        """The oldest parent, if there is one."""
+        found = self._search(f"tags.`{KIND_TAG}` = '{PIPELINE}'")
+        runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        return str(runs[0].info.run_id) if runs else ""
+
+    def _create(self) -> str:
+        """A new parent; of steps that create one at once all take the oldest."""
+        tags = {KIND_TAG: PIPELINE, PIPELINE_RUN_TAG: pipeline_run()}
+        name = f"pipeline {pipeline_run()[:8]}"
+        created = self._client.create_run(self._experiment, run_name=name, tags=tags)
+        oldest = self._find()
+        if oldest != created.info.run_id:  # the account may not be allowed to delete it
+            self._client.set_tag(created.info.run_id, KIND_TAG, "duplicate")
+            self._client.set_terminated(created.info.run_id, "KILLED")
+        return oldest
+
+    def _close_lost_attempts(self) -> None:
+        """End the runs of earlier attempts of this step whose pods were lost."""
+        for run in self._search(f"tags.`{STEP_TAG}` = '{self._step}'"):
+            is_own = run.info.run_id == self._run.info.run_id
+            if run.info.status == "RUNNING" and not is_own:
+                logger.info("%s: an earlier attempt was lost, ending its MLflow run", self._step)
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _search(self, condition: str) -> list[Any]:
+        filters = f"tags.{PIPELINE_RUN_TAG} = '{pipeline_run()}' and {condition}"
+        return list(self._client.search_runs([self._experiment], filters, max_results=1000))
+
+
+def has_parent() -> bool:
+    """Whether this process is a step of a pipeline run."""
+    return pipeline_run() != UNKNOWN
