@@ -204,8 +204,8 @@ def _local_lines(folder: Path) -> list[str]:
     records = [(path.parent, read_record(path.parent)) for path in folder.rglob(RECORD)]
     records.sort(key=lambda pair: pair[1].started, reverse=True)
     return [
-        f"{where}  {record.started:%Y-%m-%d %H:%M}  {record.state:<11} {record.failed_step}".rstrip()
-        for where, record in records
+        f"{path}  {record.started:%Y-%m-%d %H:%M}  {record.state:<11} {record.failed_step}".rstrip()
+        for path, record in records
     ]
 
 
