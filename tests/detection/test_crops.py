@@ -13,7 +13,7 @@ from product1m.data.regions import FeatureSet
 from product1m.detection.crops import encode_crops
 from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import NetworkSettings, ProposalNetwork, load_rpn
-from product1m.evaluation.variants import query_views, true_boxes, with_crops
+from product1m.evaluation.variants import embed_queries, true_boxes, with_crops
 from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds.tiny_chain import CONFIG as CONFIG_OF_CHAIN
 from tests.support.worlds.tiny_scenes import RPN, blocks
@@ -69,7 +69,7 @@ def test_a_vector_of_the_crop_takes_the_place_of_the_regions_own(made: TinyArtif
     queries = FeatureSet(open_artifact(made.queries_features, "feature_extraction"))
     photos = ItemTable(open_artifact(made.queries, "ingestion"))
     rpn = open_artifact(made.rpn, "rpn_training")
-    every = query_views(searcher, queries, true_boxes(queries))
+    every = embed_queries(searcher, queries, true_boxes(queries))
     assert (every.oracle_boxes, every.instance_crops) == (None, None)
     rows, place = [1, 3], 1
     views = with_crops(every.select(rows), searcher, queries, rows, photos, rpn)
@@ -77,11 +77,11 @@ def test_a_vector_of_the_crop_takes_the_place_of_the_regions_own(made: TinyArtif
     assert views.instance_crops.query_ids == queries.rows["id"].iloc[rows].tolist()
     row = rows[place]
     settings = RegionSettings.from_config(CONFIG_OF_CHAIN.feature_extraction, None)
-    regions, first = queries.regions(row), views.found.starts[place]
-    box = views.found.found[place].boxes_xyxy[0]
+    regions, first = queries.regions(row), views.detected.starts[place]
+    box = views.detected.boxes[place].boxes_xyxy[0]
     (vector,) = encode_crops(load_rpn(rpn), photos.photo(row), box[None], settings)
     instance = regions.instance(box, vector)
     (expected,) = searcher.encoder.vectors([queries.rows["caption"][row]], [instance])
-    np.testing.assert_allclose(views.instance_crops.instances[first], expected, atol=1e-4)
-    assert not np.allclose(views.found.instances[first], expected, atol=1e-3)
-    np.testing.assert_array_equal(views.instance_crops.whole, views.found.whole)
+    np.testing.assert_allclose(views.instance_crops.box_vectors[first], expected, atol=1e-4)
+    assert not np.allclose(views.detected.box_vectors[first], expected, atol=1e-3)
+    np.testing.assert_array_equal(views.instance_crops.photo_vectors, views.detected.photo_vectors)

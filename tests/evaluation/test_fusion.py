@@ -23,8 +23,8 @@ from product1m.evaluation.fusion import (
 from product1m.evaluation.metrics import GroundTruth
 from product1m.retrieval.embedding import BlockLayout, normalize
 from product1m.retrieval.index import GalleryIndex, add_vectors, make_index
-from product1m.retrieval.instances import Instances
 from product1m.retrieval.merging import MergeRule
+from product1m.retrieval.query_boxes import QueryBoxes
 from product1m.retrieval.search import QueryVectors
 
 LAYOUT = BlockLayout({"good": 8, "noise": 8, "help": 8})
@@ -59,7 +59,7 @@ class World:
         ids = [f"g{n}" for n in range(NUM_ITEMS)]
         self.gallery = GalleryIndex(index, pd.DataFrame({"id": ids}))
         queries = [f"q{n}" for n in range(NUM_QUERIES)]
-        found = [two_instances() for _ in queries]
+        found = [two_boxes() for _ in queries]
         whole = vectors(asked[:, 0])
         self.queries = QueryVectors(queries, found, vectors(asked.ravel()), whole)
         self.truth = GroundTruth(
@@ -76,8 +76,8 @@ def answerable(world: World, truth: GroundTruth) -> list[str]:
     return DevQueries.of(world.queries, [], truth, "best_score").ids
 
 
-def two_instances() -> Instances:
-    return Instances(np.array([1, 2]), np.zeros((2, 4), np.float32), np.ones(2, np.float32))
+def two_boxes() -> QueryBoxes:
+    return QueryBoxes(np.array([1, 2]), np.zeros((2, 4), np.float32), np.ones(2, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_candidates_hold_each_blocks_cosines_over_its_spread(world: World) -> No
     for view, row, block in itertools.product((0, 17, 59), range(0, 60, 7), LAYOUT.widths):
         columns, number = LAYOUT.columns(block), list(LAYOUT.widths).index(block)
         item = world.vectors[pool.positions[view, row], columns]
-        cosine = float(world.queries.instances[view, columns] @ item)
+        cosine = float(world.queries.box_vectors[view, columns] @ item)
         expected = pytest.approx(cosine / pool.spread[block], abs=1e-4)
         assert pool.scores[view, row, number] == expected
 
@@ -119,7 +119,7 @@ def test_a_large_gallery_gives_each_views_nearest_of_every_block_as_candidates(
     monkeypatch.setattr(fusion, "POOL", 4)
     pool = candidates(world.queries, world.gallery, LAYOUT, tuple(LAYOUT.widths), whole_photo=False)
     for view in (0, 31):
-        query = world.queries.instances[view]
+        query = world.queries.box_vectors[view]
         expected: set[int] = set()
         for columns in (*map(LAYOUT.columns, LAYOUT.widths), slice(None)):
             scores = world.vectors[:, columns] @ query[columns]
@@ -142,7 +142,7 @@ def test_ap_of_a_grid_point_equals_ranking_and_merging_by_hand(
             scores = np.zeros(NUM_ITEMS)
             for share, block in zip(shares, LAYOUT.widths, strict=True):
                 columns = LAYOUT.columns(block)
-                cosines = world.vectors[:, columns] @ world.queries.instances[view, columns]
+                cosines = world.vectors[:, columns] @ world.queries.box_vectors[view, columns]
                 scores += share / spread[block] * cosines
             rankings.append(np.argsort(-scores).tolist())
             best = np.maximum(best, scores)

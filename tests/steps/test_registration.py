@@ -92,13 +92,13 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     for (query, asked), answer in zip(test_queries.iterrows(), answers, strict=True):
         assert answer["ids"] == evaluated[str(query)]
         expected = searcher.search(asked["title"], features.regions(row_of[query]), weights)
-        assert len(answer["instances"]) == len(expected.instances)
+        assert len(answer["instances"]) == len(expected.boxes)
         for place, instance in enumerate(answer["instances"]):
             ranking = expected.rankings[place]
             assert instance["ids"] == [item for item, _ in ranking]
             assert instance["scores"] == pytest.approx([score for _, score in ranking], abs=1e-3)
             assert instance["box_xyxy"] == pytest.approx(
-                expected.instances.boxes_xyxy[place].tolist(), abs=0.1
+                expected.boxes.boxes_xyxy[place].tolist(), abs=0.1
             )
             num_instances += 1
     assert num_instances > len(answers)  # several products in a photo were told apart

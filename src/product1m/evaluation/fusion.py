@@ -1,4 +1,4 @@
-"""Block weights chosen on the dev queries: strict mAP@10 over a grid, steadied by resampling."""
+"""Choose block weights on the dev queries: strict mAP@10 over a grid, averaged over resamples."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from product1m.retrieval.search import QueryVectors
 from product1m.telemetry.progress import track
 
 POOL = 200
-"""Nearest items each block names as candidates of a view: bounds memory (ours)."""
+"""Nearest items per block that become candidates of a searched vector: bounds memory (ours)."""
 SURFACE_STEPS = 9
-"""Weights a side of the map of two blocks' weights (ours)."""
-_VIEW_CHUNK = 8
+"""Weights per side of the map of two blocks' weights (ours)."""
+_CHUNK = 8
 _SIMPLER = 1e-9
-"""Of equal points the earlier, simpler one wins."""
+"""Added per place, so that of equal points the earlier, simpler one wins."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class FusionSettings:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How much each block of a query counts."""
+    """How much each block of a query counts in a ranking."""
 
     weights: dict[str, float]
     """Factor of each block of a query's vector, the largest 1."""
     shares: dict[str, float]
-    """The same in units of each block's spread, as the grid has them."""
+    """The same in units of each block's spread, as in the grid."""
     dev_map_at_10: float
     """Strict mAP@10 on the dev queries."""
     trials: pd.DataFrame
-    """The whole grid: a column a block with its share, `dev_map` the dev strict mAP@10."""
+    """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in `fusion.json`."""
@@ -68,14 +68,14 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Surface:
-    """What the weights of two blocks do to the dev queries, the others as chosen."""
+    """The dev score over the weights of two blocks, the other weights as chosen."""
 
     x_block: str
     y_block: str
     dev_map: Float[np.ndarray, "S S"]
-    """Strict mAP@10, a row a weight of `y_block`; nan where no block has any weight."""
+    """Strict mAP@10, one row per weight of `y_block`; nan if no block has any weight."""
     values: Float[np.ndarray, " S"]
-    """The weights of either axis, in units of the blocks' spread."""
+    """The weights on both axes, in units of the blocks' spread."""
 
 
 @dataclass(frozen=True)
@@ -86,31 +86,31 @@ class Trials:
     ap: Float[np.ndarray, "W Q"]
 
     def without(self, closed: Sequence[bool]) -> "Trials":
-        """The points that give some blocks no weight."""
+        """Only the points that give no weight to the closed blocks."""
         rows = ~(self.grid[:, np.array(closed, bool)] > 0).any(axis=1)
         return Trials(self.grid[rows], self.ap[rows])
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Every view's scores with the gallery items it could list, block by block."""
+    """The scores of every searched vector with the items it could rank, block by block."""
 
     blocks: tuple[str, ...]
     starts: Int64[np.ndarray, " Q1"]
     positions: Int64[np.ndarray, "I C"]
-    """Rows of the gallery, ascending; -1 where a view has fewer candidates."""
+    """Rows of the gallery, ascending; -1 if a vector has fewer candidates."""
     scores: Float32[np.ndarray, "I C K"]
     """Cosines of each block, divided by the block's spread."""
     spread: dict[str, float]
-    """Standard deviation of a block's cosines between these views and the gallery."""
+    """Standard deviation of a block's cosines between these vectors and the gallery."""
 
 
 @dataclass(frozen=True)
 class DevQueries:
-    """The dev queries that have an answer in the gallery, ready to be scored again and again."""
+    """The dev queries that have an answer in the gallery, ready to be scored many times."""
 
     rows: list[int]
-    """Their places among the candidates' queries."""
+    """Their positions among the queries of the candidates."""
     ids: list[str]
     gallery_ids: list[str]
     truth: GroundTruth
@@ -124,7 +124,7 @@ class DevQueries:
         truth: GroundTruth,
         merge: MergeRule,
     ) -> "DevQueries":
-        """Leave out queries whose labels the gallery lacks altogether, as `strict` does."""
+        """Leave out queries none of whose labels is in the gallery, as `strict` does."""
         rows = [
             row
             for row, query in enumerate(queries.query_ids)
@@ -156,14 +156,14 @@ def candidates(
     blocks: Sequence[str],
     whole_photo: bool,
 ) -> Candidates:
-    """The nearest of each of some blocks and of all of them together, scored by each."""
-    vectors, starts = queries.views(whole_photo)
+    """The nearest items by each of some blocks and by all of them together, scored by each."""
+    vectors, starts = queries.searched(whole_photo)
     searches = [{block: 1.0} for block in blocks] + [dict.fromkeys(blocks, 1.0)]
-    found = [gallery.search(vectors * layout.scale(weights), POOL)[1] for weights in searches]
-    positions = _distinct(np.concatenate(found, axis=1))
+    nearest = [gallery.search(vectors * layout.scale(weights), POOL)[1] for weights in searches]
+    positions = _distinct(np.concatenate(nearest, axis=1))
     scores = np.zeros((*positions.shape, len(blocks)), np.float32)
-    for start in track(range(0, len(vectors), _VIEW_CHUNK), "scoring candidates"):
-        rows = slice(start, start + _VIEW_CHUNK)
+    for start in track(range(0, len(vectors), _CHUNK), "scoring candidates"):
+        rows = slice(start, start + _CHUNK)
         pool, places = np.unique(np.maximum(positions[rows], 0), return_inverse=True)
         items = gallery.vectors(pool)
         for number, block in enumerate(blocks):
@@ -193,14 +193,14 @@ def choose_weights(
 ) -> Fusion:
     """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
 
-    A few dozen queries decide between hundreds of points, so the single best one owes much to luck.
-    The dev queries are drawn again with replacement, each draw elects its best point, the simplest
-    of equals, and the fusion is the mean of the elected (ours).
+    A few dozen queries decide between hundreds of points, so the best point owes much to luck. The
+    dev queries are resampled with replacement, each resample elects its best point, the simplest of
+    equals, and the weights are the mean of the elected points (ours).
 
     Args:
         pool: the candidates and their scores.
-        dev: what decides.
-        blocks: those that may have a weight.
+        dev: the queries that decide.
+        blocks: the blocks that may have a weight.
         settings: grid, resamples and seed.
         trials: what `try_weights` returned for this pool, if known.
     """
@@ -261,7 +261,7 @@ def _merged(
     """The first `MAIN_DEPTH` of each query's merged ranking."""
     scores = np.where(pool.positions >= 0, pool.scores @ weights, -np.inf)
     depth = min(MAIN_DEPTH, scores.shape[1])
-    # No more than its first N items of any view can enter the first N of a merged list.
+    # Only the first N items of each vector can be among the first N of a merged ranking.
     top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     top_scores = np.take_along_axis(scores, top, axis=1)
     order = np.argsort(-top_scores, axis=1, kind="stable")

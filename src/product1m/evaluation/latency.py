@@ -1,23 +1,23 @@
-"""How long one query takes, stage by stage, answered alone as a served one is."""
+"""How long one query takes, stage by stage, if it is answered alone as in serving."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from product1m.data.regions import FeatureSet
-from product1m.retrieval.instances import find_instances
 from product1m.retrieval.merging import merge
+from product1m.retrieval.query_boxes import choose_boxes
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
 STAGES = {
-    "embedding": "instances and title through CAPTURE and the other blocks",
-    "search": "every instance ranks the gallery",
-    "merge": "the instances' rankings become one",
+    "embedding": "boxes and title through CAPTURE and the other blocks",
+    "search": "every box ranks the gallery",
+    "merge": "the boxes' rankings become one",
 }
-"""From region features on; finding regions in the photo is feature extraction's."""
+"""Starting from region features; detection is not included."""
 
 
 def measure_latency(
@@ -26,15 +26,16 @@ def measure_latency(
     rows: Sequence[int],
     weights: Mapping[str, float],
     num_timed: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> pd.DataFrame:
-    """Milliseconds a query, one row a stage and their total: columns p50, p95.
+    """Milliseconds per query, one row per stage and their total: columns p50, p95.
 
     Measured on at most `num_timed` of the queries in `rows`, evenly spaced.
     """
     chosen = np.linspace(0, len(rows) - 1, min(num_timed, len(rows))).round()
-    _time_stages(searcher, queries, rows[0], weights)  # the first call of anything is slow
+    _time_stages(searcher, queries, rows[0], weights, clock)  # the first call is slow
     seconds = [
-        _time_stages(searcher, queries, rows[int(place)], weights)
+        _time_stages(searcher, queries, rows[int(place)], weights, clock)
         for place in track(chosen, "timing queries", len(chosen))
     ]
     table = pd.DataFrame(seconds, columns=list(STAGES)).mul(1000)
@@ -43,16 +44,20 @@ def measure_latency(
 
 
 def _time_stages(
-    searcher: Searcher, queries: FeatureSet, row: int, weights: Mapping[str, float]
+    searcher: Searcher,
+    queries: FeatureSet,
+    row: int,
+    weights: Mapping[str, float],
+    clock: Callable[[], float],
 ) -> list[float]:
     settings = searcher.settings
     caption, regions = str(queries.rows["caption"].iloc[row]), queries.regions(row)
-    times = [time.perf_counter()]
-    views = find_instances(regions, settings.boxes).views(regions)
+    times = [clock()]
+    views = choose_boxes(regions, settings.boxes).views(regions)
     vectors = searcher.encoder.vectors([caption] * len(views), views)
-    times.append(time.perf_counter())
-    rankings = searcher.rank_instances(vectors, weights, settings.depth)
-    times.append(time.perf_counter())
+    times.append(clock())
+    rankings = searcher.rank_vectors(vectors, weights, settings.depth)
+    times.append(clock())
     merge(rankings, settings.depth, settings.merge)
-    times.append(time.perf_counter())
+    times.append(clock())
     return np.diff(times).tolist()

@@ -32,14 +32,14 @@ from product1m.evaluation.methods import (
     WHOLE_PHOTO,
 )
 from product1m.evaluation.metrics import GroundTruth
-from product1m.evaluation.variants import QueryViews
+from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.embedding import FUSABLE
 from product1m.retrieval.merging import MERGE_RULES, MergeRule
 from product1m.retrieval.search import QueryVectors, Searcher
 from product1m.telemetry.progress import track
 
-ViewKind = Literal["instances", "whole_photo", "oracle_boxes", "instance_crops"]
-_VIEWS: tuple[tuple[str, ViewKind], ...] = (("", "instances"), (WHOLE_PHOTO, "whole_photo"))
+Variant = Literal["detected", "whole_photo", "oracle_boxes", "instance_crops"]
+_BY_SUFFIX: tuple[tuple[str, Variant], ...] = (("", "detected"), (WHOLE_PHOTO, "whole_photo"))
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,30 @@ class Method:
 
     name: str
     weights: Mapping[str, float]
-    views: ViewKind = "instances"
-    """What is searched with: one vector an instance, or one for the whole photo."""
+    variant: Variant = "detected"
+    """What is searched with: one vector per box, or one for the whole photo."""
     merge: MergeRule | None = None
-    """How the instances' rankings become one, where not as it ships."""
+    """How the boxes' rankings become one, if not as in the shipped ranking."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the dev queries decided, and what it tells of the blocks."""
+    """The block weights that the dev queries decided, and those of the comparisons."""
 
     fusions: dict[str, Fusion]
-    """Weights of every fused ranking, by method."""
+    """Block weights of every fused ranking, by method."""
     surface: Surface | None
     """The shipped ranking's dev score over the weights of its two largest blocks."""
     without: dict[str, Fusion]
-    """The shipped ranking with one block less, weights chosen anew, by the block left out."""
+    """The shipped ranking without one block, weights chosen again, by the block left out."""
     growing: dict[str, Fusion]
-    """The shipped ranking grown from one block to all: each time the one that dev gains most by."""
+    """The shipped ranking grown from one block to all, each time by the block that improves the dev
+    queries most; by the block added."""
 
 
 @dataclass(frozen=True)
 class _WeightSearch:
-    """Every point of the grid tried on the dev queries, for one way of cutting them into views."""
+    """Every point of the grid tried on the dev queries, for their boxes or their whole photos."""
 
     pool: Candidates
     dev: DevQueries
@@ -101,7 +102,7 @@ class _WeightSearch:
         }
 
     def growing(self, blocks: Sequence[str]) -> dict[str, Fusion]:
-        """By the block added, the one first that dev gains most by."""
+        """By the block added; each time the block that improves the dev queries most."""
         grown: dict[str, Fusion] = {}
         while len(grown) < len(blocks):
             tried = {block: self.choose([*grown, block]) for block in blocks if block not in grown}
@@ -113,7 +114,7 @@ class _WeightSearch:
 def choose_fusions(
     searcher: Searcher, vectors: QueryVectors, truth: GroundTruth, settings: FusionSettings
 ) -> Choice:
-    """Weights of every fused ranking; the whole photo gets its own, to be as strong as it can."""
+    """Choose the weights of every fused ranking; the whole photo gets its own, a fair rival."""
     dev = DevQueries.of(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
     fused = {SHIPPED: settings.blocks, IMAGE_TEXT: (IMAGE, TEXT)}
     by_suffix = {
@@ -125,22 +126,22 @@ def choose_fusions(
         for suffix, search in by_suffix.items()
         for name, blocks in fused.items()
     }
-    per_instance = by_suffix[""]
+    per_box = by_suffix[""]
     return Choice(
         fusions,
-        weight_surface(per_instance.pool, dev, fusions[SHIPPED]),
-        per_instance.without_each(settings.blocks),
-        per_instance.growing(settings.blocks),
+        weight_surface(per_box.pool, dev, fusions[SHIPPED]),
+        per_box.without_each(settings.blocks),
+        per_box.growing(settings.blocks),
     )
 
 
 def list_methods(
-    fusions: Mapping[str, Fusion], views: QueryViews, shipped_rule: MergeRule
+    fusions: Mapping[str, Fusion], variants: QueryVariants, shipped_rule: MergeRule
 ) -> list[Method]:
     """Every ranking of the gallery by an index, shipped first."""
     methods = [
         Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
-        for suffix, kind in _VIEWS
+        for suffix, kind in _BY_SUFFIX
         for name in (SHIPPED, *FIXED, IMAGE_TEXT)
     ]
     weights = fusions[SHIPPED].weights
@@ -149,16 +150,16 @@ def list_methods(
         for rule in MERGE_RULES
         if rule != shipped_rule
     ]
-    if views.instance_crops:
+    if variants.instance_crops:
         methods.append(Method(INSTANCE_CROPS, weights, "instance_crops"))
-    if views.oracle_boxes:
+    if variants.oracle_boxes:
         methods.append(Method(ORACLE_BOXES, weights, "oracle_boxes"))
     return methods
 
 
 def rank_all(
     searcher: Searcher,
-    views: QueryViews,
+    variants: QueryVariants,
     fusions: Mapping[str, Fusion],
     truth: GroundTruth,
     seed: int,
@@ -169,22 +170,22 @@ def rank_all(
     """
     depth = searcher.settings.depth
     ranked = {
-        method.name: rank(searcher, views, method)
-        for method in track(list_methods(fusions, views, searcher.settings.merge), "ranking")
+        method.name: rank(searcher, variants, method)
+        for method in track(list_methods(fusions, variants, searcher.settings.merge), "ranking")
     }
-    query_ids = views.found.query_ids
+    query_ids = variants.detected.query_ids
     ranked[RANDOM] = random_rankings(query_ids, searcher.gallery.ids, depth, seed)
     labels = {query: truth.query_labels[query] for query in query_ids}
     ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, depth)
     return ranked
 
 
-def rank(searcher: Searcher, views: QueryViews, method: Method) -> dict[str, list[str]]:
+def rank(searcher: Searcher, variants: QueryVariants, method: Method) -> dict[str, list[str]]:
     """Rankings of one method by query id."""
     vectors = {
-        "oracle_boxes": views.oracle_boxes,
-        "instance_crops": views.instance_crops,
-    }.get(method.views, views.found)
+        "oracle_boxes": variants.oracle_boxes,
+        "instance_crops": variants.instance_crops,
+    }.get(method.variant, variants.detected)
     if vectors is None:
-        raise RetrievalError(f"method {method.name}: these queries have no {method.views}")
-    return searcher.rank(vectors, method.weights, method.views == "whole_photo", method.merge)
+        raise RetrievalError(f"method {method.name}: these queries have no {method.variant}")
+    return searcher.rank(vectors, method.weights, method.variant == "whole_photo", method.merge)

@@ -1,4 +1,4 @@
-"""Rankings to figures: every method scored on every query, with intervals over the queries."""
+"""Score every method on every query, with bootstrap intervals over the queries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from product1m.evaluation.statistics import (
     Interval,
     bootstrap_intervals,
 )
-from product1m.evaluation.variants import QueryViews
+from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
@@ -35,18 +35,18 @@ MethodScores = dict[Definition, dict[str, dict[str, Interval]]]
 
 @dataclass(frozen=True)
 class BlockGain:
-    """What one block gives the shipped ranking, strict mAP@10 on the test queries."""
+    """What one block adds to the shipped ranking, strict mAP@10 on the test queries."""
 
     block: str
     blocks: tuple[str, ...]
-    """Those of the ranking measured, whose weights dev chose anew."""
+    """The blocks of the measured ranking; the dev queries chose their weights again."""
     score: Interval
     gain: Interval
     """Paired: with the block minus without it."""
 
 
 def score_methods(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.DataFrame:
-    """One row a query, method, definition and depth, with the query's split."""
+    """One row per query, method, definition and depth, with the query's split."""
     frames = [
         score_queries(rankings, truth, definition).assign(
             method=method, definition=definition, split=split
@@ -63,14 +63,14 @@ def mean_tables(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     means: dict[str, dict[str, dict[str, Any]]] = {}
     groups = scores.groupby(["split", "method", "definition"], sort=False)
     for (split, method, definition), rows in groups:
-        of_split = means.setdefault(str(split), {})
-        of_split.setdefault(str(method), {})[str(definition)] = mean_scores(rows)
+        methods = means.setdefault(str(split), {})
+        methods.setdefault(str(method), {})[str(definition)] = mean_scores(rows)
     return means
 
 
 def all_intervals(scores: pd.DataFrame, plan: BootstrapPlan) -> dict[str, MethodScores]:
-    """Intervals of every figure of every method, by method; all from the same resamples."""
-    found: dict[str, MethodScores] = {method: {} for method in scores["method"].unique()}
+    """Intervals of every metric of every method, by method; all from the same resamples."""
+    by_method: dict[str, MethodScores] = {method: {} for method in scores["method"].unique()}
     for definition in DEFINITIONS:
         rows = scores[scores["definition"] == definition]
         wide = rows.pivot(index="query_id", columns=["method", "depth"], values=list(METRIC_NAMES))
@@ -78,9 +78,9 @@ def all_intervals(scores: pd.DataFrame, plan: BootstrapPlan) -> dict[str, Method
         for (column, method, depth), interval in zip(
             map(tuple, wide.columns), intervals, strict=True
         ):
-            tables = found[method].setdefault(definition, {})
+            tables = by_method[method].setdefault(definition, {})
             tables.setdefault(str(depth), {})[METRIC_NAMES[column]] = interval
-    return found
+    return by_method
 
 
 class Figure(NamedTuple):
@@ -105,7 +105,7 @@ def figures(tables: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]])
 
 
 def ap_by_method(scores: pd.DataFrame) -> pd.DataFrame:
-    """Strict AP@10: one row a query, one column a method, shipped first."""
+    """Strict AP@10: one row per query, one column per method, shipped first."""
     rows = scores[(scores["definition"] == "strict") & (scores["depth"] == MAIN_DEPTH)]
     table = rows.pivot(index="query_id", columns="method", values="ap")
     return table[list(rows["method"].unique())]
@@ -118,25 +118,25 @@ def differences(ap: pd.DataFrame, plan: BootstrapPlan) -> dict[str, Interval]:
 
 def gains_of_blocks(
     searcher: Searcher,
-    views: QueryViews,
+    variants: QueryVariants,
     choice: Choice,
     truth: GroundTruth,
     shipped: pd.Series,
     plan: BootstrapPlan,
 ) -> dict[str, list[BlockGain]]:
-    """`without`: the shipped ranking against itself with a block less. `adding`: block by block.
+    """`without`: what is lost if a block is left out. `adding`: what each block adds, one by one.
 
-    `shipped` is strict AP@10 by query id.
+    `shipped` is the shipped ranking's strict AP@10 by query id.
     """
 
     def ap_of(weights: Mapping[str, float]) -> pd.Series:
-        rankings = rank(searcher, views, Method("a part of the blocks", weights))
+        rankings = rank(searcher, variants, Method("some of the blocks", weights))
         scores = score_queries(rankings, truth, "strict", [MAIN_DEPTH])
         return scores.set_index("query_id")["ap"].reindex(shipped.index)
 
-    def gain(block: str, blocks: Sequence[str], ap: pd.Series, of: pd.Series) -> BlockGain:
-        found = bootstrap_intervals(pd.DataFrame({"score": ap, "gain": of}), plan)
-        return BlockGain(block, tuple(blocks), found["score"], found["gain"])
+    def gain(block: str, blocks: Sequence[str], ap: pd.Series, lead: pd.Series) -> BlockGain:
+        intervals = bootstrap_intervals(pd.DataFrame({"score": ap, "gain": lead}), plan)
+        return BlockGain(block, tuple(blocks), intervals["score"], intervals["gain"])
 
     without = []
     for block, fusion in track(choice.without.items(), "leaving blocks out", len(choice.without)):

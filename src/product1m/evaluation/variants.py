@@ -1,42 +1,40 @@
-"""The same queries cut into views in other ways: what detection and pooling cost is told by them.
+"""The same queries with other boxes or other vectors: they show what detection and pooling cost.
 
-`oracle_boxes` takes the true boxes for the instances, `instance_crops` encodes every found instance
-again, cut out of its photo, at the network's full size.
+`oracle_boxes` searches with the true boxes. `instance_crops` searches with the detected boxes, each
+cut out of its photo and encoded again at the network's full size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
-from product1m.data.geometry import CORNERS
+from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
-from product1m.retrieval.instances import Instances
+from product1m.retrieval.query_boxes import QueryBoxes
 from product1m.retrieval.search import QueryVectors, Searcher
 from product1m.telemetry.progress import track
 
 NO_REGION = -1
 """In place of a region's row: a true box is none of the photo's regions."""
-Boxes = Float32[np.ndarray, "K 4"]
 
 
 @dataclass(frozen=True)
-class QueryViews:
-    """The queries in all ways of cutting them into views; None where one cannot be had."""
+class QueryVariants:
+    """The queries in every variant; None for one that is not available."""
 
-    found: QueryVectors
-    """The instances that ship, and the whole photo."""
+    detected: QueryVectors
+    """The boxes that are shipped, and the whole photo."""
     oracle_boxes: QueryVectors | None
     instance_crops: QueryVectors | None
 
-    def select(self, rows: Sequence[int]) -> "QueryViews":
+    def select(self, rows: Sequence[int]) -> "QueryVariants":
         """Some of the queries."""
-        return QueryViews(
-            self.found.select(rows),
+        return QueryVariants(
+            self.detected.select(rows),
             self.oracle_boxes.select(rows) if self.oracle_boxes else None,
             self.instance_crops.select(rows) if self.instance_crops else None,
         )
@@ -44,21 +42,21 @@ class QueryViews:
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """Where the products are, for the queries of a data set that knows."""
+    """Where the products are, for queries whose data set says so."""
 
     boxes_xyxy: list[Boxes]
-    """Of every query, in pixels of its stored photo; empty where they are not known."""
+    """Per query, in pixels of its stored photo; empty if unknown."""
     features: list[np.ndarray]
     """Region vectors at the boxes."""
 
     @property
     def num_known(self) -> int:
-        """Queries with boxes."""
+        """Number of queries with boxes."""
         return sum(len(boxes) > 0 for boxes in self.boxes_xyxy)
 
     @property
     def complete(self) -> bool:
-        """Every query has them, so that a method may use them on the same queries as the others."""
+        """Whether every query has boxes; only then are methods compared on the same queries."""
         return self.num_known == len(self.boxes_xyxy)
 
 
@@ -74,38 +72,39 @@ def true_boxes(queries: FeatureSet) -> TrueBoxes:
     return TrueBoxes([boxes for boxes, _ in by_query], [vectors for _, vectors in by_query])
 
 
-def query_views(searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes) -> QueryViews:
-    """Embed the queries from their region vectors, at the true boxes too where all are known."""
-    found = searcher.embed(queries)
-    at_boxes = _at_true_boxes(searcher, queries, boxes, found) if boxes.complete else None
-    return QueryViews(found, at_boxes, None)
+def embed_queries(searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes) -> QueryVariants:
+    """Embed the queries from their region vectors, also at the true boxes if all are known."""
+    detected = searcher.embed(queries)
+    at_boxes = _at_true_boxes(searcher, queries, boxes, detected) if boxes.complete else None
+    return QueryVariants(detected, at_boxes, None)
 
 
 def _at_true_boxes(
-    searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes, found: QueryVectors
+    searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes, detected: QueryVectors
 ) -> QueryVectors:
-    views, instances = [], []
+    views, places = [], []
     for query, (corners, vectors) in enumerate(zip(boxes.boxes_xyxy, boxes.features, strict=True)):
         regions = queries.regions(query)
         views.append([regions.instance(*pair) for pair in zip(corners, vectors, strict=True)])
         rows = np.full(len(corners), NO_REGION, np.int64)
-        instances.append(Instances(rows, corners, np.ones(len(corners), np.float32)))
-    return searcher.embed_views(queries, range(len(queries)), views, instances, found.whole)
+        places.append(QueryBoxes(rows, corners, np.ones(len(corners), np.float32)))
+    every = range(len(queries))
+    return searcher.embed_views(queries, every, views, places, detected.photo_vectors)
 
 
 def with_crops(
-    views: QueryViews,
+    variants: QueryVariants,
     searcher: Searcher,
     queries: FeatureSet,
     rows: Sequence[int],
     photos: ItemTable,
     rpn: Artifact,
-) -> QueryViews:
-    """Views of the queries in some rows, also with each instance's vector from its crop.
+) -> QueryVariants:
+    """Add the variant `instance_crops` to the variants of the queries in some rows.
 
-    The regions inside an instance stay the photo's.
+    Only the vector of a box comes from its crop; the regions inside it stay the photo's.
     """
-    # The detector's libraries load only where something is to be encoded.
+    # The detector's libraries are loaded only if crops are encoded.
     from product1m.detection.crops import encode_crops
     from product1m.detection.extraction import RegionSettings
     from product1m.detection.proposals import load_rpn
@@ -113,14 +112,14 @@ def with_crops(
     network = load_rpn(rpn)
     section = FeatureExtractionConfig.model_validate(queries.artifact.manifest.config)
     settings = RegionSettings.from_config(section, grabcut=None)
-    found, cut = views.found, []
-    for row, instances in zip(track(rows, "encoding crops"), found.found, strict=True):
+    detected, views = variants.detected, []
+    for row, boxes in zip(track(rows, "encoding crops"), detected.boxes, strict=True):
         regions = queries.regions(row)
-        if instances.rows[0] == 0:
-            cut.append([regions])  # the whole photo is the only instance
+        if boxes.rows[0] == 0:
+            views.append([regions])  # the whole photo is the only box
             continue
-        vectors = encode_crops(network, photos.photo(row), instances.boxes_xyxy, settings)
-        pairs = zip(instances.boxes_xyxy, vectors, strict=True)
-        cut.append([regions.instance(*pair) for pair in pairs])
-    crops = searcher.embed_views(queries, rows, cut, found.found, found.whole)
-    return replace(views, instance_crops=crops)
+        vectors = encode_crops(network, photos.photo(row), boxes.boxes_xyxy, settings)
+        pairs = zip(boxes.boxes_xyxy, vectors, strict=True)
+        views.append([regions.instance(*pair) for pair in pairs])
+    crops = searcher.embed_views(queries, rows, views, detected.boxes, detected.photo_vectors)
+    return replace(variants, instance_crops=crops)

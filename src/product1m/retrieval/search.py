@@ -1,4 +1,4 @@
-"""A photo with its title to rankings of the gallery: one code path for evaluation and serving."""
+"""Rank the gallery for a photo with its title: one code path for evaluation and serving."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.instances import Instances, find_instances
 from product1m.retrieval.merging import MergeRule, merge
+from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
@@ -27,7 +27,7 @@ QUERY_BATCH = 32
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a photo is searched with; `evaluation` in the configuration explains each value."""
+    """How a photo is searched with; the section `evaluation` explains each value."""
 
     boxes: BoxSelection
     depth: int
@@ -45,48 +45,48 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What one photo with its title finds."""
+    """The answers to one photo with its title."""
 
-    instances: Instances
+    boxes: QueryBoxes
     rankings: list[list[tuple[str, float]]]
-    """Gallery ids and scores for each instance, best first."""
+    """Gallery ids and match scores for each box, best first."""
     merged: list[str]
-    """Gallery ids for the whole query, best first, none twice."""
+    """Gallery ids for the whole query, best first, without repeats."""
 
 
 @dataclass(frozen=True)
 class QueryVectors:
-    """Unweighted vectors of several queries' views."""
+    """Unweighted vectors of several queries."""
 
     query_ids: list[str]
-    found: list[Instances]
-    instances: Float32[np.ndarray, "I D"]
-    """The queries' instances one query after the other, each query's by falling score."""
-    whole: Float32[np.ndarray, "Q D"]
+    boxes: list[QueryBoxes]
+    box_vectors: Float32[np.ndarray, "I D"]
+    """All boxes, query by query, each query's by falling detector score."""
+    photo_vectors: Float32[np.ndarray, "Q D"]
     """Each query's whole photo."""
 
     @property
     def starts(self) -> Int64[np.ndarray, " Q1"]:
-        """Where a query's instances begin; one entry more than there are queries."""
-        return np.cumsum([0, *(len(found) for found in self.found)])
+        """Row of `box_vectors` where each query begins, and the number of rows at the end."""
+        return np.cumsum([0, *(len(boxes) for boxes in self.boxes)])
 
-    def views(
+    def searched(
         self, whole_photo: bool
     ) -> tuple[Float32[np.ndarray, "I D"], Int64[np.ndarray, " Q1"]]:
-        """The vectors to search with and where each query's begin."""
+        """The vectors to search with, and where each query's begin."""
         if whole_photo:
-            return self.whole, np.arange(len(self.whole) + 1)
-        return self.instances, self.starts
+            return self.photo_vectors, np.arange(len(self.photo_vectors) + 1)
+        return self.box_vectors, self.starts
 
     def select(self, rows: Sequence[int]) -> "QueryVectors":
         """Some of the queries."""
         starts = self.starts
-        instances = [np.arange(starts[row], starts[row + 1]) for row in rows]
+        box_rows = [np.arange(starts[row], starts[row + 1]) for row in rows]
         return QueryVectors(
             [self.query_ids[row] for row in rows],
-            [self.found[row] for row in rows],
-            self.instances[np.concatenate(instances)],
-            self.whole[list(rows)],
+            [self.boxes[row] for row in rows],
+            self.box_vectors[np.concatenate(box_rows)],
+            self.photo_vectors[list(rows)],
         )
 
 
@@ -126,18 +126,18 @@ class Searcher:
         weights: Mapping[str, float],
         depth: int | None = None,
     ) -> SearchResult:
-        """Rank the gallery for every instance in a photo, and for the photo as a whole."""
+        """Rank the gallery for every box of a photo, and for the photo as a whole."""
         depth = depth or self.settings.depth
-        instances = find_instances(regions, self.settings.boxes)
-        views = instances.views(regions)
+        boxes = choose_boxes(regions, self.settings.boxes)
+        views = boxes.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
-        rankings = self.rank_instances(vectors, weights, depth)
-        return SearchResult(instances, rankings, merge(rankings, depth, self.settings.merge))
+        rankings = self.rank_vectors(vectors, weights, depth)
+        return SearchResult(boxes, rankings, merge(rankings, depth, self.settings.merge))
 
-    def rank_instances(
+    def rank_vectors(
         self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
     ) -> list[list[tuple[str, float]]]:
-        """Gallery ids and scores for each vector, best first."""
+        """Gallery ids and match scores for each vector, best first."""
         scores, positions = self.gallery.search(vectors * self.layout.scale(weights), depth)
         return [
             [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
@@ -151,73 +151,77 @@ class Searcher:
         whole_photo: bool,
         rule: MergeRule | None = None,
     ) -> dict[str, list[str]]:
-        """Merged rankings of many queries; by the configuration's rule unless another is given."""
-        vectors, starts = queries.views(whole_photo)
-        rankings: dict[str, list[str]] = {}
-        # A few thousand vectors at once, so that weighting them doubles no memory.
+        """Merged rankings of many queries; by the rule of the settings if none is given."""
+        vectors, starts = queries.searched(whole_photo)
+        merged: dict[str, list[str]] = {}
+        # A few thousand vectors at once, so that weighting them does not double the memory.
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
-            found = self.rank_instances(
+            rankings = self.rank_vectors(
                 vectors[starts[first] : starts[last]], weights, self.settings.depth
             )
             for row in range(first, last):
-                of_query = found[starts[row] - starts[first] : starts[row + 1] - starts[first]]
-                merged = merge(of_query, self.settings.depth, rule or self.settings.merge)
-                rankings[queries.query_ids[row]] = merged
-        return rankings
+                own = rankings[starts[row] - starts[first] : starts[row + 1] - starts[first]]
+                ranking = merge(own, self.settings.depth, rule or self.settings.merge)
+                merged[queries.query_ids[row]] = ranking
+        return merged
 
     def embed(self, queries: FeatureSet) -> QueryVectors:
         """Vectors of all queries of a feature set; RetrievalError names a query that fails."""
         ids: list[str] = queries.rows["id"].tolist()
         captions: list[str] = queries.rows["caption"].tolist()
-        found: list[Instances] = []
-        instances: list[np.ndarray] = []
-        whole: list[np.ndarray] = []
+        boxes: list[QueryBoxes] = []
+        box_vectors: list[np.ndarray] = []
+        photo_vectors: list[np.ndarray] = []
         for start in track(range(0, len(ids), QUERY_BATCH), "embedding queries"):
             batch: list[_Query] = []
             for row in range(start, min(start + QUERY_BATCH, len(ids))):
                 with _naming(ids[row]):
                     regions = queries.regions(row)
                     _check(regions)
-                    found.append(find_instances(regions, self.settings.boxes))
-                    views = [regions, *found[-1].views(regions)]
+                    boxes.append(choose_boxes(regions, self.settings.boxes))
+                    views = [regions, *boxes[-1].views(regions)]
                     batch.append(_Query(ids[row], captions[row], views))
             vectors = self._encode(batch)
             firsts = np.cumsum([0, *(len(query.views) for query in batch)])[:-1]
-            whole.append(vectors[firsts])
-            instances.append(np.delete(vectors, firsts, axis=0))
-        return QueryVectors(ids, found, np.concatenate(instances), np.concatenate(whole))
+            photo_vectors.append(vectors[firsts])
+            box_vectors.append(np.delete(vectors, firsts, axis=0))
+        return QueryVectors(ids, boxes, np.concatenate(box_vectors), np.concatenate(photo_vectors))
 
     def embed_views(
         self,
         queries: FeatureSet,
         rows: Sequence[int],
         views: Sequence[Sequence[Regions]],
-        found: Sequence[Instances],
-        whole: Float32[np.ndarray, "Q D"],
+        boxes: Sequence[QueryBoxes],
+        photo_vectors: Float32[np.ndarray, "Q D"],
     ) -> QueryVectors:
-        """Vectors of some of a feature set's queries from views that were found in another way.
+        """Vectors of some queries from given views instead of the boxes that `embed` chooses.
 
-        `views[q]` are those of the query in `rows[q]`, `found[q]` where they are, and `whole[q]`
-        its photo's vector, which does not depend on either.
+        Args:
+            queries: the feature set.
+            rows: which of its queries.
+            views: one view per box, for each of these queries.
+            boxes: where the views are.
+            photo_vectors: each query's whole photo, which does not depend on the views.
         """
-        chosen = queries.rows.iloc[list(rows)]
-        asked = [
-            _Query(query, caption, list(of_query))
-            for query, caption, of_query in zip(chosen["id"], chosen["caption"], views, strict=True)
+        table = queries.rows.iloc[list(rows)]
+        given = [
+            _Query(query, caption, list(own))
+            for query, caption, own in zip(table["id"], table["caption"], views, strict=True)
         ]
-        batches = track(range(0, len(asked), QUERY_BATCH), "embedding other views")
-        vectors = [self._encode(asked[start : start + QUERY_BATCH]) for start in batches]
-        ids = chosen["id"].tolist()
-        return QueryVectors(ids, list(found), np.concatenate(vectors), whole)
+        batches = track(range(0, len(given), QUERY_BATCH), "embedding other boxes")
+        vectors = [self._encode(given[start : start + QUERY_BATCH]) for start in batches]
+        ids = table["id"].tolist()
+        return QueryVectors(ids, list(boxes), np.concatenate(vectors), photo_vectors)
 
     def _encode(self, batch: Sequence["_Query"]) -> Float32[np.ndarray, "I D"]:
-        """Vectors of all views of some queries, one query after the other."""
+        """Vectors of all views of some queries, query by query."""
         titles = [query.caption for query in batch for _ in query.views]
         try:
             return self.encoder.vectors(titles, [view for query in batch for view in query.views])
         except _FAILURES:
-            for query in batch:  # alone, to learn whose fault it is
+            for query in batch:  # one by one, to find the query that fails
                 with _naming(query.id):
                     self.encoder.vectors([query.caption] * len(query.views), query.views)
             raise
@@ -228,7 +232,7 @@ class _Query:
     id: str
     caption: str
     views: list[Regions]
-    """The whole photo and its instances."""
+    """What is encoded: boxes, or the whole photo, each with the regions inside it."""
 
 
 _FAILURES = (Product1MError, ValueError, RuntimeError, IndexError, TypeError)
@@ -236,7 +240,7 @@ _FAILURES = (Product1MError, ValueError, RuntimeError, IndexError, TypeError)
 
 @contextmanager
 def _naming(query: str) -> Iterator[None]:
-    """Say which query it was that could not be answered."""
+    """Add the query's id to an error."""
     try:
         yield
     except _FAILURES as error:
@@ -244,7 +248,7 @@ def _naming(query: str) -> Iterator[None]:
 
 
 def _check(regions: Regions) -> None:
-    """RetrievalError where a photo has no region or a feature is not a number."""
+    """RetrievalError if a photo has no region or a number is not finite."""
     if not len(regions):
         raise RetrievalError("no region, not even the whole photo; run feature_extraction again")
     if not (np.isfinite(regions.features).all() and np.isfinite(regions.boxes_xyxy).all()):

@@ -68,7 +68,7 @@ def _row(answer: Answer, labels: dict[str, str]) -> dict[str, Any]:
             "scores": [similarity for _, similarity in ranking],
         }
         for box, score, ranking in zip(
-            answer.boxes_xyxy, result.instances.scores, result.rankings, strict=True
+            answer.boxes_xyxy, result.boxes.scores, result.rankings, strict=True
         )
     ]
     merged = result.merged

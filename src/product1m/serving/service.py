@@ -109,11 +109,11 @@ class SearchService:
         answers = []
         for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
             found = self.searcher.search(caption, regions, self.config.weights, depth)
-            boxes = found.instances.boxes_xyxy / np.float32(kept.downscaled)
+            boxes = found.boxes.boxes_xyxy / np.float32(kept.downscaled)
             answers.append(Answer(boxes, _cut(found, top_k)))
         return answers
 
 
 def _cut(found: SearchResult, top_k: int) -> SearchResult:
     rankings = [ranking[:top_k] for ranking in found.rankings]
-    return SearchResult(found.instances, rankings, found.merged[:top_k])
+    return SearchResult(found.boxes, rankings, found.merged[:top_k])

@@ -1,4 +1,4 @@
-"""Per-instance retrieval of the queries, its metrics and its report."""
+"""Rank the gallery for the boxes of every query, measure the rankings, write the report."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from product1m.data.geometry import CORNERS
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
-from product1m.evaluation.detection_quality import detection_quality
+from product1m.evaluation.detection_quality import DetectionQuality, detection_quality
 from product1m.evaluation.examples import write_examples
 from product1m.evaluation.fusion import FusionSettings
 from product1m.evaluation.latency import measure_latency
@@ -37,9 +37,16 @@ from product1m.evaluation.results import (
     mean_tables,
     score_methods,
 )
+from product1m.evaluation.scoring import write_rankings
 from product1m.evaluation.slices import slices_of
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval
-from product1m.evaluation.variants import QueryViews, TrueBoxes, query_views, true_boxes, with_crops
+from product1m.evaluation.variants import (
+    QueryVariants,
+    TrueBoxes,
+    embed_queries,
+    true_boxes,
+    with_crops,
+)
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps.bracket import open_step
 
@@ -62,41 +69,41 @@ def run(
 ) -> dict[str, float]:
     """Choose the fusion on the dev queries, rank for every method, score, and write the report.
 
-    Crops, which nothing is chosen by, are encoded for test queries only, and without the RPN not at
-    all. Raises ArtifactError where the inputs descend from different models, RetrievalError, with
-    the query's id, where a query cannot be answered.
+    Crops are encoded for test queries only, because nothing is chosen by them, and only if the RPN
+    is given. Raises ArtifactError if the inputs come from different models, and RetrievalError with
+    the query's id if a query cannot be answered.
     """
     with open_step("evaluation", config, evaluation) as step:
         inputs = step.read(_open(query_features, capture, index, queries, gallery, rpn))
         prepared = _prepare(inputs, config)
         searcher, truth = prepared.searcher, prepared.truth
         choice = choose_fusions(
-            searcher, prepared.views["dev"].found, truth, FusionSettings.from_config(config)
+            searcher, prepared.variants["dev"].detected, truth, FusionSettings.from_config(config)
         )
         ranked = {
-            split: rank_all(searcher, views, choice.fusions, truth, config.seed)
-            for split, views in prepared.views.items()
+            split: rank_all(searcher, variants, choice.fusions, truth, config.seed)
+            for split, variants in prepared.variants.items()
         }
-        found = _find(prepared, choice, ranked, config)
-        _write(step.writer, inputs, prepared, found, ranked, config)
+        findings = _measure(prepared, choice, ranked, config)
+        _write(step.writer, inputs, prepared, findings, ranked, config)
         step.attach(REPORT, *sorted(path.name for path in step.folder.glob("*.png")))
     return step.all_metrics()
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Everything that is to be ranked and what is true of it."""
+    """The queries in every variant, and their ground truth."""
 
     features: FeatureSet
     searcher: Searcher
     truth: GroundTruth
     boxes: TrueBoxes
-    views: dict[str, QueryViews]
+    variants: dict[str, QueryVariants]
     """By split."""
     rows: dict[str, list[int]]
-    """Of the feature set, by split."""
+    """Rows of the feature set, by split."""
     train_titles: dict[str, int] | None
-    """How many training titles name each class."""
+    """Number of training titles that name each class; None if ingestion did not count them."""
 
 
 def _open(
@@ -123,61 +130,65 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
     searcher = Searcher.load(inputs["index"], inputs["capture"], SearchSettings.from_config(config))
     truth, boxes = _truth(features, searcher), true_boxes(features)
     rows = _rows_by_split(features)
-    views = query_views(searcher, features, boxes)
-    by_split = {split: views.select(of_split) for split, of_split in rows.items()}
+    every = embed_queries(searcher, features, boxes)
+    variants = {split: every.select(chosen) for split, chosen in rows.items()}
     if config.encode_crops and "rpn" in inputs:
         photos, test = ItemTable(inputs["queries"]), rows["test"]
-        by_split["test"] = with_crops(
-            by_split["test"], searcher, features, test, photos, inputs["rpn"]
+        variants["test"] = with_crops(
+            variants["test"], searcher, features, test, photos, inputs["rpn"]
         )
     titles = _train_titles(inputs["queries"])
-    return _Prepared(features, searcher, truth, boxes, by_split, rows, titles)
+    return _Prepared(features, searcher, truth, boxes, variants, rows, titles)
 
 
-def _find(
+def _measure(
     prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings], config: EvaluationConfig
 ) -> Findings:
-    """Figures of the test queries."""
-    searcher, truth = prepared.searcher, prepared.truth
+    """Measure every ranking on the test queries."""
     plan = BootstrapPlan.from_config(config)
-    rows, views = prepared.rows["test"], prepared.views["test"]
-    queries = views.found.query_ids
+    searcher, truth = prepared.searcher, prepared.truth
+    rows, queries = prepared.rows["test"], prepared.variants["test"]
+    weights = choice.fusions[SHIPPED].weights
     scores = score_methods(ranked, truth)
-    of_test = scores[scores["split"] == "test"]
-    ap = ap_by_method(of_test)
-    shipped = choice.fusions[SHIPPED]
-    found = [instances.boxes_xyxy for instances in views.found.found]
-    true = [prepared.boxes.boxes_xyxy[row] for row in rows]
+    test_scores = scores[scores["split"] == "test"]
+    ap = ap_by_method(test_scores)
     return Findings(
-        views=views,
+        queries=queries,
         rankings=ranked["test"],
         scores=scores,
         ap=ap,
-        intervals=all_intervals(of_test, plan),
+        intervals=all_intervals(test_scores, plan),
         differences=differences(ap, plan),
         choice=choice,
-        gains=gains_of_blocks(searcher, views, choice, truth, ap[SHIPPED], plan),
+        gains=gains_of_blocks(searcher, queries, choice, truth, ap[SHIPPED], plan),
         slices=slices_of(
-            {query: truth.query_labels[query] for query in queries},
+            {query: truth.query_labels[query] for query in queries.detected.query_ids},
             truth.gallery_label.values(),
             prepared.train_titles,
         ),
-        detection=detection_quality(
-            found,
-            [len(truth.query_labels[query]) for query in queries],
-            true if prepared.boxes.complete else None,
-            plan,
-        ),
+        detection=_detection(prepared, plan),
         latency=measure_latency(
-            searcher, prepared.features, rows, shipped.weights, config.num_timed_queries
+            searcher, prepared.features, rows, weights, config.num_timed_queries
         ),
         truth=truth,
-        num_with_boxes=sum(len(boxes) > 0 for boxes in true),
+        num_with_boxes=sum(len(prepared.boxes.boxes_xyxy[row]) > 0 for row in rows),
+    )
+
+
+def _detection(prepared: _Prepared, plan: BootstrapPlan) -> DetectionQuality:
+    """Compare the boxes found on the test queries with labels, and with true boxes if known."""
+    detected, truth = prepared.variants["test"].detected, prepared.truth
+    true = [prepared.boxes.boxes_xyxy[row] for row in prepared.rows["test"]]
+    return detection_quality(
+        [boxes.boxes_xyxy for boxes in detected.boxes],
+        [len(truth.query_labels[query]) for query in detected.query_ids],
+        true if prepared.boxes.complete else None,
+        plan,
     )
 
 
 def _train_titles(queries: Artifact) -> dict[str, int] | None:
-    """Training titles that name each class; None where ingestion did not count them."""
+    """Number of training titles that name each class; None if ingestion did not count them."""
     if CLASSES not in queries.manifest.files:
         return None
     table = pq.read_table(queries.file(CLASSES)).to_pydict()
@@ -188,34 +199,30 @@ def _write(
     writer: ArtifactWriter,
     inputs: Mapping[str, Artifact],
     prepared: _Prepared,
-    found: Findings,
+    findings: Findings,
     ranked: Mapping[str, Rankings],
     config: EvaluationConfig,
 ) -> None:
-    metrics = _metrics(found)
-    writer.metrics.update(_flat(metrics) | _counts(prepared) | _more_figures(found))
-    photos = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
-    content = report_content(
-        found,
-        prepared.searcher,
-        *photos,
-        _facts(inputs, writer.metrics),
-        ReportSettings.from_config(config),
-    )
+    metrics = _metrics(findings)
+    writer.metrics.update(_flat(metrics) | _counts(prepared) | _detection_and_latency(findings))
+    queries, gallery = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
+    facts, settings = _facts(inputs, writer.metrics), ReportSettings.from_config(config)
+    content = report_content(findings, prepared.searcher, queries, gallery, facts, settings)
     write_report(content, writer.folder / REPORT)
     write_plots(content, writer.folder)
-    _write_tables(writer, metrics, found)
-    _write_list(writer.folder / RESULT_LIST, ranked)
-    write_examples(writer.folder, prepared.features, photos[0], ranked["test"][SHIPPED])
+    _write_tables(writer, metrics, findings)
+    shipped = ranked["dev"][SHIPPED] | ranked["test"][SHIPPED]
+    write_rankings(writer.folder / RESULT_LIST, shipped)
+    write_examples(writer.folder, prepared.features, queries, ranked["test"][SHIPPED])
 
 
 def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
     rows = searcher.gallery.rows
-    unlabelled = rows.loc[[not labels for labels in rows["labels"]], "id"].tolist()
-    if unlabelled:
+    unlabeled = rows.loc[[not labels for labels in rows["labels"]], "id"].tolist()
+    if unlabeled:
         raise RetrievalError(
-            f"gallery item {unlabelled[0]} and {len(unlabelled) - 1} more have no label; "
-            "evaluation needs one for each gallery item"
+            f"gallery item {unlabeled[0]} and {len(unlabeled) - 1} more have no label; evaluation "
+            "needs one label per gallery item"
         )
     return GroundTruth.of_rows(features.rows, rows)
 
@@ -223,37 +230,39 @@ def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
 def _rows_by_split(features: FeatureSet) -> dict[str, list[int]]:
     splits = features.rows["split"]
     rows = {split: np.flatnonzero(splits == split).tolist() for split in SPLITS}
-    for split, found in rows.items():
-        if not found:
+    for split, chosen in rows.items():
+        if not chosen:
             raise RetrievalError(
-                f"{features.artifact.folder}: no {split} queries among {len(splits)}; the block "
-                "weights are chosen on dev and measured on test, so both are needed: "
-                "run ingestion with a dev_share between 0 and 1"
+                f"{features.artifact.folder}: no {split} queries among {len(splits)}; the weights "
+                "are chosen on dev queries and measured on test queries, so both are needed: run "
+                "ingestion with a dev_share between 0 and 1"
             )
     return rows
 
 
-def _metrics(found: Findings) -> dict[str, Any]:
-    """What `metrics.json` holds."""
-    means = mean_tables(found.scores)
+def _metrics(findings: Findings) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    means = mean_tables(findings.scores)
     return {
         **{split: means[split] for split in SPLITS},
-        "differences": _plain(found.differences),
+        "differences": _plain(findings.differences),
         "intervals": _plain(
             {
                 name: tables["strict"][str(MAIN_DEPTH)]["mAP"]
-                for name, tables in found.intervals.items()
+                for name, tables in findings.intervals.items()
             }
         ),
-        "test_intervals": _plain(found.intervals),
-        "blocks": {kind: [asdict(gain) for gain in gains] for kind, gains in found.gains.items()},
-        "detection": _plain(found.detection.figures),
-        "fusion": found.choice.fusions[SHIPPED].weights,
+        "test_intervals": _plain(findings.intervals),
+        "blocks": {
+            kind: [asdict(gain) for gain in gains] for kind, gains in findings.gains.items()
+        },
+        "detection": _plain(findings.detection.figures),
+        "fusion": findings.choice.fusions[SHIPPED].weights,
     }
 
 
 def _plain(intervals: Mapping[str, Any]) -> dict[str, Any]:
-    """Intervals, however deep, as JSON has them."""
+    """Nested tables of intervals as JSON."""
     return {
         name: value.as_dict() if isinstance(value, Interval) else _plain(value)
         for name, value in intervals.items()
@@ -265,8 +274,8 @@ def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict
     return {
         "test queries": f"{metrics['test/num_queries']:.0f}",
         "dev queries": f"{metrics['dev/num_queries']:.0f}",
-        "products a test query, as labelled": f"{metrics['test/labels_per_query']:.2f}",
-        "instances a test query, as found": f"{metrics['test/instances_per_query']:.2f}",
+        "products per test query, labeled": f"{metrics['test/labels_per_query']:.2f}",
+        "boxes per test query, found": f"{metrics['test/instances_per_query']:.2f}",
         "gallery items": f"{gallery['num_items']:.0f}",
         "index": str(inputs["index"].manifest.config["factory"]),
         "index recall@100": f"{gallery['recall@100']:.4f}",
@@ -274,45 +283,35 @@ def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict
     }
 
 
-def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], found: Findings) -> None:
+def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: Findings) -> None:
     folder = writer.folder
-    fusions = {name: fusion.as_dict() for name, fusion in found.choice.fusions.items()}
+    fusions = {name: fusion.as_dict() for name, fusion in findings.choice.fusions.items()}
     for name, value in (
         ("metrics.json", metrics),
         ("fusion.json", fusions),
-        (LATENCY, found.latency.to_dict("index")),
+        (LATENCY, findings.latency.to_dict("index")),
     ):
         (folder / name).write_text(json.dumps(value, indent=2), "utf-8")
     writer.timed |= {LATENCY, REPORT}
     tables = {
-        "per_query": found.scores,
-        "slices": found.slices.reset_index(),
-        "instances": _instances(found),
-        "fusion_trials": found.choice.fusions[SHIPPED].trials,
+        "per_query": findings.scores,
+        "slices": findings.slices.reset_index(),
+        "instances": _boxes(findings),
+        "fusion_trials": findings.choice.fusions[SHIPPED].trials,
     }
     for name, frame in tables.items():
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, folder / f"{name}.parquet")
 
 
-def _instances(found: Findings) -> pd.DataFrame:
-    """Where the test queries' instances are: one row an instance, boxes in the stored photo."""
-    vectors = found.views.found
-    corners = np.concatenate([instances.boxes_xyxy for instances in vectors.found])
-    counts = [len(instances) for instances in vectors.found]
+def _boxes(findings: Findings) -> pd.DataFrame:
+    """Boxes of the test queries: one row per box, corners in pixels of the stored photo."""
+    detected = findings.queries.detected
+    corners = np.concatenate([boxes.boxes_xyxy for boxes in detected.boxes])
+    counts = [len(boxes) for boxes in detected.boxes]
     table = pd.DataFrame(corners, columns=list(CORNERS))
-    table.insert(0, "query_id", np.repeat(vectors.query_ids, counts))
-    return table.assign(score=np.concatenate([instances.scores for instances in vectors.found]))
-
-
-def _write_list(path: Path, ranked: Mapping[str, Rankings]) -> None:
-    """The shipped rankings as the released evaluator reads them: `query,item,item`, no blanks."""
-    lines = [
-        ",".join([query, *items])
-        for methods in ranked.values()
-        for query, items in methods[SHIPPED].items()
-    ]
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    table.insert(0, "query_id", np.repeat(detected.query_ids, counts))
+    return table.assign(score=np.concatenate([boxes.scores for boxes in detected.boxes]))
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -331,27 +330,28 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
 def _counts(prepared: _Prepared) -> dict[str, float]:
     lacking = set(prepared.truth.missing_labels)
     counts: dict[str, float] = {"num_queries_with_boxes": float(prepared.boxes.num_known)}
-    for split, views in prepared.views.items():
-        labels = [prepared.truth.query_labels[query] for query in views.found.query_ids]
-        found = [len(instances) for instances in views.found.found]
+    for split, variants in prepared.variants.items():
+        detected = variants.detected
+        labels = [prepared.truth.query_labels[query] for query in detected.query_ids]
+        num_boxes = [len(boxes) for boxes in detected.boxes]
         counts |= {
             f"{split}/num_queries": float(len(labels)),
             f"{split}/num_queries_lacking_labels": float(
                 sum(not lacking.isdisjoint(row) for row in labels)
             ),
-            f"{split}/instances_per_query": float(np.mean(found)),
-            f"{split}/labels_per_query": float(np.mean([len(of_query) for of_query in labels])),
+            f"{split}/instances_per_query": float(np.mean(num_boxes)),
+            f"{split}/labels_per_query": float(np.mean([len(row) for row in labels])),
         }
     return counts
 
 
-def _more_figures(found: Findings) -> dict[str, float]:
-    """How detection counts and how long a query takes."""
+def _detection_and_latency(findings: Findings) -> dict[str, float]:
+    """Metrics of detection, and how long a query takes."""
     return {
-        **{f"detection/{name}": value.mean for name, value in found.detection.figures.items()},
+        **{f"detection/{name}": value.mean for name, value in findings.detection.figures.items()},
         **{
             f"latency/{stage}_ms_{quantile}": value
-            for stage, quantiles in found.latency.to_dict("index").items()
+            for stage, quantiles in findings.latency.to_dict("index").items()
             for quantile, value in quantiles.items()
         },
     }

@@ -30,7 +30,7 @@ from product1m.evaluation.report.content import QUERY_SIDE_PX, Tag
 from product1m.evaluation.results import BlockGain, MethodScores
 from product1m.evaluation.slices import DEFINITIONS, slice_intervals
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
-from product1m.evaluation.variants import QueryViews
+from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
@@ -46,7 +46,7 @@ SHOWN_HITS = 10
 class Findings:
     """Everything an evaluation measured on the test queries."""
 
-    views: QueryViews
+    queries: QueryVariants
     rankings: Mapping[str, Mapping[str, Sequence[str]]]
     """Method to query id to gallery ids, best first."""
     scores: pd.DataFrame
@@ -160,7 +160,7 @@ def _cards(
     gallery: ItemTable,
     settings: ReportSettings,
 ) -> list[QueryCard]:
-    places = {query: row for row, query in enumerate(findings.views.found.query_ids)}
+    places = {query: row for row, query in enumerate(findings.queries.detected.query_ids)}
     asked, items = ItemPhotos(queries), ItemPhotos(gallery)
     chosen = choose_queries(findings.ap[SHIPPED], settings.num_queries, settings.seed)
     return [
@@ -177,11 +177,11 @@ def _card(
     queries: ItemPhotos,
     gallery: ItemPhotos,
 ) -> QueryCard:
-    vectors = findings.views.found.select([place])
-    query, boxes = vectors.query_ids[0], vectors.found[0]
+    vectors = findings.queries.detected.select([place])
+    query, boxes = vectors.query_ids[0], vectors.boxes[0]
     row, labels = queries.row(query), findings.truth.query_labels[query]
     weights = findings.choice.fusions[SHIPPED].weights
-    rankings = searcher.rank_instances(vectors.instances, weights, SHOWN_ANSWERS)
+    rankings = searcher.rank_vectors(vectors.box_vectors, weights, SHOWN_ANSWERS)
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
     return QueryCard(
         query_id=query,
@@ -215,7 +215,7 @@ def _answer(
 
 def _notes(findings: Findings, encode_crops: bool) -> list[str]:
     missing, notes = findings.truth.missing_labels, []
-    queries = findings.views.found.query_ids
+    queries = findings.queries.detected.query_ids
     asking = [
         query
         for query in queries
@@ -226,13 +226,13 @@ def _notes(findings: Findings, encode_crops: bool) -> list[str]:
             f"{len(asking)} of {len(queries)} test queries ask for a label that no gallery item "
             "has: official scores them 0, strict ignores the label."
         )
-    if not findings.views.oracle_boxes:
+    if not findings.queries.oracle_boxes:
         notes.append(
             f"Left out: {ORACLE_BOXES}, and recall and precision of the boxes. Both need the true "
             f"boxes of every test query; they are known for {findings.num_with_boxes} of "
             f"{len(queries)}."
         )
-    if not findings.views.instance_crops:
+    if not findings.queries.instance_crops:
         reason = (
             "evaluation got no RPN to encode crops with"
             if encode_crops

@@ -1,4 +1,4 @@
-"""The products in a query photo: regions reduced to instances, and each instance as a view."""
+"""The boxes of a query photo that are searched with, each seen as a photo of its own."""
 
 from dataclasses import dataclass
 
@@ -10,35 +10,35 @@ from product1m.data.regions import Regions
 
 
 @dataclass(frozen=True)
-class Instances:
-    """What is searched for in one photo, by falling score."""
+class QueryBoxes:
+    """What is searched with in one photo, by falling detector score."""
 
     rows: Int64[np.ndarray, " I"]
-    """Which of the photo's regions they are; 0 is the whole photo."""
+    """Which of the photo's regions the boxes are; 0 is the whole photo."""
     boxes_xyxy: Float32[np.ndarray, "I 4"]
     """Absolute pixels of the stored photo."""
     scores: Float32[np.ndarray, " I"]
-    """Objectness in 0 … 1."""
+    """Detector scores, 0 to 1."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def views(self, regions: Regions) -> list[Regions]:
-        """Each instance as a photo of its own; the whole photo as it is."""
+        """Each box as a photo of its own; the whole photo unchanged."""
         return [
             regions.instance(regions.boxes_xyxy[row], regions.features[row]) if row else regions
             for row in self.rows
         ]
 
 
-def find_instances(regions: Regions, selection: BoxSelection) -> Instances:
-    """Regions after a score threshold and NMS, the best of them.
+def choose_boxes(regions: Regions, selection: BoxSelection) -> QueryBoxes:
+    """The regions left by a score threshold and NMS, at most as many as `selection` allows.
 
-    Where nothing is left the whole photo is the only instance (ours).
+    If none is left the whole photo is the only box (ours).
     """
     scores = regions.scores.astype(np.float32).copy()
-    scores[0] = -1.0  # the whole photo is no product
+    scores[0] = -1.0  # the whole photo is not a product
     kept = select_boxes(regions.boxes_xyxy, scores, selection)
     if not len(kept):
         kept = np.zeros(1, np.int64)
-    return Instances(kept, regions.boxes_xyxy[kept], regions.scores[kept])
+    return QueryBoxes(kept, regions.boxes_xyxy[kept], regions.scores[kept])
