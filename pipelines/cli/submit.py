@@ -1,6 +1,6 @@
 """`python -m pipelines submit`: a run on a cluster, followed to its end."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,38 +12,55 @@ from pipelines.cli.options import (
     ProfileName,
     WorkVolume,
 )
+from pipelines.cli.runs import follow_to_the_end
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
+if TYPE_CHECKING:
+    from pipelines.cluster.api import Cluster
+    from pipelines.cluster.submission import RunRequest
+    from pipelines.graph.package import Variant
+
+
+Dataset = Annotated[str, typer.Option(help="Lists and photos, as the pods read them: s3://…")]
+Backgrounds = Annotated[str, typer.Option(help="Background photos; default: drawn ones.")]
+DatasetDigest = Annotated[
+    str,
+    typer.Option(
+        help="A name for the state of the data; the cache is valid for one name. Default: "
+        "computed from the data, which must be readable from here."
+    ),
+]
+Experiment = Annotated[str, typer.Option(help="KFP experiment; created if missing.")]
+Name = Annotated[str, typer.Option(help="Name of the run; default: the time.")]
+ServiceAccount = Annotated[str, typer.Option(help="Service account of the pods.")]
+PipelineRoot = Annotated[str, typer.Option(help="Where KFP stores artifacts: s3://…")]
+Rerun = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK",
+        help="Run this task although the cache has its result, as `feature_extraction/train`; "
+        "tasks that depend on it run too. Can be repeated.",
+    ),
+]
+Follow = Annotated[bool, typer.Option(help="Wait until the run has ended.")]
+
 
 def submit(
-    dataset: Annotated[str, typer.Option(help="Lists and photos, as the pods read them: s3://…")],
+    dataset: Dataset,
     overrides: Overrides,
     preset: PresetName = "reference",
     profile: ProfileName = None,
-    backgrounds: Annotated[str, typer.Option(help="Background photos; default: drawn ones.")] = "",
-    dataset_digest: Annotated[
-        str,
-        typer.Option(
-            help="A name for the state of the data; the cache is valid for one name. Default: "
-            "computed from the data, which must be readable from here."
-        ),
-    ] = "",
-    experiment: Annotated[str, typer.Option(help="KFP experiment; created if missing.")] = "",
-    name: Annotated[str, typer.Option(help="Name of the run; default: the time.")] = "",
-    service_account: Annotated[str, typer.Option(help="Service account of the pods.")] = "",
-    pipeline_root: Annotated[str, typer.Option(help="Where KFP stores artifacts: s3://…")] = "",
+    backgrounds: Backgrounds = "",
+    dataset_digest: DatasetDigest = "",
+    experiment: Experiment = "",
+    name: Name = "",
+    service_account: ServiceAccount = "",
+    pipeline_root: PipelineRoot = "",
     cache: Cached = True,
-    rerun: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK",
-            help="Run this task although the cache has its result, as `feature_extraction/train`; "
-            "tasks that depend on it run too. Can be repeated.",
-        ),
-    ] = None,
+    rerun: Rerun = None,
     work_volume: WorkVolume = "",
-    follow: Annotated[bool, typer.Option(help="Wait until the run has ended.")] = True,
+    follow: Follow = True,
     max_wait: MaxWait = 30.0,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
@@ -54,37 +71,33 @@ def submit(
     answer any more, 5 a pod cannot start.
     """
     load_config(preset, overrides)
-    from pipelines.cli.runs import follow_to_the_end
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.submission import (
-        RunRequest,
-        data_of,
-        ensure_version,
-        start_run,
-    )
-    from pipelines.graph.package import Variant, package
+    from pipelines.cluster.submission import RunRequest, data_of
+    from pipelines.graph.package import Variant
     from product1m.registry.roles import EXPERIMENT
 
     data = data_of(dataset, backgrounds, dataset_digest, cache)
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
-    made = package(variant.of_run())
+    parameters = {**data, **variant.run_parameters()}
+    request = RunRequest(parameters, experiment or EXPERIMENT, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
-    request = RunRequest(
-        {**data, **variant.run_parameters()},
-        experiment or EXPERIMENT,
-        name,
-        service_account,
-        pipeline_root,
+    run_id = _start(cluster, variant, request)
+    if follow:
+        follow_to_the_end(cluster, run_id, max_wait)
+    print(
+        "the run was started and continues on the cluster; "
+        f"`python -m pipelines runs follow {run_id}` follows it"
     )
-    version = ensure_version(cluster, made)
+
+
+def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
+    """Start a run of the variant's version, and print where it is; the run's id."""
+    from pipelines.cluster.submission import ensure_version, start_run
+    from pipelines.graph.package import package
+
+    version = ensure_version(cluster, package(variant.of_run()))
     run = start_run(cluster, version, request)
     print(
         f"run      {run.run_id}\nversion  {version.name}\nUI       {cluster.run_page(run.run_id)}"
     )
-    if follow:
-        follow_to_the_end(cluster, str(run.run_id), max_wait)
-    else:
-        print(
-            f"the run was started and continues on the cluster; "
-            f"`python -m pipelines runs follow {run.run_id}` follows it"
-        )
+    return str(run.run_id)

@@ -31,6 +31,9 @@ def logs_of(cluster: Cluster, run_id: str, only: str = "") -> list[tuple[str, st
                 raise PipelineError(f"{run_id}: {only} {_WITHOUT_LOG[task.state]}; it has no log")
             continue
         pod, node = latest_pod(sight.pods, task.key), latest_node(sight.nodes, task.key)
+        if task.state == "RUNNING" and not pod and not node and not sight.problems:
+            logs.append((task.name, "(its pod has not started yet)"))
+            continue
         try:
             lines = read_log(cluster, source_of(run, task.key, pod, sight.workflow, node))
         except ClusterError as error:

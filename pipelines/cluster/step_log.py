@@ -53,7 +53,7 @@ def read_log(cluster: Cluster, source: Source) -> list[str]:
 
     Raises ClusterError that names each place that was tried and why it has no log.
     """
-    if source.pod and source.pod.waiting:
+    if source.pod and source.pod.phase == "Pending":
         return []
     tried = []
     for name, read in _places(cluster, source):

@@ -184,6 +184,17 @@ def test_a_pod_still_to_start_has_printed_nothing(kfp_server: KfpServer) -> None
     assert "it cannot start: ImagePullBackOff: Back-off pulling image" in shown
 
 
+def test_what_has_no_pod_is_explained_by_the_workflow(kfp_server: KfpServer) -> None:
+    kfp_server.world.frames = [("RUNNING", {"ingestion": "RUNNING"})] * 3
+    run_id = started(kfp_server)
+    assert "has not started yet" in runs("logs", run_id, "--task", "ingestion").output
+    node = executor_name(workflow(run_id), "ingestion")
+    quota = 'pods "x" is forbidden: exceeded quota: compute, requested: cpu=96, limited: cpu=64'
+    nodes = [(node, "Pending", quota)]
+    kfp_server.world.workflows.append(make_workflow(run_id, workflow(run_id), nodes))
+    assert f"because      ingestion: {quota}" in runs("show", run_id).output
+
+
 def test_a_pod_that_cannot_start_ends_the_following_and_not_the_run(
     kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,7 +194,7 @@ def make_pod(
 
 
 def make_workflow(run_id: str, workflow: str, nodes: Sequence[tuple[str, str, str]]) -> Json:
-    """A run's workflow with pods of (node name, phase, message)."""
+    """A run's workflow with pods of (node name, phase, message); what is Pending has no log."""
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -216,16 +216,16 @@ def make_workflow(run_id: str, workflow: str, nodes: Sequence[tuple[str, str, st
                     "message": message,
                     "templateName": TEMPLATE,
                     "startedAt": f"2026-11-23T03:{order:02}:00Z",
-                    "outputs": {
-                        "artifacts": [
-                            {"name": "main-logs", "s3": {"key": f"logs/{order}/main.log"}}
-                        ]
-                    },
+                    **({} if phase == "Pending" else _kept_log(f"logs/{order}/main.log")),
                 }
                 for order, (name, phase, message) in enumerate(nodes)
             },
         },
     }
+
+
+def _kept_log(key: str) -> Json:
+    return {"outputs": {"artifacts": [{"name": "main-logs", "s3": {"key": key}}]}}
 
 
 def _container(name: str, state: Json) -> Json:
