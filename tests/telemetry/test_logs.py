@@ -70,21 +70,21 @@ def test_a_failure_is_one_line_with_its_traceback() -> None:
     assert "Traceback (most recent call last)" in found[-1]["traceback"]
 
 
-def test_without_a_wish_logs_are_words_on_a_terminal_and_json_elsewhere() -> None:
+def test_by_default_logs_are_text_on_a_terminal_and_json_elsewhere() -> None:
     assert len(objects(lines_of_a_step())) == 2
     words = lines_of_a_step(terminal=True)
     assert words[0].startswith("[KFP Executor ")
     assert objects(words) == []
 
 
-def test_a_wish_counts_wherever_it_is_written_to() -> None:
+def test_a_requested_format_counts_on_every_stream() -> None:
     (nothing_logged, progress) = lines_of_a_step(PRODUCT1M_LOG="text")
     assert nothing_logged.startswith("[KFP Executor ")
     assert "vectors: 3/3, " in progress
     assert len(objects(lines_of_a_step(terminal=True, PRODUCT1M_LOG="json"))) == 2
 
 
-def test_an_unknown_wish_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRODUCT1M_LOG", "xml")
     with pytest.raises(ConfigError, match="PRODUCT1M_LOG: expected text or json, got 'xml'"):
         wants_json()

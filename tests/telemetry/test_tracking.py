@@ -162,7 +162,7 @@ def test_the_run_of_a_lost_attempt_is_ended_by_the_next_one(
         assert cluster.get_run(lost.info.run_id).info.status == "KILLED"
 
 
-def test_mlflow_samples_the_machine_where_that_is_switched_on(
+def test_mlflow_samples_the_machine_only_if_enabled(
     store: tuple[str, str], run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
@@ -181,7 +181,7 @@ def test_mlflow_samples_the_machine_where_that_is_switched_on(
         assert 0 <= metrics[f"{prefix}/cpu_utilization_percentage"] <= 100
 
 
-def test_mlflow_reports_its_use_to_nobody() -> None:
+def test_mlflow_sends_no_usage_data() -> None:
     script = """
 import product1m.telemetry.tracking, mlflow
 from mlflow.telemetry.utils import is_telemetry_disabled
@@ -194,7 +194,7 @@ print(is_telemetry_disabled())
     assert out.stdout.strip() == "True"
 
 
-def test_without_an_address_a_step_works_and_says_that_nothing_is_logged(
+def test_without_an_address_a_step_works_and_warns_that_nothing_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

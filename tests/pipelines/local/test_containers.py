@@ -119,26 +119,26 @@ def test_a_step_has_no_rights_and_writes_to_its_folders_alone(data: Path) -> Non
     assert not left_behind(data)
 
 
-def test_an_unchanged_step_is_answered_from_the_cache(data: Path) -> None:
+def test_an_unchanged_step_comes_from_the_cache(data: Path) -> None:
     run_probes(data, cache="a")
     steps, _ = run_probes(data, cache="a")
     assert all(step.cached for step in steps.values())
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("own error", "DatasetError: the third list is cut short"),
         ("kill", r"its container ended with exit code \d+"),
     ],
 )
-def test_a_step_that_fails_fails_the_run(data: Path, how: str, told: str) -> None:
-    with pytest.raises(StepError, match=f"probe failed: {told}"):
+def test_a_step_that_fails_fails_the_run(data: Path, how: str, message: str) -> None:
+    with pytest.raises(StepError, match=f"probe failed: {message}"):
         run_probes(data, how)
     assert not left_behind(data)
 
 
-def test_a_failure_that_kfp_takes_for_success_fails_the_run_all_the_same(
+def test_a_failure_that_kfp_reports_as_success_fails_the_run(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = docker_task_handler.run_docker_container
@@ -173,7 +173,7 @@ def test_an_engine_that_does_not_answer_stops_the_run_before_any_work(
         Containers(tmp_path, [])
 
 
-def test_without_a_lock_the_run_says_how_to_build_the_images(
+def test_without_a_lock_the_error_says_how_to_build_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.local.containers.LOCK", tmp_path / "images.lock")

@@ -152,15 +152,15 @@ def test_a_graph_runs_with_its_environment_and_shows_every_step(
     assert "executor_input" in (tmp_path / "out" / "run.log").read_text()
 
 
-def test_steps_log_words_unless_json_is_asked_for(
+def test_steps_log_text_unless_json_is_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked = TrackedRun("sqlite:///mlflow.db", "1", 0, "run-1")
-    for asked, given in ((None, "text"), ("json", "json")):
+    for variable, expected in ((None, "text"), ("json", "json")):
         monkeypatch.delenv("PRODUCT1M_LOG", raising=False)
-        if asked:
-            monkeypatch.setenv("PRODUCT1M_LOG", asked)
-        assert step_environment(tmp_path, tracked)["PRODUCT1M_LOG"] == given
+        if variable:
+            monkeypatch.setenv("PRODUCT1M_LOG", variable)
+        assert step_environment(tmp_path, tracked)["PRODUCT1M_LOG"] == expected
 
 
 def test_a_step_keeps_what_it_compiled_for_the_next(
@@ -172,7 +172,7 @@ def test_a_step_keeps_what_it_compiled_for_the_next(
     assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
-def test_an_unchanged_graph_is_answered_from_the_cache_and_a_changed_one_is_not(
+def test_an_unchanged_graph_comes_from_the_cache_and_a_changed_one_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, first = run_small(tmp_path / "out", "code-1", text="ab")
@@ -185,7 +185,7 @@ def test_an_unchanged_graph_is_answered_from_the_cache_and_a_changed_one_is_not(
     assert (Path(third["doubled"].path) / "text").read_text() == "ab?ab?"
 
 
-def test_a_step_that_fails_is_named_with_what_it_said(
+def test_a_failed_step_is_named_with_its_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(PipelineError) as caught:
@@ -195,10 +195,10 @@ def test_a_step_that_fails_is_named_with_what_it_said(
     assert str(tmp_path / "out" / "run.log") in str(caught.value)
     shown = capsys.readouterr().out
     assert "write_text failed after" in shown
-    assert "Traceback" not in shown, "what a user can mend is told without frames"
+    assert "Traceback" not in shown, "errors that a user can fix have no traceback"
 
 
-def test_a_step_that_fails_by_accident_shows_its_traceback(
+def test_a_step_with_a_bug_shows_its_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(PipelineError, match="write_text failed: ZeroDivisionError: somewhere"):
@@ -212,12 +212,12 @@ def test_a_step_that_is_killed_is_named(tmp_path: Path) -> None:
         run_small(tmp_path / "out", text="ab", fail="silently")
 
 
-def test_a_run_goes_on_after_the_step_that_failed(tmp_path: Path) -> None:
+def test_missing_results_are_computed_again(tmp_path: Path) -> None:
     output = tmp_path / "out"
     run_small(output, "code", text="ab")
     (output / "pipeline").rename(output / "elsewhere")
     steps, _ = run_small(output, "code", text="ab")
-    assert not any(step.cached for step in steps.values()), "results that are gone are made again"
+    assert not any(step.cached for step in steps.values()), "the folder is gone"
 
 
 def test_paths_that_kfp_would_rewrite_are_refused(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_step_left_behind_by_a_killed_run_is_ended(tmp_path: Path) -> None:
         orphan.communicate()
 
 
-def test_a_run_that_is_told_to_end_ends_its_step_too() -> None:
+def test_sigterm_ends_the_running_step_too() -> None:
     script = """
         import subprocess, sys
         from pipelines.local.processes import steps_end_with_run

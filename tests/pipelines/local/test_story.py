@@ -122,4 +122,4 @@ def test_a_folder_without_a_run_is_said_to_be_one(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "expected the --output folder of `python -m pipelines run`" in result.output
     (tmp_path / "run.json").write_text(json.dumps({"state": "RUNNING"}))
-    assert "not the record of a run" in runs("show", tmp_path).output
+    assert "not a valid run record" in runs("show", tmp_path).output

@@ -70,7 +70,7 @@ def summary(tmp_path: Path) -> RunSummary:
     return summarize("sample", {"dataset_uri": "/data"}, steps, artifacts, tracked)
 
 
-def test_the_summary_holds_what_ci_and_people_look_for(summary: RunSummary, tmp_path: Path) -> None:
+def test_the_summary_has_what_ci_and_people_read(summary: RunSummary, tmp_path: Path) -> None:
     summary.write(tmp_path / "summary.json")
     written: dict[str, Any] = json.loads((tmp_path / "summary.json").read_text())
     assert written["metrics"]["test"]["shipped"]["strict"]["10"]["mAP"] == 0.4
@@ -86,7 +86,7 @@ def test_the_summary_holds_what_ci_and_people_look_for(summary: RunSummary, tmp_
     assert written["mlflow"] == {"tracking_uri": "sqlite:////x/mlflow.db", "run_id": "run-1"}
 
 
-def test_a_step_from_the_cache_keeps_its_figures_and_says_so(summary: RunSummary) -> None:
+def test_a_cached_step_keeps_its_figures_and_is_marked(summary: RunSummary) -> None:
     assert len(summary.steps) == 11
     cached = summary.steps["feature_extraction/train"]
     assert (cached.cached, cached.seconds, cached.wall_seconds) == (True, 2.0, 0.0)
@@ -95,11 +95,11 @@ def test_a_step_from_the_cache_keeps_its_figures_and_says_so(summary: RunSummary
     assert summary.cached_metrics == {"feature_extraction/train/regions": 12.0}
 
 
-def test_a_step_with_several_parts_took_as_long_as_the_longest(summary: RunSummary) -> None:
+def test_a_step_with_several_parts_takes_as_long_as_the_longest(summary: RunSummary) -> None:
     assert summary.steps["ingestion"].seconds == 3.0
 
 
-def test_what_a_step_cost_is_in_its_row(summary: RunSummary) -> None:
+def test_the_cost_of_a_step_is_in_its_row(summary: RunSummary) -> None:
     row = summary.steps["capture_pretraining"]
     assert (row.cpu_seconds, row.peak_memory_mib, row.peak_gpu_memory_mib) == (1.5, 2048.0, 4096.0)
 
