@@ -1,8 +1,8 @@
-"""Everything this project raises on purpose; each message says where, what came, what to do."""
+"""Errors that users can fix; each message says where, what was expected and what to do."""
 
 
 class Product1MError(Exception):
-    """What a user can mend; the command line prints it without a traceback."""
+    """An error that a user can fix; the command line prints it without a traceback."""
 
 
 class ConfigError(Product1MError):
@@ -10,15 +10,15 @@ class ConfigError(Product1MError):
 
 
 class DatasetError(Product1MError):
-    """Lists or photos that cannot be used, or too many that had to be set aside."""
+    """Lists or photos that cannot be used, or too many quarantined items."""
 
 
 class PhotoError(DatasetError):
-    """A photo that cannot be had or used; the message is the reason its item is set aside."""
+    """A photo that cannot be read or used; the message is the reason in the quarantine."""
 
 
 class ArtifactError(Product1MError):
-    """A step's folder that is missing, unfinished, damaged, or of another lineage."""
+    """An artifact that is missing, unfinished, damaged, or made from other inputs."""
 
 
 class StorageError(Product1MError):
@@ -26,11 +26,11 @@ class StorageError(Product1MError):
 
 
 class NotStoredError(StorageError):
-    """Nothing lies at an address; the store itself answered."""
+    """No file at an address; the store was reached."""
 
 
 class TooLargeError(StorageError):
-    """A file with more bytes than its reader takes; it is not read."""
+    """A file that is larger than its reader accepts; it is not read."""
 
     def __init__(self, address: str, num_bytes: int, max_bytes: int) -> None:
         super().__init__(f"{address} has {num_bytes} bytes, more than {max_bytes}")
@@ -39,7 +39,7 @@ class TooLargeError(StorageError):
 
 
 class TrainingError(Product1MError):
-    """A loss that is not finite, or a checkpoint that does not fit."""
+    """Training that cannot continue, for example with a loss that is not finite."""
 
 
 class RetrievalError(Product1MError):
@@ -47,12 +47,12 @@ class RetrievalError(Product1MError):
 
 
 class RegistryError(Product1MError):
-    """The model registry refuses, or a version is not what it claims."""
+    """The model registry refuses a request, or a version is not valid."""
 
 
 class TrackingError(Product1MError):
-    """MLflow cannot be reached, or refuses what a step reports."""
+    """MLflow cannot be reached, or refuses a step's report."""
 
 
 class PipelineError(Product1MError):
-    """A pipeline run that could not start, or a step of one that failed."""
+    """A pipeline run that cannot start, or a step of it that failed."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.manifests.build import MANIFESTS, overlay
 from tests.support.manifests.policies import PROBES, Resource, of_kind
+from tests.support.servers.ports import free_port
 
 ADMIN = ("admin", "a-password-of-the-test")
 SECRETS = {
@@ -82,19 +83,13 @@ def _volume_config(resources: list[Resource], volume: str) -> str:
     return str(next(v["configMap"]["name"] for v in volumes if v["name"] == volume))
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     resources = overlay("production")
     (deployment,) = of_kind(resources, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     folder = tmp_path_factory.mktemp("server")
-    port = _free_port()
+    port = free_port()
     changed = {"--port=5000": f"--port={port}", "--workers=2": "--workers=1"}
     program, *arguments = [changed.get(word, word) for word in _command(container)]
     environment = _environment(resources, container, folder)

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from product1m.artifacts.folder import Artifact, open_artifact, published_name, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.manifest import published_name
 from product1m.artifacts.published import fetch_artifact
 from product1m.capture.tokens import SPECIAL, bert_tokenizer
 from product1m.cli.app import app

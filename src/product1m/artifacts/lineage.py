@@ -1,22 +1,22 @@
-"""Artifacts that meet in retrieval must descend from one RPN and one CAPTURE."""
+"""Artifacts that are used together must come from one RPN and one CAPTURE."""
 
 from product1m.artifacts.folder import Artifact
 from product1m.errors import ArtifactError
 
 
 def require_same_rpn(features: Artifact, model: Artifact) -> None:
-    """ArtifactError, with both digests, where two artifacts' regions come from different RPNs."""
+    """Raise ArtifactError if the regions of two artifacts come from different RPNs."""
     ours, theirs = _rpn(features), _rpn(model)
     if ours != theirs:
         raise ArtifactError(
-            f"{features.folder}: regions of the RPN with digest {ours}, but {model.folder} "
-            f"descends from the RPN with digest {theirs}; run feature_extraction again with one "
-            "RPN for all"
+            f"{features.folder}: made with the RPN of digest {ours}, but {model.folder} was made "
+            f"with the RPN of digest {theirs}; run feature_extraction again with the same RPN for "
+            "all"
         )
 
 
 def require_built_with(index: Artifact, capture: Artifact) -> None:
-    """ArtifactError, with both digests, where an index was built with another CAPTURE."""
+    """Raise ArtifactError if an index was built with another CAPTURE."""
     built_with = index.manifest.inputs.get("capture", "none")
     if built_with != capture.digest:
         raise ArtifactError(
@@ -26,7 +26,7 @@ def require_built_with(index: Artifact, capture: Artifact) -> None:
 
 
 def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
-    """ArtifactError, with both digests, where `artifact` was made from another `ancestor`."""
+    """Raise ArtifactError if `artifact` was made from another artifact of `ancestor`'s kind."""
     summary = artifact.manifest.lineage.get(ancestor.manifest.key)
     made_from = summary.digest if summary else "none"
     if made_from != ancestor.digest:

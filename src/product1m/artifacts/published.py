@@ -1,19 +1,19 @@
-"""Artifacts that lie in storage as a whole: their folders, made anew on any machine."""
+"""Published artifacts: their folders can be created again on any machine."""
 
 from pathlib import Path
 
 from product1m.artifacts.atomic import whole_folder
-from product1m.artifacts.folder import MANIFEST, parse_manifest
+from product1m.artifacts.manifest import MANIFEST, parse_manifest
 from product1m.artifacts.shards import ShardId, fetch_verified
 from product1m.storage.base import checked_name
 from product1m.storage.opening import open_file, open_store
 
 
 def fetch_artifact(address: str, folder: Path) -> None:
-    """Make the folder of a published artifact here; its bulk files stay in storage.
+    """Create the folder of a published artifact; its bulk files stay in storage.
 
-    `address` is its manifest's. Raises ArtifactError if the artifact is damaged, NotStoredError if
-    there is none.
+    `address` is the address of its manifest. Raises ArtifactError if the artifact is damaged,
+    NotStoredError if it does not exist.
     """
     store, name = open_file(address)
     text = store.read(name)

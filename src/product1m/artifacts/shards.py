@@ -1,8 +1,8 @@
-"""Bulk files: named by their content in storage, read whole from scratch or part by part.
+"""Bulk files: named by their content in storage, read from a local copy or part by part.
 
 A step's shards go to `STORAGE/objects/` under their SHA-256 as soon as they are finished. A reader
-copies a set that fits into its scratch folder shard by shard; of a larger one it reads only the
-parts it needs, so neither memory nor disk grow with the set.
+copies a set of shards that fits into its scratch folder. From a larger set it reads only the parts
+it needs, so neither memory nor disk use grows with the set.
 """
 
 import fcntl
@@ -20,62 +20,62 @@ from product1m.storage.base import Store, sha256_of
 from product1m.storage.opening import open_store
 
 OBJECTS = "objects"
-"""Below the storage root, files named by their content."""
+"""Folder of the files that are named by their content, below the storage root."""
 SCRATCH_MIB = 8192
-"""Size of the scratch folder unless `PRODUCT1M_SCRATCH_MIB` says otherwise (ours)."""
+"""Size of the scratch folder, unless `PRODUCT1M_SCRATCH_MIB` is set (ours)."""
 _FETCHES = 2
-"""A shard that arrives damaged is fetched once more: it may have been on its way (ours)."""
+"""Attempts to fetch a shard, which may be damaged in transit (ours)."""
 
 
 @dataclass(frozen=True)
 class ShardId:
-    """A bulk file of an artifact, known by its content."""
+    """A bulk file of an artifact, identified by its content."""
 
     name: str
-    """In the artifact."""
+    """Name in the artifact."""
     sha256: str
     num_bytes: int
 
     @property
     def place(self) -> str:
-        """Its name in storage."""
+        """Name in the store."""
         suffix = PurePosixPath(self.name).suffix
         return f"{OBJECTS}/{self.sha256[:2]}/{self.sha256}{suffix}"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A bulk file to read parts of; can be sent to another process."""
+    """A bulk file to read parts of; can be passed to another process."""
 
     storage: str
     """Address of the store."""
     name: str
-    """In the store."""
+    """Name in the store."""
     path: Path | None
-    """Its whole, verified copy on this machine; None where parts are read from the store."""
+    """A whole, verified copy on this machine; None if parts are read from the store."""
 
     @property
     def address(self) -> str:
-        """Where it lies, for people."""
+        """Address for messages."""
         return str(self.path or open_store(self.storage).address(self.name))
 
     def read(self, start: int, num_bytes: int) -> bytes:
-        """Bytes from `start` on; those read from the store are for the caller to verify."""
+        """Bytes from `start` on; the caller verifies those that come from the store."""
         if self.path is not None:
             try:
                 with self.path.open("rb") as file:
                     file.seek(start)
                     return file.read(num_bytes)
-            except FileNotFoundError:  # another process needed the room
+            except FileNotFoundError:  # another process needed the space
                 if not self.storage:
                     raise
         return open_store(self.storage).read_range(self.name, start, num_bytes)
 
 
 class ShardUploads:
-    """Moves finished shards to a store while the next one is written; one waits at most.
+    """Moves finished shards to a store while the next one is written; at most one waits.
 
-    Without a store they stay where they are.
+    Without a store the files stay where they are.
     """
 
     def __init__(self, store: Store | None) -> None:
@@ -85,44 +85,44 @@ class ShardUploads:
         self._moved: list[ShardId] = []
 
     def move(self, path: Path, name: str) -> None:
-        """Hash the file, store it and remove it; StorageError of an earlier one comes out here."""
+        """Hash, store and remove the file; raises the StorageError of an earlier file."""
         if self._store is not None:
             while len(self._pending) > 1:
                 self._moved.append(self._pending.pop(0).result())
             self._pending.append(self._pool.submit(_move, self._store, path, name))
 
     def finish(self) -> list[ShardId]:
-        """Every moved file, once all are stored."""
+        """All moved files, after all are stored."""
         while self._pending:
             self._moved.append(self._pending.pop(0).result())
         return self._moved
 
     def close(self) -> None:
-        """Give up what has not begun."""
+        """Cancel uploads that have not started."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def check_stored(store: Store, shard: ShardId, step: str) -> None:
-    """Ask the store for a shard's size and digest without reading it; ArtifactError if they differ.
+    """Check size and digest of a shard in a store; ArtifactError if they differ.
 
-    A folder keeps no digests, so there the file is read.
+    A store that keeps digests is asked for them; in a folder the file is read.
     """
-    found = store.find(shard.place)
-    if found is None:
+    stored = store.find(shard.place)
+    if stored is None:
         raise ArtifactError(
             f"{store.address(shard.place)}: missing; it is {shard.name}, run {step} again"
         )
     path = store.local(shard.place)
-    sha256 = found.sha256 if path is None else sha256_of(path)
-    if (found.num_bytes, sha256) != (shard.num_bytes, shard.sha256):
+    sha256 = stored.sha256 if path is None else sha256_of(path)
+    if (stored.num_bytes, sha256) != (shard.num_bytes, shard.sha256):
         raise _damaged(store, shard, sha256, step)
 
 
 def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:
-    """The whole shard on this machine, fetched and verified unless it is there.
+    """Path of a local copy of a shard, which is fetched and verified if it does not exist.
 
-    Processes share the scratch folder; what was used longest ago makes room. ArtifactError if the
-    shard is missing or damaged; `step` is who can write it again.
+    Processes share the scratch folder; copies used longest ago are removed to make space. Raises
+    ArtifactError if the shard is missing or damaged; its message names `step`, which wrote it.
     """
     folder = _scratch()
     path = folder / PurePosixPath(shard.place).name
@@ -137,18 +137,18 @@ def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:
 
 
 def fetch_verified(store: Store, shard: ShardId, target: Path, step: str) -> None:
-    """Fetch a file and compare its digest, twice at most; ArtifactError if both are wrong."""
+    """Fetch a file and compare its digest; ArtifactError if it is damaged twice."""
     for _ in range(_FETCHES):
         _fetch(store, shard, target, step)
-        found = sha256_of(target)
-        if found == shard.sha256:
+        sha256 = sha256_of(target)
+        if sha256 == shard.sha256:
             return
     target.unlink()
-    raise _damaged(store, shard, found, step)
+    raise _damaged(store, shard, sha256, step)
 
 
 def fits_scratch(num_bytes: int) -> bool:
-    """Whether a set can lie in scratch as a whole; a step reads two at once."""
+    """Whether a set of shards fits into scratch; a step reads two sets at the same time."""
     return num_bytes <= _scratch_bytes() // 2
 
 
@@ -166,15 +166,15 @@ def _fetch(store: Store, shard: ShardId, target: Path, step: str) -> None:
         raise ArtifactError(f"{error}; it is {shard.name}, run {step} again") from error
     except OSError as error:
         raise StorageError(
-            f"{target.parent}: cannot hold a copy of {shard.name} ({error.strerror}); name a "
-            f"folder with {shard.num_bytes >> 20} MiB free in PRODUCT1M_SCRATCH"
+            f"{target.parent}: no copy of {shard.name} could be written ({error.strerror}); set "
+            f"PRODUCT1M_SCRATCH to a folder with {shard.num_bytes >> 20} MiB of free space"
         ) from error
 
 
-def _damaged(store: Store, shard: ShardId, found: str, step: str) -> ArtifactError:
+def _damaged(store: Store, shard: ShardId, sha256: str, step: str) -> ArtifactError:
     return ArtifactError(
         f"{store.address(shard.place)}: damaged: it is {shard.name}, expected sha256 "
-        f"{shard.sha256}, got {found or 'none'}; delete it there and run {step} again"
+        f"{shard.sha256}, got {sha256 or 'none'}; delete it there and run {step} again"
     )
 
 
@@ -193,7 +193,7 @@ def _scratch_bytes() -> int:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Remove the copies used longest ago; who has one open or mapped keeps it."""
+    """Remove the copies used longest ago; processes that have one open can still read it."""
     copies = [path for path in folder.iterdir() if not path.name.startswith(".")]
     facts = sorted((stat.st_mtime_ns, stat.st_size, path) for stat, path in _stats(copies))
     surplus = sum(size for _, size, _ in facts) + num_bytes - _scratch_bytes()
@@ -208,7 +208,7 @@ def _stats(paths: list[Path]) -> Iterator[tuple[os.stat_result, Path]]:
     for path in paths:
         try:
             yield path.stat(), path
-        except FileNotFoundError:  # another process made room
+        except FileNotFoundError:  # another process removed it
             continue
 
 

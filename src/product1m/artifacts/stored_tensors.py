@@ -1,4 +1,4 @@
-"""Tensors of a safetensors shard that is read part by part where it lies."""
+"""Tensors of a safetensors shard that is read part by part."""
 
 import json
 import math
@@ -14,30 +14,32 @@ from product1m.errors import ArtifactError
 _DTYPES: dict[str, type[np.generic]] = {"F16": np.float16, "F32": np.float32}
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 1 << 20
-"""A header of a few tensors has hundreds; more is no header (ours)."""
+"""Largest plausible header; a few tensors need hundreds of bytes (ours)."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor whose rows are fetched when they are asked for."""
+    """A tensor whose rows are fetched on access."""
 
     shard: Shard
     start: int
-    """Byte at which row 0 begins."""
+    """Offset of row 0 in bytes."""
     dtype: type[np.generic]
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self.shape[0])
         row_bytes = math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
-        found = self.shard.read(self.start + first * row_bytes, (last - first) * row_bytes)
-        if len(found) != (last - first) * row_bytes:
-            raise ArtifactError(f"{self.shard.address}: cut short; rows {first} to {last} are gone")
-        return np.frombuffer(found, self.dtype).reshape(last - first, *self.shape[1:])
+        content = self.shard.read(self.start + first * row_bytes, (last - first) * row_bytes)
+        if len(content) != (last - first) * row_bytes:
+            raise ArtifactError(
+                f"{self.shard.address}: truncated; rows {first} to {last} are missing"
+            )
+        return np.frombuffer(content, self.dtype).reshape(last - first, *self.shape[1:])
 
 
 def open_tensors(shard: Shard) -> Mapping[str, StoredTensor]:
-    """The tensors a shard's header names; ArtifactError if it has none."""
+    """The tensors in a shard's header; ArtifactError if it has no valid header."""
     num_bytes = int.from_bytes(shard.read(0, _LENGTH_BYTES), "little")
     try:
         if not 0 < num_bytes <= _MAX_HEADER_BYTES:

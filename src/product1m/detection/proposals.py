@@ -18,7 +18,8 @@ from torchvision.models.detection.rpn import (
 from torchvision.ops import FeaturePyramidNetwork, nms
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from product1m.artifacts.folder import MANIFEST, Artifact
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.manifest import MANIFEST
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import Photo
 from product1m.detection.anchor_sampling import AnchorSampler

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from product1m.artifacts.atomic import whole_folder
-from product1m.artifacts.folder import MANIFEST, open_artifact
+from product1m.artifacts.folder import open_artifact
+from product1m.artifacts.manifest import MANIFEST
 from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs.follow import Follower

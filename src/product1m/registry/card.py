@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from product1m.artifacts.folder import Summary
+from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
 from product1m.evaluation.methods import (
     BASELINES,

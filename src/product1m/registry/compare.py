@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from product1m.artifacts.folder import Summary
+from product1m.artifacts.manifest import Summary
 from product1m.errors import RegistryError
 from product1m.evaluation.statistics import Interval, paired_difference
 from product1m.registry.gate import Evidence

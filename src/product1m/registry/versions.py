@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from product1m.artifacts.folder import Summary, open_artifact
+from product1m.artifacts.folder import open_artifact
+from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.gate import EVIDENCE, Champion, Evidence

@@ -16,13 +16,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 import product1m
-from product1m.artifacts.folder import (
-    Artifact,
-    ArtifactWriter,
-    Summary,
-    open_artifact,
-)
+from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.lineage import require_built_with, require_descends
+from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.data.items import ItemTable
 from product1m.errors import Product1MError

@@ -1,8 +1,8 @@
-"""Logs: for people in words, for machines one JSON object a line.
+"""Logs: text for people, or one JSON object per line for machines.
 
-Words on a terminal, JSON elsewhere, unless `PRODUCT1M_LOG` says `text` or `json`. A JSON line holds
-`time`, `level`, `logger` and `message`, within a step also `step`, `part` and `pipeline_run`, and
-the figures that the message tells in words.
+Text on a terminal, JSON elsewhere; `PRODUCT1M_LOG=text` or `json` overrides this. A JSON line
+contains `time`, `level`, `logger` and `message`, within a step also `step`, `part` and
+`pipeline_run`, and the figures of the message as numbers.
 """
 
 import json
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record; `extra={"fields": {…}}` adds to it."""
+    """Formats a record as a JSON object; `extra={"fields": {…}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -43,7 +43,7 @@ class JsonLines(logging.Formatter):
 
 
 def wants_json() -> bool:
-    """Whether logs are to be JSON; ConfigError if `PRODUCT1M_LOG` asks for something unknown."""
+    """Whether to log JSON; ConfigError if `PRODUCT1M_LOG` is neither text nor json."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return not sys.stderr.isatty()
@@ -53,7 +53,10 @@ def wants_json() -> bool:
 
 
 def set_up_logging(*names: str) -> None:
-    """Log JSON or words, in colour on a terminal; of `names` all, of others warnings."""
+    """Log JSON or text, in color on a terminal.
+
+    Logs everything from the loggers `names`, only warnings from other loggers.
+    """
     if wants_json():
         handler: logging.Handler = logging.StreamHandler()
         handler.setFormatter(JsonLines())
@@ -73,9 +76,9 @@ def set_up_logging(*names: str) -> None:
 
 @contextmanager
 def step_logs(step: str, part: str) -> Iterator[None]:
-    """Within the block JSON lines name the step; a failure becomes one line with its traceback.
+    """Within the block JSON lines contain the step; an error becomes one line with its traceback.
 
-    KFP's executor has set its own log format before a step starts; it is replaced here.
+    KFP's executor sets its own log format before a step starts; it is replaced here.
     """
     if not wants_json():
         yield

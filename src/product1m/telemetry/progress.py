@@ -1,6 +1,6 @@
-"""Progress a person can follow: a bar on a terminal, a log line every few seconds elsewhere.
+"""Progress: a bar on a terminal, a log line every few seconds elsewhere.
 
-Of processes that `torchrun` starts together only the first one shows it.
+Of the processes that `torchrun` starts together, only the first one shows it.
 """
 
 import logging
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOG_INTERVAL_S = 5.0
-"""Seconds between two log lines where there is no terminal (ours)."""
+"""Seconds between two log lines (ours)."""
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` and report how far it is; `total` where `items` has no length."""
+    """Yield `items` and report progress; give `total` if `items` has no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     if os.environ.get("RANK", "0") != "0":
@@ -43,5 +43,5 @@ def _logged(items: Iterable[T], description: str, total: int | None) -> Iterator
             reported = now
             rate = count / max(now - started, 1e-9)
             figures = {"done": count, "total": total, "per_second": round(rate, 2)}
-            told = (description, count, total or "?", rate)
-            logger.info("%s: %d/%s, %.1f/s", *told, extra={"fields": figures})
+            values = (description, count, total or "?", rate)
+            logger.info("%s: %d/%s, %.1f/s", *values, extra={"fields": figures})

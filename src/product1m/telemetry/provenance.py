@@ -1,4 +1,4 @@
-"""Where a result comes from: code revision and pipeline run, said where unknown."""
+"""Where a result comes from: code revision and pipeline run; `unknown` if not known."""
 
 import os
 import subprocess
@@ -10,15 +10,15 @@ UNKNOWN = "unknown"
 
 
 def git_revision() -> str:
-    """`$PRODUCT1M_GIT_REVISION`, else the checkout's commit, `+changes` where files differ.
+    """`$PRODUCT1M_GIT_REVISION`, else the checkout's commit, with `+changes` if files differ.
 
-    `unknown` where the package is not part of a git checkout.
+    `unknown` if the package is not part of a git checkout.
     """
     named = os.environ.get("PRODUCT1M_GIT_REVISION")
     if named:
         return named
     package = Path(product1m.__file__).parent
-    # A virtual environment may lie inside somebody's repository without belonging to it.
+    # A virtual environment may be inside a repository without belonging to it.
     if not _git(package, "ls-files", "--error-unmatch", "__init__.py"):
         return UNKNOWN
     revision = _git(package, "rev-parse", "HEAD")
@@ -29,7 +29,7 @@ def git_revision() -> str:
 def pipeline_run() -> str:
     """`$PRODUCT1M_PIPELINE_RUN`, which a cluster sets from the pod's label `pipeline/runid`.
 
-    `unknown` for a step run by hand.
+    `unknown` for a step that was started by hand.
     """
     return os.environ.get("PRODUCT1M_PIPELINE_RUN") or UNKNOWN
 
@@ -39,6 +39,6 @@ def _git(folder: Path, *arguments: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
         )
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

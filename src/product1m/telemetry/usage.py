@@ -1,4 +1,4 @@
-"""What a piece of work costs this machine: time, processor time, memory, GPU memory."""
+"""What a piece of work costs: time, processor time, memory, GPU memory."""
 
 import os
 import resource
@@ -13,22 +13,22 @@ class Usage:
 
     seconds: float
     cpu_seconds: float
-    """Of this process and of its children that have ended."""
+    """Of this process and its children that ended."""
     peak_memory_mib: float
-    """Of this process or its largest child, since they started."""
+    """Largest size of this process or one of its children, since they started."""
     peak_gpu_memory_mib: float
-    """What torch held at most on the fullest GPU, since the process started; 0 without one."""
+    """Most memory that torch reserved on one GPU since the process started; 0 without a GPU."""
 
 
 class Meter:
-    """Measures from its making on."""
+    """Measures from its creation."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._cpu_before = _cpu_seconds()
 
     def read(self) -> Usage:
-        """The figures so far."""
+        """Figures from the creation until now."""
         return Usage(
             seconds=round(time.monotonic() - self._started, 2),
             cpu_seconds=round(_cpu_seconds() - self._cpu_before, 2),
@@ -38,7 +38,7 @@ class Meter:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident size of this process or of one of its children so far."""
+    """Largest resident size so far of this process or one of its children."""
     usages = (
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -51,7 +51,7 @@ def _cpu_seconds() -> float:
 
 
 def _peak_gpu_memory_mib() -> float:
-    torch = sys.modules.get("torch")  # a step that does not need torch must not load it for this
+    torch = sys.modules.get("torch")  # do not import torch only for this
     if torch is None or not torch.cuda.is_initialized():
         return 0.0
     devices = range(torch.cuda.device_count())
