@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
 
 if TYPE_CHECKING:
-    from product1m.registry.versions import Version
+    from product1m.registry.versions import ModelVersion
     from tests.support.servers.s3_server import S3Server
     from tests.support.worlds.registered_model import MlflowStore
     from tests.support.worlds.tiny_world import TinyArtifacts
@@ -60,7 +60,7 @@ def registered(
     made: "TinyArtifacts",
     mlflow_store: "MlflowStore",
     tmp_path_factory: pytest.TempPathFactory,
-) -> "Version":
+) -> "ModelVersion":
     """The tiny models, registered as the first candidate version."""
     from tests.support.worlds.registered_model import LENIENT, run_registration
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from product1m.errors import TrackingError
+from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.pipeline_runs import PARENT_TAG, PIPELINE_RUN_TAG
-from product1m.telemetry.tracking import talking_to_mlflow
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DEPTH = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from product1m.registry.roles import EXPERIMENT
-from product1m.telemetry.tracking import talking_to_mlflow
+from product1m.telemetry.mlflow_client import talking_to_mlflow
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pytest
 from product1m.errors import DatasetError, Product1MError, StorageError, TrackingError
 from product1m.jobs.retries import may_pass, with_retries
 from product1m.storage.opening import open_store
-from product1m.telemetry.tracking import talking_to_mlflow
+from product1m.telemetry.mlflow_client import talking_to_mlflow
 from tests.support.servers.ports import free_port
 
 

@@ -1,9 +1,11 @@
 """A reviewer's acts: promote, override, roll back, in a real MLflow."""
 
+import contextlib
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -13,10 +15,17 @@ from product1m.cli.app import app
 from product1m.config import RegistrationConfig
 from product1m.errors import RegistryError
 from product1m.evaluation.statistics import Interval
-from product1m.registry import acts as registry_acts
-from product1m.registry import compare as registry_compare
-from product1m.registry import versions as registry
-from tests.support.worlds.registered_model import MlflowStore, run_registration
+from product1m.registry import acts
+from product1m.registry.compare import compare
+from product1m.registry.roles import ModelNames
+from product1m.registry.version_files import as_champion, verify_version
+from product1m.registry.versions import ModelVersion, champion_among, list_versions, show
+from product1m.telemetry.mlflow_client import registry_mlflow
+from tests.support.worlds.registered_model import (
+    MlflowStore,
+    register_changed_copy,
+    run_registration,
+)
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = [
@@ -27,36 +36,30 @@ pytestmark = [
 STRICT = RegistrationConfig(min_baseline_lead=0.9, sample_data=True, champion_model="compared")
 
 
-def names(model: str) -> RegistrationConfig:
+def names(champion: str) -> ModelNames:
     """A champion model of the test's own."""
-    return RegistrationConfig(champion_model=model)
-
-
-@pytest.fixture
-def fetched_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promotes a version that was checked before without fetching and asking it again."""
-    monkeypatch.setattr(registry_acts, "verify_version", lambda version: None)
+    return ModelNames(STRICT.candidate_model, champion)
 
 
 @pytest.fixture(scope="module")
 def sample(
     made: TinyArtifacts,
-    registered: registry.Version,
+    registered: ModelVersion,
     mlflow_store: MlflowStore,
     tmp_path_factory: pytest.TempPathFactory,
-) -> registry.Version:
+) -> ModelVersion:
     """A second candidate: of sample data, failing its gate, with the first one as champion."""
     with mlflow_store.active():
-        registry_acts.promote(registered.number, "to compare with", names("compared"), by="ann")
+        acts.promote(registered.number, "to compare with", names("compared"), by="ann")
         return run_registration(made, tmp_path_factory.mktemp("second") / "out", STRICT)
 
 
 def test_a_promoted_version_becomes_champion_with_who_when_and_why(
-    registered: registry.Version,
+    registered: ModelVersion,
 ) -> None:
-    config = names("promoted")
-    assert registry.champion_among(registry.list_versions("promoted")) is None
-    first = registry_acts.promote(registered.number, " ahead everywhere ", config, by="ann")
+    models = names("promoted")
+    assert champion_among(list_versions("promoted")) is None
+    first = acts.promote(registered.number, " ahead everywhere ", models, by="ann")
     assert (first.model, first.number, first.aliases) == ("promoted", "1", ("champion",))
     assert first.tags["by"] == "ann"
     assert first.tags["reason"] == "ahead everywhere"
@@ -69,37 +72,37 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
     own = f"name={registered.model}&version={registered.number})"
     assert own in registered.description
     assert first.description == registered.description.replace(own, "name=promoted&version=1)")
-    second = registry_acts.promote(registered.number, "again", config, by="bob")
+    second = acts.promote(registered.number, "again", models, by="bob")
     assert second.tags["previous_champion"] == "1"
-    assert registry.show("promoted", "1").aliases == ()
-    crowned = registry.champion_among(registry.list_versions("promoted"))
+    assert show("promoted", "1").aliases == ()
+    crowned = champion_among(list_versions("promoted"))
     assert crowned is not None
-    champion = registry.as_champion(crowned)
+    champion = as_champion(crowned)
     assert champion.version == "2"
     assert champion.evidence is not None
     assert len(champion.evidence.ap) == 12  # the test queries
 
 
-def test_a_promoted_model_answers_under_its_alias(registered: registry.Version) -> None:
-    registry_acts.promote(registered.number, "to ask it", names("asked"), by="ann")
-    model = registry.quiet_mlflow().pyfunc.load_model("models:/asked@champion")
+def test_a_promoted_model_answers_under_its_alias(registered: ModelVersion) -> None:
+    acts.promote(registered.number, "to ask it", names("asked"), by="ann")
+    model = registry_mlflow().pyfunc.load_model("models:/asked@champion")
     assert len(model.predict(model.input_example)) == 1
 
 
 def test_a_promotion_needs_a_reason_and_a_version_that_exists(
-    registered: registry.Version,
+    registered: ModelVersion,
 ) -> None:
     with pytest.raises(RegistryError, match="a reason is needed"):
-        registry_acts.promote(registered.number, "  ", names("unreasoned"))
+        acts.promote(registered.number, "  ", names("unreasoned"))
     with pytest.raises(RegistryError, match=r"product1m-candidate: no version '99'; it has"):
-        registry_acts.promote("99", "why", names("unreasoned"))
-    assert registry.list_versions("unreasoned") == []
+        acts.promote("99", "why", names("unreasoned"))
+    assert list_versions("unreasoned") == []
     with pytest.raises(RegistryError, match="no version 'champion'; it has no versions"):
-        registry.show("unreasoned", "champion")
+        show("unreasoned", "champion")
 
 
 def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
-    sample: registry.Version,
+    sample: ModelVersion,
 ) -> None:
     assert sample.description.startswith("**SAMPLE DATA: THIS VERSION WAS TRAINED ON A SAMPLE")
     assert "**Gate: FAILED** against champion version 1" in sample.description
@@ -115,25 +118,24 @@ def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
     assert "challenger" in sample.aliases
 
 
-@pytest.mark.usefixtures("fetched_before")
 def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
-    sample: registry.Version,
+    sample: ModelVersion,
 ) -> None:
-    config = names("overridden")
+    models = names("overridden")
     with pytest.raises(RegistryError) as refused:
-        registry_acts.promote(sample.number, "why not", config, by="ann")
+        acts.promote(sample.number, "why not", models, by="ann")
     message = str(refused.value)
     assert "it was trained on sample data" in message
     assert "lead over image only: expected interval above +0.900, found" in message
-    assert "say --override-sample --override-gate; that and the reason are recorded" in message
-    with pytest.raises(RegistryError, match="say --override-gate; that") as refused:
-        registry_acts.promote(sample.number, "why not", config, overrides=["sample"])
+    assert "add --override-sample --override-gate" in message
+    with pytest.raises(RegistryError, match="add --override-gate") as refused:
+        acts.promote(sample.number, "why not", models, overrides=["sample"])
     assert "sample data" not in str(refused.value)
     with pytest.raises(RegistryError, match="trained on sample data"):
-        registry_acts.promote(sample.number, "why not", config, overrides=["gate"])
-    assert registry.list_versions("overridden") == []
-    version = registry_acts.promote(
-        sample.number, "a rehearsal", config, by="ann", overrides=["sample", "gate"]
+        acts.promote(sample.number, "why not", models, overrides=["gate"])
+    assert list_versions("overridden") == []
+    version = acts.promote(
+        sample.number, "a rehearsal", models, by="ann", overrides=["sample", "gate"]
     )
     assert version.tags["reason"] == "a rehearsal"
     assert version.tags["override_sample"] == "it was trained on sample data"
@@ -141,28 +143,27 @@ def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
     assert version.tags["promotion_gate"] == "failed"
 
 
-@pytest.mark.usefixtures("fetched_before")
-def test_a_rejected_candidate_says_by_whom_and_is_not_promoted(sample: registry.Version) -> None:
-    config = names("rejecting")
+def test_a_rejected_candidate_says_by_whom_and_is_not_promoted(sample: ModelVersion) -> None:
+    models = names("rejecting")
     with pytest.raises(RegistryError, match="a reason is needed"):
-        registry_acts.reject(sample.number, "", config)
-    rejected = registry_acts.reject(sample.number, "worse on gift sets", config, by="bob")
+        acts.reject(sample.number, "", models)
+    rejected = acts.reject(sample.number, "worse on gift sets", models, by="bob")
     assert (rejected.rejection["by"], rejected.rejection["reason"]) == ("bob", "worse on gift sets")
     assert rejected.tags["rejected_reason"] == "worse on gift sets"
     with pytest.raises(RegistryError, match=r"bob rejected it at 20.*: worse on gift sets"):
-        registry_acts.promote(sample.number, "oh", config, overrides=["sample", "gate"])
-    overrides: list[registry_acts.Objection] = ["sample", "gate", "rejection"]
-    version = registry_acts.promote(sample.number, "bob agreed", config, overrides=overrides)
+        acts.promote(sample.number, "oh", models, overrides=["sample", "gate"])
+    overrides: list[acts.Objection] = ["sample", "gate", "rejection"]
+    version = acts.promote(sample.number, "bob agreed", models, overrides=overrides)
     assert version.tags["override_rejection"].startswith("bob rejected it at ")
     # Another champion model's reviewers decide for themselves.
-    assert registry.show(sample.model, sample.number, names("elsewhere")).rejection == {}
+    assert show(sample.model, sample.number, names("elsewhere")).rejection == {}
 
 
 @pytest.fixture
 def changed(
-    request: pytest.FixtureRequest, registered: registry.Version, store: MlflowStore
+    request: pytest.FixtureRequest, registered: ModelVersion, store: MlflowStore
 ) -> Iterator[str]:
-    """A file of the registered version with one byte changed; mended afterwards."""
+    """A file of the registered version with one byte changed; restored afterwards."""
     path = store.files(registered) / request.param
     content = path.read_bytes()
     path.write_bytes(content[:-2] + b" " + content[-1:])
@@ -181,110 +182,125 @@ def changed(
     indirect=True,
 )
 def test_a_version_whose_files_were_changed_is_not_promoted(
-    registered: registry.Version, changed: str
+    registered: ModelVersion, changed: str
 ) -> None:
     with pytest.raises(RegistryError, match=f"{changed}.*(damaged|changed since)"):
-        registry_acts.promote(registered.number, "looks good", names("tampered"), by="ann")
-    assert registry.list_versions("tampered") == []
+        acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+    assert list_versions("tampered") == []
 
 
 def test_evidence_that_was_changed_is_noticed_too(
-    registered: registry.Version, store: MlflowStore
+    registered: ModelVersion, store: MlflowStore
 ) -> None:
     path = store.files(registered) / "evidence.json"
     content = path.read_text("utf-8")
     path.write_text(content.replace('"index_recall": ', '"was": 1, "index_recall": '), "utf-8")
     try:
         with pytest.raises(RegistryError, match=r"evidence\.json"):
-            registry_acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+            acts.promote(registered.number, "looks good", names("tampered"), by="ann")
     finally:
         path.write_text(content, "utf-8")
 
 
-@pytest.mark.usefixtures("fetched_before")
 def test_rolling_back_restores_the_previous_champion_and_deletes_nothing(
-    registered: registry.Version,
+    registered: ModelVersion,
 ) -> None:
-    config = names("rolled")
+    models = names("rolled")
     with pytest.raises(RegistryError, match="rolled: has no champion to roll back"):
-        registry_acts.rollback("complaints", config)
+        acts.rollback("complaints", models)
     for reason in ("first", "second", "third"):
-        registry_acts.promote(registered.number, reason, config, by="ann")
-    restored = registry_acts.rollback("complaints", config, by="bob")
+        acts.promote(registered.number, reason, models, by="ann")
+    restored = acts.rollback("complaints", models, by="bob")
     assert (restored.number, restored.aliases) == ("4", ("champion",))
     assert restored.tags["restored"] == "2"
     assert (restored.tags["by"], restored.tags["reason"]) == ("bob", "complaints")
     assert restored.tags["previous_champion"] == "3"
     # Once more goes one further back, not forth to what was just rolled back.
-    assert registry_acts.rollback("still", config).tags["restored"] == "1"
+    assert acts.rollback("still", models).tags["restored"] == "1"
     with pytest.raises(RegistryError, match="rolled version 5 has no previous champion"):
-        registry_acts.rollback("and still", config)
-    forth = registry_acts.rollback("it was the network", config, by="bob", to="3")
+        acts.rollback("and still", models)
+    forth = acts.rollback("it was the network", models, by="bob", to="3")
     assert (forth.number, forth.tags["restored"]) == ("6", "3")
-    assert [version.number for version in registry.list_versions("rolled")] == list("654321")
+    assert [version.number for version in list_versions("rolled")] == list("654321")
     with pytest.raises(RegistryError, match="rolled version 6 is the champion already"):
-        registry_acts.rollback("once more", config, to="6")
-    model = registry.quiet_mlflow().pyfunc.load_model("models:/rolled@champion")
+        acts.rollback("once more", models, to="6")
+    model = registry_mlflow().pyfunc.load_model("models:/rolled@champion")
     assert len(model.predict(model.input_example)) == 1
 
 
 def test_a_version_that_does_not_answer_its_example_is_not_promoted(
-    registered: registry.Version, monkeypatch: pytest.MonkeyPatch
+    registered: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "product1m.serving.service.extract_regions", lambda *_: 1 / 0
     )  # this installation is broken, the version's files are not
     with pytest.raises(RegistryError, match="does not load and answer its input example here: div"):
-        registry_acts.promote(registered.number, "looks good", names("unloadable"))
-    assert registry.list_versions("unloadable") == []
+        acts.promote(registered.number, "looks good", names("unloadable"))
+    assert list_versions("unloadable") == []
 
 
-@pytest.mark.usefixtures("fetched_before")
-def test_while_an_act_is_under_way_the_next_is_told_and_a_dead_one_is_set_aside(
-    registered: registry.Version, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = names("claimed")
-    registry_acts.promote(registered.number, "first", config, by="ann")
-    with monkeypatch.context() as patch:
-        # Killed between the claim and the alias.
-        patch.setattr(
-            registry_acts, "_require_unchanged", lambda *_: (_ for _ in ()).throw(OSError)
+def claim(store: MlflowStore, candidate: ModelVersion, model: str, age: timedelta) -> None:
+    """What a promotion leaves that was killed before it moved the alias, `age` ago."""
+    client = registry_mlflow().MlflowClient()
+    tags = {"champion_state": "claimed", "by": "bob"}
+    version = client.create_model_version(
+        model, candidate.uri, candidate.run_id, tags=tags, model_id=candidate.model_id
+    )
+    created_ms = round((datetime.now(UTC) - age).timestamp() * 1000)
+    with contextlib.closing(sqlite3.connect(store.folder / "mlflow.db")) as database:
+        database.execute(
+            "UPDATE model_versions SET creation_time = ? WHERE name = ? AND version = ?",
+            (created_ms, model, int(version.version)),
         )
-        with pytest.raises(RegistryError):
-            registry_acts.promote(registered.number, "dies", config, by="bob")
+        database.commit()
+
+
+def test_during_a_promotion_the_next_one_gets_an_error(
+    registered: ModelVersion, store: MlflowStore
+) -> None:
+    models = names("claimed")
+    acts.promote(registered.number, "first", models, by="ann")
+    claim(store, registered, "claimed", timedelta(minutes=9))
     with pytest.raises(
         RegistryError, match="claimed version 2 is being made champion by bob since"
     ):
-        registry_acts.rollback("complaints", config)
-    assert registry.show("claimed", "champion").number == "1"
-    monkeypatch.setattr(registry_acts, "CLAIM_LASTS", timedelta(0))
-    with caplog.at_level(logging.WARNING):
-        champion = registry_acts.promote(registered.number, "third", config, by="cat")
-    assert (champion.number, champion.tags["previous_champion"]) == ("3", "1")
-    assert "claimed version 2: an act that never ended" in caplog.text
-    assert registry.show("claimed", "2").tags["champion_state"] == "abandoned"
+        acts.rollback("complaints", models)
+    assert show("claimed", "champion").number == "1"
 
 
-def test_an_alias_moved_by_hand_meanwhile_ends_the_act(
-    registered: registry.Version, monkeypatch: pytest.MonkeyPatch
+def test_a_promotion_that_died_is_abandoned_after_ten_minutes(
+    registered: ModelVersion, store: MlflowStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = names("by-others")
-    client = registry.quiet_mlflow().MlflowClient()
-    monkeypatch.setattr(registry_acts, "verify_version", lambda version: None)
-    for reason in ("first", "second"):
-        registry_acts.promote(registered.number, reason, config)
+    models = names("abandoned")
+    acts.promote(registered.number, "first", models, by="ann")
+    claim(store, registered, "abandoned", timedelta(minutes=11))
+    with caplog.at_level(logging.WARNING):
+        champion = acts.promote(registered.number, "third", models, by="cat")
+    assert (champion.number, champion.tags["previous_champion"]) == ("3", "1")
+    assert "abandoned version 2: its promotion never ended" in caplog.text
+    assert show("abandoned", "2").tags["champion_state"] == "abandoned"
 
-    def meanwhile(version: registry.Version) -> None:
+
+def test_an_alias_moved_by_hand_meanwhile_ends_the_promotion(
+    registered: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = names("by-others")
+    for reason in ("first", "second"):
+        acts.promote(registered.number, reason, models)
+
+    def verify_and_move_the_alias(version: ModelVersion) -> None:
+        verify_version(version)
+        client = registry_mlflow().MlflowClient()
         client.set_registered_model_alias("by-others", "champion", "1")
 
-    monkeypatch.setattr(registry_acts, "verify_version", meanwhile)
+    monkeypatch.setattr(acts, "verify_version", verify_and_move_the_alias)
     with pytest.raises(RegistryError, match="the champion was version 2 and is 1 now; nothing"):
-        registry_acts.promote(registered.number, "third", config)
-    assert registry.show("by-others", "champion").number == "1"
+        acts.promote(registered.number, "third", models)
+    assert show("by-others", "champion").number == "1"
 
 
 def test_two_versions_are_compared_by_metrics_and_what_made_them(
-    registered: registry.Version, sample: registry.Version
+    registered: ModelVersion, sample: ModelVersion
 ) -> None:
     def product1m(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["registry", *arguments], catch_exceptions=False)
@@ -301,22 +317,17 @@ def test_two_versions_are_compared_by_metrics_and_what_made_them(
 
 
 def test_a_figure_that_differs_is_compared_with_both_intervals(
-    registered: registry.Version, made: TinyArtifacts, monkeypatch: pytest.MonkeyPatch
+    registered: ModelVersion, made: TinyArtifacts, store: MlflowStore
 ) -> None:
     name = "test/official/shipped/mAR@50"
-    evidence, lineage = registry.read_evidence(registered), registry.read_lineage(registered)
-    assert evidence is not None
     other = {name: {"mean": 2.0, "low": 1.0, "high": 3.0}}
-    evaluation = lineage["evaluation"]
-    better = evaluation.model_copy(update={"metrics": evaluation.metrics | {name: 2.0}})
-    second = evidence.model_copy(update={"intervals": evidence.intervals | other})
-    evidences, lineages = (
-        iter([evidence, second]),
-        iter([lineage, {**lineage, "evaluation": better}]),
-    )
-    monkeypatch.setattr(registry_compare, "read_evidence", lambda version: next(evidences))
-    monkeypatch.setattr(registry_compare, "read_lineage", lambda version: next(lineages))
-    found = registry_compare.compare(registered, registered)
+    files = store.files(registered)
+    evidence = json.loads((files / "evidence.json").read_text("utf-8"))
+    evidence["intervals"] |= other
+    lineage = json.loads((files / "lineage.json").read_text("utf-8"))
+    lineage["evaluation"]["metrics"][name] = 2.0
+    changes = {"evidence.json": json.dumps(evidence), "lineage.json": json.dumps(lineage)}
+    found = compare(registered, register_changed_copy(store, registered, "better", changes))
     (ours, theirs) = found.metrics[f"evaluation/{name}"]
     assert list(found.metrics) == [f"evaluation/{name}"]
     assert str(theirs) == "2.0000 [1.0000, 3.0000]"
@@ -332,7 +343,7 @@ def test_a_figure_that_differs_is_compared_with_both_intervals(
 
 
 def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
-    registered: registry.Version,
+    registered: ModelVersion,
 ) -> None:
     def product1m(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["registry", *arguments], catch_exceptions=False)

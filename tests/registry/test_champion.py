@@ -12,10 +12,12 @@ from product1m.artifacts.folder import open_artifact
 from product1m.data.items import ItemTable
 from product1m.errors import RegistryError
 from product1m.registry import acts, compare
-from product1m.registry import versions as registry
+from product1m.registry.version_files import read_evidence
+from product1m.registry.versions import ModelVersion
 from product1m.steps import feature_extraction, ingestion
+from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds import tiny_chain
-from tests.support.worlds.registered_model import LENIENT, MlflowStore, run_registration
+from tests.support.worlds.registered_model import LENIENT, MlflowStore, models_of, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = [
@@ -58,23 +60,23 @@ def other_queries(made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory)
 
 def test_a_champion_of_other_queries_answers_these_first(
     made: TinyArtifacts,
-    registered: registry.Version,
+    registered: ModelVersion,
     other_queries: TinyArtifacts,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = LENIENT.model_copy(update={"champion_model": "of-other-queries", "max_map_loss": 1.0})
-    champion = acts.promote(registered.number, "first", config)
+    champion = acts.promote(registered.number, "first", models_of(config))
     with caplog.at_level(logging.INFO):
         version = run_registration(other_queries, tmp_path / "out", config)
     assert "of-other-queries version 1 was measured on other queries" in caplog.text
-    evidence = registry.read_evidence(version)
+    evidence = read_evidence(version)
     assert evidence is not None
     assert evidence.champion is not None
     assert evidence.champion.version == champion.number
 
     # The same by asking the champion as it is served, photo by photo.
-    model = registry.quiet_mlflow().pyfunc.load_model("models:/of-other-queries@champion")
+    model = registry_mlflow().pyfunc.load_model("models:/of-other-queries@champion")
     queries = ItemTable(open_artifact(other_queries.queries, "ingestion", "queries"))
     gallery = ItemTable(open_artifact(made.gallery, "ingestion", "gallery")).rows
     label_of = {row["id"]: row["labels"][0] for row in gallery.to_dict("records")}
@@ -102,13 +104,13 @@ def test_a_champion_of_other_queries_answers_these_first(
 
 
 def test_a_champion_that_cannot_be_run_keeps_no_successor_out(
-    registered: registry.Version,
+    registered: ModelVersion,
     other_queries: TinyArtifacts,
     store: MlflowStore,
     tmp_path: Path,
 ) -> None:
     config = LENIENT.model_copy(update={"champion_model": "unreadable"})
-    acts.promote(registered.number, "first", config)
+    acts.promote(registered.number, "first", models_of(config))
     serving = store.files(registered) / "artifacts" / "model" / "serving.json"
     content = serving.read_bytes()
     serving.write_text("{}")
@@ -119,5 +121,5 @@ def test_a_champion_that_cannot_be_run_keeps_no_successor_out(
     assert version.tags["gate"] == "not compared"
     assert "and could not answer these: " in version.description
     assert "serving.json: not a serving configuration" in version.description
-    with pytest.raises(RegistryError, match="say --override-gate"):
-        acts.promote(version.number, "why not", config)
+    with pytest.raises(RegistryError, match="add --override-gate"):
+        acts.promote(version.number, "why not", models_of(config))

@@ -4,7 +4,8 @@ import pytest
 
 from product1m.config import RegistrationConfig
 from product1m.evaluation.methods import BASELINES
-from product1m.registry.gate import EVIDENCE, Champion, Evidence, decide
+from product1m.registry.evidence import EVIDENCE, Champion, Evidence
+from product1m.registry.gate import decide
 
 QUERIES = [f"q{number}" for number in range(60)]
 AHEAD = {"mean": 0.05, "low": 0.01, "high": 0.09}

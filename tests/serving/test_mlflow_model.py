@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from product1m.registry import versions as registry
+from product1m.registry.versions import ModelVersion
+from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.servers.mlflow_server import end, wait_for
 from tests.support.servers.ports import free_port
 from tests.support.worlds.registered_model import MlflowStore
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns a
 
 @pytest.fixture(scope="module")
 def address(
-    registered: registry.Version,
+    registered: ModelVersion,
     mlflow_store: MlflowStore,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
@@ -64,7 +65,7 @@ def ask(address: str, rows: list[dict[str, Any]], **params: int) -> tuple[int, A
 
 
 def test_a_batch_over_http_is_answered_as_in_this_process(
-    address: str, registered: registry.Version, made: TinyArtifacts, store: MlflowStore
+    address: str, registered: ModelVersion, made: TinyArtifacts, store: MlflowStore
 ) -> None:
     files = sorted((made.root / "dataset" / "images").glob("queries-*.jpg"))[:3]
     rows = [
@@ -73,9 +74,7 @@ def test_a_batch_over_http_is_answered_as_in_this_process(
     ]
     status, answer = ask(address, rows, top_k=4)
     assert status == 200, answer
-    model = registry.quiet_mlflow().pyfunc.load_model(
-        f"models:/{registered.model}/{registered.number}"
-    )
+    model = registry_mlflow().pyfunc.load_model(f"models:/{registered.model}/{registered.number}")
     # Here as bytes: the same photos, not the same encoding.
     asked = pd.DataFrame(
         {"photo": [file.read_bytes() for file in files], "title": [row["title"] for row in rows]}

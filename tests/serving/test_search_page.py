@@ -16,7 +16,7 @@ from product1m.artifacts.folder import open_artifact
 from product1m.cli.app import app
 from product1m.data.items import ItemTable
 from product1m.errors import StorageError
-from product1m.registry import versions as registry
+from product1m.registry.versions import ModelVersion
 from product1m.serving.search_page import search
 from product1m.serving.thumbnails import Thumbnails
 from tests.support.servers.browser import CHROMIUM, browser
@@ -37,7 +37,7 @@ def photo(made: TinyArtifacts) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(registered: registry.Version, mlflow_store: MlflowStore) -> Path:
+def folder(registered: ModelVersion, mlflow_store: MlflowStore) -> Path:
     """The registered version's files."""
     with mlflow_store.active():
         return mlflow_store.files(registered)
@@ -49,16 +49,18 @@ def product1m(*arguments: str, code: int = 0) -> str:
     return result.output
 
 
-def test_the_terminal_shows_every_instance_with_its_results(
-    registered: registry.Version, photo: Path, folder: Path
+def test_the_terminal_shows_every_box_with_its_answers(
+    registered: ModelVersion, photo: Path, folder: Path
 ) -> None:
     uri = f"models:/{registered.model}/{registered.number}"
     shown = product1m(str(photo), "--title", TITLE, "--model", uri, "--top-k", "2")
-    found = search(photo, TITLE, str(folder), 2)  # a folder is as good as a name
-    assert len(found.instances) > 1
-    for instance in found.instances:
-        for hit in instance.hits:
-            assert re.search(rf"\b{hit.id}\b.*{re.escape(hit.label)}.*{hit.score:.3f}", shown)
+    answered = search(photo, TITLE, str(folder), 2)  # a folder is as good as a name
+    assert len(answered.boxes) > 1
+    for box in answered.boxes:
+        for answer in box.answers:
+            assert re.search(
+                rf"\b{answer.id}\b.*{re.escape(answer.label)}.*{answer.similarity:.3f}", shown
+            )
 
 
 def test_thumbnails_are_the_gallery_photos_made_small(made: TinyArtifacts, folder: Path) -> None:
@@ -77,13 +79,13 @@ def test_thumbnails_are_the_gallery_photos_made_small(made: TinyArtifacts, folde
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
-def test_the_page_draws_the_instances_and_asks_for_nothing(
+def test_the_page_draws_the_boxes_and_requests_nothing(
     photo: Path, folder: Path, tmp_path: Path
 ) -> None:
-    page_path = tmp_path / "found.html"
+    page_path = tmp_path / "answers.html"
     arguments = [str(photo), "--title", TITLE, "--model", str(folder), "--output", str(page_path)]
-    assert "products found" in product1m(*arguments)
-    found = search(photo, TITLE, str(folder), 5)
+    assert "boxes answered" in product1m(*arguments)
+    answered = search(photo, TITLE, str(folder), 5)
     with browser() as page:
         page.open(page_path, 1100, 800)
         assert page.evaluate("document.querySelector('h1').textContent") == TITLE
@@ -93,46 +95,45 @@ def test_the_page_draws_the_instances_and_asks_for_nothing(
                 "['x','y','width','height'].map(a => +r.getAttribute(a))))"
             )
         )
-        x1, y1, x2, y2 = found.instances[0].box_xyxy
+        x1, y1, x2, y2 = answered.boxes[0].box_xyxy
         assert drawn[0] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
-        assert len(drawn) == len(found.instances)
+        assert len(drawn) == len(answered.boxes)
         widths = page.evaluate("[...document.images].map(i => i.naturalWidth).join()")
-        assert widths.split(",") == ["96"] * (5 * len(found.instances))
+        assert widths.split(",") == ["96"] * (5 * len(answered.boxes))
         assert [address for address in page.requests if not address.startswith("data:")] == [
             page_path.as_uri()
         ]
         assert page.problems == []
 
 
-def test_a_picture_frames_the_instances_in_their_colours(
-    photo: Path, folder: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "deep" / "found.png"
+def test_json_holds_every_answer(photo: Path, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "answers.json"
     product1m(str(photo), "--title", TITLE, "--model", str(folder), "--output", str(path))
-    picture, found = Image.open(path).convert("RGB"), search(photo, TITLE, str(folder), 5)
-    for instance in found.instances:
-        x1, _, x2, y2 = instance.box_xyxy
-        below = (round(10 + (x1 + x2) / 2), round(10 + y2 - 1))  # the photo starts at 10, 10
-        pixel = picture.getpixel(below)
-        assert isinstance(pixel, tuple)
-        colour = f"#{pixel[0]:02x}{pixel[1]:02x}{pixel[2]:02x}"
-        later = [other.colour for other in found.instances[instance.number - 1 :]]
-        assert colour in later  # a later one may lie over it
+    written, answered = json.loads(path.read_text("utf-8")), search(photo, TITLE, str(folder), 5)
+    assert written["title"] == TITLE
+    assert [item["id"] for item in written["merged"]] == [item for item, _ in answered.merged]
+    assert [box["box_xyxy"] for box in written["boxes"]] == [
+        pytest.approx(box.box_xyxy) for box in answered.boxes
+    ]
+    for box, written_box in zip(answered.boxes, written["boxes"], strict=True):
+        assert [(answer["id"], answer["label"]) for answer in written_box["answers"]] == [
+            (answer.id, answer.label) for answer in box.answers
+        ]
 
 
-def test_without_thumbnails_results_are_shown_by_name(
+def test_without_thumbnails_answers_are_shown_by_name(
     photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare")
     shutil.rmtree(bare / "artifacts" / "model" / "thumbnails")
-    path = tmp_path / "found.html"
+    path = tmp_path / "answers.html"
     product1m(str(photo), "--title", TITLE, "--model", str(bare), "--output", str(path))
     text = path.read_text("utf-8")
     assert "no photo" in text
     assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
 
 
-def test_a_photo_too_large_to_decode_is_said(tmp_path: Path) -> None:
+def test_a_photo_too_large_to_decode_is_named(tmp_path: Path) -> None:
     size = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     chunks = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -143,7 +144,7 @@ def test_a_photo_too_large_to_decode_is_said(tmp_path: Path) -> None:
         search(tmp_path / "bomb.png", TITLE, "nowhere", 5)
 
 
-def test_a_models_folder_is_asked_without_any_registry(
+def test_a_models_folder_answers_without_any_registry(
     photo: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -153,19 +154,29 @@ def test_a_models_folder_is_asked_without_any_registry(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["{photo}", "--title", "x", "--output", "found.gif"], "found.gif: expected a file ending"),
+        (
+            ["{photo}", "--title", "x", "--output", "a.gif"],
+            "a.gif: expected a file ending in .html or",
+        ),
+        (
+            ["{photo}", "--title", "x", "--output", "a.png"],
+            "use a.html for a page with photos, or a.",
+        ),
         (["missing.jpg", "--title", "x"], "missing.jpg: cannot be read"),
         ([__file__, "--title", "x"], "not a photo that can be decoded"),
         (["{photo}", "--title", " "], "title 0: empty"),
-        (["{photo}", "--title", "x", "--model", "models:/none@champion"], "fetching models:/none"),
+        (
+            ["{photo}", "--title", "x", "--model", "models:/none@champion"],
+            "reading the files of models:/none",
+        ),
         (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_asked_is_said(
-    photo: Path, folder: Path, arguments: list[str], said: str
+def test_what_cannot_be_answered_is_explained(
+    photo: Path, folder: Path, arguments: list[str], message: str
 ) -> None:
     given = [argument.format(photo=photo) for argument in arguments]
     model = [] if "--model" in given else ["--model", str(folder)]
-    assert said in product1m(*given, *model, code=1)
+    assert message in product1m(*given, *model, code=1)

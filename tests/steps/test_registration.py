@@ -21,9 +21,11 @@ from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RegistryError, TrackingError
 from product1m.evaluation.examples import Example, agreement
-from product1m.registry import versions as registry
+from product1m.registry.versions import ModelVersion, list_versions, shorten
 from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.serving.model_folder import STEP_OF
 from product1m.steps import registration
+from product1m.telemetry.mlflow_client import registry_mlflow
 from product1m.telemetry.provenance import git_revision
 from tests.support.servers.browser import CHROMIUM, browser
 from tests.support.worlds import tiny_chain
@@ -37,11 +39,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def model(registered: registry.Version, mlflow_store: MlflowStore) -> Any:
+def model(registered: ModelVersion, mlflow_store: MlflowStore) -> Any:
     """The version loaded back."""
     with mlflow_store.active():
         uri = f"models:/{registered.model}/{registered.number}"
-        return registry.quiet_mlflow().pyfunc.load_model(uri)
+        return registry_mlflow().pyfunc.load_model(uri)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ answers.to_json(sys.argv[3], orient="records")
 
 
 def test_a_fresh_process_answers_as_the_evaluation_did(
-    made: TinyArtifacts, registered: registry.Version, test_queries: pd.DataFrame, tmp_path: Path
+    made: TinyArtifacts, registered: ModelVersion, test_queries: pd.DataFrame, tmp_path: Path
 ) -> None:
     test_queries.to_parquet(tmp_path / "queries.parquet")
     uri = f"models:/{registered.model}/{registered.number}"
@@ -155,7 +157,7 @@ def test_the_input_example_runs(model: Any) -> None:
 def test_a_bad_row_is_refused_with_its_place(
     model: Any, test_queries: pd.DataFrame, photo: object, title: str, message: str
 ) -> None:
-    mlflow = registry.quiet_mlflow()
+    mlflow = registry_mlflow()
     good = test_queries.iloc[0]
     photos = [good["photo"], good["photo"] if photo is None else photo]
     asked = pd.DataFrame({"photo": pd.Series(photos, dtype=object), "title": ["cream", title]})
@@ -165,13 +167,13 @@ def test_a_bad_row_is_refused_with_its_place(
 
 
 def test_a_ranking_has_at_least_one_place(model: Any, test_queries: pd.DataFrame) -> None:
-    mlflow = registry.quiet_mlflow()
+    mlflow = registry_mlflow()
     with pytest.raises(mlflow.exceptions.MlflowException, match="top_k: expected 1 or more, got 0"):
         model.predict(test_queries.head(1), params={"top_k": 0})
 
 
 def test_the_description_holds_what_a_reviewer_needs(
-    made: TinyArtifacts, registered: registry.Version
+    made: TinyArtifacts, registered: ModelVersion
 ) -> None:
     card = registered.description.replace("\u00a0", " ")
     card = re.sub(r" +", " ", card)
@@ -180,8 +182,8 @@ def test_the_description_holds_what_a_reviewer_needs(
     metrics = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))
     shipped = metrics["intervals"]["shipped"]
     figures = f"{shipped['mean']:.3f} [{shipped['low']:.3f}, {shipped['high']:.3f}]"
-    assert f"| **shipped** | {figures} | " in card
-    for folder, step in registry.STEP_OF.items():
+    assert f"| **shipped: all blocks fused, weights from dev** | {figures} | " in card
+    for folder, step in STEP_OF.items():
         if folder != "thumbnails":
             digest = open_artifact(made.root / folder, step).digest
             assert f"| {step} | `{digest[:12]}` | no container |" in card
@@ -192,9 +194,9 @@ def test_the_description_holds_what_a_reviewer_needs(
 
 
 def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
-    made: TinyArtifacts, registered: registry.Version, tmp_path: Path
+    made: TinyArtifacts, registered: ModelVersion, tmp_path: Path
 ) -> None:
-    mlflow = registry.quiet_mlflow()
+    mlflow = registry_mlflow()
     assert "challenger" in registered.aliases
     assert registered.tags["gate"] == "passed"
     assert registered.tags["sample_data"] == "false"
@@ -230,7 +232,7 @@ def test_a_model_of_other_parts_is_refused_with_both_digests(
     inputs = (made.rpn, made.capture, foreign, made.evaluation, made.queries, made.gallery)
     with pytest.raises(ArtifactError, match=r"CAPTURE of digest another-digest, but .* has digest"):
         registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="foreign"))
-    assert registry.list_versions("foreign") == []
+    assert list_versions("foreign") == []
 
 
 def test_a_damaged_file_is_named_and_nothing_is_registered(
@@ -242,7 +244,7 @@ def test_a_damaged_file_is_named_and_nothing_is_registered(
     inputs = (made.rpn, damaged, made.index, made.evaluation, made.queries, made.gallery)
     with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged: expected sha256"):
         registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="damaged"))
-    assert registry.list_versions("damaged") == []
+    assert list_versions("damaged") == []
     assert not (tmp_path / "out").exists()
 
 
@@ -268,12 +270,12 @@ def test_agreement_is_the_share_of_two_first_tens() -> None:
 
 def test_a_card_that_is_too_long_ends_at_a_line_and_says_where_the_rest_is() -> None:
     card = "\n".join(f"line {number}" for number in range(900))
-    short = registry.shorten(card)
+    short = shorten(card)
     assert len(short) <= 5000
     kept, _, note = short.partition("\n\n")
     assert kept.splitlines() == card.splitlines()[: len(kept.splitlines())]
     assert "model_card.md" in note
-    assert registry.shorten("short") == "short"
+    assert shorten("short") == "short"
 
 
 def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
@@ -305,7 +307,7 @@ def test_the_revision_is_the_checkouts_unless_named_and_unknown_elsewhere(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
-    registered: registry.Version, mlflow_store: MlflowStore, tmp_path: Path
+    registered: ModelVersion, mlflow_store: MlflowStore, tmp_path: Path
 ) -> None:
     path = mlflow_store.files(registered) / "reviewer.html"
     with browser() as page:

@@ -235,7 +235,7 @@ def score(
 
 
 @app.command(
-    epilog='Example: `product1m search photo.jpg --title "rose cream gift set" --output found.html`'
+    epilog='Example: `product1m search photo.jpg --title "rose gift set" --output answers.html`'
 )
 def search(
     photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
@@ -244,21 +244,21 @@ def search(
         str, typer.Option(help="A registered model, or the folder of one.")
     ] = "models:/product1m@champion",
     output: Annotated[
-        Path | None, typer.Option(help="A page (.html) or picture (.png, .jpg) to write.")
+        Path | None, typer.Option(help="A page (.html) or JSON (.json) to write.")
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Results for each product.", min=1)] = 5,
+    top_k: Annotated[int, typer.Option(help="Answers for each box.", min=1)] = 5,
 ) -> None:
-    """Show what a registered model finds for every product in a photo."""
+    """Show what a registered model answers for every product in a photo."""
     from product1m.serving import search_page
 
     if output:
         search_page.check_output(output)
-    found = search_page.search(photo, title, model, top_k)
+    answered = search_page.search(photo, title, model, top_k)
     if output:
-        search_page.write_found(found, output)
-        typer.echo(f"{len(found.instances)} products found: {output}")
+        search_page.write_output(answered, output)
+        typer.echo(f"{len(answered.boxes)} boxes answered: {output}")
         return
-    _print_table(search_page.COLUMNS, search_page.table_rows(found))
+    _print_table(search_page.COLUMNS, search_page.table_rows(answered))
 
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from product1m.config import RegistrationConfig
+from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, ModelNames
 
 if TYPE_CHECKING:
-    from product1m.registry.compare import Comparison
-    from product1m.registry.versions import Version
+    from product1m.registry.compare import VersionComparison
+    from product1m.registry.versions import ModelVersion
 
 _DEFAULTS = RegistrationConfig()
 
@@ -42,11 +43,11 @@ def list_(
     """List the versions of both models, newest first."""
     from product1m.registry.versions import list_versions
 
-    config = _names(candidate_model, champion_model)
+    models = ModelNames(candidate_model, champion_model)
     versions = [
         version
         for model in (candidate_model, champion_model)
-        for version in list_versions(model, config)
+        for version in list_versions(model, models)
     ]
     if as_json:
         _print_json([_summary(version) for version in versions])
@@ -65,7 +66,7 @@ def show(
     """Print a version's card and tags."""
     from product1m.registry.versions import find
 
-    version = find(which, _names(candidate_model, champion_model))
+    version = find(which, ModelNames(candidate_model, champion_model))
     if as_json:
         _print_json(_summary(version) | {"description": version.description})
         return
@@ -86,8 +87,8 @@ def compare(
     from product1m.registry import compare as registry_compare
     from product1m.registry.versions import find
 
-    config = _names(candidate_model, champion_model)
-    found = registry_compare.compare(find(first, config), find(second, config))
+    models = ModelNames(candidate_model, champion_model)
+    found = registry_compare.compare(find(first, models), find(second, models))
     if as_json:
         _print_json(found.as_dict())
     else:
@@ -127,14 +128,14 @@ def promote(
         "rejection": override_rejection,
     }
     overrides = [kind for kind, overridden in said.items() if overridden]
-    config = _names(candidate_model, champion_model)
-    _report(acts.promote(version, reason, config, by, overrides), as_json)
+    models = ModelNames(candidate_model, champion_model)
+    _report(acts.promote(version, reason, models, by, overrides), as_json)
 
 
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
 def rollback(
     reason: Reason,
-    to: Annotated[str, typer.Option(help="Version; the champion before unless given.")] = "",
+    to: Annotated[str, typer.Option(help="ModelVersion; the champion before unless given.")] = "",
     by: By = "",
     as_json: AsJson = False,
     champion_model: Champion = _DEFAULTS.champion_model,
@@ -142,8 +143,8 @@ def rollback(
     """Make the previous champion, copied to a new version, the champion; nothing is deleted."""
     from product1m.registry import acts
 
-    config = _names(_DEFAULTS.candidate_model, champion_model)
-    _report(acts.rollback(reason, config, by, to), as_json)
+    models = ModelNames(_DEFAULTS.candidate_model, champion_model)
+    _report(acts.rollback(reason, models, by, to), as_json)
 
 
 @registry_app.command(
@@ -160,8 +161,8 @@ def reject(
     """Say that a candidate is not to be promoted."""
     from product1m.registry import acts
 
-    config = _names(candidate_model, champion_model)
-    _report(acts.reject(version, reason, config, by), as_json)
+    models = ModelNames(candidate_model, champion_model)
+    _report(acts.reject(version, reason, models, by), as_json)
 
 
 @registry_app.command(
@@ -179,23 +180,21 @@ def set_up_roles(
     ],
     pipeline_user: Annotated[
         str, typer.Option(envvar="PRODUCT1M_PIPELINE_USER", help="Registers candidates.")
-    ] = "product1m-pipeline",
+    ] = PIPELINE,
     reviewer_user: Annotated[
         str, typer.Option(envvar="PRODUCT1M_REVIEWER_USER", help="Promotes, rolls back, rejects.")
-    ] = "product1m-reviewer",
-    experiment: Annotated[
-        str, typer.Option(help="Experiment the pipeline logs to.")
-    ] = "product1m-training",
+    ] = REVIEWER,
+    experiment: Annotated[str, typer.Option(help="Experiment the pipeline logs to.")] = EXPERIMENT,
     as_json: AsJson = False,
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
     """Make roles and users at an MLflow server with basic auth; may be run again."""
-    from product1m.registry import roles as registry_roles
-    from product1m.registry.roles import Identity
+    from product1m.registry import access
+    from product1m.registry.access import Identity
 
-    roles = registry_roles.set_up_roles(
-        _names(candidate_model, champion_model),
+    roles = access.set_up_roles(
+        ModelNames(candidate_model, champion_model),
         Identity(pipeline_user, pipeline_password),
         Identity(reviewer_user, reviewer_password),
         experiment,
@@ -208,11 +207,7 @@ def set_up_roles(
             typer.echo(f"{role:<20} {permission:<6} {resource}")
 
 
-def _names(candidate_model: str, champion_model: str) -> RegistrationConfig:
-    return RegistrationConfig(candidate_model=candidate_model, champion_model=champion_model)
-
-
-def _report(version: "Version", as_json: bool) -> None:
+def _report(version: "ModelVersion", as_json: bool) -> None:
     if as_json:
         _print_json(_summary(version))
     else:
@@ -223,7 +218,7 @@ def _print_json(values: Any) -> None:
     typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def _summary(version: "Version") -> dict[str, Any]:
+def _summary(version: "ModelVersion") -> dict[str, Any]:
     return {
         "model": version.model,
         "version": version.number,
@@ -234,7 +229,7 @@ def _summary(version: "Version") -> dict[str, Any]:
     }
 
 
-def _line(version: "Version") -> str:
+def _line(version: "ModelVersion") -> str:
     tags = version.tags
     marks = [
         "SAMPLE DATA" if tags.get("sample_data") != "false" else "",
@@ -250,7 +245,7 @@ def _line(version: "Version") -> str:
     )
 
 
-def _print_comparison(found: "Comparison") -> None:
+def _print_comparison(found: "VersionComparison") -> None:
     from product1m.evaluation.statistics import MAIN_METRIC
 
     typer.echo(f"{'':<44} {found.first.title}  →  {found.second.title}")

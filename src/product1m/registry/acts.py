@@ -14,24 +14,23 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from product1m.config import RegistrationConfig
 from product1m.errors import RegistryError
-from product1m.registry.gate import EVIDENCE, decide
+from product1m.registry.evidence import EVIDENCE
+from product1m.registry.gate import decide
+from product1m.registry.roles import ModelNames
+from product1m.registry.version_files import as_champion, read_evidence, verify_version
 from product1m.registry.versions import (
     CHAMPION,
     NONE,
     REJECTED,
-    Version,
-    as_champion,
+    ModelVersion,
     champion_among,
     ensure_model,
     list_versions,
     page_text,
-    read_evidence,
     show,
-    talking_to_registry,
-    verify_version,
 )
+from product1m.telemetry.mlflow_client import talking_to_registry
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +50,10 @@ _OVERRIDE = "override_"
 def promote(
     which: str,
     reason: str,
-    config: RegistrationConfig,
+    models: ModelNames,
     by: str = "",
     overrides: Collection[Objection] = (),
-) -> Version:
+) -> ModelVersion:
     """Copy a candidate to the champion model and make it the champion.
 
     The gate is decided again, against today's champion; every file is checked; the model is loaded
@@ -63,7 +62,7 @@ def promote(
     Args:
         which: number or alias of a candidate version.
         reason: why; recorded, also as the reason of what is overridden.
-        config: names of the two models; the rules are those the version was registered under.
+        models: names of the two models; the rules are those the version was registered under.
         by: who; the MLflow user's or the account's name unless given.
         overrides: what may speak against it and is set aside; recorded with what it said.
 
@@ -71,11 +70,11 @@ def promote(
         RegistryError: what speaks against it, or that another reviewer was faster.
     """
     by = _named(by, reason)
-    candidate = show(config.candidate_model, which, config)
+    candidate = show(models.candidate, which, models)
     evidence = read_evidence(candidate)
     if evidence is None:
         raise RegistryError(f"{candidate.title}: has no {EVIDENCE}; it was not fully registered")
-    newest, champion = _standing(config)
+    newest, champion = _standing(models)
     gate = decide(evidence, as_champion(champion) if champion else None)
     failed = [
         f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
@@ -95,24 +94,24 @@ def promote(
         "promotion_gate": gate.verdict,
     }
     record |= {f"{_OVERRIDE}{kind}": "; ".join(said) for kind, said in objections.items()}
-    return _crown(candidate, config, newest, previous, record)
+    return _crown(candidate, models, newest, previous, record)
 
 
-def rollback(reason: str, config: RegistrationConfig, by: str = "", to: str = "") -> Version:
+def rollback(reason: str, models: ModelNames, by: str = "", to: str = "") -> ModelVersion:
     """Make the champion before this one, or version `to`, the champion again.
 
     It is copied to a new version, so that the numbers stay the order of the champions.
     """
     by = _named(by, reason)
-    newest, champion = _standing(config)
+    newest, champion = _standing(models)
     if champion is None:
-        raise RegistryError(f"{config.champion_model}: has no champion to roll back")
+        raise RegistryError(f"{models.champion}: has no champion to roll back")
     target = to or champion.tags.get("falls_back_to", NONE)
     if target == NONE:
         raise RegistryError(
             f"{champion.title} has no previous champion; name a version to go back to"
         )
-    restored = show(config.champion_model, target)
+    restored = show(models.champion, target)
     if restored.number == champion.number:
         raise RegistryError(f"{champion.title} is the champion already")
     if restored.tags.get(STATE) in (LOST, ABANDONED, CLAIMED):
@@ -130,22 +129,22 @@ def rollback(reason: str, config: RegistrationConfig, by: str = "", to: str = ""
         "falls_back_to": restored.tags.get("falls_back_to", NONE),
         "promotion_gate": restored.tags.get("promotion_gate", NONE),
     }
-    return _crown(restored, config, newest, champion.number, record)
+    return _crown(restored, models, newest, champion.number, record)
 
 
-def reject(which: str, reason: str, config: RegistrationConfig, by: str = "") -> Version:
+def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVersion:
     """Say that a candidate is not to be promoted.
 
     Kept at the champion model, which a reviewer may write and the pipeline may not; on the
     candidate's own page too, where the reviewer may write there.
     """
     by = _named(by, reason)
-    candidate = show(config.candidate_model, which, config)
+    candidate = show(models.candidate, which, models)
     record = {"by": by, "at": _now(), "reason": reason.strip()}
     with talking_to_registry(f"rejecting {candidate.title}") as client:
-        ensure_model(client, config.champion_model)
+        ensure_model(client, models.champion)
         client.set_registered_model_tag(
-            config.champion_model, f"{REJECTED}{candidate.number}", json.dumps(record)
+            models.champion, f"{REJECTED}{candidate.number}", json.dumps(record)
         )
     try:
         with talking_to_registry(f"tagging {candidate.title}") as client:
@@ -155,10 +154,10 @@ def reject(which: str, reason: str, config: RegistrationConfig, by: str = "") ->
                 )
     except RegistryError as error:
         logger.info("rejected; the candidate's own page does not show it: %s", error)
-    return show(candidate.model, candidate.number, config)
+    return show(candidate.model, candidate.number, models)
 
 
-def _objections(candidate: Version, failed: list[str]) -> dict[Objection, list[str]]:
+def _objections(candidate: ModelVersion, failed: list[str]) -> dict[Objection, list[str]]:
     objections: dict[Objection, list[str]] = {}
     if candidate.tags.get("sample_data") != "false":
         objections["sample"] = ["it was trained on sample data"]
@@ -173,23 +172,23 @@ def _objections(candidate: Version, failed: list[str]) -> dict[Objection, list[s
 
 
 def _require_overridden(
-    candidate: Version,
+    candidate: ModelVersion,
     objections: Mapping[Objection, list[str]],
     overrides: Collection[Objection],
 ) -> None:
     standing = [kind for kind in objections if kind not in overrides]
     if standing:
-        said = "\n  ".join(line for kind in standing for line in objections[kind])
+        lines = "\n  ".join(line for kind in standing for line in objections[kind])
         flags = " ".join(f"--override-{kind}" for kind in standing)
         raise RegistryError(
-            f"{candidate.title} is not for promotion:\n  {said}\n"
-            f"To promote it all the same, say {flags}; that and the reason are recorded"
+            f"{candidate.title} cannot be promoted:\n  {lines}\n"
+            f"To promote it anyway, add {flags}; both are recorded with the reason"
         )
 
 
-def _standing(config: RegistrationConfig) -> tuple[int, Version | None]:
+def _standing(models: ModelNames) -> tuple[int, ModelVersion | None]:
     """Number of the newest champion version and the champion; RegistryError during an act."""
-    versions = list_versions(config.champion_model)
+    versions = list_versions(models.champion)
     if not versions:
         return 0, None
     newest = versions[0]
@@ -198,7 +197,7 @@ def _standing(config: RegistrationConfig) -> tuple[int, Version | None]:
     return int(newest.number), champion_among(versions)
 
 
-def _require_dead(claimed: Version) -> None:
+def _require_dead(claimed: ModelVersion) -> None:
     age = datetime.now(UTC) - claimed.created
     if age < CLAIM_LASTS:
         raise RegistryError(
@@ -206,24 +205,24 @@ def _require_dead(claimed: Version) -> None:
             f"{claimed.created:%H:%M:%S} UTC; look at it and try again, or in "
             f"{CLAIM_LASTS.seconds // 60} minutes if that act died"
         )
-    logger.warning("%s: an act that never ended; it is set aside", claimed.title)
+    logger.warning("%s: its promotion never ended; marked as abandoned", claimed.title)
     if CHAMPION not in claimed.aliases:
         _set_state(claimed, ABANDONED)
 
 
 def _crown(
-    source: Version,
-    config: RegistrationConfig,
+    source: ModelVersion,
+    models: ModelNames,
     newest: int,
     previous: str,
     record: Mapping[str, str],
-) -> Version:
+) -> ModelVersion:
     """Claim the next version number with a copy of `source`, and move the alias if it was next.
 
     `newest` and `previous` are what the act was decided on: number of the newest version, and of
     the champion.
     """
-    model = config.champion_model
+    model = models.champion
     kept = {
         key: value
         for key, value in source.tags.items()
@@ -250,7 +249,7 @@ def _crown(
     return show(model, number)
 
 
-def _require_unchanged(claimed: Version, previous: str) -> None:
+def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
     """An alias moved by hand, or a claim that was taken for dead, ends the act."""
     now = list_versions(claimed.model)
     found = champion_among(now)
@@ -276,7 +275,7 @@ def _overtaken(model: str, winner: int, number: str) -> str:
     )
 
 
-def _set_state(version: Version, state: str) -> None:
+def _set_state(version: ModelVersion, state: str) -> None:
     with talking_to_registry(f"tagging {version.title}") as client:
         client.set_model_version_tag(version.model, version.number, STATE, state)
 

@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 
 from product1m.artifacts.manifest import Summary
-from product1m.config import RegistrationConfig
 from product1m.evaluation.methods import (
     BASELINES,
     CAPTURE_ALONE,
@@ -19,7 +18,8 @@ from product1m.evaluation.methods import (
 from product1m.evaluation.report.html import html_templates
 from product1m.evaluation.statistics import Interval
 from product1m.registry.compare import config_differences
-from product1m.registry.gate import Champion, Evidence, Gate, SliceChange
+from product1m.registry.evidence import Champion, Evidence, Rules
+from product1m.registry.gate import Gate, SliceChange
 from product1m.registry.pictures import Case
 
 MAX_LISTED = 5
@@ -164,9 +164,7 @@ def _config_changes(subject: Subject) -> list[str]:
     return [f"{key}: {before} → {after}" for key, (before, after) in found.items()]
 
 
-def _limits(
-    lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: RegistrationConfig
-) -> list[str]:
+def _limits(lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: Rules) -> list[str]:
     queries = lineage["ingestion/queries"].metrics
     limits = [
         "It finds products of its gallery only; anything else gets its nearest neighbour.",

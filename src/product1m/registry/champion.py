@@ -1,53 +1,106 @@
-"""The champion's answers to today's queries, where it was measured on others.
+"""The champion's answers to today's queries, if it was measured on others.
 
-A comparison is paired: both answer the same queries from the same gallery, each with all of its own
-parts. So the champion's RPN reads today's photos anew, its CAPTURE embeds them, and an index as it
-was configured to build one holds today's gallery.
+A comparison is paired: both models answer the same queries from the same gallery, each with all of
+its own parts. So the champion's RPN reads today's photos again, its CAPTURE embeds them, and an
+index, built as its own was configured, holds today's gallery.
 """
 
 import logging
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from product1m.artifacts.folder import open_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.manifest import Summary
+from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
+from product1m.detection.extraction import RegionSettings
+from product1m.detection.feature_sets import write_features
+from product1m.detection.untrained_boxes import grabcut_of_scenes
+from product1m.errors import Product1MError
 from product1m.evaluation.metrics import GroundTruth, score_queries
-from product1m.registry.gate import EVIDENCE, Evidence, Remeasured
-from product1m.registry.versions import MODEL_FOLDER, Version, download
+from product1m.registry.evidence import DEPTH, EVIDENCE, Champion, Evidence, Remeasured
+from product1m.registry.version_files import as_champion, read_lineage
+from product1m.registry.versions import ModelVersion, champion_among, list_versions
+from product1m.retrieval.building import IndexSettings, build_index
 from product1m.retrieval.search import Searcher, SearchSettings
-from product1m.serving.service import CAPTURE, INDEX, RPN, SERVING, ServingConfig
-from product1m.steps import feature_extraction, indexing
-from product1m.telemetry.tracking import untracked
+from product1m.serving.model_folder import (
+    CAPTURE,
+    INDEX,
+    MODEL_FOLDER,
+    RPN,
+    ServingConfig,
+    open_part,
+)
+from product1m.telemetry.mlflow_client import download
 
 logger = logging.getLogger(__name__)
 
-DEPTH = 10
-"""Of the gate's metric and of the rankings that are kept."""
+
+@dataclass(frozen=True)
+class Opponent:
+    """The champion as a registration meets it."""
+
+    champion: Champion | None
+    lineage: Mapping[str, Summary]
+    """Summaries of the steps that made the champion."""
+    remeasured: Remeasured | None = None
+    failure: str = ""
+    """Why it could not be measured again."""
+
+
+def meet_champion(
+    champion_model: str, lineage: Mapping[str, Summary], queries: Artifact, gallery: Artifact
+) -> Opponent:
+    """Today's champion, measured again if its evidence is from other queries.
+
+    Args:
+        champion_model: name of the registered model.
+        lineage: of the candidate.
+        queries: that the candidate was measured on.
+        gallery: that it answered from.
+    """
+    version = champion_among(list_versions(champion_model))
+    if version is None:
+        return Opponent(None, {})
+    champion = as_champion(version)
+    digests = [lineage[f"ingestion/{part}"].details["content"] for part in ("queries", "gallery")]
+    remeasured, failure = None, ""
+    if champion.digest and needs_measuring(champion.evidence, *digests):
+        try:
+            remeasured = measure_champion(version, queries, gallery)
+        except Product1MError as error:
+            # A champion that this code cannot run must not keep its successor out: the gate says
+            # that they were not compared, and a reviewer decides.
+            failure = str(error)
+            logger.error("%s could not answer today's queries: %s", version.title, error)
+    return Opponent(champion, read_lineage(version), remeasured, failure)
 
 
 def needs_measuring(evidence: Evidence | None, queries: str, gallery: str) -> bool:
-    """Whether a champion's own evidence is of other queries or another gallery than these."""
+    """Whether a champion's own evidence is from other queries or another gallery than these."""
     return evidence is None or (evidence.queries, evidence.gallery) != (queries, gallery)
 
 
-def measure_champion(champion: Version, queries: Path, gallery: Path) -> Remeasured:
+def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifact) -> Remeasured:
     """Let a champion answer the test queries of an ingestion from its gallery.
 
-    Raises ArtifactError or RetrievalError where its model cannot be opened by this code.
+    Raises ArtifactError or RetrievalError if this code cannot open its model.
     """
     logger.info(
         "%s was measured on other queries or another gallery: it answers these now, with its own "
         "regions, embeddings and index",
         champion.title,
     )
-    with tempfile.TemporaryDirectory() as scratch, untracked():
-        model = download(champion, f"artifacts/{MODEL_FOLDER}", Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", Path(scratch))
         top = _answers(model, queries, gallery, Path(scratch))
-    truth = _truth(queries, gallery)
+    truth = GroundTruth.of_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
     scores = score_queries(top, truth, "strict", (DEPTH,))
     return Remeasured(
         version=champion.number,
@@ -57,30 +110,48 @@ def measure_champion(champion: Version, queries: Path, gallery: Path) -> Remeasu
     )
 
 
-def _answers(model: Path, queries: Path, gallery: Path, scratch: Path) -> dict[str, list[str]]:
+def _answers(
+    model: Path, queries: Artifact, gallery: Artifact, scratch: Path
+) -> dict[str, list[str]]:
     """Merged rankings of the test queries."""
-    serving = ServingConfig.read(model / SERVING)
-    for images, name in ((gallery, "gallery_features"), (queries, "query_features")):
-        feature_extraction.run(images, model / RPN, scratch / name, serving.feature_extraction)
-    built = open_artifact(model / INDEX, "indexing").manifest.config
-    indexing.run(
-        scratch / "gallery_features",
-        model / CAPTURE,
-        scratch / INDEX,
-        IndexingConfig.model_validate(built),
-    )
-    searcher = Searcher.load(
-        open_artifact(scratch / INDEX, "indexing"),
-        open_artifact(model / CAPTURE, "capture_pretraining"),
-        SearchSettings.from_config(serving.evaluation),
-    )
-    features = FeatureSet(open_artifact(scratch / "query_features", "feature_extraction"))
-    tested = np.flatnonzero(features.rows["split"] == "test").tolist()
-    vectors = searcher.embed(features).select(tested)
+    serving = ServingConfig.read(model)
+    rpn, capture = open_part(model, RPN), open_part(model, CAPTURE)
+    features = {
+        images: _extract(images, rpn, serving, scratch / f"{images.manifest.part}_features")
+        for images in (gallery, queries)
+    }
+    index = _build(features[gallery], capture, _indexing_config(model), scratch / INDEX)
+    searcher = Searcher.load(index, capture, SearchSettings.from_config(serving.evaluation))
+    photos = FeatureSet(features[queries])
+    test_rows = np.flatnonzero(photos.rows["split"] == "test").tolist()
+    vectors = searcher.embed(photos).select(test_rows)
     return searcher.rank(vectors, serving.weights, whole_photo=False)
 
 
-def _truth(queries: Path, gallery: Path) -> GroundTruth:
-    asked = ItemTable(open_artifact(queries, "ingestion", "queries")).rows
-    items = ItemTable(open_artifact(gallery, "ingestion", "gallery")).rows
-    return GroundTruth.of_rows(asked, items)
+def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:
+    config = serving.feature_extraction
+    inputs, part = {"images": images, "rpn": rpn}, images.manifest.part
+    with write_artifact(folder, "feature_extraction", config, inputs, part) as writer:
+        write_features(
+            images,
+            rpn,
+            writer,
+            RegionSettings.from_config(config, grabcut_of_scenes(rpn)),
+            num_workers=config.num_workers,
+            shard_mib=config.shard_mib,
+        )
+    return open_artifact(folder, "feature_extraction")
+
+
+def _indexing_config(model: Path) -> IndexingConfig:
+    return IndexingConfig.model_validate(open_part(model, INDEX).manifest.config)
+
+
+def _build(features: Artifact, capture: Artifact, config: IndexingConfig, folder: Path) -> Artifact:
+    inputs = {"gallery_features": features, "capture": capture}
+    with write_artifact(folder, "indexing", config, inputs) as writer:
+        settings = IndexSettings.from_config(config)
+        built = build_index(FeatureSet(features), load_capture(capture), settings)
+        built.write(writer.folder)
+        writer.details.update(built.details)
+    return open_artifact(folder, "indexing")

@@ -9,8 +9,9 @@ import pandas as pd
 from product1m.artifacts.manifest import Summary
 from product1m.errors import RegistryError
 from product1m.evaluation.statistics import Interval, paired_difference
-from product1m.registry.gate import Evidence
-from product1m.registry.versions import Version, read_evidence, read_lineage
+from product1m.registry.evidence import Evidence
+from product1m.registry.version_files import read_evidence, read_lineage
+from product1m.registry.versions import ModelVersion
 
 COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "loss")
 """Metrics of the steps that say how good a part is; the others are counts of the data."""
@@ -20,11 +21,11 @@ Metric = float | Interval | None
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VersionComparison:
     """What differs between two versions; `second` minus `first` where there is a difference."""
 
-    first: Version
-    second: Version
+    first: ModelVersion
+    second: ModelVersion
     map_at_10: tuple[Interval, Interval]
     gain: Interval | None
     """Paired strict mAP@10; None where they were measured on other queries."""
@@ -50,11 +51,11 @@ class Comparison:
         }
 
 
-def compare(first: Version, second: Version) -> Comparison:
+def compare(first: ModelVersion, second: ModelVersion) -> VersionComparison:
     """Hold two versions' evidence and lineage against each other."""
     evidence = _evidence(first), _evidence(second)
     lineages = read_lineage(first), read_lineage(second)
-    return Comparison(
+    return VersionComparison(
         first,
         second,
         (evidence[0].map_at_10, evidence[1].map_at_10),
@@ -90,7 +91,7 @@ def _gain(first: Evidence, second: Evidence) -> Interval | None:
     return paired_difference(pd.Series(second.ap), pd.Series(first.ap), second.bootstrap)
 
 
-def _evidence(version: Version) -> Evidence:
+def _evidence(version: ModelVersion) -> Evidence:
     evidence = read_evidence(version)
     if evidence is None:
         raise RegistryError(f"{version.title}: has no evidence, so there is nothing to compare")

@@ -1,105 +1,24 @@
 """May a version become champion? Rules with numbers, on evidence that travels with it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from product1m.config import RegistrationConfig
 from product1m.evaluation.methods import BASELINES, TITLES
 from product1m.evaluation.statistics import (
     MAIN_METRIC,
-    BootstrapPlan,
     Interval,
     bootstrap_interval,
     paired_difference,
 )
-
-EVIDENCE = "evidence.json"
+from product1m.registry.evidence import Champion, Evidence, Rules
 
 Outcome = Literal["pass", "fail", "not compared"]
-Verdict = Literal["passed", "failed", "not compared"]
-
-
-class Rules(RegistrationConfig):
-    """The rules of a version, also of one registered under a key that is gone since."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class Remeasured(BaseModel):
-    """The champion's answers to the candidate's queries, from the candidate's gallery."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    """Of the champion model."""
-    evidence_digest: str
-    """Which champion it was: a version's number changes when it is copied, its evidence does
-    not."""
-    ap: dict[str, float]
-    top: dict[str, list[str]]
-
-
-class Evidence(BaseModel):
-    """What a version was measured to do; stored with it as `evidence.json`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    ap: dict[str, float]
-    """Strict AP@10 of the shipped ranking, by test query."""
-    top: dict[str, list[str]] = {}
-    """The shipped ranking's first ten gallery ids, by test query."""
-    slices: dict[str, dict[str, str]]
-    """Slicing (`products`, `brand`, …) to test query to slice."""
-    leads: dict[str, dict[str, float]]
-    """Shipped minus method, strict mAP@10, paired: mean, low, high."""
-    intervals: dict[str, dict[str, float]] = {}
-    """The evaluation's figures on the test queries by name: mean, low, high."""
-    index_recall: float
-    served_agreement: float
-    """Of the registered model with the evaluation, see `examples.agreement`."""
-    leaked_photos: float = 0.0
-    """Train and gallery photos that are a query's, relative to the queries."""
-    dev_photos_in_test: float = 0.0
-    """Test queries whose photo is a dev query's too, as a share."""
-    quarantine: dict[str, float] = {}
-    """List to the share of its items that was set aside."""
-    queries: str
-    """Content digest of the queries it was measured on."""
-    gallery: str
-    """Content digest of the gallery they were answered from."""
-    bootstrap: BootstrapPlan
-    rules: Rules
-    """What it was registered under; a later check holds it against the same."""
-    champion: Remeasured | None = None
-    """Where the champion of the day had been measured on other queries."""
-    champion_failure: str = ""
-    """Why it could not answer these, where it could not."""
-
-    @property
-    def map_at_10(self) -> Interval:
-        """Strict mAP@10 of the shipped ranking."""
-        return bootstrap_interval(pd.Series(self.ap).sort_index(), self.bootstrap)
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version to beat."""
-
-    version: str
-    evidence: Evidence | None
-    """None where it was registered without any."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """Of its version: digests, revision, …"""
-
-    @property
-    def digest(self) -> str:
-        """Of its evidence."""
-        return self.tags.get(f"digest.{EVIDENCE}", "")
+GateVerdict = Literal["passed", "failed", "not compared"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +74,7 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    verdict: Verdict
+    verdict: GateVerdict
     champion: str
     """Version compared with; empty where there is none."""
     champion_map_at_10: float | None = None
@@ -179,7 +98,7 @@ def decide(candidate: Evidence, champion: Champion | None) -> Gate:
     slices = _slices(candidate, rival.ap) if rival and rival.ap is not None else []
     rules = [*_absolute(candidate), *_relative(candidate, rival, slices)]
     outcomes = {rule.outcome for rule in rules}
-    verdict: Verdict = (
+    verdict: GateVerdict = (
         "failed" if "fail" in outcomes else "not compared" if len(outcomes) > 1 else "passed"
     )
     return Gate(
@@ -288,7 +207,7 @@ def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:
     return sorted(found, key=lambda change: change.candidate - change.champion)
 
 
-def _worst_slice(config: RegistrationConfig, slices: list[SliceChange]) -> Rule:
+def _worst_slice(config: Rules, slices: list[SliceChange]) -> Rule:
     """The slice that is surest to have lost."""
     name, limit = "worst slice", -config.max_slice_loss
     expected = f"no interval below {limit:+.3f}"

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from product1m.data.items import ItemTable
 from product1m.evaluation.report import AnswerCard, ItemPhotos
-from product1m.registry.gate import Evidence, Rivalry
-from product1m.serving.thumbnails import paste_centred
+from product1m.registry.evidence import Evidence
+from product1m.registry.gate import Rivalry
+from product1m.serving.thumbnails import paste_centered
 
 NUM_ANSWERS = 5
 """Answers of a ranking that are shown (ours)."""
@@ -100,7 +101,7 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
         draw.text((start, 4), f"{name}, first {NUM_ANSWERS}", _INK, font)
     for number, case in enumerate(cases):
         top = 24 + number * row_px
-        paste_centred(sheet, case.photo, (GAP_PX, top), QUERY_SIDE_PX)
+        paste_centered(sheet, case.photo, (GAP_PX, top), QUERY_SIDE_PX)
         sides = [(case.champion_ap, case.champion_answers)] if compared else []
         sides.append((case.ap, case.answers))
         for start, (ap, answers) in zip(starts, sides, strict=True):
@@ -109,10 +110,10 @@ def draw_cases(cases: Sequence[Case]) -> bytes:
             for place, answer in enumerate(answers):
                 left = start + place * (ANSWER_SIDE_PX + GAP_PX)
                 if answer.photo:
-                    paste_centred(sheet, answer.photo, (left, top), ANSWER_SIDE_PX)
-                colour = _RIGHT if answer.right else _WRONG
+                    paste_centered(sheet, answer.photo, (left, top), ANSWER_SIDE_PX)
+                color = _RIGHT if answer.right else _WRONG
                 box = (left - 2, top - 2, left + ANSWER_SIDE_PX + 1, top + ANSWER_SIDE_PX + 1)
-                draw.rectangle(box, outline=colour, width=3)
+                draw.rectangle(box, outline=color, width=3)
         draw.text((GAP_PX, top + QUERY_SIDE_PX), case.query[:20], _INK, font)
     written = io.BytesIO()
     sheet.save(written, "JPEG", quality=82)

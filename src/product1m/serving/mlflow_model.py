@@ -16,10 +16,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from product1m.errors import Product1MError, RetrievalError
-from product1m.serving.service import Answer, SearchService
-
-MODEL_FOLDER = "model"
-"""Name of the one MLflow artifact: the folder `SearchService` reads."""
+from product1m.serving.model_folder import MODEL_FOLDER
+from product1m.serving.service import PhotoAnswers, SearchService
 
 
 class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are not followed
@@ -44,7 +42,7 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Answer a batch; what the caller can mend comes out as a bad request, not a crash."""
+        """Answer a batch; what the caller can fix becomes a bad request, not a crash."""
         try:
             photos = [
                 _photo_bytes(photo, position) for position, photo in enumerate(model_input["photo"])
@@ -57,7 +55,7 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
         return pd.DataFrame(rows, index=model_input.index)
 
 
-def _row(answer: Answer, labels: dict[str, str]) -> dict[str, Any]:
+def _row(answer: PhotoAnswers, labels: dict[str, str]) -> dict[str, Any]:
     result = answer.result
     instances = [
         {

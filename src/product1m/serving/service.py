@@ -1,58 +1,32 @@
-"""A photo and its title answered: the way from ingestion to ranking in one process.
+"""Answer a photo and its title: from ingestion to ranking in one process.
 
-The registered model is this over a folder of its own: `rpn/`, `capture/`, `index/` as the steps
-wrote them, and `serving.json` with the settings they ran under.
+The registered model is this, over its own folder (see `model_folder`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from product1m.artifacts.folder import open_artifact
-from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.data.intake import PhotoLimits, normalize_photo
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
 from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
-from product1m.errors import ArtifactError, PhotoError, RetrievalError
+from product1m.errors import PhotoError, RetrievalError
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
-
-SERVING = "serving.json"
-RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
-
-
-class ServingConfig(BaseModel):
-    """`serving.json`: what the evaluated queries went through."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ingestion: IngestionConfig
-    feature_extraction: FeatureExtractionConfig
-    evaluation: EvaluationConfig
-    weights: Mapping[str, float]
-    """The shipped fusion."""
-
-    @classmethod
-    def read(cls, path: Path) -> "ServingConfig":
-        """ArtifactError if the file is absent or not what this code wrote."""
-        try:
-            return cls.model_validate_json(path.read_text("utf-8"))
-        except (OSError, ValidationError) as error:
-            raise ArtifactError(f"{path}: not a serving configuration ({error})") from error
+from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one photo with its title finds."""
+class PhotoAnswers:
+    """The boxes of one photo and their rankings."""
 
     boxes_xyxy: Float32[np.ndarray, "I 4"]
-    """Pixels of the photo that was asked with, turned upright by its EXIF orientation."""
+    """Pixels of the given photo, turned upright by its EXIF orientation."""
     result: SearchResult
 
 
@@ -74,16 +48,17 @@ class SearchService:
     @classmethod
     def load(cls, folder: Path) -> "SearchService":
         """Open a model folder; ArtifactError names a file that is damaged or missing."""
-        config = ServingConfig.read(folder / SERVING)
-        rpn = open_artifact(folder / RPN, "rpn_training")
+        config = ServingConfig.read(folder)
+        rpn = open_part(folder, RPN)
         regions = RegionSettings.from_config(config.feature_extraction, grabcut_of_scenes(rpn))
-        index = open_artifact(folder / INDEX, "indexing")
-        capture = open_artifact(folder / CAPTURE, "capture_pretraining")
+        index, capture = open_part(folder, INDEX), open_part(folder, CAPTURE)
         settings = SearchSettings.from_config(config.evaluation)
         searcher = Searcher.load(index, capture, settings)
         return cls(load_rpn(rpn), regions, searcher, config)
 
-    def answer(self, photos: Sequence[bytes], titles: Sequence[str], top_k: int) -> list[Answer]:
+    def answer(
+        self, photos: Sequence[bytes], titles: Sequence[str], top_k: int
+    ) -> list[PhotoAnswers]:
         """The `top_k` best gallery items for every product in every photo, and merged.
 
         Fewer where the gallery is smaller.
@@ -108,12 +83,12 @@ class SearchService:
         depth = max(top_k, self.config.evaluation.depth)
         answers = []
         for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
-            found = self.searcher.search(caption, regions, self.config.weights, depth)
-            boxes = found.boxes.boxes_xyxy / np.float32(kept.downscaled)
-            answers.append(Answer(boxes, _cut(found, top_k)))
+            result = self.searcher.search(caption, regions, self.config.weights, depth)
+            boxes = result.boxes.boxes_xyxy / np.float32(kept.downscaled)
+            answers.append(PhotoAnswers(boxes, _cut(result, top_k)))
         return answers
 
 
-def _cut(found: SearchResult, top_k: int) -> SearchResult:
-    rankings = [ranking[:top_k] for ranking in found.rankings]
-    return SearchResult(found.boxes, rankings, found.merged[:top_k])
+def _cut(result: SearchResult, top_k: int) -> SearchResult:
+    rankings = [ranking[:top_k] for ranking in result.rankings]
+    return SearchResult(result.boxes, rankings, result.merged[:top_k])

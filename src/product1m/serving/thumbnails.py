@@ -1,4 +1,4 @@
-"""Small gallery photos that travel with a registered model, to show a person what was found.
+"""Small gallery photos that travel with a registered model, to show a person the answers.
 
 Some 2 KB each at 96 pixels: 80 MiB for the paper's gallery, nothing beside its index.
 """
@@ -40,7 +40,7 @@ def write_thumbnails(gallery: Artifact, folder: Path, config: RegistrationConfig
 
 
 class Thumbnails:
-    """Small gallery photos by id; none where a version carries none."""
+    """Small gallery photos by id; none if a version carries none."""
 
     def __init__(self, folder: Path) -> None:
         self._items: ItemTable | None = None
@@ -53,21 +53,21 @@ class Thumbnails:
         return len(self._places)
 
     def jpeg(self, item: str) -> bytes | None:
-        """A photo, or None where it is not carried."""
+        """A photo, or None if the version does not carry it."""
         place = self._places.get(item)
         if place is None or self._items is None:
             return None
         return self._items.encoded(place)
 
     def caption(self, item: str) -> str:
-        """An item's title, empty where it is not carried."""
+        """An item's title, empty if the version does not carry it."""
         place = self._places.get(item)
         if place is None or self._items is None:
             return ""
         return str(self._items.rows["caption"].iloc[place])
 
 
-def paste_centred(sheet: Image.Image, jpeg: bytes, corner: tuple[int, int], side_px: int) -> None:
+def paste_centered(sheet: Image.Image, jpeg: bytes, corner: tuple[int, int], side_px: int) -> None:
     """Put a photo into the middle of a square, made smaller if it does not fit."""
     image = Image.open(io.BytesIO(jpeg))
     image.thumbnail((side_px, side_px))

@@ -8,13 +8,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
 
 from product1m.config import StepConfig
 from product1m.errors import TrackingError
 from product1m.telemetry.logs import step_logs
+from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.pipeline_runs import ParentRun, has_parent
 from product1m.telemetry.provenance import UNKNOWN, pipeline_run
 
@@ -22,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 MAX_TAG_LENGTH = 5000
 """Of a tag's value (MLflow allows 8,000)."""
-
-# MLflow reports its use over the network unless told not to, before it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 class StepRun(Protocol):
@@ -66,19 +63,6 @@ class _MlflowRun:
             mlflow.log_artifact(str(path), self._prefix)
 
 
-_SILENT = ContextVar("_SILENT", default=False)
-
-
-@contextmanager
-def untracked() -> Iterator[None]:
-    """Steps run inside log nothing: they serve another step, whose run it is."""
-    token = _SILENT.set(True)
-    try:
-        yield
-    finally:
-        _SILENT.reset(token)
-
-
 @contextmanager
 def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
     """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters.
@@ -93,9 +77,6 @@ def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]
 
 @contextmanager
 def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
-    if _SILENT.get():
-        yield _Untracked()
-        return
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         logger.info("%s: MLFLOW_TRACKING_URI is not set, nothing is logged to MLflow", step)
         yield _Untracked()
@@ -161,15 +142,3 @@ def _end_run(status: str, parent: ParentRun | None) -> None:
             mlflow.end_run(status)
             if parent:
                 parent.end(status)
-
-
-@contextmanager
-def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
-    """What MLflow refuses, after its own retries, comes out as a TrackingError with the address."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        address = uri or os.environ.get("MLFLOW_TRACKING_URI")
-        raise TrackingError(f"{action} at MLflow, {address}: {error}") from error

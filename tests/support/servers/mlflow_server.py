@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers.ports import free_port
+from tests.support.servers.s3_server import BUCKET, S3Server
 
 START_S = 180.0
+STORE = "mlflow-store.test"
+"""Name of the S3 server that nobody but the MLflow server can resolve."""
 ADMIN, PASSWORDS = (
     "admin",
     {
@@ -56,8 +59,12 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    """Start a server on a free port for the block."""
+def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]:
+    """Start a server on a free port for the block.
+
+    Artifacts lie in `folder`, or in the S3 server under a name that only the MLflow server can
+    resolve, as in a cluster.
+    """
     port = free_port()
     settings = folder / "basic_auth.ini"
     settings.write_text(
@@ -76,11 +83,13 @@ def running_server(folder: Path) -> Iterator[Server]:
     }
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         environment.pop(name, None)
+    if s3:
+        environment |= s3.environment() | _own_name_of(s3, folder / "site")
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", str(folder / "files")),
+        *("--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else str(folder / "files")),
     ]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -91,6 +100,18 @@ def running_server(folder: Path) -> Iterator[Server]:
             yield Server(f"http://127.0.0.1:{port}", folder)
         finally:
             end(process)
+
+
+def _own_name_of(s3: S3Server, site: Path) -> dict[str, str]:
+    """Environment of a Python process that alone knows where the host `STORE` is."""
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import socket\n"
+        "resolve = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, *rest, **named: resolve(\n"
+        f"    '127.0.0.1' if host == '{STORE}' else host, *rest, **named)\n"
+    )
+    return {"PYTHONPATH": str(site), "MLFLOW_S3_ENDPOINT_URL": f"http://{STORE}:{s3.port}"}
 
 
 def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

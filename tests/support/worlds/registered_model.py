@@ -1,6 +1,7 @@
 """Register the models of the tiny chain, for tests of registration and registry."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 
 from product1m.artifacts.folder import open_artifact
 from product1m.config import RegistrationConfig
-from product1m.registry import versions as registry
+from product1m.registry.roles import ModelNames
+from product1m.registry.versions import ModelVersion, show
 from product1m.steps import registration
+from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 LENIENT = RegistrationConfig(min_baseline_lead=-1)
@@ -28,7 +31,7 @@ class MlflowStore:
     def create(cls, folder: Path) -> "MlflowStore":
         """Create the database."""
         with cls(folder).active():
-            client = registry.quiet_mlflow().MlflowClient()
+            client = registry_mlflow().MlflowClient()
             return cls(folder, client.create_experiment("tests", (folder / "files").as_uri()))
 
     @contextmanager
@@ -40,19 +43,35 @@ class MlflowStore:
             patch.delenv("MLFLOW_RUN_ID", raising=False)
             yield
 
-    def files(self, version: registry.Version) -> Path:
+    def files(self, version: ModelVersion) -> Path:
         """Folder of a candidate version's files."""
-        client = registry.quiet_mlflow().MlflowClient()
+        client = registry_mlflow().MlflowClient()
         source = client.get_model_version(version.model, version.number).source
         (folder,) = self.folder.rglob(source.removeprefix("models:/"))
         return folder / "artifacts"
 
 
-def run_registration(
-    made: TinyArtifacts, folder: Path, config: RegistrationConfig
-) -> registry.Version:
+def run_registration(made: TinyArtifacts, folder: Path, config: RegistrationConfig) -> ModelVersion:
     """Register the artifacts; return the version."""
     inputs = (made.rpn, made.capture, made.index, made.evaluation, made.queries, made.gallery)
     registration.run(*inputs, folder, config)
     details = open_artifact(folder, "registration").manifest.details
-    return registry.show(details["name"], details["version"])
+    return show(details["name"], details["version"])
+
+
+def models_of(config: RegistrationConfig) -> ModelNames:
+    """Names of the two models of a configuration."""
+    return ModelNames(config.candidate_model, config.champion_model)
+
+
+def register_changed_copy(
+    store: MlflowStore, version: ModelVersion, name: str, changes: Mapping[str, str]
+) -> ModelVersion:
+    """Register a version's files again as the first version of `name`, some with another text."""
+    folder = shutil.copytree(store.files(version), store.folder / f"copy-for-{name}")
+    for file, text in changes.items():
+        (folder / file).write_text(text, "utf-8")
+    client = registry_mlflow().MlflowClient()
+    client.create_registered_model(name)
+    client.create_model_version(name, str(folder), tags=dict(version.tags))
+    return show(name, "1")

@@ -1,0 +1,95 @@
+"""A candidate version: what is written about it, under which tags it is registered."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.manifest import Summary
+from product1m.data.items import ItemTable
+from product1m.registry.card import Subject, write_card, write_page
+from product1m.registry.champion import Opponent
+from product1m.registry.evidence import EVIDENCE, Evidence
+from product1m.registry.gate import Gate, rivalry
+from product1m.registry.pictures import draw_cases, worst_cases
+from product1m.registry.version_files import lineage_json
+from product1m.registry.versions import CARD, GATE, LINEAGE, PAGE, PICTURE
+from product1m.serving.model_folder import THUMBNAILS
+from product1m.telemetry.mlflow_client import registry_mlflow
+from product1m.telemetry.provenance import git_revision, pipeline_run
+
+
+def describe_candidate(
+    inputs: Mapping[str, Artifact],
+    lineage: Mapping[str, Summary],
+    evidence: Evidence,
+    gate: Gate,
+    opponent: Opponent,
+    model: Path,
+) -> Subject:
+    """Everything that card and page are written from; needs an active MLflow run."""
+    champion = opponent.champion
+    thumbnails = model / THUMBNAILS
+    return Subject(
+        lineage=lineage,
+        scores=json.loads(inputs["evaluation"].file("metrics.json").read_text("utf-8")),
+        evidence=evidence,
+        gate=gate,
+        champion=champion,
+        champion_lineage=opponent.lineage,
+        provenance=_provenance(),
+        cases=worst_cases(
+            evidence,
+            rivalry(evidence, champion) if champion else None,
+            ItemTable(inputs["queries"]),
+            ItemTable(inputs["gallery"]),
+            evidence.rules.num_pictured_queries,
+        ),
+        thumbnails_mib=sum(path.stat().st_size for path in thumbnails.glob("*")) / 2**20,
+    )
+
+
+def _provenance() -> dict[str, str]:
+    return {
+        "git_revision": git_revision(),
+        "pipeline_run": pipeline_run(),
+        "mlflow_run": registry_mlflow().active_run().info.run_id,
+    }
+
+
+def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
+    """A version's tags: its gate, where it comes from, and the digest of every part."""
+    gate, evidence, lineage = subject.gate, subject.evidence, subject.lineage
+    return {
+        "gate": gate.verdict,
+        "gate_rules_not_passed": ", ".join(rule.name for rule in gate.failures()) or "none",
+        "gate_champion": gate.champion or "none",
+        "sample_data": str(evidence.rules.sample_data).lower(),
+        "strict_mAP_at_10": f"{evidence.map_at_10.mean:.4f}",
+        "code_version": lineage["evaluation"].code_version,
+        **subject.provenance,
+        **{f"digest.{name}": digest for name, digest in digests.items()},
+        **{f"digest.{key}": summary.digest for key, summary in lineage.items()},
+    }
+
+
+def all_metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
+    """Metrics of every step, named as the steps log them; a cached step logs nothing itself."""
+    return {
+        f"{key}/{name.replace('@', '_at_')}": value
+        for key, summary in lineage.items()
+        for name, value in summary.metrics.items()
+    }
+
+
+def write_files(folder: Path, subject: Subject) -> str:
+    """Write the files of a version beside its model; returns the description."""
+    card = write_card(subject)
+    (folder / EVIDENCE).write_text(subject.evidence.model_dump_json(indent=2), "utf-8")
+    (folder / LINEAGE).write_text(lineage_json(subject.lineage), "utf-8")
+    (folder / GATE).write_text(subject.gate.model_dump_json(indent=2), "utf-8")
+    (folder / CARD).write_text(card, "utf-8")
+    (folder / PAGE).write_text(write_page(subject), "utf-8")
+    if subject.cases:
+        (folder / PICTURE).write_bytes(draw_cases(subject.cases))
+    return card

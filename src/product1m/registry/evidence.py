@@ -1,0 +1,156 @@
+"""What a version was measured to do; stored with it as `evidence.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.manifest import Summary
+from product1m.config import EvaluationConfig, RegistrationConfig
+from product1m.evaluation.methods import BASELINES
+from product1m.evaluation.results import figures
+from product1m.evaluation.scoring import read_rankings
+from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
+
+EVIDENCE = "evidence.json"
+
+DEPTH = 10
+"""Of the gate's metric and of the rankings that are kept."""
+
+
+class Rules(RegistrationConfig):
+    """The rules of a version, also of one registered under a key that is gone since."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Remeasured(BaseModel):
+    """The champion's answers to the candidate's queries, from the candidate's gallery."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    """Of the champion model."""
+    evidence_digest: str
+    """Which champion it was: a version's number changes when it is copied, its evidence does
+    not."""
+    ap: dict[str, float]
+    top: dict[str, list[str]]
+
+
+class Evidence(BaseModel):
+    """What a version was measured to do; stored with it as `evidence.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ap: dict[str, float]
+    """Strict AP@10 of the shipped ranking, by test query."""
+    top: dict[str, list[str]] = {}
+    """The shipped ranking's first ten gallery ids, by test query."""
+    slices: dict[str, dict[str, str]]
+    """Slicing (`products`, `brand`, …) to test query to slice."""
+    leads: dict[str, dict[str, float]]
+    """Shipped minus method, strict mAP@10, paired: mean, low, high."""
+    intervals: dict[str, dict[str, float]] = {}
+    """The evaluation's figures on the test queries by name: mean, low, high."""
+    index_recall: float
+    served_agreement: float
+    """Of the registered model with the evaluation, see `examples.agreement`."""
+    leaked_photos: float = 0.0
+    """Train and gallery photos that are a query's, relative to the queries."""
+    dev_photos_in_test: float = 0.0
+    """Test queries whose photo is a dev query's too, as a share."""
+    quarantine: dict[str, float] = {}
+    """List to the share of its items that was set aside."""
+    queries: str
+    """Content digest of the queries it was measured on."""
+    gallery: str
+    """Content digest of the gallery they were answered from."""
+    bootstrap: BootstrapPlan
+    rules: Rules
+    """What it was registered under; a later check holds it against the same."""
+    champion: Remeasured | None = None
+    """Where the champion of the day had been measured on other queries."""
+    champion_failure: str = ""
+    """Why it could not answer these, where it could not."""
+
+    @property
+    def map_at_10(self) -> Interval:
+        """Strict mAP@10 of the shipped ranking."""
+        return bootstrap_interval(pd.Series(self.ap).sort_index(), self.bootstrap)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version to beat."""
+
+    version: str
+    evidence: Evidence | None
+    """None where it was registered without any."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of its version: digests, revision, …"""
+
+    @property
+    def digest(self) -> str:
+        """Of its evidence."""
+        return self.tags.get(f"digest.{EVIDENCE}", "")
+
+
+def gather_evidence(
+    evaluation: Artifact,
+    lineage: Mapping[str, Summary],
+    served_agreement: float,
+    rules: Rules,
+    champion: Remeasured | None = None,
+    champion_failure: str = "",
+) -> Evidence:
+    """Collect what the gate decides on.
+
+    Args:
+        evaluation: artifact of the evaluation.
+        lineage: summaries of every step that made the candidate, the evaluation included.
+        served_agreement: of the registered model with the evaluation.
+        rules: that the candidate is registered under.
+        champion: its answers to the candidate's queries, if it had to be measured again.
+        champion_failure: why that failed.
+    """
+    rows = pq.read_table(evaluation.file("per_query.parquet")).to_pandas()
+    rows = rows[
+        (rows["split"] == "test")
+        & (rows["method"] == "shipped")
+        & (rows["definition"] == "strict")
+        & (rows["depth"] == DEPTH)
+    ]
+    ap = dict(zip(rows["query_id"], rows["ap"], strict=True))
+    rankings = read_rankings(evaluation.file("retrieval_id_list.txt"))
+    slices = pq.read_table(evaluation.file("slices.parquet")).to_pandas().set_index("query_id")
+    scores = json.loads(evaluation.file("metrics.json").read_text("utf-8"))
+    ingested = lineage["ingestion/queries"].metrics
+    leaked = ingested["train_photos_in_queries"] + ingested["gallery_photos_in_queries"]
+    return Evidence(
+        ap=ap,
+        top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
+        slices={str(slicing): members.to_dict() for slicing, members in slices.items()},
+        leads={method: scores["differences"][method] for method in BASELINES},
+        intervals={f"test/{one.name}": one.value for one in figures(scores["test_intervals"])},
+        index_recall=lineage["indexing"].metrics["recall@100"],
+        served_agreement=served_agreement,
+        leaked_photos=leaked / ingested["items"],
+        dev_photos_in_test=ingested["test_photos_in_dev"] / max(ingested["test"], 1.0),
+        quarantine={
+            part: lineage[f"ingestion/{part}"].metrics["quarantine_share"]
+            for part in ("train", "gallery", "queries")
+        },
+        queries=lineage["ingestion/queries"].details["content"],
+        gallery=lineage["ingestion/gallery"].details["content"],
+        bootstrap=BootstrapPlan.from_config(
+            EvaluationConfig.model_validate(evaluation.manifest.config)
+        ),
+        rules=rules,
+        champion=champion,
+        champion_failure=champion_failure,
+    )

@@ -1,0 +1,179 @@
+"""MLflow's client as this project uses it: quiet, its errors in words, and downloads that end.
+
+A server that keeps its artifacts on S3 offers clients presigned addresses, signed for the endpoint
+that the server itself uses. Whoever cannot reach that endpoint waits for minutes to an hour. So
+downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD` or
+`…_UPLOAD` is set to `true`.
+"""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from product1m.errors import RegistryError, TrackingError
+
+DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
+"""MLflow's variable: `true` fetches files from the store, past the server."""
+FIRST_FILE = "MLmodel"
+"""A small file that every model has; fetched first, to see whether downloads work."""
+FIRST_ANSWER_S, DIRECT_ANSWER_S = 20, 10
+"""How long the first file, and the store itself, may take to answer (ours)."""
+
+# MLflow reads these when it is imported and at every call. Left unset, it reports its use over the
+# network, and follows what the server offers.
+for _name, _value in (
+    ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    (DIRECT_DOWNLOADS, "false"),
+    ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false"),
+):
+    os.environ.setdefault(_name, _value)
+
+_answering: set[str] = set()
+"""Servers from which this process has downloaded."""
+
+
+def import_mlflow() -> Any:
+    """MLflow with its pyfunc part, without the warnings it gives about itself."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+        import mlflow.pyfunc
+    return mlflow
+
+
+def registry_mlflow() -> Any:
+    """MLflow, if the environment names a registry; else RegistryError."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise RegistryError(
+            "MLFLOW_TRACKING_URI is not set; set it to the server or database of the registry, "
+            "as in MLFLOW_TRACKING_URI=sqlite:///build/sample/mlflow.db"
+        )
+    return import_mlflow()
+
+
+@contextmanager
+def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
+    """Turn an MLflow error that its retries did not cure into a TrackingError with the address."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        address = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        raise TrackingError(f"{action} at MLflow, {address}: {error}") from error
+
+
+@contextmanager
+def talking_to_registry(action: str) -> Iterator[Any]:
+    """MLflow's client; an MLflow error becomes a RegistryError with action, address and user."""
+    mlflow = registry_mlflow()
+    try:
+        yield mlflow.MlflowClient()
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        uri = mlflow.get_registry_uri()
+        name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        user = f" (user {name})" if name else ""
+        raise RegistryError(f"{action} at {uri}{user}: {error}") from error
+
+
+def download(model_uri: str, path: str, folder: Path) -> Path:
+    """Fetch a file or folder of a model into `folder`; everything if `path` is empty.
+
+    Args:
+        model_uri: as MLflow takes it: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/ID`.
+        path: relative to the model.
+        folder: where it goes.
+
+    Raises RegistryError, within a minute if nothing answers, with the address that does not.
+    """
+    with talking_to_registry(f"reading {path or 'the files'} of {model_uri}"):
+        _require_answer(model_uri)
+        uri = f"{model_uri}/{path}".rstrip("/")
+        return Path(registry_mlflow().artifacts.download_artifacts(uri, dst_path=str(folder)))
+
+
+def _require_answer(model_uri: str) -> None:
+    """Fetch one small file in a short time, once a process and server.
+
+    MLflow itself waits for minutes, because a server may need that long for a large file.
+    """
+    mlflow = registry_mlflow()
+    server = mlflow.get_tracking_uri()
+    if not server.startswith("http") or server in _answering:
+        return
+    with _short_waits():
+        if os.environ[DIRECT_DOWNLOADS].lower() in ("true", "1"):
+            _require_store(model_uri)
+        else:
+            _require_proxy(model_uri, server)
+    _answering.add(server)
+
+
+def _require_proxy(model_uri: str, server: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    mlflow = registry_mlflow()
+    repository = get_artifact_repository(model_uri)  # asks the server which model that is
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            repository.download_artifacts(FIRST_FILE, scratch)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise RegistryError(
+            f"{server}: the server answers, but sends no file of {model_uri} ({error}); it fetches "
+            "files from its own store, so look at the server's log and at its store"
+        ) from error
+
+
+def _require_store(model_uri: str) -> None:
+    """RegistryError unless this machine reaches the address that the server gives for a file."""
+    import requests
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    repository = get_artifact_repository(model_uri)
+    address = getattr(repository, "repo", repository).artifact_uri
+    server, proxied, path = address.partition("/mlflow-artifacts/artifacts")
+    if not proxied:  # the registry's files do not go through a server
+        return
+    endpoint = f"/mlflow-artifacts/presigned{path}/{FIRST_FILE}"
+    response = http_request(get_default_host_creds(server), endpoint, "GET")
+    if response.status_code in (404, 501):  # MLflow's client falls back to the server
+        return
+    presigned = verify_rest_response(response, endpoint).json()
+    headers = {**presigned.get("headers", {}), "Range": "bytes=0-0"}
+    try:
+        requests.get(presigned["url"], headers=headers, timeout=DIRECT_ANSWER_S).raise_for_status()
+    except requests.RequestException as error:
+        store = "{0.scheme}://{0.netloc}".format(urlsplit(presigned["url"]))
+        raise RegistryError(
+            f"{store}: MLflow gives this address for downloads, and it does not answer here "
+            f"({type(error).__name__}); unset {DIRECT_DOWNLOADS} to download through the MLflow "
+            "server, or make the address reachable"
+        ) from error
+
+
+@contextmanager
+def _short_waits() -> Iterator[None]:
+    """MLflow's requests within the block have one retry and a short timeout."""
+    short = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(FIRST_ANSWER_S),
+    }
+    before = {name: os.environ.get(name) for name in short}
+    os.environ.update(short)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
