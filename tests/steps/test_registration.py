@@ -252,7 +252,7 @@ def test_without_a_registry_the_step_says_what_to_set(
     made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI is not set; name the server"):
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI is not set; set it to the server"):
         run_registration(made, tmp_path / "out", LENIENT)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
