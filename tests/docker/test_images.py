@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -28,6 +27,7 @@ from product1m.config import STEPS
 from product1m.errors import PipelineError
 from tests.support.paths import ROOT
 from tests.support.servers.engine import built_image
+from tests.support.servers.ports import free_port
 
 DOCKER = ROOT / "docker"
 TARGETS = [step.replace("_", "-") for step in STEPS] + ["mlflow-server"]
@@ -222,9 +222,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
     program = shutil.which("docker-registry")
     if not program:
         pytest.skip("no docker-registry is installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     settings = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
