@@ -14,7 +14,7 @@ from kfp import dsl
 
 import components
 from product1m.artifacts.folder import open_artifact
-from product1m.config import STEPS, load_config, section_model
+from product1m.config import STEPS, Section, load_config, section_model
 from product1m.data.items import ItemTable
 from tests.support.paths import ROOT
 from tests.support.worlds.small_datasets import small_dataset
@@ -24,7 +24,7 @@ NAMED_DIFFERENTLY = {
     "backgrounds": "backgrounds_uri",
     "dataset": "dataset_uri",
 }
-"""Parameter of a step to the component's, where they differ."""
+"""Parameter of a step to the component's parameter, if the names differ."""
 
 
 def test_compiling_loads_nothing_that_computes(tmp_path: Path) -> None:
@@ -67,30 +67,8 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
     monkeypatch.setattr(module, "run", record)
     section = getattr(load_config("sample"), step)
     function = getattr(components, step).python_func
-    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
-    given: dict[str, Any] = {}
-    for name, annotation in inspect.get_annotations(function).items():
-        if name == "config":
-            given[name] = {
-                key: float(value) if type(value) is int else value
-                for key, value in section.model_dump(mode="json").items()
-            }
-        elif name == "storage":
-            given[name] = {"root": "s3://bucket/prefix"}
-        elif name == "training_job":
-            given[name] = {"num_nodes": 1.0, "processes_per_node": 1.0}
-        elif name == "metrics":
-            given[name] = metrics
-        elif annotation is str:
-            given[name] = f"value of {name}"
-        elif name != "return":
-            (tmp_path / name).mkdir()
-            for page in ("report.html", "reviewer.html"):
-                (tmp_path / name / page).write_text("the report")
-            given[name] = SimpleNamespace(path=str(tmp_path / name), metadata={})
-    if "report" in given:
-        given["report"].path = str(tmp_path / "copy.html")
-    function(**given)
+    arguments = arguments_of(function, section, tmp_path)
+    function(**arguments)
     for name, value in received.items():
         if name == "config":
             assert value == section
@@ -101,10 +79,36 @@ def test_a_component_passes_every_artifact_where_the_step_expects_it(
             assert value == tmp_path / name
         else:
             assert value == f"value of {NAMED_DIFFERENTLY[name]}"
-    assert metrics.metadata == {"test/mAP@10": 0.5}
+    assert arguments["metrics"].metadata == {"test/mAP@10": 0.5}
     assert (tmp_path / "metrics").exists(), "without it kfp.local would run the step every time"
-    if "report" in given:
+    if "report" in arguments:
         assert (tmp_path / "copy.html").read_text() == "the report"
+
+
+def arguments_of(function: Any, section: Section, folder: Path) -> dict[str, Any]:
+    """Arguments as KFP passes them: every number is a float, artifacts are below `folder`."""
+    known = {
+        "config": {
+            key: float(value) if type(value) is int else value
+            for key, value in section.model_dump(mode="json").items()
+        },
+        "storage": {"root": "s3://bucket/prefix"},
+        "training_job": {"num_nodes": 1.0, "processes_per_node": 1.0},
+        "metrics": dsl.Metrics(uri=str(folder / "metrics")),
+        "report": SimpleNamespace(path=str(folder / "copy.html"), metadata={}),
+    }
+    arguments: dict[str, Any] = {}
+    for name, annotation in inspect.get_annotations(function).items():
+        if name in known:
+            arguments[name] = known[name]
+        elif annotation is str:
+            arguments[name] = f"value of {name}"
+        elif name != "return":
+            (folder / name).mkdir()
+            for page in ("report.html", "reviewer.html"):
+                (folder / name / page).write_text("the report")
+            arguments[name] = SimpleNamespace(path=str(folder / name), metadata={})
+    return arguments
 
 
 def test_the_ingestion_component_ingests(tmp_path: Path) -> None:
