@@ -132,10 +132,14 @@ def _places(cluster: Cluster, source: Source) -> Iterator[tuple[str, Callable[[]
 
 
 def _pod_log(pod: Pod) -> str:
-    text: str = core().read_namespaced_pod_log(
-        pod.name, pod.namespace, container=MAIN, _request_timeout=TIMEOUT
+    answer = core().read_namespaced_pod_log(
+        pod.name,
+        pod.namespace,
+        container=MAIN,
+        _preload_content=False,  # the client would take a log of one JSON line for an object
+        _request_timeout=TIMEOUT,
     )
-    return text
+    return bytes(answer.data).decode("utf-8", "replace")
 
 
 def _kfp_log(cluster: Cluster, run_id: str, pod: str) -> str:

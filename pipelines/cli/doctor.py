@@ -1,0 +1,72 @@
+"""`python -m pipelines doctor`: would a run work on this cluster?"""
+
+import json
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import SCHEDULES, Endpoint, Namespace, ProfileName, WorkVolume
+
+EPILOG = "Examples: `python -m pipelines doctor`, `python -m pipelines doctor --probe --json`"
+ServiceAccount = Annotated[str, typer.Option(help="Service account of the pods.")]
+Bucket = Annotated[str, typer.Option(help="S3 bucket of runs, for the probe.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def doctor(
+    profile: ProfileName = None,
+    num_nodes: Annotated[int, typer.Option(help="Nodes that train together.", min=1)] = 1,
+    service_account: ServiceAccount = "product1m-runs",
+    work_volume: WorkVolume = "",
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also start two short pods that try images, MLflow and S3."),
+    ] = False,
+    bucket: Bucket = "product1m",
+    as_json: AsJson = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Look at a cluster before the first run and after an upgrade; only --probe changes anything.
+
+    Every line says what was seen; where something is missing also what is needed and what to do.
+    Exit code: 0 a run can work, 1 it could not.
+    """
+    from components.images import locked_images
+    from pipelines.cluster.doctor.examine import examine, pipeline_api
+    from pipelines.cluster.doctor.finding import Finding, exit_code
+    from pipelines.cluster.doctor.finding import as_json as rows
+    from pipelines.cluster.doctor.probe import Probe
+    from pipelines.cluster.doctor.probe import probe as try_inside
+    from pipelines.cluster.doctor.view import View, Wanted
+    from pipelines.cluster.pods import DEFAULT_NAMESPACE
+    from pipelines.cluster.schedules import read_schedules
+
+    wanted = Wanted(
+        namespace or DEFAULT_NAMESPACE,
+        service_account,
+        profile or "laptop",
+        num_nodes,
+        work_volume,
+        timezone=read_schedules(SCHEDULES).timezone,
+    )
+    findings: list[Finding] = []
+
+    def show(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            print(finding.line())
+
+    show(pipeline_api(endpoint, namespace))
+    view = View(wanted)
+    for finding in examine(view):
+        show(finding)
+    if probe:
+        for finding in try_inside(view, Probe(locked_images(), bucket)):
+            show(finding)
+    code = exit_code(findings)
+    if as_json:
+        print(json.dumps({"works": not code, "findings": rows(findings)}, indent=2))
+    else:
+        print("a run could NOT work here" if code else "nothing found that would stop a run")
+    raise typer.Exit(code)

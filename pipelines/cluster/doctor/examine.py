@@ -1,0 +1,49 @@
+"""All checks that only read, in the order of the report."""
+
+from collections.abc import Callable, Iterator
+
+from pipelines.cluster.api import Cluster, ClusterError
+from pipelines.cluster.doctor import rules, settings, sizes, trainer, versions
+from pipelines.cluster.doctor.finding import Finding
+from pipelines.cluster.doctor.view import HiddenError, View
+
+Check = Callable[[View], Iterator[Finding]]
+CHECKS: dict[str, Check] = {
+    "versions": versions.versions,
+    "namespace": rules.pod_security,
+    "service account": settings.account,
+    "addresses": settings.addresses,
+    "secrets": settings.secrets,
+    "work volume": settings.volume,
+    "nodes": sizes.nodes,
+    "quota": sizes.quota,
+    "retries": rules.retries,
+    "time zone": rules.time_zone,
+    "network policies": rules.network,
+    "Kubeflow Trainer": trainer.trainer,
+}
+
+
+def examine(view: View) -> Iterator[Finding]:
+    """Every finding; what may not be read is a finding too."""
+    for subject, check in CHECKS.items():
+        try:
+            yield from check(view)
+        except HiddenError as error:
+            advice = "ask somebody who may read it, or trust `check-cluster`"
+            yield Finding(subject, "unknown", str(error), "the right to read it", advice)
+
+
+def pipeline_api(endpoint: str, namespace: str) -> Finding:
+    """Whether the pipeline API answers, as `submit` asks it."""
+    try:
+        cluster = Cluster(endpoint, namespace)
+        method = cluster.experiments.experiment_service_list_experiments
+        cluster.call("listing experiments", method, page_size=1, **cluster.scope)
+    except (ClusterError, ValueError) as error:
+        return Finding(
+            "pipeline API", "problem", str(error), "an answer to `submit`",
+            "`kubectl -n kubeflow port-forward service/ml-pipeline 8888` and "
+            "KF_PIPELINES_ENDPOINT=http://localhost:8888",
+        )  # fmt: skip
+    return Finding("pipeline API", "ok", cluster.endpoint)

@@ -1,0 +1,90 @@
+"""Rules of the installation: retries, time zone, pod security, network policies."""
+
+from collections.abc import Iterator
+
+import yaml
+
+from pipelines.cluster.doctor.finding import Finding
+from pipelines.cluster.doctor.view import SYSTEM_NAMESPACE, View
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+_ENFORCING = ("calico", "cilium", "kindnet", "kube-router", "antrea", "weave", "ovn", "canal")
+"""Network plug-ins whose pods enforce NetworkPolicies; kindnet since kind 0.24."""
+_TIMEZONE = "CRON_SCHEDULE_TIMEZONE"
+
+
+def retries(view: View) -> Iterator[Finding]:
+    """The policy that Argo adds to every step's retries."""
+    path = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/workflow-controller-configmap"
+    found = view.get(path)
+    if found is None:
+        yield Finding("retries", "unknown", "no workflow-controller-configmap", "", "")
+        return
+    defaults = yaml.safe_load((found.get("data") or {}).get("workflowDefaults") or "{}") or {}
+    templates = (defaults.get("spec") or {}).get("templateDefaults") or {}
+    policy = (templates.get("retryStrategy") or {}).get("retryPolicy", "")
+    if policy == "OnError":
+        yield Finding(
+            "retries",
+            "note",
+            "OnError: a deleted or lost pod is started again, a step that fails is not",
+            "enough: steps try again by themselves what may pass",
+            "for retries after any failure (out of memory, a full disk) set retryPolicy: Always in "
+            "workflowDefaults of workflow-controller-configmap",
+        )
+    else:
+        seen = policy or "none set, Argo retries OnFailure"
+        yield Finding("retries", "ok", seen)
+
+
+def time_zone(view: View) -> Iterator[Finding]:
+    """The zone in which the scheduler reads cron expressions."""
+    path = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/ml-pipeline-scheduledworkflow"
+    found = view.get(path)
+    if found is None:
+        yield Finding(
+            "time zone", "unknown", "no deployment ml-pipeline-scheduledworkflow",
+            "schedules need it", "install all of Kubeflow Pipelines",
+        )  # fmt: skip
+        return
+    (container, *_) = found["spec"]["template"]["spec"]["containers"]
+    values = {entry["name"]: entry.get("value", "") for entry in container.get("env") or ()}
+    zone = values.get(_TIMEZONE) or "UTC"
+    wanted = view.wanted.timezone
+    level, advice = ("ok", "") if zone == wanted else (
+        "note", f"write `timezone: {zone}` in manifests/schedules.yaml",
+    )  # fmt: skip
+    yield Finding("time zone", level, zone, f"{wanted}, as schedules.yaml says", advice)  # type: ignore[arg-type]
+
+
+def pod_security(view: View) -> Iterator[Finding]:
+    """The Pod Security Standard of the namespace; steps keep to `restricted`."""
+    namespace = view.wanted.namespace
+    found = view.get(f"/api/v1/namespaces/{namespace}")
+    if found is None:
+        yield Finding(
+            "namespace", "problem", f"{namespace} does not exist", namespace,
+            "create it as manifests/README.md says",
+        )  # fmt: skip
+        return
+    level = (found["metadata"].get("labels") or {}).get(ENFORCE, "none")
+    yield Finding(
+        "pod security", "ok", f"{namespace} enforces {level}", "any; steps are restricted"
+    )
+
+
+def network(view: View) -> Iterator[Finding]:
+    """Whether there are policies, and a plug-in that is known to enforce them."""
+    namespace = view.wanted.namespace
+    policies = view.items(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")
+    daemons = view.items("/apis/apps/v1/namespaces/kube-system/daemonsets")
+    names = [str(daemon["metadata"]["name"]) for daemon in daemons]
+    known = sorted(name for name in names if any(plug in name for plug in _ENFORCING))
+    seen = f"{len(policies)} in {namespace}; plug-in: {', '.join(known) or 'none that is known'}"
+    if policies and known:
+        yield Finding("network policies", "ok", seen)
+    else:
+        yield Finding(
+            "network policies", "note", seen, "policies and a plug-in that enforces them",
+            "`doctor --probe` tries whether they are enforced",
+        )  # fmt: skip

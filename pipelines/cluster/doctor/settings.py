@@ -1,0 +1,90 @@
+"""What a run finds in its namespace: account, ConfigMap, Secrets with their keys, work volume."""
+
+from collections.abc import Iterator
+
+from pipelines.cluster.doctor.finding import Finding
+from pipelines.cluster.doctor.view import View
+from pipelines.graph.resources import (
+    CONFIG_MAP,
+    CREDENTIALS,
+    OPTIONAL_SETTINGS,
+    REQUIRED_SETTINGS,
+    S3_SECRET,
+)
+
+APPLY = "`kubectl apply -k manifests/overlays/local` (or your overlay)"
+SECRETS = "make it as manifests/README.md says under Secrets"
+
+
+def account(view: View) -> Iterator[Finding]:
+    """The service account that `--service-account` names."""
+    name = view.wanted.service_account
+    if view.get(view.own("serviceaccounts", name)) is None:
+        where = f"{name} in {view.wanted.namespace}"
+        yield Finding("service account", "problem", "does not exist", where, APPLY)
+    else:
+        yield Finding("service account", "ok", name)
+
+
+def addresses(view: View) -> Iterator[Finding]:
+    """The ConfigMap with addresses and experiment."""
+    subject = f"ConfigMap {CONFIG_MAP}"
+    found = view.get(view.own("configmaps", CONFIG_MAP))
+    if found is None:
+        needed = f"keys {', '.join(REQUIRED_SETTINGS)}"
+        yield Finding(subject, "problem", "does not exist", needed, APPLY)
+        return
+    data = found.get("data") or {}
+    missing = [key for key in REQUIRED_SETTINGS if not data.get(key)]
+    if missing:
+        seen = f"without {', '.join(missing)}"
+        yield Finding(subject, "problem", seen, ", ".join(REQUIRED_SETTINGS), APPLY)
+        return
+    shown = [key for key in (*REQUIRED_SETTINGS, *OPTIONAL_SETTINGS) if key in data]
+    yield Finding(subject, "ok", ", ".join(f"{key}={data[key]}" for key in shown))
+
+
+def secrets(view: View) -> Iterator[Finding]:
+    """The Secrets with credentials; only the names of their keys are looked at."""
+    for name, keys in CREDENTIALS.items():
+        subject = f"Secret {name}"
+        found = view.get(view.own("secrets", name))
+        missing = [key for key in keys if key not in ((found or {}).get("data") or {})]
+        seen = "does not exist" if found is None else f"without {', '.join(missing)}"
+        if not missing:
+            yield Finding(subject, "ok", f"keys {', '.join(keys)}")
+        elif name == S3_SECRET and found is None:
+            advice = f"{SECRETS}, unless the pods have a cloud role"
+            yield Finding(subject, "note", seen, "keys, or a cloud role of the account", advice)
+        elif name == S3_SECRET:
+            yield Finding(subject, "note", seen, ", ".join(keys), SECRETS)
+        else:
+            yield Finding(subject, "problem", seen, ", ".join(keys), SECRETS)
+
+
+def volume(view: View) -> Iterator[Finding]:
+    """The claim that `--work-volume` names, and whether several nodes can mount it."""
+    name = view.wanted.work_volume
+    if not name:
+        if view.wanted.num_nodes > 1:
+            yield Finding(
+                "work volume", "problem", "none is named", "a volume that all nodes mount",
+                "name its claim: --work-volume CLAIM",
+            )  # fmt: skip
+        return
+    subject = f"work volume {name}"
+    found = view.get(view.own("persistentvolumeclaims", name))
+    if found is None:
+        yield Finding(subject, "problem", "does not exist", f"the claim {name}", APPLY)
+        return
+    modes, phase = found["spec"]["accessModes"], found.get("status", {}).get("phase", "Pending")
+    if phase == "Lost":
+        yield Finding(subject, "problem", phase, "Bound", "see `kubectl describe pvc`")
+    elif view.wanted.num_nodes > 1 and "ReadWriteMany" not in modes:
+        advice = "name a storage class that allows ReadWriteMany"
+        yield Finding(subject, "problem", f"access {', '.join(modes)}", "ReadWriteMany", advice)
+    elif phase != "Bound":
+        advice = "normal where the first pod binds it; else see `kubectl describe pvc`"
+        yield Finding(subject, "note", phase, "Bound when a pod mounts it", advice)
+    else:
+        yield Finding(subject, "ok", f"{phase}, {', '.join(modes)}")
