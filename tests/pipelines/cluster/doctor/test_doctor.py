@@ -155,9 +155,9 @@ def test_pods_that_occupy_a_node_are_noted(cluster: Objects) -> None:
 
 
 def test_several_nodes_need_trainer_a_volume_and_a_runtime_without_gpus(cluster: Objects) -> None:
-    several = ("--num-nodes", "2")
+    several = ["--num-nodes", "2"]
     assert problems(*several) == {"work volume": "none is named"}
-    several += ("--work-volume", "product1m-work")
+    several += ["--work-volume", "product1m-work"]
     assert problems(*several) == {}
     cluster.by_path[f"{CORE}/persistentvolumeclaims/product1m-work"]["spec"]["accessModes"] = [
         "ReadWriteOnce"

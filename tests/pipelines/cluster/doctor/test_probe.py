@@ -12,13 +12,15 @@ from pipelines.cluster.doctor import probe as doctor_probe
 from pipelines.cluster.doctor.finding import Finding
 from pipelines.cluster.doctor.probe import Probe, closed_pod, probe, step_pod
 from pipelines.cluster.doctor.view import View, Wanted
-from product1m.config import STEPS, RegistrationConfig
-from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, Identity, set_up_roles
+from product1m.config import STEPS
+from product1m.registry.access import Identity, set_up_roles
+from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER
 from tests.support.servers.kubernetes_objects import Objects, serving_objects
 from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
 from tests.support.servers.s3_server import BUCKET, S3Server
 from tests.support.servers.s3_server import running_server as running_s3
 from tests.support.worlds.healthy_cluster import SYSTEM, fill
+from tests.support.worlds.registered_model import LENIENT, models_of
 
 CORE = f"/api/v1/namespaces/{SYSTEM}"
 IMAGES = {step: f"registry.example/product1m/{step.replace('_', '-')}:1" for step in STEPS}
@@ -30,7 +32,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("mlflow")) as started:
         with started.as_user("admin"):
             set_up_roles(
-                RegistrationConfig(),
+                models_of(LENIENT),
                 Identity(PIPELINE, PASSWORDS[PIPELINE]),
                 Identity(REVIEWER, PASSWORDS[REVIEWER]),
             )
