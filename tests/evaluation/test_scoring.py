@@ -94,7 +94,7 @@ def test_a_query_without_a_ranking_scores_zero_in_strict_and_is_not_counted_in_o
     assert "1 queries have no ranking (q2)" in caplog.text
 
 
-def test_what_does_not_fit_the_lists_is_counted_and_told(
+def test_ids_that_are_not_in_the_lists_are_counted_and_reported(
     lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_list(lists / "product1m_dev_ossurl_v2.txt", {"d1": "C#;#Z"})
@@ -105,7 +105,7 @@ def test_what_does_not_fit_the_lists_is_counted_and_told(
     assert counts["labels_missing_from_gallery"] == 1
     assert counts["queries_asking_for_labels_missing_from_gallery"] == 1
     assert counts["rankings_of_unknown_queries"] == 1
-    assert "1 of 3 rankings are of queries that the lists lack" in caplog.text
+    assert "1 of 3 rankings are of queries that are not in the lists" in caplog.text
     assert "1 ids are no gallery item's, 1 repeat one of their ranking" in caplog.text
 
 
@@ -126,8 +126,8 @@ def test_written_rankings_read_back_the_same_both_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a,b", " a", "a\n"])
-def test_an_id_that_would_not_come_back_is_not_written(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RetrievalError, match="cannot stand in a ranking file"):
+def test_an_id_that_could_not_be_read_back_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RetrievalError, match="cannot be written to a ranking file"):
         write_rankings(tmp_path / "list.txt", {"q1": ["101", name]})
     assert not (tmp_path / "list.txt").exists()
 
@@ -145,7 +145,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_query(tmp_path: Path) -> None
 
 
 def test_files_that_hold_no_rankings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RetrievalError, match="no rankings; expected one line a query"):
+    with pytest.raises(RetrievalError, match="no rankings; expected one line per query"):
         read_rankings(ranking_file(tmp_path, "\n \n"))
     with pytest.raises(StorageError, match="cannot be read as UTF-8 text"):
         read_rankings(tmp_path / "absent.txt")
@@ -160,7 +160,7 @@ def test_lists_that_are_missing_short_or_ambiguous_are_refused(lists: Path, tmp_
     whole = gallery.read_text("utf-8")
     gallery.write_text(whole + "501#####标题\n", "utf-8")
     with pytest.raises(
-        DatasetError, match=r"v2.txt:9: expected 5 fields.*the labels must be whole"
+        DatasetError, match=r"v2.txt:9: expected 5 fields.*scoring needs complete labels"
     ):
         score(lists, path)
     with pytest.raises(DatasetError, match=r"v2.txt:9: expected 5 fields.*released script stops"):

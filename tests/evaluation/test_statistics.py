@@ -75,7 +75,7 @@ def test_a_constant_lead_is_certain_however_noisy_the_scores() -> None:
 
 def test_a_paired_difference_needs_the_same_queries_each_once() -> None:
     ours = pd.Series([0.1, 0.2], ["q1", "q2"])
-    with pytest.raises(RetrievalError, match="2 against 2, 2 on one side only, first 'q2'"):
+    with pytest.raises(RetrievalError, match="2 against 2, 2 on one side only, for example 'q2'"):
         paired_difference(ours, pd.Series([0.1, 0.2], ["q1", "q3"]), PLAN)
     with pytest.raises(RetrievalError, match="each once: 3 against 2"):
         paired_difference(pd.Series([0.1, 0.2, 0.3], ["q1", "q2", "q2"]), ours, PLAN)
@@ -83,7 +83,7 @@ def test_a_paired_difference_needs_the_same_queries_each_once() -> None:
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")]])
 def test_no_values_and_values_that_are_none_have_no_interval(values: list[float]) -> None:
-    with pytest.raises(RetrievalError, match="needs one finite value a query"):
+    with pytest.raises(RetrievalError, match="needs one finite value per query"):
         bootstrap_interval(np.array(values), PLAN)
 
 

@@ -11,7 +11,7 @@ from product1m.retrieval.merging import round_robin
 def random_rankings(
     query_ids: Sequence[str], gallery_ids: Sequence[str], depth: int, seed: int
 ) -> dict[str, list[str]]:
-    """Every query gets its own random draw of the gallery."""
+    """Every query gets its own random sample of the gallery."""
     generator = np.random.default_rng(seed)
     depth = min(depth, len(gallery_ids))
     return {
@@ -26,7 +26,7 @@ def random_rankings(
 def oracle_rankings(
     query_labels: Mapping[str, Sequence[str]], gallery_label: Mapping[str, str], depth: int
 ) -> dict[str, list[str]]:
-    """A query's label mentions take turns in listing gallery items of their class."""
+    """The labels of a query take turns in listing gallery items of their class."""
     items: defaultdict[str, list[str]] = defaultdict(list)
     for item, label in gallery_label.items():
         items[label].append(item)

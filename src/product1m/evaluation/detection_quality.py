@@ -1,4 +1,4 @@
-"""How many instances are found in a photo against how many products there are, and where."""
+"""Compare the boxes found in photos with the products that are there: how many, and where."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,54 +10,57 @@ from product1m.data.geometry import Boxes, match_boxes
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
 
 MATCH_IOU = 0.5
-"""Overlap from which an instance is a product that was there."""
+"""IoU from which a box counts as a product that is there."""
 MANY = 8
-"""Counts from here on share a row or column of the table (ours)."""
+"""Counts of this and more share a row or column of the table (ours)."""
 FIGURES = {
-    "error": "instances found minus products labelled, mean",
-    "absolute_error": "the same without its sign, mean",
-    "exact": "share of photos with as many instances as products",
-    "recall": f"share of a photo's products that an instance overlaps by IoU {MATCH_IOU} or more",
-    "precision": "share of a photo's instances that overlap a product so",
+    "error": "boxes found minus products labeled, mean",
+    "absolute_error": "the same without sign, mean",
+    "exact": "share of photos with as many boxes as products",
+    "recall": f"share of a photo's products that a box covers with IoU {MATCH_IOU} or more",
+    "precision": "share of a photo's boxes that cover a product in this way",
 }
 
 
 @dataclass(frozen=True)
 class DetectionQuality:
-    """Over some queries."""
+    """How well the boxes of some queries fit the products."""
 
     counts: pd.DataFrame
-    """Queries by products labelled (rows) and instances found (columns)."""
+    """Number of queries by products labeled (rows) and boxes found (columns)."""
     figures: Mapping[str, Interval]
-    """Of `FIGURES`; recall and precision only where the true boxes are known."""
+    """The metrics of `FIGURES`; recall and precision only if the true boxes are known."""
 
 
 def detection_quality(
-    found: Sequence[Boxes],
-    num_labelled: Sequence[int],
-    boxes_xyxy: Sequence[Boxes] | None,
+    boxes_xyxy: Sequence[Boxes],
+    num_labeled: Sequence[int],
+    true_xyxy: Sequence[Boxes] | None,
     plan: BootstrapPlan,
 ) -> DetectionQuality:
-    """Compare instances with labels, query by query, and with true boxes where they are known."""
-    num_found = np.array([len(boxes) for boxes in found])
-    labelled = np.array(num_labelled)
+    """Compare boxes with labels, query by query, and with true boxes if they are known.
+
+    `boxes_xyxy` are those found, one array per query; all boxes are in pixels.
+    """
+    num_found = np.array([len(boxes) for boxes in boxes_xyxy])
+    labeled = np.array(num_labeled)
     figures = pd.DataFrame(
         {
-            "error": num_found - labelled,
-            "absolute_error": np.abs(num_found - labelled),
-            "exact": num_found == labelled,
+            "error": num_found - labeled,
+            "absolute_error": np.abs(num_found - labeled),
+            "exact": num_found == labeled,
         }
     )
-    if boxes_xyxy is not None:
+    if true_xyxy is not None:
         matched = np.array(
             [
-                match_boxes(ours, true, MATCH_IOU)[1].sum()
-                for ours, true in zip(found, boxes_xyxy, strict=True)
+                match_boxes(boxes, true, MATCH_IOU)[1].sum()
+                for boxes, true in zip(boxes_xyxy, true_xyxy, strict=True)
             ]
         )
-        figures["recall"] = matched / np.array([len(true) for true in boxes_xyxy])
+        figures["recall"] = matched / np.array([len(true) for true in true_xyxy])
         figures["precision"] = matched / num_found
-    counts = pd.crosstab(np.minimum(labelled, MANY), np.minimum(num_found, MANY))
+    counts = pd.crosstab(np.minimum(labeled, MANY), np.minimum(num_found, MANY))
     every = pd.RangeIndex(1, max(counts.index.max(), counts.columns.max()) + 1)
     counts = counts.reindex(index=every, columns=every, fill_value=0)
     return DetectionQuality(counts, bootstrap_intervals(figures.astype(float), plan))

@@ -1,4 +1,4 @@
-"""A few evaluated queries, photo and answer, by which a registered model is checked."""
+"""A few evaluated queries with photo and ranking, to check a registered model against."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from product1m.data.regions import FeatureSet
 
 EXAMPLES = "examples.parquet"
 NUM_EXAMPLES = 5
-"""Test queries kept, evenly spaced over the list (ours)."""
+"""Number of test queries, evenly spaced over the list (ours)."""
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -26,19 +26,22 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Example:
-    """A test query and what the evaluation ranked for it."""
+    """A test query and its ranking in the evaluation."""
 
     id: str
     photo: bytes
     title: str
     ranking: list[str]
-    """Gallery ids of the shipped ranking, merged over the instances."""
+    """Gallery ids of the shipped ranking, merged over the boxes."""
 
 
 def write_examples(
     folder: Path, features: FeatureSet, queries: ItemTable, shipped: dict[str, list[str]]
 ) -> None:
-    """Keep some of the queries of `shipped` with their photos; the two tables are row for row."""
+    """Write some queries of `shipped` with their photos.
+
+    Row i of `features` and of `queries` is the same query.
+    """
     positions = [row for row, query in enumerate(features.rows["id"]) if query in shipped]
     chosen = np.linspace(0, len(positions) - 1, min(NUM_EXAMPLES, len(positions))).round()
     rows = []
@@ -61,10 +64,10 @@ def read_examples(evaluation: Artifact) -> list[Example]:
     return [Example(**row) for row in pq.read_table(evaluation.file(EXAMPLES)).to_pylist()]
 
 
-def agreement(found: list[list[str]], examples: list[Example], depth: int = 10) -> float:
-    """Mean share of the examples' first `depth` that rankings hold within their first `depth`."""
+def agreement(rankings: list[list[str]], examples: list[Example], depth: int = 10) -> float:
+    """Mean share of the first `depth` answers that rankings have in common with the examples."""
     shares = [
         len(set(ranking[:depth]) & set(example.ranking[:depth])) / len(example.ranking[:depth])
-        for ranking, example in zip(found, examples, strict=True)
+        for ranking, example in zip(rankings, examples, strict=True)
     ]
     return float(np.mean(shares))

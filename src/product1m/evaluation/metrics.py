@@ -1,10 +1,11 @@
 """mAP, mAR and precision of rankings, in two definitions that must never be mixed.
 
-`official` is the released evaluator to the last digit: AP divides by the hits found, everything is
-cut at the number of relevant items, and whatever the released script stumbles over scores zero
-(released code). `strict` divides by what could have been found, min(relevant, N), and cuts at N; a
-label the gallery lacks is left out, a repeated item counts once (ours, after the second definition
-in circulation). `docs/reproduction.md` tells the two apart in detail.
+`official` equals the released evaluator to the last digit: AP is divided by the number of hits,
+every ranking is cut at the number of relevant items, and what the released script fails on scores 0
+(released code). `strict` divides AP by min(relevant items, N) and cuts at N; a label that the
+gallery does not have is ignored, and a repeated item counts once (ours, after the other definition
+in use).
+`docs/reproduction.md` explains the difference in detail.
 """
 
 import logging
@@ -39,13 +40,13 @@ class GroundTruth:
     """What is relevant: a gallery item whose label is one of the query's."""
 
     query_labels: Mapping[str, tuple[str, ...]]
-    """Labels of each query, one entry an occurrence of the product in the photo."""
+    """Labels of each query, one entry per occurrence of the product in the photo."""
     gallery_label: Mapping[str, str]
     """The one label of each gallery item."""
 
     @classmethod
     def of_rows(cls, queries: pd.DataFrame, gallery: pd.DataFrame) -> "GroundTruth":
-        """From item tables' rows; every gallery item has a label."""
+        """From the rows of item tables; every gallery item has a label."""
         asked = zip(queries["id"], queries["labels"], strict=True)
         held = zip(gallery["id"], gallery["labels"], strict=True)
         return cls(
@@ -55,14 +56,14 @@ class GroundTruth:
 
     @cached_property
     def missing_labels(self) -> dict[str, int]:
-        """Query labels that no gallery item has, and the number of queries that ask for each."""
+        """Query labels that no gallery item has, with the number of queries that ask for each."""
         known = set(self.gallery_label.values())
         asked = chain.from_iterable(set(labels) - known for labels in self.query_labels.values())
         missing = dict(Counter(asked).most_common())
         if missing:
             logger.warning(
                 "%d query labels are missing from the gallery (%r in %d queries, …): `official` "
-                "scores 0 for each query that asks for one, `strict` leaves the label out",
+                "scores 0 for each query that asks for one, `strict` ignores the label",
                 len(missing),
                 *next(iter(missing.items())),
             )
@@ -95,11 +96,11 @@ def score_queries(
     definition: Definition,
     depths: Sequence[int] = DEPTHS,
 ) -> pd.DataFrame:
-    """AP, AR and precision of every ranking at every depth: query_id, depth, ap, recall, precision.
+    """AP, AR and precision of every ranking: columns query_id, depth, ap, recall, precision.
 
-    Rows stand depth by depth in the order of `rankings`. `strict` raises RetrievalError for a
-    query that has no labels in `truth`, and leaves out one whose labels the gallery lacks
-    altogether. `official` scores both 0, as the released script does.
+    Rows are sorted by depth, then in the order of `rankings`. `strict` raises RetrievalError for a
+    query without labels in `truth`, and leaves out a query none of whose labels is in the gallery.
+    `official` scores both 0, as the released script does.
     """
     pairs = list(rankings.items() if isinstance(rankings, Mapping) else rankings)
     if not pairs or not depths or min(depths) < 1:
@@ -139,17 +140,17 @@ def mean_scores(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The distinct labels each query asks for, one a slot; unused slots ask for nothing."""
+    """The distinct labels of each query, one per slot; unused slots have none."""
 
     codes: Int[np.ndarray, "Q S"]
     occurrences: Int[np.ndarray, "Q S"]
     sizes: Int[np.ndarray, "Q S"]
-    """Gallery items of the label."""
+    """Number of gallery items with the label."""
     num_labels: Int[np.ndarray, " Q"]
-    """Label occurrences the gallery knows."""
+    """Occurrences of labels that the gallery has."""
     num_distinct: Int[np.ndarray, " Q"]
     complete: Bool[np.ndarray, " Q"]
-    """The query is known and the gallery has all its labels."""
+    """Whether the query is known and the gallery has all its labels."""
 
     @classmethod
     def of(cls, labels: Sequence[Sequence[str]], truth: GroundTruth) -> "_Wanted":
@@ -183,11 +184,11 @@ class _RankTable:
     """Rankings as rows, padded to a common width of at most the largest depth."""
 
     items: Int[np.ndarray, "Q W"]
-    """Gallery position, or unknown, or padding."""
+    """Position in the gallery, or unknown, or padding."""
     slots: Int[np.ndarray, "Q W"]
-    """Which of its query's labels an item has, else -1."""
+    """Slot of the query's label that the item has, or -1."""
     lengths: Int[np.ndarray, " Q"]
-    """Length of a ranking, not cut."""
+    """Length of each ranking before it is cut."""
 
     @classmethod
     def of(
@@ -207,7 +208,7 @@ class _RankTable:
         return cls(items, slots, lengths)
 
     def without_repeats(self) -> "_RankTable":
-        """An item that stands in a ranking again is no hit there."""
+        """A repeated item is a hit only the first time."""
         width = self.items.shape[1]
         # Item and rank in one number: a plain sort is several times faster than an argsort.
         items, ranks = np.divmod(np.sort(self.items * width + np.arange(width), axis=1), width)
@@ -229,7 +230,7 @@ class _RankTable:
         return np.cumsum(np.where(self.slots >= 0, self.hits / ranks, 0.0), axis=1)
 
     def retrieved(self, depth: int, num_slots: int) -> Int[np.ndarray, "Q S"]:
-        """Items of each wanted label in the first `depth`."""
+        """Number of items with each wanted label among the first `depth`."""
         slots = self.slots[:, :depth]
         keys = np.arange(len(slots))[:, None] * num_slots + slots
         counts = np.bincount(keys[slots >= 0], minlength=len(slots) * num_slots)
@@ -240,28 +241,32 @@ _Columns = tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"], Float[np.ndar
 
 
 def _official(table: _RankTable, wanted: _Wanted, depth: int) -> _Columns:
-    """AP, AR, precision at a depth, every quirk included (released code)."""
-    num_relevant = (wanted.occurrences * wanted.sizes).sum(axis=1)  # a class counts each time
+    """AP, AR and precision at a depth, with every quirk of the released code."""
+    num_relevant = (wanted.occurrences * wanted.sizes).sum(
+        axis=1
+    )  # a label counts once per occurrence
     cut = np.minimum(np.minimum(depth, num_relevant), table.lengths)
     scored = wanted.complete & (cut > 0)
-    found, gain = _at(table.hits, cut), _at(table.gains, cut)
-    ap = np.where(scored, gain / np.maximum(found, 1), 0.0)
-    precision = np.where(scored, found / np.maximum(cut, 1), 0.0)
-    quota = depth // np.maximum(wanted.num_labels, 1)  # the share lost to rounding stays lost
+    hits, gain = _at(table.hits, cut), _at(table.gains, cut)
+    ap = np.where(scored, gain / np.maximum(hits, 1), 0.0)
+    precision = np.where(scored, hits / np.maximum(cut, 1), 0.0)
+    quota = depth // np.maximum(
+        wanted.num_labels, 1
+    )  # rounded down, so the shares may add up to less
     expected = np.minimum(wanted.occurrences * quota[:, None], wanted.sizes)
     recall = _recall(table, wanted, depth, expected)
-    stumbles = (quota == 0) | (table.items[:, :depth] == _UNKNOWN).any(axis=1)
-    return ap, np.where(scored & ~stumbles, recall, 0.0), precision
+    fails = (quota == 0) | (table.items[:, :depth] == _UNKNOWN).any(axis=1)
+    return ap, np.where(scored & ~fails, recall, 0.0), precision
 
 
 def _strict(table: _RankTable, wanted: _Wanted, depth: int) -> _Columns:
-    """AP over min(relevant, N), AR against the labels' shares of N, precision over N (ours)."""
+    """AP over min(relevant, N), AR over each label's share of N, precision over N (ours)."""
     cut = np.full(len(table.items), depth)
-    found, gain = _at(table.hits, cut), _at(table.gains, cut)
+    hits, gain = _at(table.hits, cut), _at(table.gains, cut)
     ap = gain / np.minimum(wanted.sizes.sum(axis=1), depth)
     share = np.rint(depth * wanted.occurrences / wanted.num_labels[:, None]).astype(np.int64)
     expected = np.minimum(np.maximum(share, 1), wanted.sizes)  # 0 in unused slots
-    return ap, _recall(table, wanted, depth, expected), found / depth
+    return ap, _recall(table, wanted, depth, expected), hits / depth
 
 
 def _recall(
@@ -273,7 +278,7 @@ def _recall(
 
 
 def _at(cumulated: Float[np.ndarray, "Q W"], cut: Int[np.ndarray, " Q"]) -> np.ndarray:
-    """Each row's value after `cut` ranks; a row shorter than that has its last value."""
+    """Each row's value after `cut` ranks; the last value if the row is shorter."""
     last = np.clip(cut - 1, 0, cumulated.shape[1] - 1)
     return np.take_along_axis(cumulated, last[:, None], axis=1)[:, 0]
 
@@ -281,13 +286,13 @@ def _at(cumulated: Float[np.ndarray, "Q W"], cut: Int[np.ndarray, " Q"]) -> np.n
 def _answerable(
     pairs: Sequence[tuple[str, Sequence[str]]], truth: GroundTruth
 ) -> list[tuple[str, Sequence[str]]]:
-    """The rankings whose query has a label in the gallery; RetrievalError if none has."""
+    """Rankings whose query has a label in the gallery; RetrievalError if there are none."""
     unknown = [query_id for query_id, _ in pairs if query_id not in truth.query_labels]
     if unknown:
         raise RetrievalError(
-            f"{len(unknown)} of {len(pairs)} rankings are of queries without labels "
-            f"(first {unknown[0]!r}): they belong to other queries, or the query list is cut "
-            "short; only `official` scores them, with 0"
+            f"{len(unknown)} of {len(pairs)} rankings are of queries without labels (the first is "
+            f"{unknown[0]!r}): the rankings belong to other queries, or the query list is "
+            "incomplete; only `official` scores them, with 0"
         )
     missing = truth.missing_labels
     kept = [

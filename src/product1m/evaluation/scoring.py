@@ -1,8 +1,8 @@
-"""Score a `retrieval_id_list.txt` against product lists, as the released evaluator is called.
+"""Score a `retrieval_id_list.txt` against product lists, like the released evaluator.
 
-By default a file is read the way a person means it, and what cannot be meant is an error with its
-line. `as_released` reads to the letter what the released script reads, for numbers that must equal
-its own.
+By default small slips in the file, such as blanks around ids, are forgiven with a warning, and
+anything else unexpected is an error with its line. `as_released` reads exactly what the released
+script reads, for numbers that must equal its own.
 """
 
 import logging
@@ -32,7 +32,7 @@ from product1m.evaluation.metrics import (
 logger = logging.getLogger(__name__)
 
 RankingLines = list[tuple[str, list[str]]]
-"""A query id and its gallery ids, best first, one entry a line."""
+"""A query id and its gallery ids, best first, one entry per line."""
 
 _SEPARATOR = ","
 _EXAMPLES = 3
@@ -41,12 +41,12 @@ _RELEASED_LISTS = PRODUCT1M_LIST.format("{gallery,dev,test}")
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What `score` found."""
+    """The result of `score`."""
 
     scores: Mapping[Definition, Mapping[str, Mapping[str, float]]]
     """Definition, depth, metric (`mAP`, `mAR`, `Prec`): means over the queries, fractions."""
     counts: Mapping[str, int]
-    """Rankings, queries without one, and what does not fit the lists."""
+    """Number of rankings, of queries without a ranking, and of ids that the lists do not have."""
 
 
 def score(
@@ -57,13 +57,13 @@ def score(
 ) -> ScoreReport:
     """Score a ranking file against a folder with gallery, dev and test lists.
 
-    A query of a split that has rankings, but none itself, scores 0 in `strict`; `official` does
-    not count it (released code). Raises DatasetError or RetrievalError for what cannot be read.
+    If a split has rankings, a query of it without one scores 0 in `strict`; `official` does not
+    count it (released code). Raises DatasetError or RetrievalError for files that cannot be read.
     """
     if as_released and tuple(definitions) != ("official",):
         raise RetrievalError(
             f"--as-released: expected the definition official, got {', '.join(definitions)}; the "
-            "released script knows no other, ask for official or leave out --as-released"
+            "released script has no other, choose official or leave out --as-released"
         )
     lines = read_rankings(rankings, as_released)
     truth, splits = _released_truth(lists) if as_released else _truth(lists)
@@ -88,42 +88,42 @@ def score(
 def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
     """The lines of a `retrieval_id_list.txt`: query id, then gallery ids, joined by commas.
 
-    Blanks around an id and blank lines are dropped with a warning; a query twice or an empty id
-    raises RetrievalError. With `as_released` nothing is dropped and nothing refused: a blank
-    belongs to its id, and a blank line is a query without a name (released code).
+    Blanks around an id and blank lines are dropped with a warning; a repeated query or an empty id
+    raises RetrievalError. With `as_released` nothing is dropped or refused: a blank belongs to its
+    id, and a blank line is a query without a name (released code).
     """
     try:
         with path.open(encoding="utf-8" if as_released else "utf-8-sig") as file:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(
-            f"{path}: cannot be read as UTF-8 text ({error}); expected one line a query: "
+            f"{path}: cannot be read as UTF-8 text ({error}); expected one line per query: "
             "query id, then gallery ids, joined by commas"
         ) from error
     if not any(lines):
-        raise RetrievalError(f"{path}: no rankings; expected one line a query")
+        raise RetrievalError(f"{path}: no rankings; expected one line per query")
     if as_released:
         return [(query, ids) for query, *ids in (line.split(_SEPARATOR) for line in lines)]
-    return list(_meant(lines, path))
+    return list(_forgiving(lines, path))
 
 
 def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
-    """Write a `retrieval_id_list.txt` that the released evaluator scores: no blanks, no blank line.
+    """Write a `retrieval_id_list.txt` that the released evaluator can read, without blanks.
 
-    Raises RetrievalError for an id that would not come back as it is.
+    Raises RetrievalError for an id that would not be read back unchanged.
     """
     for query, ids in rankings.items():
         for name in (query, *ids):
             if not name or name != name.strip() or _SEPARATOR in name or not name.isprintable():
                 raise RetrievalError(
-                    f"{path}: id {name!r} of query {query!r} cannot stand in a ranking file; "
+                    f"{path}: id {name!r} of query {query!r} cannot be written to a ranking file; "
                     "an id has no comma, no white space around it and no control characters"
                 )
     text = "".join(_SEPARATOR.join((query, *ids)) + "\n" for query, ids in rankings.items())
     path.write_text(text, "utf-8")
 
 
-def _meant(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str]]]:
+def _forgiving(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str]]]:
     first_line: dict[str, int] = {}
     num_blank_lines = num_padded = 0
     for number, line in enumerate(lines, start=1):
@@ -146,8 +146,8 @@ def _meant(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str]]]:
         yield query, ids
     if num_padded:
         logger.warning(
-            "%s: %d lines have blanks around ids, dropped here; the released script takes them "
-            "for part of the id and scores 0",
+            "%s: %d lines have blanks around ids, ignored here; the released script takes them as "
+            "part of the id and scores 0",
             path,
             num_padded,
         )
@@ -160,7 +160,7 @@ def _meant(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
-    """Labels of a folder with lists in either format, and the queries of each split."""
+    """Labels from a folder with lists in either format, and the queries of each split."""
     jsonl = (folder / "gallery.jsonl").is_file()
     gallery = [ListFile(folder / "gallery.jsonl", "gallery")]
     queries = [ListFile(folder / "queries.jsonl", "queries")]
@@ -189,10 +189,10 @@ def _labels(
             )
         for item in read_list(source):
             if isinstance(item, RejectedLine):
-                raise DatasetError(f"{item}; the labels must be whole to score against them")
+                raise DatasetError(f"{item}; scoring needs complete labels")
             if item.id in labels:
                 raise DatasetError(
-                    f"{source.path}:{item.line}: id {item.id} stands in the lists twice"
+                    f"{source.path}:{item.line}: id {item.id} appears twice in the lists"
                 )
             labels[item.id] = item.labels
             splits.setdefault(item.split, []).append(item.id)
@@ -200,7 +200,7 @@ def _labels(
 
 
 def _released_truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
-    """All three lists to the letter: of an id that stands twice the last line counts."""
+    """All three lists, read as the released script does: of a repeated id the last counts."""
     gallery = _released_list(_product1m(folder, "gallery"))
     test, dev = (_released_list(_product1m(folder, name)) for name in ("test", "dev"))
     truth = GroundTruth(test | dev, {item: labels[0] for item, labels in gallery.items()})
@@ -263,18 +263,18 @@ def _counts(lines: RankingLines, truth: GroundTruth, unranked: Sequence[str]) ->
 
 
 def _warn_of_misfits(path: Path, counts: Mapping[str, int]) -> None:
-    """Say what no definition scores as a right answer; a file of other lists is told by it."""
-    strangers = counts["rankings_of_unknown_queries"]
-    unknown, repeated = counts["unknown_gallery_ids"], counts["repeated_gallery_ids"]
-    if strangers or unknown or repeated:
+    """Warn of ids that cannot be right; many of them mean that the file belongs to other lists."""
+    unknown_queries = counts["rankings_of_unknown_queries"]
+    unknown_items, repeated = counts["unknown_gallery_ids"], counts["repeated_gallery_ids"]
+    if unknown_queries or unknown_items or repeated:
         logger.warning(
-            "%s: %d of %d rankings are of queries that the lists lack; %d ids are no gallery "
-            "item's, %d repeat one of their ranking (a miss in `strict`, counted again in "
+            "%s: %d of %d rankings are of queries that are not in the lists; %d ids are not in the "
+            "gallery, %d repeat an id of their ranking (a miss in `strict`, counted again in "
             "`official`)",
             path,
-            strangers,
+            unknown_queries,
             counts["rankings"],
-            unknown,
+            unknown_items,
             repeated,
         )
 

@@ -1,4 +1,4 @@
-"""Slices of the queries, each with its definition in words."""
+"""Slice the queries: by products, brand, frequency, similar products, titles seen in training."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,22 +13,23 @@ from product1m.errors import RetrievalError
 from product1m.evaluation.statistics import BootstrapPlan, bootstrap_interval
 
 MIN_BRAND_QUERIES = 5
-"""A brand with fewer queries is counted under `other` (ours)."""
+"""Brands with fewer queries are counted under `other` (ours)."""
 THIRDS = ("rare", "medium", "frequent")
 SISTER_SIMILARITY = 0.7
-"""Two products of a brand whose names are at least so alike are sisters (ours)."""
+"""Similarity of their names from which two products of a brand are sisters (ours)."""
 
 DEFINITIONS = {
-    "products": "products in the photo, as labelled, repeats counted.",
-    "brand": "the labels' first word; several: they differ; other: brands with fewer than "
-    f"{MIN_BRAND_QUERIES} queries.",
-    "class_frequency": "queries ranked by how many queries ask for their labels, on average, and "
-    "cut in thirds.",
-    "sisters": "yes: a label has a sister in the gallery, another product of its brand whose name "
-    f"is at least {SISTER_SIMILARITY:.0%} alike (longest common blocks of characters).",
-    "named_in_train": "yes: for every label a training title holds its brand and its name, case "
-    "and blanks apart. Training photos have no labels, so a class that no title names may still "
-    "have been seen.",
+    "products": "number of products in the photo, as labeled, with repeats.",
+    "brand": "first word of the labels; several: the labels have different brands; other: brands "
+    f"with fewer than {MIN_BRAND_QUERIES} queries.",
+    "class_frequency": "thirds of the queries, by the mean number of queries that ask for "
+    "their labels.",
+    "sisters": "yes: for one of the labels the gallery has a sister, another product of the same "
+    f"brand with a name at least {SISTER_SIMILARITY:.0%} similar (longest common blocks of "
+    "characters).",
+    "named_in_train": "yes: for every label a training title contains its brand and its name, "
+    "ignoring case and blanks. Training photos have no labels, so a product that no title names "
+    "may still have been seen.",
 }
 
 
@@ -37,10 +38,10 @@ def slices_of(
     gallery_labels: Iterable[str],
     train_titles: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Which slices a query belongs to: a column a slicing of `DEFINITIONS`, index query_id.
+    """The slices each query is in: one column per entry of `DEFINITIONS`, index query_id.
 
-    `train_titles` counts the training titles that name a class; without it, or where it lacks a
-    label, there is no `named_in_train`.
+    `train_titles` is the number of training titles that name each class; without it, or if a label
+    is missing there, the column `named_in_train` is left out.
     """
     if not query_labels:
         raise RetrievalError("no queries to slice; the query list is empty")
@@ -54,34 +55,36 @@ def slices_of(
         "products": [_count_name(len(labels)) for labels in query_labels.values()],
         "brand": _brands(query_labels.values()),
         "class_frequency": _thirds(np.array(per_query)),
-        "sisters": _yes_or_no(not with_sisters.isdisjoint(of) for of in query_labels.values()),
+        "sisters": _yes_or_no(
+            not with_sisters.isdisjoint(labels) for labels in query_labels.values()
+        ),
     }
     if train_titles is not None and train_titles.keys() >= frequency.keys():
         columns["named_in_train"] = _yes_or_no(
-            all(train_titles[label] for label in of) for of in query_labels.values()
+            all(train_titles[label] for label in labels) for labels in query_labels.values()
         )
     return pd.DataFrame(columns, index=pd.Index(list(query_labels), name="query_id"))
 
 
 def classes_with_sisters(labels: Iterable[str]) -> set[str]:
-    """The labels that another of the same brand resembles."""
+    """Labels that have a sister: another label of the same brand with a similar name."""
     by_brand: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
         by_brand[label.partition(" ")[0]].append(label)
-    found: set[str] = set()
-    for of_brand in by_brand.values():
-        for one, other in combinations(of_brand, 2):
-            names = one.partition(" ")[2], other.partition(" ")[2]
+    sisters: set[str] = set()
+    for products in by_brand.values():
+        for label, other in combinations(products, 2):
+            names = label.partition(" ")[2], other.partition(" ")[2]
             matcher = SequenceMatcher(None, *names, autojunk=False)
             if matcher.quick_ratio() >= SISTER_SIMILARITY <= matcher.ratio():
-                found |= {one, other}
-    return found
+                sisters |= {label, other}
+    return sisters
 
 
 def slice_intervals(scores: pd.Series, slices: pd.DataFrame, plan: BootstrapPlan) -> pd.DataFrame:
     """Interval of a score in every slice: columns by, slice, num_queries, mean, low, high.
 
-    `scores` holds one value a query, indexed by query id; queries without a score are left out.
+    `scores` holds one value per query id; queries without a score are left out.
     """
     rows = []
     for by in slices.columns:
@@ -97,14 +100,14 @@ def _count_name(num_products: int) -> str:
 
 
 def _brands(labels: Iterable[tuple[str, ...]]) -> list[str]:
-    brands = [{label.split(" ")[0] for label in of_query} for of_query in labels]
-    names = [next(iter(found)) if len(found) == 1 else "several" for found in brands]
+    brands = [{label.split(" ")[0] for label in row} for row in labels]
+    names = [next(iter(brand)) if len(brand) == 1 else "several" for brand in brands]
     counts = Counter(names)
     return [name if counts[name] >= MIN_BRAND_QUERIES else "other" for name in names]
 
 
 def _thirds(values: Float[np.ndarray, " Q"]) -> list[str]:
-    """By mean rank, so that equal values fall into the same third."""
+    """By mean rank, so that equal values are in the same third."""
     middles = (pd.Series(values).rank() - 0.5) / len(values)
     return [THIRDS[int(3 * middle)] for middle in middles]
 

@@ -21,14 +21,14 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class BootstrapPlan:
-    """How intervals are computed."""
+    """How bootstrap intervals are computed."""
 
     num_bootstrap: int
     """Resamples of the queries."""
     confidence: float
     """Share of the resampled means inside the interval."""
     seed: int
-    """Of the resampling; the same seed and number of queries resample alike."""
+    """Seed of the resampling; the same seed and number of queries give the same resamples."""
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "BootstrapPlan":
@@ -46,7 +46,7 @@ class Interval:
 
     @property
     def above_zero(self) -> bool:
-        """The whole interval lies above zero."""
+        """Whether the whole interval is above zero."""
         return self.low > 0
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Interval:
         return f"{mean} [{low}, {high}]"
 
     def as_dict(self) -> dict[str, float]:
-        """As it stands in `metrics.json`."""
+        """As in `metrics.json`."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
@@ -72,16 +72,16 @@ def signed(value: float) -> str:
 def bootstrap_interval(
     values: Float[np.ndarray, " Q"] | pd.Series, plan: BootstrapPlan
 ) -> Interval:
-    """Interval of the mean of one value a query, queries drawn with replacement."""
+    """Interval of the mean of one value per query; queries are drawn with replacement."""
     return bootstrap_intervals(pd.DataFrame({"value": np.asarray(values)}), plan)["value"]
 
 
 def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, Interval]:
-    """Interval of each column's mean; one row a query, every column resampled alike."""
+    """Interval of each column's mean; one row per query, all columns use the same resamples."""
     table = values.to_numpy(np.float64)
     if len(table) == 0 or not np.isfinite(table).all():
         raise RetrievalError(
-            f"an interval over {len(table)} queries needs one finite value a query and column; "
+            f"an interval over {len(table)} queries needs one finite value per query and column; "
             f"columns: {', '.join(map(str, values.columns))}"
         )
     means = _resampled_means(table, plan)
@@ -96,16 +96,16 @@ def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, 
 
 
 def paired_difference(ours: pd.Series, other: pd.Series, plan: BootstrapPlan) -> Interval:
-    """Interval of the mean of `ours - other`, both one value a query and indexed by query id.
+    """Interval of the mean of `ours - other`; both hold one value per query id.
 
-    Raises RetrievalError where the two do not hold the same queries.
+    Raises RetrievalError if the two do not hold the same queries.
     """
     alone = ours.index.symmetric_difference(other.index)
     if len(alone) or not ours.index.is_unique or len(ours) != len(other):
         raise RetrievalError(
             f"a paired difference needs the same queries on both sides, each once: "
             f"{len(ours)} against {len(other)}, {len(alone)} on one side only"
-            + (f", first {alone[0]!r}" if len(alone) else "")
+            + (f", for example {alone[0]!r}" if len(alone) else "")
         )
     return bootstrap_interval(ours - other.reindex(ours.index), plan)
 

@@ -1,1 +1,1 @@
-"""Embedding blocks, index, instances, merging, metrics, baselines and the report."""
+"""The search engine: embedding blocks, index, boxes of a query, merging, search."""

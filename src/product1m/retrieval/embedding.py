@@ -1,7 +1,7 @@
 """A photo with its title as one vector: normalized blocks side by side.
 
-The gallery is stored unweighted and a fusion's weights scale the query's blocks, so one index
-serves every fusion: the inner product is then the weighted sum of the blocks' cosines.
+The gallery is stored unweighted and the weights scale the blocks of the query, so that one index
+serves every choice of weights: the inner product is the weighted sum of the blocks' cosines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from product1m.errors import RetrievalError
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)
-"""Blocks a fusion may weigh; the first two come from CAPTURE."""
+"""Blocks that may have a weight; the first two come from CAPTURE."""
 BLOCKS = (*FUSABLE, "stream_product")
-"""What a vector consists of, in this order; the last serves the first author's ranking alone."""
+"""The blocks of a vector, in this order; only the first author's ranking uses the last."""
 STANDARDIZATION = "image_block.safetensors"
 
 Streams = Literal["sum", "concatenation"]
@@ -31,7 +31,7 @@ Streams = Literal["sum", "concatenation"]
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Where each block lies in a vector."""
+    """Where each block is in a vector."""
 
     widths: Mapping[str, int]
 
@@ -47,7 +47,7 @@ class BlockLayout:
         return slice(start, start + self.widths[block])
 
     def scale(self, weights: Mapping[str, float]) -> Float32[np.ndarray, " D"]:
-        """A factor a column: the weight of its block, 0 where `weights` names none."""
+        """One factor per column: the weight of its block, or 0 if `weights` does not name it."""
         unknown = sorted(set(weights) - set(self.widths))
         if unknown:
             raise RetrievalError(
@@ -60,14 +60,14 @@ class BlockLayout:
 
 @dataclass(frozen=True)
 class ImageStandardization:
-    """Mean and spread of the gallery's whole-photo features, dimension by dimension."""
+    """Mean and standard deviation of the gallery's whole-photo features, per dimension."""
 
     mean: Float32[np.ndarray, " F"]
     deviation: Float32[np.ndarray, " F"]
 
     @classmethod
     def fit(cls, features: Float[np.ndarray, "n F"]) -> "ImageStandardization":
-        """From a sample of the gallery; a dimension that never changes is left as it is."""
+        """From a sample of the gallery; a constant dimension is only centered."""
         wide = features.astype(np.float64)
         deviation = wide.std(axis=0)
         deviation[deviation < 1e-6] = 1.0
@@ -84,7 +84,10 @@ class ImageStandardization:
 
 
 class BlockEncoder:
-    """Captions and views to vectors of blocks, the same for gallery items and queries."""
+    """Captions and views to vectors of blocks, alike for gallery items and queries.
+
+    A view is a whole photo or one of its boxes, with the regions inside it.
+    """
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ class BlockEncoder:
     def encode(
         self, captions: Sequence[str], views: Sequence[Regions]
     ) -> dict[str, Float32[np.ndarray, "n W"]]:
-        """Every block of every view; views[i] goes with captions[i]."""
+        """Every block of every view; `views[i]` goes with `captions[i]`."""
         tokens = self.capture.embed(captions, views)
         raw = np.stack([view.features[0] for view in views]).astype(np.float32)
         image = (raw - self.standardization.mean) / self.standardization.deviation
@@ -134,8 +137,8 @@ def stream_block(
 ) -> Float32[np.ndarray, "n W"]:
     """The two single-stream tokens as one block of unit length.
 
-    Cosines of sums also compare one item's photo with the other's title, which the contrast made
-    alike.
+    Cosines of sums also compare the photo of one item with the title of the other, which the
+    contrastive task made similar.
     """
     if streams == "sum":
         return normalize(normalize(text) + normalize(image))
@@ -143,6 +146,6 @@ def stream_block(
 
 
 def normalize(rows: Float[np.ndarray, "n W"]) -> Float32[np.ndarray, "n W"]:
-    """Rows of unit length; a row of zeros stays one, so that its block says nothing."""
+    """Rows of unit length; a row of zeros stays zero, so that its block has no effect."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 INDEX = "index.faiss"
 GALLERY = "gallery.parquet"
 POINTS_PER_CELL = 39
-"""Training points a cell below which FAISS itself calls its k-means poor."""
+"""Training points per cell below which FAISS warns that its k-means will be poor."""
 QUERY_CHUNK = 1024
-"""Queries searched at once: bounds the memory of an exact search (ours)."""
+"""Queries searched at once: bounds the memory of exact search (ours)."""
 
 
 def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) -> Any:
     """An empty FAISS index for inner products.
 
-    Raises RetrievalError for a factory string that FAISS cannot read, and where `num_points`
-    training points are too few for it; the message suggests one that fits.
+    Raises RetrievalError for a factory string that FAISS cannot read, or that needs more than
+    `num_points` training points; the message suggests one that fits.
     """
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -43,7 +43,7 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
     for part in _parts(index):
         if isinstance(part, faiss.IndexIVF):
             part.cp.seed = seed
-            part.cp.min_points_per_centroid = 1  # _check_points has said so
+            part.cp.min_points_per_centroid = 1  # _check_points warns
         if hasattr(part, "pq"):
             part.pq.cp.seed = seed
     set_probes(index, probes)
@@ -51,7 +51,7 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
 
 
 def set_probes(index: Any, probes: int) -> None:
-    """How much of the index a query sees: cells of an IVF, breadth of an HNSW search."""
+    """How much of the index a query visits: cells of an IVF, breadth of an HNSW search."""
     for part in _parts(index):
         if isinstance(part, faiss.IndexIVF):
             part.nprobe = min(probes, part.nlist)
@@ -60,7 +60,7 @@ def set_probes(index: Any, probes: int) -> None:
 
 
 def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
-    """Add gallery vectors; a graph is grown by one thread, so that it always comes out the same."""
+    """Add gallery vectors; a graph is built by one thread, so that it is always the same."""
     if not any(isinstance(part, faiss.IndexHNSW) for part in _parts(index)):
         index.add(vectors)
         return
@@ -73,7 +73,7 @@ def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
 
 
 class ExactSearch:
-    """The true nearest of some queries, found while the gallery passes by in chunks."""
+    """The true nearest neighbors of some queries, while the gallery is added in chunks."""
 
     def __init__(self, queries: Float32[np.ndarray, "Q D"], depth: int) -> None:
         self.queries = queries
@@ -83,7 +83,7 @@ class ExactSearch:
         self._num_items = 0
 
     def add(self, vectors: Float32[np.ndarray, "n D"]) -> None:
-        """Look at the next chunk of the gallery."""
+        """Add the next chunk of the gallery."""
         started = time.perf_counter()
         depth = min(self.depth, len(vectors))
         scores, positions = faiss.knn(
@@ -94,7 +94,7 @@ class ExactSearch:
         self._num_items += len(vectors)
 
     def positions(self) -> Int64[np.ndarray, "Q N"]:
-        """The nearest `depth` gallery items of each query; fewer where the gallery is smaller."""
+        """The nearest `depth` gallery items of each query; fewer if the gallery is smaller."""
         self._heap.finalize()
         nearest: Int64[np.ndarray, "Q N"] = self._heap.I[:, : self._num_items]
         return nearest
@@ -102,37 +102,37 @@ class ExactSearch:
 
 @dataclass(frozen=True)
 class SearchQuality:
-    """An index against exact search on the same queries."""
+    """An index compared with exact search on the same queries."""
 
     recall: float
-    """Share of the true nearest that the index finds."""
+    """Share of the true neighbors that the index finds."""
     queries_per_s: float
     exact_queries_per_s: float
 
 
 def measure(index: Any, exact: ExactSearch) -> SearchQuality:
-    """Recall and speed of a filled index; every query counts alike."""
+    """Recall and speed of a filled index; every query has the same weight."""
     truth = exact.positions()
     started = time.perf_counter()
-    _, found = index.search(exact.queries, truth.shape[1])
+    _, nearest = index.search(exact.queries, truth.shape[1])
     seconds = time.perf_counter() - started
     return SearchQuality(
-        recall_at_depth(found, truth),
+        recall_at_depth(nearest, truth),
         len(truth) / max(seconds, 1e-9),
         len(truth) / max(exact.seconds, 1e-9),
     )
 
 
-def recall_at_depth(found: Int64[np.ndarray, "Q N"], truth: Int64[np.ndarray, "Q N"]) -> float:
-    """Mean share of the true neighbours that were found."""
+def recall_at_depth(nearest: Int64[np.ndarray, "Q N"], truth: Int64[np.ndarray, "Q N"]) -> float:
+    """Mean share of the true neighbors that were found."""
     shares = [
-        len(np.intersect1d(row, true)) / len(true) for row, true in zip(found, truth, strict=True)
+        len(np.intersect1d(row, true)) / len(true) for row, true in zip(nearest, truth, strict=True)
     ]
     return float(np.mean(shares))
 
 
 class GalleryIndex:
-    """The filled index and who its vectors are."""
+    """The filled index with the gallery items that its vectors belong to."""
 
     def __init__(self, index: Any, rows: pd.DataFrame) -> None:
         if index.ntotal != len(rows):
@@ -160,7 +160,7 @@ class GalleryIndex:
     def search(
         self, queries: Float32[np.ndarray, "Q D"], depth: int
     ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
-        """Inner products and row positions of the nearest items; -1 where none is found."""
+        """Inner products and row positions of the nearest items; -1 in unused places."""
         depth = min(depth, len(self))
         scores = np.empty((len(queries), depth), np.float32)
         positions = np.empty((len(queries), depth), np.int64)
@@ -172,9 +172,9 @@ class GalleryIndex:
         return scores, positions
 
     def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
-        """Stored vectors of gallery rows, as precise as the index keeps them."""
-        found: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(positions)
-        return found
+        """Stored vectors of gallery rows, with the precision of the index."""
+        stored: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(positions)
+        return stored
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -188,7 +188,7 @@ def read_index(path: Path) -> Any:
 
 
 def _parts(index: Any) -> list[Any]:
-    """An index and the ones it wraps, each as its own class."""
+    """An index and the indexes it wraps, each as its own class."""
     index = faiss.downcast_index(index)
     parts = [index]
     for name in ("index", "base_index"):

@@ -1,4 +1,4 @@
-"""Several instances' rankings as one list, by scores and turns alone."""
+"""Merge the rankings of a query's boxes into one, by match scores and ranks alone."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ RANK_OFFSET = 60
 def merge(
     rankings: Sequence[Sequence[tuple[Item, float]]], depth: int, rule: MergeRule
 ) -> list[Item]:
-    """At most `depth` items of rankings of items with their scores, best first; none twice."""
+    """At most `depth` items of several rankings with match scores, best first, without repeats."""
     if rule == "round_robin":
         return round_robin([[item for item, _ in ranking] for ranking in rankings], depth)
     if rule == "score_sorted":
@@ -25,10 +25,10 @@ def merge(
 
 
 def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
-    """Rank an item by its score with the instance it suits best (ours).
+    """Rank an item by its best match score over the boxes (ours).
 
-    A region that shows no product suits nothing well and so claims no place. Of equal scores the
-    one seen first, ranking by ranking, comes first.
+    A box without a product matches nothing well and so gets no place. Of equal scores the one seen
+    first, ranking by ranking, comes first.
     """
     best: dict[Item, float] = {}
     for ranking in rankings:
@@ -39,19 +39,19 @@ def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> 
 
 
 def score_sorted(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
-    """All rankings' entries sorted by score, each ranking's scores brought to 0 … 1 first (ours).
+    """All entries sorted by score, with each ranking's scores scaled to 0 … 1 first (ours).
 
-    So every instance's first item is worth the same, however badly it suits. With the scores as
-    they are, sorting them is `best_score`.
+    So the first answers of all boxes are equal, however badly they match. Without scaling this
+    would be `best_score`.
     """
-    return best_score([_stretched(ranking) for ranking in rankings], depth)
+    return best_score([_scaled(ranking) for ranking in rankings], depth)
 
 
 def reciprocal_rank(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
     """Reciprocal rank fusion: an item's score is the sum of 1 / (60 + rank) over the rankings.
 
-    (Cormack et al., SIGIR 2009) An item that several instances list gains by it. Of equal sums the
-    one seen first, ranking by ranking, comes first.
+    (Cormack et al., SIGIR 2009) Items in several rankings get larger sums. Of equal sums the one
+    seen first, ranking by ranking, comes first.
     """
     sums: defaultdict[Item, float] = defaultdict(float)
     for ranking in rankings:
@@ -61,9 +61,9 @@ def reciprocal_rank(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int
 
 
 def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:
-    """Let the rankings take turns, each giving its best item that is not listed yet (ours).
+    """The rankings take turns; each adds its best item that is not in the list yet (ours).
 
-    Rankings come in the order of their turns. Ends at `depth` items or when all are used up.
+    Turns follow the order of `rankings`. Ends at `depth` items or when all rankings are used up.
     """
     merged: list[Item] = []
     listed: set[Item] = set()
@@ -81,7 +81,7 @@ def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:
     return merged
 
 
-def _stretched(ranking: Sequence[tuple[Item, float]]) -> list[tuple[Item, float]]:
+def _scaled(ranking: Sequence[tuple[Item, float]]) -> list[tuple[Item, float]]:
     scores = [score for _, score in ranking]
     low, span = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
     return [(item, (score - low) / span if span else 1.0) for item, score in ranking]

@@ -22,7 +22,7 @@ WEIGHTS = "text_block.safetensors"
 
 
 class TextEncoder:
-    """Captions to reduced TF-IDF vectors of unit length; no known n-gram gives zeros."""
+    """Captions to reduced TF-IDF vectors of unit length; zeros if no n-gram is known."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class TextEncoder:
     def fit(
         cls, captions: Sequence[str], dim: int, max_ngram: int, max_terms: int, seed: int
     ) -> "TextEncoder":
-        """Fit on the gallery's captions; at most `dim` wide, less where captions are fewer."""
+        """Fit on the gallery's captions; less than `dim` wide if there are fewer captions."""
         vectorizer = _vectorizer(max_ngram, max_features=max_terms)
         try:
             counts = vectorizer.fit_transform(captions)
         except ValueError as error:
             raise RetrievalError(
-                f"the text block needs captions: none of the gallery's {len(captions)} holds a "
-                f"character to count ({error}); look at the gallery list"
+                f"the text block needs captions: none of the gallery's {len(captions)} has a "
+                f"character to count ({error}); check the gallery list"
             ) from error
         width = min(dim, *counts.shape)
         svd = TruncatedSVD(width, random_state=seed).fit(counts)

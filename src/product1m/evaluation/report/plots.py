@@ -1,4 +1,4 @@
-"""The report's curves and forest plot as PNG files; method names only, so no font is needed."""
+"""The report's plots as PNG files; they show method names only, which need no special font."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ _DPI = 150
 
 
 def write_plots(content: ReportContent, folder: Path) -> list[Path]:
-    """Draw the plots the content allows into `folder`; the paths written."""
+    """Draw all plots that there is data for into `folder`; returns their paths."""
     figures = {
         FOREST: forest_plot(content.differences, content.shipped),
         PRECISION: curve_plot(content.curves, "precision", content.shipped),
@@ -41,7 +41,7 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
 
 
 def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
-    """Paired differences with their intervals, one rival a row."""
+    """Paired differences with their intervals, one method per row."""
     rivals = between_the_ends(differences)
     figure = _figure(6.4, 1.2 + 0.32 * len(rivals))
     axes = figure.add_subplot()
@@ -57,9 +57,9 @@ def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
 
 
 def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
-    """Mean precision or average recall by ranking depth, one line a method, its interval shaded.
+    """Mean precision or average recall by ranking depth, one line per method, interval shaded.
 
-    A method's ranking of the whole photo has its colour, dashed; the ends of the scale are grey.
+    A method's ranking of the whole photo has the same color, dashed; the scale's ends are gray.
     """
     figure = _figure(5.6, 6.2)
     axes = figure.add_subplot()
@@ -67,7 +67,7 @@ def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
     for method, curve in curves.groupby("method", sort=False):
         base = str(method).removesuffix(WHOLE_PHOTO)
         bases += [] if base in bases or base in ENDS_OF_SCALE else [base]
-        number = bases.index(base) if base in bases else 7  # the eighth colour is grey
+        number = bases.index(base) if base in bases else 7  # the eighth color is gray
         color = f"C{number % 10}"
         low, high = (f"{column}_{end}" for end in ("low", "high"))
         axes.fill_between(curve["depth"], curve[low], curve[high], color=color, alpha=0.15, lw=0)
@@ -94,7 +94,7 @@ def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
 
 
 def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
-    """For every block and weight, the best dev score of the fusions that give it that weight."""
+    """For every block and weight, the best dev score of all trials that give it that weight."""
     figure = _figure(5.6, 4.4)
     axes = figure.add_subplot()
     for number, (block, chosen) in enumerate(fusion.items()):
@@ -109,12 +109,12 @@ def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
 
 
 def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
-    """The dev score over the weights of two blocks, the choice marked."""
+    """The dev score over the weights of two blocks, with a mark at the choice."""
     figure = _figure(5.6, 4.4)
     axes = figure.add_subplot()
     step = float(surface.values[1] - surface.values[0]) / 2
     ends = (surface.values[0] - step, surface.values[-1] + step)
-    # One corner without any weight would take up most of the colours.
+    # The corner without any weight would take up most of the color range.
     lowest = float(np.nanquantile(surface.dev_map, 0.1))
     shown = axes.imshow(
         surface.dev_map, vmin=lowest, origin="lower", extent=(*ends, *ends), aspect="auto"
