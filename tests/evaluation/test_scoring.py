@@ -106,7 +106,7 @@ def test_ids_that_are_not_in_the_lists_are_counted_and_reported(
     assert counts["queries_asking_for_labels_missing_from_gallery"] == 1
     assert counts["rankings_of_unknown_queries"] == 1
     assert "1 of 3 rankings are of queries that are not in the lists" in caplog.text
-    assert "1 ids are no gallery item's, 1 repeat one of their ranking" in caplog.text
+    assert "1 ids are not in the gallery, 1 repeat an id of their ranking" in caplog.text
 
 
 def test_json_lines_are_scored_too(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_lists_that_are_missing_short_or_ambiguous_are_refused(lists: Path, tmp_
     with pytest.raises(DatasetError, match=r"v2.txt:9: expected 5 fields.*released script stops"):
         score(lists, path, ["official"], as_released=True)
     gallery.write_text(whole + whole.splitlines()[0] + "\n", "utf-8")
-    with pytest.raises(DatasetError, match=r"v2.txt:9: id 101 stands in the lists twice"):
+    with pytest.raises(DatasetError, match=r"v2.txt:9: id 101 appears twice in the lists"):
         score(lists, path)
     gallery.unlink()
     with pytest.raises(DatasetError, match=r"gallery_ossurl_v2.txt: missing; expected"):
