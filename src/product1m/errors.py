@@ -5,6 +5,11 @@ class Product1MError(Exception):
     """An error that a user can fix; the command line prints it without a traceback."""
 
 
+RANK_EXIT_CODE = 65
+"""Exit code of a training process that ends with a Product1MError among several: starting the
+processes again would end in the same way."""
+
+
 class ConfigError(Product1MError):
     """An unknown key, a value out of range, a preset that does not exist."""
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import CapturePretrainingConfig, TrainingJobConfig, load_config
-from product1m.errors import ConfigError, TrainingError
+from product1m.errors import RANK_EXIT_CODE, ConfigError, TrainingError
 from product1m.jobs import kubernetes_api as cluster
 from product1m.jobs import train_job
 from product1m.jobs.launch import launch
@@ -68,6 +70,10 @@ def write_result(node: Node) -> None:
         writer.metrics["loss/total"] = 1.5
 
 
+def assert_nothing_left(folder: Path) -> None:
+    assert not list((folder / "work/train-jobs").iterdir()), "nothing stays on the volume"
+
+
 def run(features: list[Path], folder: Path, job: TrainingJobConfig = JOB) -> None:
     train_job.run(STEP, features, folder / "checkpoint", SHORT, job, poll_s=0.02)
 
@@ -85,7 +91,7 @@ def test_a_job_is_started_followed_and_removed_and_its_artifact_taken_over(
     (body,) = api.created
     assert api.deleted == [body["metadata"]["name"]]
     assert not api.jobs
-    assert not list((tmp_path / "work/train-jobs").iterdir()), "nothing stays on the volume"
+    assert_nothing_left(tmp_path)
 
 
 def test_the_job_runs_the_same_image_and_section_on_the_nodes_asked_for(
@@ -113,8 +119,8 @@ def test_the_job_runs_the_same_image_and_section_on_the_nodes_asked_for(
     assert "s3same" not in json.dumps(body), "credentials come from the runtime"
     command = trainer["command"]
     module = command.index("product1m")
-    assert command[:3] == ["python", "-m", "torch.distributed.run"]
-    assert "--max-restarts=3" in command
+    assert command[:3] == ["python", "-m", "product1m.jobs.torchrun"]
+    assert "--max-restarts=0" in command, "JobSet restarts all nodes, torchrun none alone"
     assert all(Path(path).is_relative_to(tmp_path / "work") for path in command[module + 2 :][:3])
 
 
@@ -203,7 +209,7 @@ def test_a_failed_job_of_an_earlier_attempt_makes_room_for_a_new_one(
 ) -> None:
     api.run_node = lambda node: 1
     api.faults.append(Fault("DELETE", "trainjobs", 403))
-    with pytest.raises(TrainingError, match="failed, FailedJobs"):
+    with pytest.raises(TrainingError, match="failed, "):
         run(features, tmp_path)
     assert api.jobs, "it could not be removed"
     api.run_node = train
@@ -301,23 +307,157 @@ def test_a_job_that_trains_for_too_long_is_ended(
     assert not api.jobs
 
 
-def test_a_failed_job_tells_what_its_pods_said(
+def test_an_error_of_the_step_ends_the_job_in_its_first_round(
     api: KubernetesApi, features: list[Path], tmp_path: Path
 ) -> None:
     def damaged(node: Node) -> int:
         node.log("some progress")
         if node.number == 0:
-            node.stopped.wait(30)
-            return 0
+            node.log("[rank0]: RuntimeError: Connection closed by peer")
+            for line in range(34):
+                node.log(f"torchrun's farewell, line {line}")
+            return 1
         node.log("error: /work/inputs/0/regions-00000.safetensors: damaged")
-        return 1
+        return RANK_EXIT_CODE
 
     api.run_node = damaged
-    expected = r"(?s)FailedJobs.*node-0-1-x5z ended with exit code 1 .*regions-00000.*: damaged$"
+    api.restart_delay_s = 30.0
+    expected = r"failed\npod \S+-node-0-1-\w{5} ended with exit code 65 .*regions-00000.*: damaged$"
     with pytest.raises(TrainingError, match=expected):
         run(features, tmp_path)
+    assert set(api.restarts.values()) == {0}
     assert not api.jobs
     assert not (tmp_path / "checkpoint").exists()
+    assert_nothing_left(tmp_path)
+
+
+def test_an_error_is_known_though_its_pod_is_deleted_at_once(
+    api: KubernetesApi, features: list[Path], tmp_path: Path
+) -> None:
+    def damaged(node: Node) -> int:
+        if node.number == 1:
+            node.log("error: shard-7: cut short")
+            time.sleep(1.0)  # Python and torchrun take longer to end
+            return RANK_EXIT_CODE
+        node.stopped.wait(30)
+        return 0
+
+    api.run_node = damaged
+    api.restart_delay_s = 0.0
+    with pytest.raises(TrainingError, match=r"node-0-1-\w{5} .*: shard-7: cut short$"):
+        run(features, tmp_path)
+    assert set(api.restarts.values()) == {1}, "the next round ends as soon as it is seen"
+
+
+def test_a_lost_node_starts_a_new_round_and_the_log_says_why(
+    api: KubernetesApi,
+    features: list[Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def lost_once(node: Node) -> int:
+        if api.restarts[node.body["metadata"]["name"]] == 0:
+            time.sleep(0.2)
+            if node.number == 1:
+                node.log("process failed: rank 1 was ended by SIGKILL")
+                return 137
+            node.stopped.wait(30)
+            return 1
+        return train(node)
+
+    api.run_node = lost_once
+    with caplog.at_level("INFO", logger="product1m"):
+        run(features, tmp_path)
+    assert open_artifact(tmp_path / "checkpoint", STEP)
+    story = [
+        re.sub(r"-[0-9a-f]{12}", "", record.message)
+        for record in caplog.records
+        if record.name.startswith("product1m.jobs")
+    ]
+    assert story[:2] == [
+        "TrainJob capture-pretraining: created, 2 nodes with 4 processes each",
+        "TrainJob capture-pretraining: all 2 nodes run",
+    ]
+    assert re.search(
+        r"TrainJob capture-pretraining: round 1 ended; the nodes start again from the last "
+        r"checkpoint\n(.*\n)*pod capture-pretraining-node-0-1-\w{5} ended with exit code 137 "
+        r"\(Error\): rank 1 was ended by SIGKILL",
+        story[2],
+    )
+    assert story[3:] == [
+        "TrainJob capture-pretraining: all 2 nodes run",
+        "TrainJob capture-pretraining: complete",
+    ]
+
+
+def test_nodes_that_crash_every_time_end_the_step_with_the_last_reason(
+    api: KubernetesApi, features: list[Path], tmp_path: Path
+) -> None:
+    def crashes(node: Node) -> int:
+        time.sleep(0.05)
+        node.log("Traceback (most recent call last):")
+        node.log("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+        return 1
+
+    api.run_node = crashes
+    with pytest.raises(TrainingError, match=r"(?s)ReachedMaxRestarts.*exit code 1 .*CUDA out of m"):
+        run(features, tmp_path, JOB.model_copy(update={"max_restarts": 9}))
+    assert set(api.restarts.values()) == {3}
+    assert_nothing_left(tmp_path)
+
+
+def test_the_step_restarts_no_more_often_than_it_is_configured(
+    api: KubernetesApi, features: list[Path], tmp_path: Path
+) -> None:
+    api.run_node = lambda node: 1
+    with pytest.raises(TrainingError, match=r"round 2 failed, and training_job.max_restarts is 1"):
+        run(features, tmp_path, JOB.model_copy(update={"max_restarts": 1}))
+    assert not api.jobs
+
+
+def test_copies_of_inputs_go_with_a_failed_job_and_checkpoints_stay(
+    api: KubernetesApi, features: list[Path], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    recent, old = (work / f"capture_pretraining-{digit * 16}" for digit in "ab")
+    abandoned, other = work / "train-jobs/rpn-training-0123456789ab", work / "notes"
+    for folder in (recent, old, abandoned, other):
+        folder.mkdir(parents=True)
+    long_ago = time.time() - 15 * 86_400
+    for folder in (old, abandoned, other):
+        os.utime(folder, (long_ago, long_ago))
+    api.run_node = lambda node: RANK_EXIT_CODE
+    with pytest.raises(TrainingError):
+        run(features, tmp_path, JOB.model_copy(update={"max_restarts": 0}))
+    assert_nothing_left(tmp_path)
+    assert recent.exists(), "the next attempt continues from it"
+    assert not old.exists()
+    assert other.exists(), "not ours"
+
+
+def test_a_damaged_copy_of_an_input_is_copied_again(
+    api: KubernetesApi, features: list[Path], tmp_path: Path
+) -> None:
+    name = train_job.job_name(
+        STEP, features, tmp_path / "checkpoint", SHORT, JOB, "registry.example/capture@sha256:5e1f"
+    )
+    copies = [tmp_path / f"work/train-jobs/{name}/inputs/{number}" for number in range(2)]
+    for source, copy in zip(features, copies, strict=True):
+        shutil.copytree(source, copy)
+    (damaged,) = copies[0].glob("regions-*")
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    untouched = (copies[1] / "manifest.json").stat().st_ino
+    seen: list[bytes] = []
+
+    def reads(node: Node) -> int:
+        if node.number == 0:
+            seen.append(damaged.read_bytes())
+            assert (copies[1] / "manifest.json").stat().st_ino == untouched, "a good one is kept"
+        return train(node)
+
+    api.run_node = reads
+    run(features, tmp_path)
+    assert seen == [(features[0] / damaged.name).read_bytes()]
 
 
 def test_nodes_that_mount_another_volume_are_noticed(
@@ -337,7 +477,7 @@ def test_a_job_that_somebody_removes_ends_the_step(
         return 0
 
     api.run_node = removed
-    with pytest.raises(TrainingError, match="somebody removed it"):
+    with pytest.raises(TrainingError, match="somebody deleted it"):
         run(features, tmp_path)
 
 

@@ -28,12 +28,13 @@ from product1m.data.regions import FeatureSet
 from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes
 from product1m.errors import ConfigError, TrainingError
 from product1m.jobs import launch as launching
-from product1m.jobs.torchrun import pass_on
+from product1m.jobs.torchrun import FailureLog
 from product1m.steps import capture_pretraining, rpn_training
 from product1m.steps.capture_pretraining import batch_settings
 from product1m.training import distributed
 from product1m.training.loop import train
 from tests.support.paths import WORLDS
+from tests.support.servers.ports import free_port
 from tests.support.worlds.feature_artifacts import PRETRAINING, make_features
 from tests.support.worlds.ranks import on_ranks
 from tests.support.worlds.tiny_scenes import RPN, write_scenes
@@ -154,8 +155,11 @@ def test_an_error_on_one_rank_ends_all_and_is_shown(features: list[Path], tmp_pa
     curve = tmp_path / "curve.json"
     done = torchrun("capture_pretraining", CAPTURE, folders, curve, 2, FAIL_AT_STEP="3")
     assert done.returncode != 0
-    said = pass_on(done.stderr.splitlines()).split(" | ")  # rank 0 may add that its peer left
-    assert said[0] == "product1m.errors.DatasetError: shard-7: cut short"
+    log = FailureLog()
+    for line in done.stderr.splitlines():
+        log.add(line)
+    reasons = log.reason().split(" | ")  # rank 0 may add that its peer left
+    assert "product1m.errors.DatasetError: shard-7: cut short" in reasons
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -192,12 +196,65 @@ def test_the_component_s_torchrun_writes_one_artifact_and_one_mlflow_run(
     assert printed.err.count("capture pretraining: 2/2") == 1, "one rank shows progress"
 
 
-def test_processes_that_fail_end_the_step_with_what_they_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_rank_that_fails_after_the_last_step_ends_the_others(
+    features: list[Path], tmp_path: Path, failing: int
+) -> None:
+    """Without torchrun, which would end them: on another node nobody does."""
+    config = CAPTURE.model_copy(update={"num_epochs": 1})
+    arguments = ["capture_pretraining", config.model_dump_json(), tmp_path / "curve.json"]
+    command = [sys.executable, WORLDS / "distributed_step.py", *arguments]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [*map(str, command), *map(str, features), str(tmp_path / "checkpoint")],
+            env={
+                **os.environ,
+                **address,
+                "RANK": str(rank),
+                "OMP_NUM_THREADS": "1",
+                "FAIL_AFTER_TRAINING": str(failing),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    logs = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "No space left on device" in logs[failing]
+    assert "another rank ended before the artifact was complete" in logs[1 - failing]
+    assert list(tmp_path.glob(".work/*/checkpoint-*")), "the next attempt continues from it"
+
+
+def test_an_error_of_the_step_ends_it_in_the_first_round(
+    features: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TrainingError) as failure:
+        launching.launch(
+            "capture_pretraining",
+            capture_pretraining.run,
+            [features[0], tmp_path / "missing"],
+            tmp_path / "checkpoint",
+            CAPTURE,
+            TrainingJobConfig(processes_per_node=2, max_restarts=3),
+        )
+    assert str(failure.value).startswith(
+        f"capture_pretraining: {tmp_path}/missing: no manifest.json; expected a finished artifact"
+    )
+    log = capfd.readouterr().err
+    assert "Traceback" not in log
+    assert 1 <= log.count("error: ") <= 2, "one line a rank, in one round"
+
+
+def test_processes_that_crash_are_started_again_and_the_step_ends_with_their_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(launching, "step_command", lambda *_: ["product1m.no_such_module"])
-    pair = TrainingJobConfig(processes_per_node=2, max_restarts=0)
-    with pytest.raises(TrainingError, match=r"exit code 1 after .*No module named product1m.no_su"):
+    pair = TrainingJobConfig(processes_per_node=2, max_restarts=1)
+    with pytest.raises(
+        TrainingError, match=r"(?s)code 1 after 1 restarts: .*No module named product1m.no_such"
+    ):
         launching.launch(
             "capture_pretraining",
             capture_pretraining.run,
@@ -206,6 +263,7 @@ def test_processes_that_fail_end_the_step_with_what_they_said(
             CAPTURE,
             pair,
         )
+    assert len([message for message in caplog.messages if "starting them again" in message]) == 1
 
 
 def test_ranks_share_rows_without_overlap_whatever_their_number(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What the commands of `product1m` and `pipelines` share: options, help, errors."""
 
+import os
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from product1m.config import Preset
-from product1m.errors import ConfigError, Product1MError
+from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError
+from product1m.jobs.retries import may_pass
 
 Overrides = Annotated[
     list[str],
@@ -30,7 +32,10 @@ class FriendlyGroup(TyperGroup):
             return super().invoke(ctx)
         except Product1MError as error:
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+            code = 2 if isinstance(error, ConfigError) else 1
+            if "TORCHELASTIC_RUN_ID" in os.environ and not may_pass(error):
+                code = RANK_EXIT_CODE  # one of several training processes
+            raise typer.Exit(code) from error
 
 
 def new_app(help: str) -> typer.Typer:

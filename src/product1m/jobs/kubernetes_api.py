@@ -1,4 +1,4 @@
-"""The calls to Kubernetes that a TrainJob needs; patient where the API is away.
+"""The calls to Kubernetes that a TrainJob needs; they wait while the API is unavailable.
 
 Kubeflow Trainer v2: `TrainJob` of `trainer.kubeflow.org/v1alpha1`, whose pods are those of a JobSet
 of the same name.
@@ -23,18 +23,18 @@ logger = logging.getLogger(__name__)
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 NODE = "node"
-"""Name of the pods' job in the runtime, and of the container that trains."""
+"""Name of the replicated job in the runtime, and of the container that trains."""
 JOBSET = "jobset.sigs.k8s.io/jobset-name"
 REPLICATED_JOB = "jobset.sigs.k8s.io/replicatedjob-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 MAIN_CONTAINER = "main"
-"""Of a step's pod, as Argo names it."""
+"""Name of the container that runs the step, given by Argo."""
 MAX_AWAY_S = 300.0
-"""How long the API may be away before the step fails (ours)."""
+"""How long the API may be unavailable before the step fails (ours)."""
 MAX_WAIT_S = 30.0
 REQUEST_TIMEOUT_S = (10.0, 60.0)
 LOG_SILENCE_S = 30.0
-"""A log that says nothing for as long is asked for anew, after a look at the job (ours)."""
+"""A log without a new line for this long is requested again (ours)."""
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ class LogCutError(Exception):
 
 @dataclass(frozen=True)
 class OwnPod:
-    """What a step knows of the pod that it runs in."""
+    """The pod that the step runs in."""
 
     name: str
     image: str
@@ -95,9 +95,9 @@ class Cluster:
                 self.namespace,
             )
         )
-        containers = {one["name"]: one for one in pod["spec"]["containers"]}
+        containers = {container["name"]: container for container in pod["spec"]["containers"]}
         container = containers.get(MAIN_CONTAINER) or pod["spec"]["containers"][0]
-        claim_of = {
+        claims = {
             volume["name"]: volume["persistentVolumeClaim"]["claimName"]
             for volume in pod["spec"].get("volumes", [])
             if "persistentVolumeClaim" in volume
@@ -107,14 +107,14 @@ class Cluster:
             container["image"],
             pod["metadata"].get("ownerReferences", []),
             {
-                mount["mountPath"]: claim_of[mount["name"]]
+                mount["mountPath"]: claims[mount["name"]]
                 for mount in container.get("volumeMounts", [])
-                if mount["name"] in claim_of
+                if mount["name"] in claims
             },
         )
 
     def create(self, job: Json) -> bool:
-        """Create a TrainJob; False if one of its name is there already."""
+        """Create a TrainJob; False if one with its name exists."""
         created: bool = self._call(
             f"starting the TrainJob {job['metadata']['name']}",
             self._jobs.create_namespaced_custom_object,
@@ -124,7 +124,7 @@ class Cluster:
         return created is not False
 
     def get(self, name: str) -> Json | None:
-        """A TrainJob as it is now; None if there is none."""
+        """A TrainJob as it is now; None if it does not exist."""
         job: Json | None = self._call(
             f"reading the TrainJob {name}",
             self._jobs.get_namespaced_custom_object,
@@ -134,32 +134,32 @@ class Cluster:
         return job
 
     def delete(self, name: str) -> None:
-        """Delete a TrainJob with its pods; it may be gone already."""
+        """Delete a TrainJob, if it exists; it stays until its pods are gone."""
         self._call(
             f"removing the TrainJob {name}",
             self._jobs.delete_namespaced_custom_object,
             *(GROUP, VERSION, self.namespace, PLURAL, name),
-            propagation_policy="Background",
+            propagation_policy="Foreground",
             if_status={404: None},
         )
 
     def pods(self, name: str) -> list[Json]:
-        """The training pods of a TrainJob, node 0 first, of one node the newest first."""
-        found = self._call(
+        """The training pods of a TrainJob, node 0 first, the newest pod of a node first."""
+        answer = self._call(
             f"listing the pods of the TrainJob {name}",
             self._core.list_namespaced_pod,
             self.namespace,
             label_selector=f"{JOBSET}={name},{REPLICATED_JOB}={NODE}",
         )
-        pods: list[Json] = [self._plain(pod) for pod in found.items]
+        pods: list[Json] = [self._plain(pod) for pod in answer.items]
         pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
         return sorted(pods, key=lambda pod: int(pod["metadata"]["labels"].get(INDEX, 0)))
 
     def log(self, pod: str, since_s: int | None) -> Iterator[str]:
         """The log of a pod's training container as it grows, `time text` a line.
 
-        Ends when the container has ended or the pod is gone. Raises LogCutError when the connection
-        breaks, and when nothing comes for `LOG_SILENCE_S`.
+        Ends when the server ends it, which it also does when the pod is gone. Raises LogCutError if
+        the connection breaks, or if no line comes for `LOG_SILENCE_S`.
         """
         options: Json = {"since_seconds": since_s} if since_s else {}
         try:
@@ -183,20 +183,6 @@ class Cluster:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise LogCutError(pod) from error
 
-    def last_lines(self, pod: str, count: int) -> list[str]:
-        """The end of a pod's log; empty if it is not to be had."""
-        try:
-            text: str = self._core.read_namespaced_pod_log(
-                pod,
-                self.namespace,
-                container=NODE,
-                tail_lines=count,
-                _request_timeout=REQUEST_TIMEOUT_S,
-            )
-        except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            return [f"(its log is not to be had: {error})"]
-        return text.splitlines()
-
     def _call(
         self,
         what: str,
@@ -205,7 +191,7 @@ class Cluster:
         if_status: dict[int, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Call the API, again and again while it is away; `if_status` are answers, not errors."""
+        """Call the API until it answers; statuses in `if_status` are answers, not errors."""
         deadline, wait = time.monotonic() + self._max_away_s, 0.5
         while True:
             try:
@@ -227,18 +213,26 @@ class Cluster:
             wait = min(2 * wait, MAX_WAIT_S)
 
     def _refused(self, what: str, error: Any) -> TrainingError:
-        """What Kubernetes refuses, with what to do about it."""
+        """The error for a request that Kubernetes refuses, with what to do about it."""
         advice = {
             401: "this pod's account token is not accepted",
-            403: "its account lacks a right: bind the role product1m-train-jobs of manifests/base",
+            403: "its account needs the role product1m-train-jobs of manifests/base",
             404: f"is Kubeflow Trainer v2 installed? `kubectl get crd {PLURAL}.{GROUP}`",
-        }.get(error.status, "the cluster does not take it as it is")
+        }.get(error.status, "the cluster does not accept it")
         return TrainingError(
             f"{what} in the namespace {self.namespace}: Kubernetes answers {error.status} "
             f"{error.reason}: {error.body}; {advice}"
         )
 
     def _plain(self, value: Any) -> Json:
-        """A model of the client as the JSON it came from."""
+        """An object of the client as the JSON that it was made from."""
         plain: Json = self._core.api_client.sanitize_for_serialization(value)
         return plain
+
+
+def condition(job: Json, kind: str) -> Json | None:
+    """A job's condition of a kind if it is true; a running job has none."""
+    for item in job.get("status", {}).get("conditions") or []:
+        if item["type"] == kind and item["status"] == "True":
+            return dict(item)
+    return None

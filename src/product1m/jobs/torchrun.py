@@ -1,4 +1,8 @@
-"""Training with several processes in this pod: `torchrun`, its log and its end."""
+"""Training with several processes: `torchrun`, its rounds, and why one failed.
+
+`python -m product1m.jobs.torchrun …` takes torchrun's arguments. It ends with the exit code of the
+process that failed; torchrun itself ends with 1 and a long traceback.
+"""
 
 import contextlib
 import json
@@ -10,27 +14,57 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from product1m.config import StepConfig, TrainingJobConfig, section_model
-from product1m.errors import TrainingError
+from product1m.errors import RANK_EXIT_CODE, TrainingError
 
 logger = logging.getLogger(__name__)
 
+MODULE = "product1m.jobs.torchrun"
 GRACE_S = 40.0
 """How long `torchrun` may take to end its workers, which it kills after 30 s (ours)."""
 NUM_LAST_LINES = 15
 """Lines of the log to show when the processes fail without an error message (ours)."""
-_ERROR = re.compile(
-    r"(?:\[rank\d+\]: ?)?"
-    r"(?:error: |(?=[\w.]+(?:Error|Exception)\b: )| +traceback : (?=Signal (?!15 )))(?P<what>.+)"
-)
-_SUMMARY = "torch.distributed."
-"""Start of torchrun's own exceptions, which only repeat that a process failed."""
-_AGENT = "torch/distributed/elastic/multiprocessing"
-"""Part of the line with which torchrun begins its long summary of a failure."""
+_MESSAGE = re.compile(r"error: (?P<reason>.+)")
+"""How the command line reports an error that a user can fix."""
+_CRASH = re.compile(r"(?:\[rank\d+\]: ?)?(?P<reason>[\w.]+(?:Error|Exception)\b: .+)")
+_PROCESS = "process failed: "
+_TORCHRUN = "torch/distributed/"
+"""Part of torchrun's own log lines."""
+
+
+class FailureLog:
+    """Reads the log of training processes for the reason that they failed."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, None] = {}
+        self._crashes: dict[str, None] = {}
+        self._last: deque[str] = deque(maxlen=NUM_LAST_LINES)
+
+    def add(self, line: str) -> None:
+        """Read the next line."""
+        line = line.rstrip()
+        if match := _MESSAGE.match(line):
+            self._messages[match["reason"]] = None
+        elif line.startswith(_PROCESS):
+            self._crashes[line.removeprefix(_PROCESS)] = None
+        elif match := _CRASH.match(line):
+            self._crashes[match["reason"]] = None
+        if line and _TORCHRUN not in line:
+            self._last.append(line)
+
+    @property
+    def has_message(self) -> bool:
+        """Whether a process reported an error that starting it again would not solve."""
+        return bool(self._messages)
+
+    def reason(self) -> str:
+        """The steps' own error messages, else exceptions and signals, else the last lines."""
+        why = " | ".join(self._messages or self._crashes) or "\n".join(self._last)
+        return why or "its log is empty"
 
 
 def step_command(
@@ -70,14 +104,35 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def run_torchrun(step: str, command: Sequence[str], job: TrainingJobConfig) -> None:
-    """Start the processes of this pod, pass their log on, wait for them."""
-    torchrun = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        f"--nproc-per-node={job.processes_per_node}",
-        f"--max-restarts={job.max_restarts}",
-    ]
-    threads = max(1, len(os.sched_getaffinity(0)) // job.processes_per_node)
+    """Train with the processes of this pod, again from the last checkpoint if one is lost.
+
+    Raises TrainingError at once if a process reports an error that would only repeat itself, else
+    after `job.max_restarts` restarts.
+    """
     logger.info("%s: %d processes under torchrun", step, job.processes_per_node)
+    for restarts in range(job.max_restarts + 1):
+        exit_code, reason = _run_round(command, job.processes_per_node)
+        if exit_code == 0:
+            return
+        if exit_code == RANK_EXIT_CODE:
+            raise TrainingError(f"{step}: {reason}")
+        if restarts < job.max_restarts:
+            logger.warning(
+                "%s: the processes ended with exit code %d: %s; starting them again from the last "
+                "checkpoint (restart %d of %d)",
+                *(step, exit_code, reason, restarts + 1, job.max_restarts),
+            )
+    raise TrainingError(
+        f"{step}: the processes ended with exit code {exit_code} after {job.max_restarts} "
+        f"restarts: {reason}"
+    )
+
+
+def _run_round(command: Sequence[str], num_processes: int) -> tuple[int, str]:
+    """Start the processes, pass their log on, wait for them: exit code, and why they failed."""
+    torchrun = [sys.executable, "-m", MODULE, "--standalone", f"--nproc-per-node={num_processes}"]
+    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    log = FailureLog()
     with subprocess.Popen(
         [*torchrun, "-m", *command],
         env={"OMP_NUM_THREADS": str(threads), **os.environ},
@@ -86,32 +141,14 @@ def run_torchrun(step: str, command: Sequence[str], job: TrainingJobConfig) -> N
         errors="replace",
     ) as process:
         try:
-            reason = pass_on(process.stderr or ())
+            for line in process.stderr or ():
+                sys.stderr.write(line)
+                log.add(line)
             process.wait()
         except BaseException:
             _end(process)
             raise
-    if process.returncode:
-        raise TrainingError(
-            f"{step}: torchrun ended with exit code {process.returncode} after at most "
-            f"{job.max_restarts} restarts; last error: {reason}"
-        )
-
-
-def pass_on(lines: Iterable[str]) -> str:
-    """Write lines to standard error; why a process failed, according to them."""
-    last: deque[str] = deque(maxlen=NUM_LAST_LINES)
-    errors: dict[str, None] = {}
-    before_summary = True
-    for line in lines:
-        sys.stderr.write(line)
-        before_summary &= _AGENT not in line
-        if before_summary:
-            last.append(line)
-        match = _ERROR.match(line)
-        if match and not match["what"].startswith(_SUMMARY):
-            errors[match["what"].rstrip()] = None
-    return " | ".join(errors) or "".join(last).strip()
+    return process.returncode, log.reason()
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -121,3 +158,26 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run torchrun with its arguments; `RANK_EXIT_CODE` if a process ended with it."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(list(arguments)))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        for rank, failure in error.failures.items():
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # torchrun's own
+                name = signal.Signals(-failure.exitcode).name
+                sys.stderr.write(f"{_PROCESS}rank {rank} was ended by {name}\n")
+        _, first = error.get_first_failure()
+        code = RANK_EXIT_CODE if RANK_EXIT_CODE in codes else int(first.exitcode)
+        return code if code > 0 else 128 - code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """Ranks under `torchrun`, and one process without it.
 
-Ranks share one batch: rank r holds the r-th of as many runs of its rows. Whatever a loss averages
-over the rows of the batch, it averages over the rows of all ranks, so that the number of processes
-changes how fast a training is and not what it computes.
+Ranks share one batch, each a part of its rows. A loss averages over the rows of all ranks, so the
+gradients are those of one process with the whole batch. What is drawn at random (masks, proposals,
+dropout, anchors) depends on the number of ranks.
 """
 
 import logging
@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from product1m.errors import TrainingError
+
+MAX_LAST_PART = timedelta(days=2)
+"""How long rank 0 may measure and write after the last step while the others wait (ours)."""
 
 
 def rank() -> int:
@@ -45,7 +49,8 @@ def device() -> torch.device:
 def process_group() -> Iterator[None]:
     """Join the group `torchrun` describes in the environment; without it, do nothing.
 
-    Only rank 0 goes on reporting what it does; the others still warn.
+    Only rank 0 reports what it does; the others still warn. All ranks leave the block together, so
+    that they end with an error if rank 0 fails after the last step, and rank 0 if one of them does.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -63,7 +68,15 @@ def process_group() -> Iterator[None]:
     )
     if rank() > 0:
         logging.getLogger("product1m").setLevel(logging.WARNING)
+    # Gloo notices at once when a process ends; NCCL would wait for it.
+    end: Any = dist.new_group(backend="gloo", timeout=MAX_LAST_PART)
     yield
+    try:
+        dist.barrier(end)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"rank {rank()}: another rank ended before the artifact was complete"
+        ) from error
     # After an error the others may be waiting for this rank: leaving in order would wait for them,
     # ending at once lets torchrun end them too.
     dist.destroy_process_group()

@@ -1,7 +1,8 @@
 """A training step that `torchrun` starts in tests; rank 0 writes its loss curve.
 
 Arguments: the step, its section as JSON, a file for the curve, the step's folders. With
-`DIE_AT_STEP=N` rank 1 kills itself at step N, once; with `FAIL_AT_STEP=N` it raises an error there.
+`DIE_AT_STEP=N` rank 1 kills itself at step N, once; with `FAIL_AT_STEP=N` it raises an error there;
+with `FAIL_AFTER_TRAINING=R` rank R raises one after its last step.
 """
 
 import importlib
@@ -28,6 +29,8 @@ def train_and_record(network: Any, losses: Any, batch_at: Any, plan: Any, **rest
         return batch_at(number)
 
     curve = train(network, losses, at, plan, **rest)
+    if os.environ.get("FAIL_AFTER_TRAINING") == str(distributed.rank()):
+        raise OSError("No space left on device")
     if distributed.rank() == 0:
         Path(curve_file).write_text(json.dumps(curve))
     return curve
