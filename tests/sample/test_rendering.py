@@ -1,6 +1,7 @@
 """The sample split's pictures: packs, sisters, photos, backgrounds."""
 
 import statistics
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -10,9 +11,9 @@ import pytest
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import StorageError
 from product1m.sample import SampleSizes, make_sample
-from product1m.sample.drawn.catalogue import PRODUCTS, Product, sister_groups
+from product1m.sample.drawn.catalogue import PRODUCTS, Product
 from product1m.sample.drawn.packaging import Sprite, View, render_pack
-from product1m.sample.drawn.plan import LISTS, Row, plan_rows
+from product1m.sample.drawn.plan import LISTS, SampleRow, plan_rows
 from product1m.sample.drawn.rendering import render_photo
 from product1m.sample.drawn.shapes import solid_of
 
@@ -39,13 +40,15 @@ def differing_share(first: Product, second: Product) -> float:
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[SampleRow]:
     planned = plan_rows(SampleSizes(), 0)
     return [row for name in LISTS for row in planned[name]]
 
 
 def test_sisters_differ_visibly_but_less_than_packs_of_other_brands() -> None:
-    sisters = [group[:2] for group in sister_groups()]
+    keyed = sorted((p for p in PRODUCTS if p.sisters), key=lambda p: (p.brand.name, p.sisters))
+    groups = groupby(keyed, key=lambda p: (p.brand.name, p.sisters))
+    sisters = [(next(members), next(members)) for _, members in groups]
     assert len(sisters) == 10
     for first, second in sisters:
         assert (first.brand, first.shape) == (second.brand, second.shape)
@@ -91,7 +94,7 @@ def test_cartons_are_larger_than_what_they_hold() -> None:
     assert areas[1] > areas[0]
 
 
-def test_photos_of_one_product_are_all_different(rows: list[Row]) -> None:
+def test_photos_of_one_product_are_all_different(rows: list[SampleRow]) -> None:
     product = rows[0].products[0]
     same = [r for r in rows if r.products == (product,) and r.photo_kind == "single"]
     unique = {row.photo_seed: row for row in same}.values()
@@ -101,10 +104,10 @@ def test_photos_of_one_product_are_all_different(rows: list[Row]) -> None:
             assert np.abs(first - second).mean() > 4
 
 
-def test_a_photo_shows_what_its_row_says(rows: list[Row]) -> None:
+def test_a_photo_shows_what_its_row_says(rows: list[SampleRow]) -> None:
     row = next(r for r in rows if r.photo_kind == "query" and len(set(r.products)) == 2)
     others = [p for p in PRODUCTS if p.brand != row.products[0].brand and p.shape == "bottle"]
-    swapped = Row(**{**row.__dict__, "products": (others[0], others[1])})
+    swapped = SampleRow(**{**row.__dict__, "products": (others[0], others[1])})
     assert np.array_equal(render_photo(row), render_photo(row))
     assert not np.array_equal(render_photo(row), render_photo(swapped))
 

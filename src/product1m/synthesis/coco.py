@@ -17,7 +17,7 @@ _CATEGORIES = [{"id": _CATEGORY_ID, "name": "product", "supercategory": "product
 
 
 def annotation(product: Pasted, source_id: str) -> dict[str, Any]:
-    """A product's annotation, without the ids that its place in the file gives it."""
+    """A product's annotation, without the ids that depend on its place in the file."""
     left, top, right, bottom = product.box_xyxy
     return {
         "category_id": _CATEGORY_ID,
@@ -45,9 +45,9 @@ def encode_runs(mask: Bool[np.ndarray, "H W"]) -> str:
 
 
 def write_coco(folder: Path, annotations: Path) -> list[Path]:
-    """Write `SHARD.coco.json` for each image shard of a folder; what was written.
+    """Write `SHARD.coco.json` for each image shard of a folder; returns the paths.
 
-    `annotations` holds one JSON list a line, in the order of the item table.
+    `annotations` holds one JSON list per line, in the order of the item table.
     """
     items = pq.read_table(folder / ITEMS, columns=["id", "shard", "width", "height"]).to_pylist()
     shard: list[tuple[int, Mapping[str, Any], list[dict[str, Any]]]] = []

@@ -1,4 +1,4 @@
-"""Cut a product out of its photo with GrabCut, at reduced resolution, and judge what came out."""
+"""Cut a product out of its photo with GrabCut, at reduced resolution, and judge the result."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ Mask = Bool[np.ndarray, "H W"]
 _EDGE_REACH_PX = 5
 """Window over which an edge's contrast is measured, in pixels of the reduced photo (ours)."""
 _FAINT_LEVELS = 12
-"""An edge with a smaller step in every channel is no edge of the photo, of 256 levels (ours)."""
+"""An edge with a smaller step in every channel, of 256 levels, is no edge of the photo (ours)."""
 _FRAMED_AREA, _FRAME_RIM, _MAX_FRAMES = 0.85, 0.02, 2
-"""A mask that covers more is a photo in a frame, which is as wide as this relative to it (ours)."""
+"""A mask that covers more is a photo in a frame, whose width relative to it is this (ours)."""
 _THREAD = 0.03
 """Width up to which a part of a mask is a thread, relative to the photo's longer side (ours)."""
 _MIN_SIDE_PX = 12
-"""Of a smaller photo there is too little to model (ours)."""
+"""A smaller photo has too few pixels to model (ours)."""
 _MIN_ALPHA = 0.5
 """Opacity from which a pixel belongs to a cut-out (ours)."""
 
@@ -55,23 +55,23 @@ class GrabCutSettings:
 
 @dataclass(frozen=True)
 class MaskQuality:
-    """What makes a mask plausible as one product."""
+    """Figures by which a mask is plausible as one product, or not."""
 
     area: float
     """Share of the photo the mask covers."""
     border_contact: float
     """Share of the frame's inner edge that lies in the mask: a product cut off by its photo."""
     dominant_share: float
-    """Share of the mask that its largest connected part holds."""
+    """Share of the mask in its largest connected part."""
     faint_edge: float
     """Share of the mask's outline where the photo shows no edge."""
 
 
 def foreground(photo: Photo, settings: GrabCutSettings) -> tuple[Mask, MaskQuality]:
-    """The largest connected part of what GrabCut takes for foreground, and the whole's quality.
+    """The largest connected part of GrabCut's foreground, and the quality of the whole foreground.
 
-    The mask has the reduced photo's size. It is empty where GrabCut finds nothing, or where all
-    pixels have one color. Where a picture frame is all it finds, it looks again inside the frame.
+    The mask has the reduced photo's size. It is empty if GrabCut finds nothing or all pixels have
+    one color. If it finds only a picture frame, it runs again inside the frame.
     """
     small = resize_photo(photo, min(1.0, settings.side_px / max(photo.shape[:2])))
     top, left, inside = 0, 0, small
@@ -113,11 +113,13 @@ def largest_part(mask: Mask) -> Mask:
 
 
 def without_threads(mask: Mask) -> Mask:
-    """The mask without what is thinner than a few pixels: a horizon, a bridge to a banner.
+    """The mask without parts thinner than a few pixels: a horizon, a bridge to a banner.
 
-    As it is where that would take half of it away: some products are thin.
+    Unchanged if that would remove half of it: some products are thin.
     """
-    width = 2 * max(1, round(_THREAD * max(mask.shape) / 2)) + 1  # odd, or it would shift the mask
+    width = (
+        2 * max(1, round(_THREAD * max(mask.shape) / 2)) + 1
+    )  # odd, so that it does not shift the mask
     opened = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8)
     )
@@ -127,7 +129,7 @@ def without_threads(mask: Mask) -> Mask:
 def cut_out(photo: Photo, mask: Mask, max_side_px: int) -> UInt8[np.ndarray, "h w 4"]:
     """The masked product as RGBA, cropped to it, its longer side at most `max_side_px`.
 
-    Color is kept beyond the outline, so that a later blur of the alpha shows no dark fringe.
+    Colors beyond the outline are kept, so that a later blur of the alpha shows no dark fringe.
     """
     height, width = photo.shape[:2]
     alpha = soft_mask(mask, width, height)
@@ -141,7 +143,7 @@ def cut_out(photo: Photo, mask: Mask, max_side_px: int) -> UInt8[np.ndarray, "h 
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a mask that is not empty; right and bottom lie outside it."""
+    """Left, top, right and bottom of a non-empty mask; right and bottom are exclusive."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -169,7 +171,7 @@ def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
     if not strength:
         return photo
     noise = np.random.default_rng(seed).standard_normal(photo.shape, np.float32) * strength
-    # Squeezed by three deviations at both ends, or the noise of pure white would be clipped away.
+    # Compressed by three deviations at both ends, so that noise on pure white is not clipped.
     room = 3 * strength
     levels = photo * np.float32(1 - 2 * room / 255) + np.float32(room) + noise
     return np.asarray(np.clip(levels, 0, 255).astype(np.uint8))
@@ -177,7 +179,7 @@ def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
 
 def _border_contact(mask: Mask, margin: float) -> float:
     left, top = _margins(mask.shape, margin)
-    # GrabCut never marks the frame itself, so contact shows on the first pixels inside it.
+    # GrabCut never marks the frame itself, so contact is visible on the first pixels inside it.
     inner = mask[top : mask.shape[0] - top, left : mask.shape[1] - left]
     if not inner.size:
         return 0.0

@@ -1,4 +1,4 @@
-"""Titles of scenes: pieces of the sources' captions, so that each product shows but none wholly."""
+"""Titles of scenes: pieces of the sources' captions, some of each but never all of one."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ _RUN = re.compile(
     rf"(?P<blankless>[{_BLANKLESS}]+)|(?:[^\W{_BLANKLESS}]|(?<=\w)[.'’&%+-](?=\w))+%?"
 )
 _LONGEST_PIECE = {True: 6, False: 2}
-"""Units of a piece, of blankless scripts (characters) and of others (words) (ours)."""
+"""Units of a piece: characters of blankless scripts, words of others (ours)."""
 _MAX_SHARED_CHARS = 16
 """Longest common run that opens a title, such as a brand's name (ours)."""
 
@@ -21,7 +21,7 @@ Units = tuple[str, ...]
 
 
 class TitleComposer:
-    """Knows from many captions where a script without blanks has its words."""
+    """Splits captions into words, also in scripts without blanks, by the pairs of many captions."""
 
     def __init__(self, captions: Iterable[str]) -> None:
         self._pairs: Counter[tuple[str, str]] = Counter()
@@ -29,24 +29,24 @@ class TitleComposer:
             self._pairs.update(pairwise(units(caption)))
 
     def compose(self, captions: Sequence[str], max_chars: int, rng: np.random.Generator) -> str:
-        """A title of at most `max_chars` that tells of every caption and repeats none.
+        """A title of at most `max_chars` with parts of every caption.
 
-        What all captions share (a brand's name) comes first, then shuffled pieces of each caption
-        in its turn: a few characters of Chinese, up to two words of other scripts.
+        The part that all captions share (a brand's name) comes first, then shuffled pieces of each
+        caption in turn: a few characters of Chinese, up to two words of other scripts.
         """
         texts = [units(caption) for caption in captions]
         shared = longest_shared(list(dict.fromkeys(texts)))
         queues = [_shuffled(self._pieces_without(text, shared), rng) for text in texts]
         chosen: list[Units] = []
         for turn in range(max(map(len, queues), default=0)):
-            # A caption's last piece stays untold, so that no caption is told in full.
+            # A caption's last piece is left out, so that no caption is complete.
             offered = [queue[turn] for queue in queues if queue and turn < max(1, len(queue) - 1)]
             for piece in offered:
                 if piece not in chosen and _length([shared, *chosen, piece]) <= max_chars:
                     chosen.append(piece)
         pieces = [shared, *_shuffled(chosen, rng)]
         while len(pieces) > 1 and _length(pieces) > max_chars:
-            pieces.pop()  # shuffling brought words together that need blanks
+            pieces.pop()  # shuffling made words neighbors that need a blank between them
         return join([unit for piece in pieces for unit in piece]) or captions[0][:max_chars]
 
     def _pieces_without(self, text: Units, shared: Units) -> list[Units]:
@@ -55,15 +55,15 @@ class TitleComposer:
         return [piece for part in parts for piece in self.pieces(part)]
 
     def pieces(self, text: Units) -> list[Units]:
-        """A text cut where two characters follow each other less often than their neighbors do."""
+        """A text cut where two characters are adjacent less often than their neighbors are."""
         pieces: list[list[str]] = []
         for at, unit in enumerate(text):
-            if not pieces or self._parts(text, at) or len(pieces[-1]) == _longest(unit):
+            if not pieces or self._ends_word(text, at) or len(pieces[-1]) == _longest(unit):
                 pieces.append([])
             pieces[-1].append(unit)
         return [tuple(piece) for piece in pieces]
 
-    def _parts(self, text: Units, at: int) -> bool:
+    def _ends_word(self, text: Units, at: int) -> bool:
         if _blankless(text[at - 1]) != _blankless(text[at]):
             return True
         if not _blankless(text[at]):
@@ -76,15 +76,15 @@ class TitleComposer:
 
 
 def units(caption: str) -> Units:
-    """A caption's characters, of blankless scripts, and words, of others; signs are left out."""
-    found: list[str] = []
+    """A caption's characters (blankless scripts) and words (others), without punctuation."""
+    parts: list[str] = []
     for run in _RUN.finditer(caption):
-        found.extend(run.group() if run.group("blankless") else [run.group()])
-    return tuple(found)
+        parts.extend(run.group() if run.group("blankless") else [run.group()])
+    return tuple(parts)
 
 
 def join(words: Sequence[str]) -> str:
-    """The text of units: a blank only between two words that need one."""
+    """The text of units, with blanks only between words that need them."""
     text = ""
     for word in words:
         text += (" " if text and not (_blankless(word) or _blankless(text[-1])) else "") + word
@@ -92,9 +92,9 @@ def join(words: Sequence[str]) -> str:
 
 
 def longest_shared(texts: Sequence[Units]) -> Units:
-    """The longest run of units, in characters, that all of several texts hold; else nothing.
+    """The longest run of units, in characters, that all texts contain; empty if there is none.
 
-    A single character says nothing and is not taken, nor is a run of a whole text.
+    A run has at least two characters.
     """
     if len(texts) < 2:
         return ()

@@ -70,7 +70,7 @@ class Product:
     """Color of stripe, shade or variant mark; sisters may differ in it alone."""
     body: str
     sisters: str
-    """Products of a brand with the same key, where it is not empty, are sisters."""
+    """Products of a brand with the same non-empty key are sisters."""
 
     @property
     def name(self) -> str:
@@ -79,15 +79,15 @@ class Product:
 
     @property
     def label(self) -> str:
-        """Brand, space, product name: Product1M's way."""
+        """Brand, blank, product name, as in Product1M."""
         return f"{self.brand.name} {self.name}"
 
 
-_Row = tuple[int, str, str, str, str, Shape, float, str, str, str, tuple[str, str] | None]
+_ProductRow = tuple[int, str, str, str, str, Shape, float, str, str, str, tuple[str, str] | None]
 """Line (0 or 1), modifier, noun, variant, category, shape, height in cm, size, print lines
-separated by "|", sister key; accent and body color where the line's do not serve."""
+separated by "|", sister key; accent and body color if they differ from the line's."""
 
-_BRANDS: tuple[tuple[Brand, tuple[Line, Line], tuple[_Row, ...]], ...] = (
+_BRANDS: tuple[tuple[Brand, tuple[Line, Line], tuple[_ProductRow, ...]], ...] = (
     (
         Brand("SOVELUNE", "索芙伦", "法国", "serif", "centered", "PARIS MAISON DE BEAUTÉ"),
         (
@@ -280,7 +280,7 @@ _BRANDS: tuple[tuple[Brand, tuple[Line, Line], tuple[_Row, ...]], ...] = (
 )  # fmt: skip
 
 
-def _product(brand: Brand, lines: tuple[Line, Line], row: _Row) -> Product:
+def _product(brand: Brand, lines: tuple[Line, Line], row: _ProductRow) -> Product:
     line = lines[row[0]]
     accent, body = row[10] or (line.accent, line.body)
     return Product(
@@ -311,12 +311,3 @@ BRANDS: tuple[Brand, ...] = tuple(brand for brand, _, _ in _BRANDS)
 def products_of(brand: Brand) -> tuple[Product, ...]:
     """The products of one brand."""
     return tuple(product for product in PRODUCTS if product.brand == brand)
-
-
-def sister_groups() -> tuple[tuple[Product, ...], ...]:
-    """Groups of products that differ only in a detail."""
-    groups: dict[tuple[str, str], list[Product]] = {}
-    for product in PRODUCTS:
-        if product.sisters:
-            groups.setdefault((product.brand.name, product.sisters), []).append(product)
-    return tuple(tuple(group) for group in groups.values())

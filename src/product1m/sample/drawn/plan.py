@@ -1,4 +1,4 @@
-"""What the sample holds before anything is drawn: ids, titles, labels, and each photo's recipe."""
+"""The plan of the sample: ids, titles, labels, and what each photo shows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LISTS: tuple[List, ...] = ("train", "gallery", "dev", "test")
 
 _UNITS = (1, 2, 3, 4, 5, 7)
 _UNIT_SHARES = (0.02, 0.455, 0.345, 0.115, 0.055, 0.01)
-"""Products a query: the real dev list's histogram, 2.77 on average (facts measured on it)."""
+"""Products per query: the histogram of the real dev list, 2.77 on average."""
 
 _REPEAT_SHARE = 0.15
 """Queries with a product shown twice (real lists: 14 % of dev, 16 % of test)."""
@@ -27,12 +27,12 @@ _REPEATED: dict[List, tuple[float, float]] = {
     "dev": (0.05, 0.1),
     "test": (0.05, 0.1),
 }
-"""Share of rows that take over another row's photo, or its title (real lists: about 5 %, 13 %)."""
+"""Share of rows with another row's photo, and with its title (real lists: about 5 %, 13 %)."""
 
 
 @dataclass(frozen=True)
 class SampleSizes:
-    """How many items each list gets."""
+    """How many items each list has."""
 
     train_singles: int = 700
     train_sets: int = 260
@@ -41,28 +41,28 @@ class SampleSizes:
     test: int = 260
     backgrounds: int = 40
     recipes_per_brand: int = 9
-    """Product sets that sellers offer, a brand: queries repeat them, as the real lists do."""
+    """Product sets that sellers of a brand offer: queries repeat them, as the real lists do."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """An item to write."""
 
     id: str
     title: str
     url: str
     products: tuple[Product, ...]
-    """What the photo shows; a train row's stay out of the list."""
+    """Products in the photo; the list does not name those of a train row."""
     list_name: List
     photo_seed: tuple[int, ...]
     """Equal seeds and products give equal photos."""
     photo_kind: Literal["single", "set", "query"]
 
 
-def plan_rows(sizes: SampleSizes, seed: int) -> dict[List, list[Row]]:
+def plan_rows(sizes: SampleSizes, seed: int) -> dict[List, list[SampleRow]]:
     """The rows of all four lists."""
     planner = _Planner(sizes, seed)
-    rows: dict[List, list[Row]] = {
+    rows: dict[List, list[SampleRow]] = {
         "train": planner.train(),
         "gallery": planner.gallery(),
         "dev": planner.queries("dev", sizes.dev),
@@ -82,7 +82,7 @@ class _Planner:
         self._num_photos = 0
         self._recipes = self._draw_recipes()
 
-    def train(self) -> list[Row]:
+    def train(self) -> list[SampleRow]:
         """Single products, skewed towards the popular, and sets; shuffled."""
         singles = self._spread(
             self._sizes.train_singles, least=max(1, self._sizes.train_singles // 112)
@@ -96,7 +96,7 @@ class _Planner:
             rows.append(self._row("train", "set", recipe, self._titles.multiple(recipe)))
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
-    def gallery(self) -> list[Row]:
+    def gallery(self) -> list[SampleRow]:
         """Single products, about equally many of each."""
         rows = []
         for at in range(self._sizes.gallery):
@@ -104,7 +104,7 @@ class _Planner:
             rows.append(self._row("gallery", "single", (product,), self._titles.single(product)))
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
-    def queries(self, list_name: List, number: int) -> list[Row]:
+    def queries(self, list_name: List, number: int) -> list[SampleRow]:
         """Sets that sellers offer: the same few recipes again and again."""
         rows = []
         for recipe in self._query_recipes(list_name, number):
@@ -113,8 +113,8 @@ class _Planner:
             rows.append(self._row(list_name, "query", recipe, self._titles.multiple(recipe, named)))
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
-    def duplicate(self, rows: dict[List, list[Row]]) -> None:
-        """Repeat photos and titles within and across lists, and leave HTML entities behind."""
+    def duplicate(self, rows: dict[List, list[SampleRow]]) -> None:
+        """Repeat photos and titles within and across lists, and put HTML entities into titles."""
         for name, (photo_share, title_share) in _REPEATED.items():
             self._repeat(rows[name], rows[name], photo_share, title_share)
         self._repeat(rows["test"], rows["dev"], 0.03, 0.08)
@@ -125,11 +125,15 @@ class _Planner:
                 listed[at] = replace(listed[at], title=self._titles.entity(listed[at].title))
 
     def _repeat(
-        self, rows: list[Row], sources: Sequence[Row], photo_share: float, title_share: float
+        self,
+        rows: list[SampleRow],
+        sources: Sequence[SampleRow],
+        photo_share: float,
+        title_share: float,
     ) -> None:
         """Give rows the photo or title of another row that shows the same products."""
         for at in self._positions(rows, photo_share, least=2):
-            for source in self._another(rows[at], sources):
+            for source in self._alike(rows[at], sources):
                 rows[at] = replace(
                     rows[at],
                     photo_seed=source.photo_seed,
@@ -137,10 +141,10 @@ class _Planner:
                     url=source.url,
                 )
         for at in self._positions(rows, title_share, least=2):
-            for source in self._another(rows[at], sources):
+            for source in self._alike(rows[at], sources):
                 rows[at] = replace(rows[at], title=source.title)
 
-    def _another(self, row: Row, sources: Sequence[Row]) -> list[Row]:
+    def _alike(self, row: SampleRow, sources: Sequence[SampleRow]) -> list[SampleRow]:
         """One other row of the same products, where there is one."""
         labels = sorted(product.label for product in row.products)
         same = [
@@ -152,7 +156,7 @@ class _Planner:
         return [same[int(self._rng.integers(len(same)))]] if same else []
 
     def _repeat_photos_into_train(
-        self, train: list[Row], sets: Sequence[Row], queries: Sequence[Row]
+        self, train: list[SampleRow], sets: Sequence[SampleRow], queries: Sequence[SampleRow]
     ) -> None:
         """Some train photos are a query's photo: leakage that ingestion has to report."""
         for at in self._positions(sets, 0.03, least=1):
@@ -166,7 +170,7 @@ class _Planner:
                 title=self._titles.multiple(query.products),
             )
 
-    def _positions(self, rows: Sequence[Row], share: float, least: int) -> list[int]:
+    def _positions(self, rows: Sequence[SampleRow], share: float, least: int) -> list[int]:
         number = min(len(rows), max(least, round(share * len(rows))))
         return [int(at) for at in self._rng.choice(len(rows), number, replace=False)]
 
@@ -251,9 +255,9 @@ class _Planner:
         kind: Literal["single", "set", "query"],
         products: tuple[Product, ...],
         title: str,
-    ) -> Row:
+    ) -> SampleRow:
         self._num_photos += 1
-        return Row(
+        return SampleRow(
             id=self._new_id(list_name),
             title=title,
             url=self._new_url(),
@@ -300,7 +304,7 @@ def _split_by_share(number: int, shares: Sequence[float]) -> list[int]:
     return [int(count) for count in counts]
 
 
-def label_statistics(rows: Sequence[Row]) -> dict[str, float]:
+def label_statistics(rows: Sequence[SampleRow]) -> dict[str, float]:
     """What the real lists are known by, for labelled rows."""
     mentions = [product for row in rows for product in row.products]
     counts = Counter(product.label for product in mentions)

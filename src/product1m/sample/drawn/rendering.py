@@ -13,23 +13,21 @@ from product1m.data.photos import Photo
 from product1m.sample.drawn.catalogue import PRODUCTS, Product
 from product1m.sample.drawn.layers import Box, Layer, Seen, cast, paste
 from product1m.sample.drawn.packaging import RIGS, Sprite, View, render_pack
-from product1m.sample.drawn.plan import Row
+from product1m.sample.drawn.plan import SampleRow
 from product1m.sample.drawn.printing import font
 from product1m.sample.drawn.surfaces import Image, blurred, pick
 from product1m.sample.drawn.surroundings import (
-    SELLER_SCENES,
+    SELLER_SETTINGS,
     SELLER_SHARES,
-    Scene,
+    Setting,
     flat_lay,
-    table_scene,
+    table,
     white,
 )
 
-NUM_POSES = 10
-"""Renderings of a product that its photos share, as sellers share a brand's packshots (ours)."""
-QUERY_POSES = (3, 10)
-"""Customers' photos show poses from this range, sellers' the others and some of these (ours)."""
-SELLER_POSES = (0, 7)
+SELLER_POSES, QUERY_POSES = (0, 7), (3, 10)
+"""Ranges of poses, renderings of a product that its photos share, as sellers share a brand's
+packshots: customers' photos show some that sellers' photos do not (ours)."""
 
 
 @lru_cache(maxsize=1200)
@@ -47,30 +45,30 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
     return render_pack(product, view, carton=carton)
 
 
-def render_photo(row: Row) -> Photo:
+def render_photo(row: SampleRow) -> Photo:
     """The photo of a row; rows of equal seed and products get equal photos."""
     return render_with_boxes(row)[0]
 
 
-def render_with_boxes(row: Row) -> tuple[Photo, list[Box]]:
+def render_with_boxes(row: SampleRow) -> tuple[Photo, list[Box]]:
     """The photo of a row, and around what is seen of each product a box, left to right."""
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
-    scene = _scene(rng, row, height, width)
-    image, seen = scene.image.copy(), Seen(height, width)
+    setting = _setting(rng, row, height, width)
+    image, seen = setting.image.copy(), Seen(height, width)
     if row.photo_kind == "single":
-        _place_single(rng, image, scene, row.products[0], seen)
-    elif scene.flat_lay:
-        _lay(rng, image, scene, row.products, seen)
+        _place_single(rng, image, setting, row.products[0], seen)
+    elif setting.flat_lay:
+        _lay(rng, image, setting, row.products, seen)
     else:
-        _line_up(rng, image, scene, row.products, seen, query=row.photo_kind == "query")
+        _line_up(rng, image, setting, row.products, seen, query=row.photo_kind == "query")
     image = _through_camera(rng, image, harsh=row.photo_kind == "query")
     if rng.random() < {"single": 0.4, "set": 0.55, "query": 0.25}[row.photo_kind]:
         image = _with_banner(rng, image)
     return np.asarray((image * 255 + 0.5).clip(0, 255), np.uint8), seen.boxes()
 
 
-def _frame(rng: np.random.Generator, row: Row) -> tuple[int, int]:
+def _frame(rng: np.random.Generator, row: SampleRow) -> tuple[int, int]:
     side = int(rng.choice([320, 352, 384, 400]))
     if rng.random() < 0.8:
         return side, side
@@ -79,18 +77,18 @@ def _frame(rng: np.random.Generator, row: Row) -> tuple[int, int]:
     return (int(side * 0.75), side) if rng.random() < 0.6 else (side, int(side * 0.75))
 
 
-def _scene(rng: np.random.Generator, row: Row, height: int, width: int) -> Scene:
+def _setting(rng: np.random.Generator, row: SampleRow, height: int, width: int) -> Setting:
     roll = rng.random()
     if row.photo_kind == "query" and roll < 0.5:
-        return table_scene(rng, height, width)
+        return table(rng, height, width)
     if row.photo_kind == "query" and roll < 0.75:
         return flat_lay(rng, height, width)
     if row.photo_kind == "set" and roll < 0.08:
         return flat_lay(rng, height, width)
     if row.photo_kind == "set" and roll < 0.3:
         return white(rng, height, width)
-    index = int(rng.choice(len(SELLER_SCENES), p=SELLER_SHARES))
-    return SELLER_SCENES[index](rng, height, width)
+    index = int(rng.choice(len(SELLER_SETTINGS), p=SELLER_SHARES))
+    return SELLER_SETTINGS[index](rng, height, width)
 
 
 def _pose(rng: np.random.Generator, query: bool) -> int:
@@ -141,7 +139,7 @@ def _turned(pixels: Layer, turn_deg: float, shear: float) -> Layer:
 
 
 def _place_single(
-    rng: np.random.Generator, image: Image, scene: Scene, product: Product, seen: Seen
+    rng: np.random.Generator, image: Image, setting: Setting, product: Product, seen: Seen
 ) -> None:
     height, width = image.shape[:2]
     sprite = posed(product, _pose(rng, query=False), False)
@@ -149,7 +147,7 @@ def _place_single(
     rows, columns = sprite.pixels.shape[:2]
     scale = fill * min(height * 0.95 / rows, width * 0.92 / columns)
     center = width * float(np.clip(rng.normal(0.5, 0.07), 0.25, 0.75))
-    base = height * float(rng.uniform(*scene.floor))
+    base = height * float(rng.uniform(*setting.floor))
     if rows * scale < 0.6 * height and not rng.integers(3):
         base = height * 0.5 + rows * scale * 0.5
     base = max(base, rows * scale + 0.02 * height)
@@ -157,26 +155,46 @@ def _place_single(
         carton = posed(product, int(rng.integers(3)), True)
         size = scale * sprite.px_per_cm / carton.px_per_cm
         aside = float(rng.choice([-1, 1])) * columns * scale * float(rng.uniform(0.55, 0.95))
-        _stand(rng, image, scene, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985)
+        _stand(
+            rng, image, setting, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985
+        )
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
-    _stand(rng, image, scene, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
+    _stand(rng, image, setting, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
 
 
 def _line_up(
     rng: np.random.Generator,
     image: Image,
-    scene: Scene,
+    setting: Setting,
     products: Sequence[Product],
     seen: Seen,
     query: bool,
 ) -> None:
-    """Products beside each other, nearer ones lower and over the others."""
+    """Draw products side by side, nearer ones lower and in front of the others."""
+    spots = _spots_side_by_side(rng, image, setting, products, query)
+    for base, center, sprite, scale in sorted(spots, key=lambda spot: spot[0]):
+        tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.4 else 0.0
+        if query and rng.random() < 0.06:
+            tilt = float(rng.choice([-88, 88]))
+        cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
+        floor = max(base, cutout.pixels.shape[0] + 2)
+        _stand(rng, image, setting, cutout, center, floor, seen)
+
+
+def _spots_side_by_side(
+    rng: np.random.Generator,
+    image: Image,
+    setting: Setting,
+    products: Sequence[Product],
+    query: bool,
+) -> list[tuple[float, float, Sprite, float]]:
+    """Base and center in pixels, sprite and scale of every product."""
     height, width = image.shape[:2]
     order = [products[at] for at in rng.permutation(len(products))]
     sprites = [posed(product, _pose(rng, query), False) for product in order]
-    # Sellers make small things larger than they are.
+    # Sellers show small things larger than they are.
     sizes = [
         (max(sprite.pixels.shape) / sprite.px_per_cm / 12) ** -0.45 / sprite.px_per_cm
         for sprite in sprites
@@ -190,7 +208,7 @@ def _line_up(
     )
     span = sum(widths) * unit * overlap
     left = (width - span) * float(rng.uniform(0.3, 0.7))
-    low, high = scene.floor
+    low, high = setting.floor
     spots = []
     for sprite, size, wide in zip(sprites, sizes, widths, strict=True):
         center = left + wide * unit * overlap / 2
@@ -199,19 +217,13 @@ def _line_up(
         base = height * (low + (high - low) * depth)
         near = 0.86 + 0.2 * depth if high - low > 0.12 else 1.0
         spots.append((base, center, sprite, size * unit * near))
-    for base, center, sprite, scale in sorted(spots, key=lambda spot: spot[0]):
-        tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.4 else 0.0
-        if query and rng.random() < 0.06:
-            tilt = float(rng.choice([-88, 88]))
-        cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
-        floor = max(base, cutout.pixels.shape[0] + 2)
-        _stand(rng, image, scene, cutout, center, floor, seen)
+    return spots
 
 
 def _lay(
     rng: np.random.Generator,
     image: Image,
-    scene: Scene,
+    setting: Setting,
     products: Sequence[Product],
     seen: Seen,
 ) -> None:
@@ -233,7 +245,7 @@ def _lay(
         middle = (np.array([at % columns, at // columns]) + 0.5 + rng.normal(0, 0.07, 2)) * cell
         x = int(middle[0] - cutout.pixels.shape[1] / 2)
         y = int(middle[1] - cutout.pixels.shape[0] / 2)
-        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, scene.shadow)
+        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, setting.shadow)
         paste(image, cutout.pixels, x, y)
         seen.add(cutout.pixels, x, y)
 
@@ -241,7 +253,7 @@ def _lay(
 def _stand(
     rng: np.random.Generator,
     image: Image,
-    scene: Scene,
+    setting: Setting,
     cutout: _Cutout,
     center: float,
     base: float,
@@ -260,14 +272,14 @@ def _stand(
     shear = np.array([[1, -lean / flat.shape[0], max(lean, 0)], [0, 1, 0]], np.float64)
     flat = cv2.warpAffine(flat, shear, (columns + int(abs(lean)), flat.shape[0]))
     fade = np.linspace(0.25, 1, flat.shape[0], dtype=np.float32)[:, None]
-    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, scene.shadow)
+    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, setting.shadow)
     foot = np.zeros((max(5, columns // 9), columns), np.float32)
     axes = (int(columns * 0.46), max(2, foot.shape[0] // 2))
     cv2.ellipse(foot, (columns // 2, foot.shape[0] // 2), axes, 0, 0, 360, 1.0, -1)
-    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, scene.shadow * 1.5))
-    if scene.mirror:
+    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, setting.shadow * 1.5))
+    if setting.mirror:
         below = cutout.pixels[::-1][: max(2, rows // 3)].copy()
-        below *= np.linspace(scene.mirror, 0, len(below), dtype=np.float32)[:, None, None]
+        below *= np.linspace(setting.mirror, 0, len(below), dtype=np.float32)[:, None, None]
         paste(image, below, x, int(base))
     paste(image, cutout.pixels, x, y)
     if seen is not None:

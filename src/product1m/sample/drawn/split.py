@@ -15,13 +15,20 @@ from product1m.data.boxes import BOXES_LIST, write_boxes
 from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER, PRODUCT1M_LIST
 from product1m.data.photos import encode_jpeg
 from product1m.sample.drawn.layers import Box
-from product1m.sample.drawn.plan import LISTS, List, Row, SampleSizes, label_statistics, plan_rows
+from product1m.sample.drawn.plan import (
+    LISTS,
+    List,
+    SampleRow,
+    SampleSizes,
+    label_statistics,
+    plan_rows,
+)
 from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.sample.drawn.rooms import render_room
 from product1m.telemetry.progress import track
 
 URL_B = "http://photos.example/product1m/datasets/images/{id}.jpg"
-"""The second address; like the first it is in a domain that can never exist."""
+"""The second address; like the first, its domain can never exist."""
 BACKGROUND_FOLDER = "backgrounds"
 
 
@@ -54,7 +61,7 @@ def make_sample(
     return _statistics(rows)
 
 
-def write_list(path: Path, rows: Iterable[Row]) -> None:
+def write_list(path: Path, rows: Iterable[SampleRow]) -> None:
     """A list in Product1M's format: UTF-8, CRLF, four fields for train and five elsewhere."""
     lines = []
     for row in rows:
@@ -65,8 +72,10 @@ def write_list(path: Path, rows: Iterable[Row]) -> None:
     path.write_bytes("".join(lines).encode())
 
 
-def _write_photos(folder: Path, rows: Sequence[Row], num_workers: int) -> dict[str, list[Box]]:
-    """Render every row; where each product is to be seen, by item id."""
+def _write_photos(
+    folder: Path, rows: Sequence[SampleRow], num_workers: int
+) -> dict[str, list[Box]]:
+    """Render every row; returns the boxes of its products by item id."""
     # Brand by brand, because renderings of a product are kept and shared within a process.
     ordered = sorted(rows, key=lambda row: (row.products[0].brand.name, row.id))
     batches = [
@@ -80,8 +89,8 @@ def _write_photos(folder: Path, rows: Sequence[Row], num_workers: int) -> dict[s
         return boxes
     with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_one_thread) as pool:
         done = pool.map(_write_batch, batches)
-        for of_batch in track(done, "rendering photos by brand", total=len(batches)):
-            boxes |= of_batch
+        for batch_boxes in track(done, "rendering photos by brand", total=len(batches)):
+            boxes |= batch_boxes
     return boxes
 
 
@@ -90,7 +99,7 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _write_batch(batch: tuple[Path, Sequence[Row]]) -> dict[str, list[Box]]:
+def _write_batch(batch: tuple[Path, Sequence[SampleRow]]) -> dict[str, list[Box]]:
     folder, rows = batch
     boxes = {}
     for row in rows:
@@ -100,7 +109,7 @@ def _write_batch(batch: tuple[Path, Sequence[Row]]) -> dict[str, list[Box]]:
     return boxes
 
 
-def _statistics(rows: dict[List, list[Row]]) -> dict[str, float]:
+def _statistics(rows: dict[List, list[SampleRow]]) -> dict[str, float]:
     counts = {f"{name}_items": float(len(rows[name])) for name in LISTS}
     queries = label_statistics([*rows["dev"], *rows["test"]])
     return counts | {f"query_{name}": value for name, value in queries.items()}
