@@ -12,7 +12,8 @@ class FeatureExtractionConfig(StepConfig):
 
     proposals: Literal["rpn", "grabcut", "whole_photo"] = "rpn"
     """Where regions come from: the trained network (paper), or, to measure what it adds, GrabCut's
-    foreground as one box, or only the whole photo (ours)."""
+    foreground as one box, with the `grabcut_*` settings of the RPN's scenes, or only the whole
+    photo (ours)."""
     min_regions: PositiveInt = 10
     """Regions kept of every photo if there are as many proposals (paper)."""
     max_regions: PositiveInt = 36

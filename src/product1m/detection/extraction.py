@@ -190,7 +190,7 @@ def _extract_batch(
 def _proposals(
     network: ProposalNetwork, maps: Maps, photos: list[SizedPhoto], settings: RegionSettings
 ) -> list[Proposals]:
-    """What is kept of the network's proposals, or the boxes that come with the photos."""
+    """The network's proposals that are kept, or the boxes that come with the photos."""
     given = [
         torch.from_numpy(photo.boxes_xyxy * photo.canvases[0].scale())
         for photo in photos

@@ -85,8 +85,8 @@ class NetworkSettings:
 class ProposalNetwork(nn.Module):
     """Backbone, feature pyramid, RPN.
 
-    The pyramid starts at stride 8: what is pasted, and what a customer photographs, is at least a
-    tenth of the photo's side (ours).
+    The pyramid starts at stride 8, because products in scenes and in customers' photos measure at
+    least a tenth of the photo's side (ours).
     """
 
     def __init__(self, settings: NetworkSettings, weights: str) -> None:

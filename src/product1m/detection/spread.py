@@ -1,4 +1,4 @@
-"""Batches computed side by side, each on one core."""
+"""Compute several batches at a time, each on one core."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

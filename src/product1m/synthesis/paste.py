@@ -1,4 +1,4 @@
-"""Paste cut-outs on a background; what is visible of each is counted pixel by pixel."""
+"""Paste cut-outs on a background; the visible part of each is counted pixel by pixel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

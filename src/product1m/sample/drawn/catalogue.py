@@ -1,4 +1,4 @@
-"""Invented cosmetics: eight brands, two lines each, and products of which some are sisters.
+"""Invented cosmetics: eight brands with two lines each; some of their products are sisters.
 
 Nothing here names a real brand. Sisters differ only in a detail of the pack: the color of a
 stripe, the printed variant, a shade or a size.
@@ -52,7 +52,7 @@ class Brand:
 
 @dataclass(frozen=True)
 class Product:
-    """A class: what a gallery label names."""
+    """A class, as a gallery label names it."""
 
     brand: Brand
     line: Line

@@ -1,4 +1,4 @@
-"""What is printed on a pack: each brand's layout, wrapped around the pack by `packaging`."""
+"""The print on a pack: each brand's layout; `packaging` wraps it around the pack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,7 +159,7 @@ def _arc(sheet: Sheet, product: Product, area: Area) -> None:
 
 
 def _low(sheet: Sheet, product: Product, area: Area) -> None:
-    """The house style in little, for jars: the layout's mark and three lines of text."""
+    """A small version of the house style, for jars: the layout's mark and three lines of text."""
     layout, line = product.brand.layout, product.line
     _low_mark(sheet, product, area)
     foil = layout in ("centered", "framed")

@@ -1,4 +1,4 @@
-"""Layers put into a photo, and which product each pixel of it ends up showing."""
+"""Layers put into a photo, and which product each pixel shows in the end."""
 
 import cv2
 import numpy as np
@@ -14,14 +14,14 @@ _SOLID = 0.5
 
 
 class Seen:
-    """Which product each pixel shows: the one put there last."""
+    """Which product each pixel shows: the last one put there."""
 
     def __init__(self, height: int, width: int) -> None:
         self._product = np.full((height, width), -1, np.int16)
         self._num_products = 0
 
     def add(self, layer: Layer, x: int, y: int) -> None:
-        """A product goes in front of those already there."""
+        """Put a product in front of those already there."""
         spot = window_of(self._product, (layer.shape[0], layer.shape[1]), x, y)
         if spot is not None:
             solid = layer[spot[2], spot[3], 3] >= _SOLID
@@ -29,20 +29,20 @@ class Seen:
         self._num_products += 1
 
     def boxes(self) -> list[Box]:
-        """Of every product that shows at all."""
-        found = []
+        """Boxes of all products that are visible at all, left to right."""
+        boxes = []
         for number in range(self._num_products):
             rows, columns = np.nonzero(self._product == number)
             if len(rows):
                 low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
-                found.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
-        return sorted(found)
+                boxes.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+        return sorted(boxes)
 
 
 def window_of(
     image: np.ndarray, size: tuple[int, int], x: int, y: int
 ) -> tuple[slice, slice, slice, slice] | None:
-    """Where a layer at (x, y) meets the image: image rows and columns, layer rows and columns."""
+    """Overlap of the image and a layer at (x, y): image rows, columns, layer rows, columns."""
     (height, width), (rows, columns) = image.shape[:2], size
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + rows, height), min(x + columns, width)

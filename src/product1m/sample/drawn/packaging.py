@@ -18,7 +18,7 @@ TRACED_SIDE_PX = 460
 SPRITE_SIDE_PX = 350
 """Longer side of a sprite: supersampled by TRACED / SPRITE (ours)."""
 NUM_STEPS = 40
-"""Sphere tracing steps at most (ours)."""
+"""Maximum number of sphere tracing steps (ours)."""
 
 Array = Float32[np.ndarray, "..."]
 
@@ -58,7 +58,7 @@ RIGS: tuple[tuple[Softbox, ...], ...] = (
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface answers light."""
+    """How a surface reflects light."""
 
     gloss: float
     """Strength of the lights' mirror images."""
@@ -88,7 +88,7 @@ MATERIALS: dict[str, Material] = {
 
 @dataclass(frozen=True)
 class Sprite:
-    """A rendered pack, cropped to what is visible."""
+    """A rendered pack, cropped to its visible part."""
 
     pixels: UInt8[np.ndarray, "H W 4"]
     """RGB multiplied by alpha, and alpha."""
@@ -97,7 +97,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class _Hits:
-    """Rays that met the pack: positions in its frame, and directions, one entry a ray."""
+    """Rays that hit the pack: positions in its frame and directions, one entry per ray."""
 
     index: np.ndarray
     position: tuple[Array, Array, Array]
@@ -105,7 +105,7 @@ class _Hits:
 
 
 def render_pack(product: Product, view: View, *, carton: bool = False) -> Sprite:
-    """The product as it stands, or its folding box."""
+    """The standing product, or its folding box."""
     solid = carton_of(product) if carton else solid_of(product)
     size = max(1.0, 2 * solid.radius)
     rows, columns, pitch = _film(solid, view, size)
@@ -168,20 +168,20 @@ def _trace(solid: Solid, view: View, rows: int, columns: int, pitch: float, size
     index = np.arange(rows * columns)
     far = view.distance * size
     t = np.full(index.shape, far - 1.1 * size, np.float32)
-    found: list[tuple[np.ndarray, Array]] = []
+    hits: list[tuple[np.ndarray, Array]] = []
     for step in range(NUM_STEPS):
         x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
         distance = solid.distance(x, y, z)
         t = np.asarray(t + distance * 0.95, np.float32)
         if step % 4 == 3 or step == NUM_STEPS - 1:
             hit = distance < 0.0015
-            found.append((index[hit], t[hit]))
+            hits.append((index[hit], t[hit]))
             keep = ~hit & (t < far + 1.1 * size)
             index, t, dx, dy, dz = index[keep], t[keep], dx[keep], dy[keep], dz[keep]
             if not len(index):
                 break
-    index = np.concatenate([rays for rays, _ in found])
-    t = np.concatenate([lengths for _, lengths in found])
+    index = np.concatenate([rays for rays, _ in hits])
+    t = np.concatenate([lengths for _, lengths in hits])
     ray = tuple(part.reshape(-1)[index].astype(np.float32) for part in direction)
     position = tuple((origin[axis] + t * ray[axis]).astype(np.float32) for axis in range(3))
     return _Hits(index, (position[0], position[1], position[2]), (ray[0], ray[1], ray[2]))
@@ -233,7 +233,7 @@ def _role_look(product: Product, role: str, carton: bool) -> tuple[str, str]:
 def _surface(
     product: Product, solid: Solid, hits: _Hits, normal_y: Array, carton: bool
 ) -> tuple[Array, dict[str, Array]]:
-    """Albedo and the materials' numbers of every hit."""
+    """Albedo and material values of every hit."""
     x, y, z = hits.position
     tops = np.array([part.top for part in solid.parts])
     part_index = np.searchsorted(tops, y, side="right").clip(0, len(tops) - 1)

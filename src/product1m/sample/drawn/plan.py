@@ -105,7 +105,7 @@ class _Planner:
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
     def queries(self, list_name: List, number: int) -> list[SampleRow]:
-        """Sets that sellers offer: the same few recipes again and again."""
+        """Sets that sellers offer: a few recipes, repeated often."""
         rows = []
         for recipe in self._query_recipes(list_name, number):
             distinct = list(dict.fromkeys(recipe))
@@ -145,7 +145,7 @@ class _Planner:
                 rows[at] = replace(rows[at], title=source.title)
 
     def _alike(self, row: SampleRow, sources: Sequence[SampleRow]) -> list[SampleRow]:
-        """One other row of the same products, where there is one."""
+        """Another row with the same products, if there is one."""
         labels = sorted(product.label for product in row.products)
         same = [
             source
@@ -158,7 +158,7 @@ class _Planner:
     def _repeat_photos_into_train(
         self, train: list[SampleRow], sets: Sequence[SampleRow], queries: Sequence[SampleRow]
     ) -> None:
-        """Some train photos are a query's photo: leakage that ingestion has to report."""
+        """Make some train photos the photo of a query: leakage that ingestion must report."""
         for at in self._positions(sets, 0.03, least=1):
             query = queries[int(self._rng.integers(len(queries)))]
             train[train.index(sets[at])] = replace(
@@ -175,7 +175,7 @@ class _Planner:
         return [int(at) for at in self._rng.choice(len(rows), number, replace=False)]
 
     def _draw_recipes(self) -> list[tuple[Product, ...]]:
-        """Sets a brand offers, of sizes as in the real lists; every product is in one at least."""
+        """Sets that brands offer, with sizes as in the real lists; every product is in one."""
         recipes: list[tuple[Product, ...]] = []
         for brand in BRANDS:
             products = list(products_of(brand))
@@ -198,7 +198,7 @@ class _Planner:
         return tuple(chosen + doubled), unused[distinct:]
 
     def _query_recipes(self, list_name: List, number: int) -> list[tuple[Product, ...]]:
-        """Recipes in the real lists' shares of sizes; dev leaves the rarest recipes to test."""
+        """Recipes with the shares of sizes of the real lists; only test has the rarest recipes."""
         popularity = 1.0 / np.arange(1, len(self._recipes) + 1) ** 0.6
         known = len(self._recipes) if list_name == "test" else round(0.8 * len(self._recipes))
         chosen: list[tuple[Product, ...]] = []
@@ -217,7 +217,7 @@ class _Planner:
     def _with_repeats_at(
         self, weights: Float64[np.ndarray, " K"], at: Sequence[int]
     ) -> Float64[np.ndarray, " K"]:
-        """Probabilities of recipes, those that hold a product twice at their share."""
+        """Probabilities of recipes, with a fixed share of those that hold a product twice."""
         doubled = np.array([len(set(self._recipes[i])) < len(self._recipes[i]) for i in at])
         weights = weights.copy()
         if doubled.any() and not doubled.all():
@@ -230,7 +230,7 @@ class _Planner:
         return (*recipe, others[int(self._rng.integers(len(others)))])
 
     def _train_set(self) -> tuple[Product, ...]:
-        """A recipe of the queries' in four of ten cases, else any set of one brand's."""
+        """A recipe of the queries in four of ten cases, otherwise any set of a brand."""
         if self._rng.random() < 0.4:
             recipe = self._recipes[int(self._rng.integers(len(self._recipes)))]
             if len(recipe) > 1:
@@ -305,7 +305,7 @@ def _split_by_share(number: int, shares: Sequence[float]) -> list[int]:
 
 
 def label_statistics(rows: Sequence[SampleRow]) -> dict[str, float]:
-    """What the real lists are known by, for labelled rows."""
+    """Label statistics of rows, for comparison with the real lists."""
     mentions = [product for row in rows for product in row.products]
     counts = Counter(product.label for product in mentions)
     return {

@@ -1,4 +1,4 @@
-"""Drawing print: color, cover and foil planes in step, with fonts that come with matplotlib.
+"""Draw print into color, cover and foil planes at once, with fonts that come with matplotlib.
 
 Only Latin script is drawn, so that no system font matters.
 """
@@ -119,7 +119,7 @@ class Sheet:
         anchor: str = "mm",
         widest: float = 0.96,
     ) -> None:
-        """A line of text, `size` in panel widths, made smaller where it would be too wide."""
+        """A line of text, `size` in panel widths; smaller if it would be too wide."""
         px = round(size * self.panel_px)
         limit = widest * self.panel_px
         length = font(style, px).getlength(text)

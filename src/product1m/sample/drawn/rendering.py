@@ -1,4 +1,4 @@
-"""Composes photos: packs on scenes with shadows, mirror images, banners, and a camera's faults."""
+"""Compose photos: packs in settings, with shadows, mirror images, banners and camera faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ packshots: customers' photos show some that sellers' photos do not (ours)."""
 
 @lru_cache(maxsize=1200)
 def posed(product: Product, pose: int, carton: bool) -> Sprite:
-    """A rendering of the product, the same whenever and wherever it is asked for."""
+    """A rendering of the product; the same for the same arguments in any process."""
     rng = np.random.default_rng([PRODUCTS.index(product), pose, carton])
     flat = product.shape == "compact" and not carton
     tilt = rng.uniform(48, 78) if flat else rng.choice([3, 8, 14, 22]) + rng.uniform(-3, 4)
@@ -46,12 +46,12 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
 
 
 def render_photo(row: SampleRow) -> Photo:
-    """The photo of a row; rows of equal seed and products get equal photos."""
+    """The photo of a row; rows with equal seed and products have equal photos."""
     return render_with_boxes(row)[0]
 
 
 def render_with_boxes(row: SampleRow) -> tuple[Photo, list[Box]]:
-    """The photo of a row, and around what is seen of each product a box, left to right."""
+    """The photo of a row, and a box around the visible part of each product, left to right."""
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
     setting = _setting(rng, row, height, width)
@@ -227,7 +227,7 @@ def _lay(
     products: Sequence[Product],
     seen: Seen,
 ) -> None:
-    """Products lying on a grid of loose places, turned any way."""
+    """Draw products that lie at the places of a loose grid, turned in any direction."""
     height, width = image.shape[:2]
     columns = 2 if len(products) in (2, 4) else int(np.ceil(np.sqrt(len(products))))
     rows = int(np.ceil(len(products) / columns))
@@ -261,7 +261,7 @@ def _stand(
 ) -> None:
     """Put a product on its base, with the dark below it, a cast shadow and a mirror image.
 
-    `seen` is told of it; a carton behind its product is none.
+    `seen` records the product; a carton behind it is not recorded.
     """
     rows, columns = cutout.pixels.shape[:2]
     x, y = int(center - columns / 2), int(base - rows)
@@ -291,7 +291,7 @@ _GRAIN_SIDE = 640
 
 @cache
 def _grain() -> Image:
-    """Noise of unit variance that photos take a piece of; drawing it anew would take a third."""
+    """Noise of unit variance of which each photo uses a piece; new noise would take too long."""
     rng = np.random.default_rng(8)
     return rng.standard_normal((_GRAIN_SIDE, _GRAIN_SIDE, 3), np.float32)
 

@@ -68,13 +68,13 @@ MEAN_CHARS = 31.5
 
 
 class TitleWriter:
-    """Composes titles from a generator; says so where it spelled a product's name out."""
+    """Composes titles from a random generator."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
     def single(self, product: Product) -> str:
-        """A title of one product: names it often, though rarely to the letter."""
+        """A title of one product; it often names it, but rarely with its exact name."""
         parts = self._head(product)
         roll = self._rng.random()
         if roll < 0.28:
@@ -90,7 +90,7 @@ class TitleWriter:
         return self._filled(parts, product)
 
     def multiple(self, products: Sequence[Product], named: Sequence[Product] = ()) -> str:
-        """A title of a set; `named` are the products that it names to the letter."""
+        """A title of a set; `named` are the products that it names exactly."""
         distinct = list(dict.fromkeys(products))
         parts = self._head(distinct[0])
         if self._rng.random() < 0.5:
@@ -104,7 +104,7 @@ class TitleWriter:
         return self._filled(parts, self._pick(distinct))
 
     def entity(self, title: str) -> str:
-        """The title with an HTML entity in it, as some sellers' tools leave behind."""
+        """The title with an HTML entity, as some sellers' tools produce."""
         at = int(self._rng.integers(2, len(title)))
         return title[:at] + self._pick(_ENTITIES) + title[at:]
 
@@ -156,7 +156,7 @@ class TitleWriter:
         return self._pick(_SET_WORDS)
 
     def _filled(self, parts: list[str], product: Product) -> str:
-        """Fill with effects, audiences and service words up to a drawn length, then join."""
+        """Add effects, audiences and service words up to a random length, then join."""
         target = float(np.clip(self._rng.normal(MEAN_CHARS + 0.5, 4.2), 20, 44))
         if self._rng.random() < 0.04:
             target = float(self._rng.uniform(8, 20))

@@ -1,4 +1,4 @@
-"""The packs of the catalogue as solids, one builder a shape."""
+"""The packs of the catalogue as solids, one builder per shape."""
 
 from collections.abc import Callable
 from functools import cache

@@ -76,7 +76,7 @@ class Solid:
         return np.asarray(norm), inverse, slope
 
     def distance(self, x: Array, y: Array, z: Array) -> Array:
-        """A distance that never oversteps, from points to the solid."""
+        """A distance from points to the solid that is never too large."""
         rho, inverse, _ = self.section_radius(x, y, z)
         distance = _look_up(self.table[0], rho, y) / np.maximum(inverse, 1.0)
         if self.nozzle is not None:
@@ -136,13 +136,13 @@ def _with_nozzle(
 
 
 def sampled(table: Array, column: Array, row: Array) -> Array:
-    """Values of a table (with channels or without) between its samples, one a point."""
+    """Values of a table (with or without channels) between its samples, one per point."""
     num_points, width = len(column), 1024  # OpenCV maps no side beyond 32767
     where = np.zeros((2, -(-num_points // width) * width), np.float32)
     where[0, :num_points], where[1, :num_points] = column, row
     columns, rows = where[0].reshape(-1, width), where[1].reshape(-1, width)
-    found = cv2.remap(table, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found).reshape(-1, *table.shape[2:])[:num_points]
+    values = cv2.remap(table, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(values).reshape(-1, *table.shape[2:])[:num_points]
 
 
 def _look_up(table: Array, rho: Array, y: Array) -> Array:

@@ -156,7 +156,7 @@ def receding(texture: Image, height: int, width: int, narrowing: float) -> Image
 
 
 def blurred(image: Image, sigma: float) -> Image:
-    """Gaussian blur, at reduced size where it is strong."""
+    """Gaussian blur; a strong one is computed at reduced size."""
     if sigma < 4:
         return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.1)))
     shrink = 2.0 / sigma
