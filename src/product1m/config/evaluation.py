@@ -13,8 +13,8 @@ class EvaluationConfig(StepConfig):
     depth: PositiveInt = 100
     """Length of a ranking (paper)."""
     instance_nms_iou: Fraction = 0.3
-    """Regions that overlap with a larger IoU become one box; RPN training measures the best value on
-    scenes, `instances/best_nms_iou` (ours)."""
+    """Regions that overlap with a larger IoU become one box. RPN training measures the best value
+    on scenes, `instances/best_nms_iou` (ours)."""
     instance_min_score: Fraction = 0.5
     """Minimum detector score of a box; RPN training measures the best value on scenes,
     `instances/best_min_score` (ours)."""
