@@ -189,7 +189,7 @@ def test_a_file_that_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "weights", "error", "message"),
     [
-        ("resnet1001", "none", ConfigError, "no such model; near it are resnet"),
+        ("resnet1001", "none", ConfigError, "no such model; similar names: resnet"),
         ("resnet18", LITE0, ConfigError, "weights of tf_efficientnet_lite0, the backbone is"),
         ("resnet18", "hub:resnet50.a1_in1k", ConfigError, "expected weights of the backbone"),
         ("resnet18", "hub:resnet18.nonsense", ConfigError, "no such weights; it has resnet18"),
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
         ("resnet18", "s3://B/w.safetensors", StorageError, "expected s3://BUCKET/PREFIX"),
     ],
 )
-def test_weights_that_cannot_be_had_are_explained(
+def test_weights_that_cannot_be_loaded_are_explained(
     name: str, weights: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
