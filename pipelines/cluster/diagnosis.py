@@ -36,6 +36,8 @@ _STORED = re.compile(
     r"(?P<task>[a-z0-9-]+)/[0-9a-f-]{36}/"
 )
 """Where a step finds an artifact that another task stored: run, task and a random folder."""
+_RUN_AGAIN = re.compile(r"\brun (?P<step>[a-z_]+) again\b")
+"""How a step ends its error about an artifact that is missing or damaged."""
 
 
 @dataclass
@@ -157,21 +159,28 @@ def _read_error(
 
 
 def _advise_rerun(run: api.V2beta1Run, story: Story) -> None:
-    """Name the cached task whose artifact is gone, if that is why the step failed."""
+    """Name the cached tasks whose artifacts are gone, if that is why the step failed."""
+    tasks = _gone(run, story)
+    if not tasks:
+        return
+    names = ", ".join(tasks)
+    story.why.append(f"the cache answered {names} with artifacts that are missing or damaged")
+    options = " ".join(f"--rerun {name}" for name in tasks)
+    story.advice = (
+        f"`python -m pipelines submit … {options}` with the options of this run: {names} and what "
+        "depends on it run anew, the rest comes from the cache"
+    )
+
+
+def _gone(run: api.V2beta1Run, story: Story) -> list[str]:
+    """Names of cached tasks that the error calls missing or damaged."""
     cached = {task.key: task.name for task in story.tasks if task.state == "CACHED"}
-    for match in _STORED.finditer("\n".join([*story.why, *story.tail])):
-        task, made_by = match["task"], match["run"]
-        if task in cached and made_by != run.run_id:
-            story.why.append(
-                f"the cache answered {cached[task]} with the artifacts of run {made_by}, "
-                "which are missing or damaged"
-            )
-            story.advice = (
-                f"`python -m pipelines submit … --rerun {cached[task]}` with the options of this "
-                f"run: {cached[task]} and what depends on it run anew, the rest comes from the "
-                "cache"
-            )
-            return
+    text = "\n".join(story.why)
+    stored = [match["task"] for match in _STORED.finditer(text) if match["run"] != run.run_id]
+    by_path = [cached[task] for task in dict.fromkeys(stored) if task in cached]
+    steps = {match["step"] for match in _RUN_AGAIN.finditer(text)}
+    by_step = [name for name in cached.values() if name.partition("/")[0] in steps]
+    return by_path or by_step
 
 
 def _waits(states: Sequence[TaskState], sight: Sight) -> dict[str, str]:

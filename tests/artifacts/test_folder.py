@@ -26,6 +26,16 @@ def write(folder: Path, text: str = "content", part: str = "train") -> Artifact:
     return open_artifact(folder, "ingestion", part)
 
 
+def test_a_missing_file_is_found_without_reading_the_others(tmp_path: Path) -> None:
+    artifact = write(tmp_path / "train")
+    artifact.require_files()
+    (tmp_path / "train" / "a.txt").write_text("damaged")
+    artifact.require_files()
+    (tmp_path / "train" / "sub" / "b.txt").unlink()
+    with pytest.raises(ArtifactError, match=r"sub/b\.txt: missing; run ingestion again"):
+        artifact.require_files()
+
+
 def test_a_manifest_tells_what_the_folder_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from product1m.artifacts.shards import (
     ShardUploads,
     check_stored,
     fits_scratch,
+    require_stored,
     scratch_copy,
 )
 from product1m.config import StepConfig
@@ -105,6 +106,20 @@ class Artifact:
             else:
                 self.file(name)
 
+    def require_files(self) -> None:
+        """Check that every file exists, without reading any; ArtifactError names a missing one.
+
+        A cache can answer with an artifact whose files were deleted from the store.
+        """
+        for name, entry in self.manifest.files.items():
+            if entry.stored:
+                require_stored(self._store(), self._id(name), self.manifest.step)
+            elif not (self.folder / name).is_file():
+                raise self._missing(self.folder / name)
+
+    def _missing(self, path: Path) -> ArtifactError:
+        return ArtifactError(f"{path}: missing; run {self.manifest.step} again")
+
     def _entry(self, name: str) -> FileEntry:
         entry = self.manifest.files.get(name)
         if entry is None:
@@ -133,7 +148,7 @@ class Artifact:
     def _verify(self, name: str, path: Path) -> None:
         entry = self._entry(name)
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing; run {self.manifest.step} again")
+            raise self._missing(path)
         sha256 = sha256_of(path)
         if sha256 != entry.sha256:
             raise ArtifactError(

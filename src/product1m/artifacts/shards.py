@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from product1m.artifacts.atomic import whole_file
 from product1m.errors import ArtifactError, ConfigError, NotStoredError, StorageError
-from product1m.storage.base import Store, sha256_of
+from product1m.storage.base import Store, StoredFile, sha256_of
 from product1m.storage.opening import open_store
 
 OBJECTS = "objects"
@@ -107,15 +107,21 @@ def check_stored(store: Store, shard: ShardId, step: str) -> None:
 
     A store that keeps digests is asked for them; in a folder the file is read.
     """
+    stored = require_stored(store, shard, step)
+    path = store.local(shard.place)
+    sha256 = stored.sha256 if path is None else sha256_of(path)
+    if (stored.num_bytes, sha256) != (shard.num_bytes, shard.sha256):
+        raise _damaged(store, shard, sha256, step)
+
+
+def require_stored(store: Store, shard: ShardId, step: str) -> StoredFile:
+    """What the store knows of a shard; ArtifactError if it is missing."""
     stored = store.find(shard.place)
     if stored is None:
         raise ArtifactError(
             f"{store.address(shard.place)}: missing; it is {shard.name}, run {step} again"
         )
-    path = store.local(shard.place)
-    sha256 = stored.sha256 if path is None else sha256_of(path)
-    if (stored.num_bytes, sha256) != (shard.num_bytes, shard.sha256):
-        raise _damaged(store, shard, sha256, step)
+    return stored
 
 
 def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:

@@ -49,7 +49,12 @@ class OpenStep:
         return self.writer.details
 
     def read(self, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
-        """Record what the step reads in every artifact it writes; returns the same inputs."""
+        """Record what the step reads in every artifact it writes; returns the same inputs.
+
+        Raises ArtifactError at once if a file of an input is missing.
+        """
+        for artifact in inputs.values():
+            artifact.require_files()
         self.inputs |= inputs
         for writer in self.writers.values():
             writer.add_inputs(inputs)
