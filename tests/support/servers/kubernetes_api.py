@@ -178,7 +178,8 @@ class KubernetesApi:
             if code and not stopped.is_set():
                 stopped.set()
                 threading.Thread(target=self._fail, args=(body,), daemon=True).start()
-            elif {self.pods[one]["status"]["phase"] for one in pods} == {"Succeeded"}:
+            phases = [self.pods[each]["status"]["phase"] for each in pods]
+            if phases == ["Succeeded"] * body["spec"]["trainer"]["numNodes"]:
                 self.condition(
                     name, "Complete", "AllJobsCompleted", "jobset completed successfully"
                 )
