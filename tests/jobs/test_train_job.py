@@ -251,8 +251,8 @@ def test_broken_connections_and_server_errors_are_waited_out(
 def test_an_api_that_stays_away_ends_the_step(
     api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.Cluster.connect()
-    away = cluster.Cluster("shop", max_away_s=0.6)
+    cluster.TrainJobApi.connect()
+    away = cluster.TrainJobApi("shop", max_away_s=0.6)
     api.faults.append(Fault("GET", "trainjobs", 503, times=99))
     with pytest.raises(TrainingError, match=r"reading the TrainJob x: .*not answered.*Service"):
         away.get("x")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from product1m.config import TrainingJobConfig
 from product1m.errors import RANK_EXIT_CODE, TrainingError
-from product1m.jobs.kubernetes_api import INDEX, NODE, Cluster, Json, LogCutError, condition
+from product1m.jobs.kubernetes_api import INDEX, NODE, Json, LogCutError, TrainJobApi, condition
 from product1m.jobs.torchrun import FailureLog
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ SETTLE_S = 10.0
 class PodLog(threading.Thread):
     """Reads the log of one pod until its end; node 0's goes to standard error."""
 
-    def __init__(self, cluster: Cluster, pod: Json, poll_s: float) -> None:
+    def __init__(self, cluster: TrainJobApi, pod: Json, poll_s: float) -> None:
         self.name_of_pod: str = pod["metadata"]["name"]
         self.node = int(pod["metadata"]["labels"].get(INDEX, "0"))
         super().__init__(name=f"log of {self.name_of_pod}", daemon=True)
@@ -139,7 +139,9 @@ class Round:
 class Follower:
     """Watches one TrainJob until its end."""
 
-    def __init__(self, cluster: Cluster, name: str, job: TrainingJobConfig, poll_s: float) -> None:
+    def __init__(
+        self, cluster: TrainJobApi, name: str, job: TrainingJobConfig, poll_s: float
+    ) -> None:
         self._cluster, self._name, self._job, self._poll_s = cluster, name, job, poll_s
         self._pending_since: float | None = time.monotonic()
         self._running_since: float | None = None

@@ -56,7 +56,7 @@ class OwnPod:
     """Mount path to the name of the volume claim mounted there."""
 
 
-class Cluster:
+class TrainJobApi:
     """One namespace of a cluster, as this pod's account may use it."""
 
     def __init__(self, namespace: str, max_away_s: float = MAX_AWAY_S) -> None:
@@ -66,7 +66,7 @@ class Cluster:
         self._core = client.CoreV1Api()
 
     @classmethod
-    def connect(cls) -> "Cluster":
+    def connect(cls) -> "TrainJobApi":
         """The cluster this pod runs in, or the one of the kubeconfig."""
         try:
             kubernetes_config.load_incluster_config()

@@ -21,7 +21,7 @@ from product1m.artifacts.manifest import MANIFEST
 from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import TrainingError
 from product1m.jobs.follow import Follower
-from product1m.jobs.kubernetes_api import GROUP, VERSION, Cluster, Json, OwnPod, condition
+from product1m.jobs.kubernetes_api import GROUP, VERSION, Json, OwnPod, TrainJobApi, condition
 from product1m.jobs.torchrun import MODULE, step_command
 from product1m.jobs.work_volume import (
     JOBS,
@@ -76,7 +76,7 @@ def run(
         TrainingError: the job failed, was pending or running for too long, or was refused.
         ConfigError: no cluster, or no volume that the nodes share.
     """
-    cluster = Cluster.connect()
+    cluster = TrainJobApi.connect()
     pod = cluster.own_pod()
     shared = shared_volume(pod)
     remove_leftovers(shared, lambda name: cluster.get(name) is not None)
@@ -169,7 +169,7 @@ def _resources(job: TrainingJobConfig) -> Json:
     return {"resourcesPerNode": {"requests": wanted, "limits": wanted}} if wanted else {}
 
 
-def _start(cluster: Cluster, body: Json, written: Path) -> None:
+def _start(cluster: TrainJobApi, body: Json, written: Path) -> None:
     """Create the job, or find the one of an earlier attempt.
 
     A job that failed, is being deleted, or left no artifact is replaced by a new one.
@@ -204,7 +204,7 @@ def _start(cluster: Cluster, body: Json, written: Path) -> None:
 def _remove(name: str, namespace: str) -> bool:
     """Delete the job; False, with a warning, if that fails: what ended the step matters more."""
     try:
-        Cluster(namespace, MAX_CLEANUP_S).delete(name)
+        TrainJobApi(namespace, MAX_CLEANUP_S).delete(name)
     except TrainingError as error:
         logger.warning(
             "%s; remove it by hand: `kubectl -n %s delete trainjob %s`", error, namespace, name
