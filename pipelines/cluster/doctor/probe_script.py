@@ -1,7 +1,7 @@
 """Runs in a pod of the cluster, in a step's image: what a step will meet there.
 
-It stands alone: the doctor sends it as text to a pod that has a step's environment, where only the
-image's packages are installed. A line of JSON for each thing that was tried.
+The doctor sends it as text to a pod with a step's image and environment. It prints a line of JSON
+for each thing that it tried.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ def report(subject: str, level: str, seen: str, needed: str = "", advice: str = 
 def try_mlflow() -> None:
     """A run in the account's experiment, an artifact up and down."""
     import mlflow
+
+    import product1m.telemetry.mlflow_client  # noqa: F401 files go through the server, as a step's
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     address, experiment = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_EXPERIMENT_NAME"]
