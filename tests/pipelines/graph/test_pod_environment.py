@@ -79,8 +79,11 @@ def test_a_step_may_log_with_what_its_pod_has(
     with server.as_user("admin"):
         client = MlflowClient(server.uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        run = client.search_runs([experiment.experiment_id])[0]
-    assert run.info.status == "FINISHED"
+        found = client.search_runs([experiment.experiment_id])
+    (parent,) = [each for each in found if each.info.run_name.startswith("pipeline ")]
+    run = next(each for each in found if each.info.run_name == "ingestion")
+    assert (run.info.status, parent.info.status) == ("FINISHED", "RUNNING")
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.data.tags["pipeline_run"].startswith("c7677a3d")
 
 
