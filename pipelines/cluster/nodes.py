@@ -14,6 +14,8 @@ import kfp_server_api as api
 
 EXECUTOR = "executor"
 DRIVER = "-driver"
+POD_TEMPLATE = "metadata-0-3-retry-system-container-impl"
+"""KFP's template for a step with three labels and retries, as `pipelines.graph.resources` asks."""
 _ATTEMPT = re.compile(r"\((\d+)\)$")
 _EXECUTOR_NODE = re.compile(r"(?:^|\.)(?P<task>[^.()]+)(?:\(\d+\))?\.executor(?:\((?P<n>\d+)\))?$")
 _DRIVER_NODE = re.compile(r"(?:^|\.)(?P<task>[^.()]+-driver)(?:\((?P<n>\d+)\))?$")

@@ -13,6 +13,7 @@ import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, ClusterError
 from pipelines.cluster.pods import FAILURES, MAIN, TIMEOUT, Node, Pod, Workflow, core, short
+from pipelines.cluster.tasks import last_pod_name
 from pipelines.graph.training import NAME
 from pipelines.local.console import EXECUTOR_LINE, EXECUTOR_NOISE
 from product1m.errors import Product1MError
@@ -120,7 +121,7 @@ def _places(cluster: Cluster, source: Source) -> Iterator[tuple[str, Callable[[]
     pod, node, run_id = source.pod, source.node, str(source.run.run_id)
     if pod:
         yield "pod", lambda: _pod_log(pod)
-    name = pod.name if pod else node.pod if node else ""
+    name = pod.name if pod else node.pod if node else last_pod_name(source.run, source.task)
     if name:
         yield "KFP", lambda: _kfp_log(cluster, run_id, name)
     root = (source.run.runtime_config and source.run.runtime_config.pipeline_root) or ""

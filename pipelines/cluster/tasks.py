@@ -9,7 +9,14 @@ from typing import Any
 import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, ClusterError
-from pipelines.cluster.nodes import DRIVER, EXECUTOR, executor_ids, is_attempt, workflow_name
+from pipelines.cluster.nodes import (
+    DRIVER,
+    EXECUTOR,
+    POD_TEMPLATE,
+    executor_ids,
+    is_attempt,
+    workflow_name,
+)
 from pipelines.local.story import TaskState
 
 FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -76,12 +83,7 @@ def task_states(run: api.V2beta1Run, graph: Mapping[str, str]) -> list[TaskState
     workflow = workflow_name(named)
     by_start = sorted(latest, key=lambda name: _start(latest[name]))
     keys = list(graph) or [name for name in by_start if _is_task(name, workflow)]
-    started = {
-        child.pod_name
-        for detail in named
-        if detail.display_name == EXECUTOR
-        for child in detail.child_tasks or ()
-    }
+    started = _executors(named)
     are_retried = any(is_attempt(name) for name in latest)
     states = []
     for key in keys:
@@ -89,6 +91,21 @@ def task_states(run: api.V2beta1Run, graph: Mapping[str, str]) -> list[TaskState
         states.append(_task(run, key, graph.get(key, key), latest.get(key), ran))
     drivers = (_task(run, name, name, latest[name], True) for name in latest if _is_driver(name))
     return states + [driver for driver in drivers if driver.state == "FAILED"]
+
+
+def last_pod_name(run: api.V2beta1Run, key: str) -> str:
+    """Name of the pod of the task's last attempt as KFP forms it; empty if it had none.
+
+    For those who may ask the pipeline API and not Kubernetes.
+    """
+    named = [detail for detail in _details(run) if detail.display_name]
+    workflow = workflow_name(named)
+    attempts = executor_ids(workflow, key)
+    ids = [node for node in _executors(named) if node in attempts]
+    if not ids:
+        return ""
+    number = max(ids, key=lambda node: attempts[node]).rpartition("-")[2]
+    return f"{workflow}-{POD_TEMPLATE}-{number}"
 
 
 def failed_task(states: Iterable[TaskState]) -> TaskState | None:
@@ -104,6 +121,16 @@ def moment(time: datetime | None) -> datetime | None:
 
 def _details(run: api.V2beta1Run) -> Iterable[api.V2beta1PipelineTaskDetail]:
     return (run.run_details.task_details if run.run_details else None) or ()
+
+
+def _executors(named: Iterable[api.V2beta1PipelineTaskDetail]) -> set[str]:
+    """Ids of the nodes of all attempts of steps."""
+    return {
+        str(child.pod_name)
+        for detail in named
+        if detail.display_name == EXECUTOR
+        for child in detail.child_tasks or ()
+    }
 
 
 def _history(run: api.V2beta1Run) -> Sequence[api.V2beta1RuntimeStatus]:

@@ -151,6 +151,18 @@ def test_without_kubernetes_the_rest_is_still_shown(
     assert "no kubeconfig to read them with" in shown
 
 
+def test_without_kubernetes_a_log_is_read_from_kfp(
+    kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = kfp_server.world.replay("whole-run")
+    nowhere = "/nowhere/kubeconfig"
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", nowhere)
+    pod = "product1m-training-gkj66-metadata-0-3-retry-system-container-impl-1111555195"
+    kfp_server.world.kfp_logs[pod] = "12 photos"  # the name of the recorded pod
+    shown = runs("logs", run_id, "--task", "feature_extraction/train")
+    assert shown.output.strip() == "12 photos"
+
+
 def test_a_driver_that_failed_is_shown_too(kfp_server: KfpServer) -> None:
     kfp_server.world.frames = [("FAILED", {"ingestion": "SUCCEEDED", "indexing-driver": "FAILED"})]
     run_id = started(kfp_server)
