@@ -1,11 +1,16 @@
 """`python -m pipelines doctor`: would a run work on this cluster?"""
 
 import json
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import SCHEDULES, Endpoint, Namespace, ProfileName, WorkVolume
+
+if TYPE_CHECKING:
+    from pipelines.cluster.doctor.finding import Finding
+    from pipelines.cluster.doctor.view import Wanted
 
 EPILOG = "Examples: `python -m pipelines doctor`, `python -m pipelines doctor --probe --json`"
 ServiceAccount = Annotated[str, typer.Option(help="Service account of the pods.")]
@@ -32,13 +37,7 @@ def doctor(
     Every line says what was seen; where something is missing also what is needed and what to do.
     Exit code: 0 a run can work, 1 it could not.
     """
-    from components.images import locked_images
-    from pipelines.cluster.doctor.examine import examine, pipeline_api
-    from pipelines.cluster.doctor.finding import Finding, exit_code
-    from pipelines.cluster.doctor.finding import as_json as rows
-    from pipelines.cluster.doctor.probe import Probe
-    from pipelines.cluster.doctor.probe import probe as try_inside
-    from pipelines.cluster.doctor.view import View, Wanted
+    from pipelines.cluster.doctor.view import Wanted
     from pipelines.cluster.pods import DEFAULT_NAMESPACE
     from pipelines.cluster.schedules import read_schedules
 
@@ -50,23 +49,32 @@ def doctor(
         work_volume,
         timezone=read_schedules(SCHEDULES).timezone,
     )
-    findings: list[Finding] = []
+    _report(wanted, endpoint, namespace, bucket if probe else "", as_json)
 
-    def show(finding: Finding) -> None:
-        findings.append(finding)
+
+def _report(wanted: "Wanted", endpoint: str, namespace: str, bucket: str, as_json: bool) -> None:
+    """Print every finding as it comes, or all of them as JSON; probe if a bucket is named."""
+    from components.images import locked_images
+    from pipelines.cluster.doctor.examine import examine, pipeline_api
+    from pipelines.cluster.doctor.finding import as_rows, exit_code
+    from pipelines.cluster.doctor.probe import Probe, probe
+    from pipelines.cluster.doctor.view import View
+
+    def findings() -> Iterator["Finding"]:
+        yield pipeline_api(endpoint, namespace)
+        view = View(wanted)
+        yield from examine(view)
+        if bucket:
+            yield from probe(view, Probe(locked_images(), bucket))
+
+    found = []
+    for finding in findings():
+        found.append(finding)
         if not as_json:
-            print(finding.line())
-
-    show(pipeline_api(endpoint, namespace))
-    view = View(wanted)
-    for finding in examine(view):
-        show(finding)
-    if probe:
-        for finding in try_inside(view, Probe(locked_images(), bucket)):
-            show(finding)
-    code = exit_code(findings)
+            print(finding.line(), flush=True)
+    code = exit_code(found)
     if as_json:
-        print(json.dumps({"works": not code, "findings": rows(findings)}, indent=2))
+        print(json.dumps({"works": not code, "findings": as_rows(found)}, indent=2))
     else:
         print("a run could NOT work here" if code else "nothing found that would stop a run")
     raise typer.Exit(code)

@@ -30,6 +30,36 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         data: the graph's data parameters, named as in `pipelines.graph.data.data_parameters`.
         sections: its configuration sections by name, those that several steps read included.
     """
+    items, scenes, rpn = _detector(data, sections)
+    features = _features(items, scenes, rpn, sections)
+    train, scene, gallery, queries = features
+    capture = components.capture_pretraining(
+        train_features=train.outputs["features"],
+        scene_features=scene.outputs["features"],
+        config=sections["capture_pretraining"],
+        training_job=sections["training_job"],
+    )
+    index = components.indexing(
+        gallery_features=gallery.outputs["features"],
+        capture=capture.outputs["checkpoint"],
+        config=sections["indexing"],
+    )
+    evaluated = components.evaluation(
+        query_features=queries.outputs["features"],
+        capture=capture.outputs["checkpoint"],
+        index=index.outputs["index"],
+        queries=items.outputs["queries"],
+        gallery=items.outputs["gallery"],
+        rpn=rpn.outputs["checkpoint"],
+        config=sections["evaluation"],
+    )
+    return Chain(items, scenes, rpn, *features, capture, index, evaluated)
+
+
+def _detector(
+    data: Mapping[str, Any], sections: Mapping[str, Any]
+) -> tuple[PipelineTask, PipelineTask, PipelineTask]:
+    """Items, scenes made of them, and the network trained on the scenes."""
     items = components.ingestion(
         dataset_uri=data["dataset_uri"],
         dataset_digest=data["dataset_digest"],
@@ -48,7 +78,14 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         config=sections["rpn_training"],
         training_job=sections["training_job"],
     )
-    train, scene_features, gallery, queries = (
+    return items, scenes, rpn
+
+
+def _features(
+    items: PipelineTask, scenes: PipelineTask, rpn: PipelineTask, sections: Mapping[str, Any]
+) -> tuple[PipelineTask, PipelineTask, PipelineTask, PipelineTask]:
+    """Features of the training items, the scenes, the gallery and the queries."""
+    train, scene, gallery, queries = (
         components.feature_extraction(
             images=task.outputs[part],
             rpn=rpn.outputs["checkpoint"],
@@ -62,26 +99,4 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
             (items, "queries"),
         )
     )
-    capture = components.capture_pretraining(
-        train_features=train.outputs["features"],
-        scene_features=scene_features.outputs["features"],
-        config=sections["capture_pretraining"],
-        training_job=sections["training_job"],
-    )
-    index = components.indexing(
-        gallery_features=gallery.outputs["features"],
-        capture=capture.outputs["checkpoint"],
-        config=sections["indexing"],
-    )
-    evaluated = components.evaluation(
-        query_features=queries.outputs["features"],
-        capture=capture.outputs["checkpoint"],
-        index=index.outputs["index"],
-        queries=items.outputs["queries"],
-        gallery=items.outputs["gallery"],
-        rpn=rpn.outputs["checkpoint"],
-        config=sections["evaluation"],
-    )
-    return Chain(
-        items, scenes, rpn, train, scene_features, gallery, queries, capture, index, evaluated
-    )
+    return train, scene, gallery, queries

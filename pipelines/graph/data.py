@@ -1,4 +1,4 @@
-"""What a run reads: checked before any work, and digested so that changed data voids the cache."""
+"""The data of a run: checked before any work, and digested so that changed data voids the cache."""
 
 import hashlib
 from pathlib import Path
@@ -12,15 +12,15 @@ from product1m.storage.opening import open_store
 
 LIST_SUFFIXES = (".jsonl", ".txt")
 BACKGROUNDS = "backgrounds"
-"""Where a data set may have photos to paste on."""
+"""Folder of a data set with photos to paste on; optional."""
 _BLOCK_BYTES = 16 << 20
-"""Of a list in memory at once (ours)."""
+"""How much of a list is in memory at once (ours)."""
 
 
 def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
-    """The pipeline's data parameters; DatasetError before any work if there is no such data.
+    """The pipeline's data parameters; DatasetError before any work if the data does not exist.
 
-    Without `backgrounds` the data set's own `backgrounds/` is taken where there is one.
+    Without `backgrounds` the data set's own `backgrounds/` is used if it exists.
     """
     data = check_dataset(dataset)
     own = open_store(f"{data.uri}/{BACKGROUNDS}")
@@ -36,7 +36,7 @@ def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
 
 
 def stated_parameters(dataset: str, backgrounds: str, digest: str) -> dict[str, str]:
-    """The same without a look at the data, whose state has a name."""
+    """The same without reading the data, whose state is named by `digest`."""
     return {
         "dataset_uri": dataset,
         "dataset_digest": digest,
@@ -56,7 +56,7 @@ def check_dataset(dataset: str) -> Store:
 
 
 def existing(uri: str, option: str) -> Store:
-    """What lies at an address, made absolute; DatasetError names the option it came from."""
+    """The folder or prefix, made absolute; DatasetError names the option it came from."""
     if is_remote(uri):
         return open_store(uri)
     folder = Path(uri.removeprefix("file://")).expanduser().resolve()
@@ -66,10 +66,10 @@ def existing(uri: str, option: str) -> Store:
 
 
 def data_digest(data: Store, leave_out: str = "") -> str:
-    """Of what lies there: content of the lists, name and size of every other file.
+    """Digest of the data: content of the lists, name and size of every other file.
 
     The same for a folder and for its copy below a prefix: the files' SHA-256 are added up, so their
-    order does not count and none are held in memory. What begins with `leave_out` is not seen.
+    order does not matter and none are kept in memory. Names that start with `leave_out` are skipped.
     """
     total = 0
     for file in data.files():

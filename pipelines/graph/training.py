@@ -8,7 +8,7 @@ from kfp.dsl import PipelineTask
 from kfp.dsl.base_component import BaseComponent
 
 import components
-from pipelines.graph.chain import evaluated_chain
+from pipelines.graph.chain import Chain, evaluated_chain
 from pipelines.graph.parameters import parameter
 from product1m.config import Config
 
@@ -54,9 +54,8 @@ def training_pipeline(
 ) -> BaseComponent:
     """The pipeline whose parameters default to `config`.
 
-    Without `cache` every task always runs, otherwise those that `rerun` names as `runs show` does
-    (`feature_extraction/train`); this is compiled in, because the cluster reads it from the
-    compiled tasks and not from a parameter.
+    Without `cache` every task always runs, otherwise those that `rerun` names as `runs show` does.
+    Both are compiled in, because the cluster reads them from the tasks and not from a parameter.
     """
 
     @dsl.pipeline(
@@ -79,53 +78,46 @@ def training_pipeline(
         storage: dict[str, Any] = parameter(config, "storage"),
         training_job: dict[str, Any] = parameter(config, "training_job"),
     ) -> Artifacts:
-        chain = evaluated_chain(
-            {
-                "dataset_uri": dataset_uri,
-                "dataset_digest": dataset_digest,
-                "backgrounds_uri": backgrounds_uri,
-                "backgrounds_digest": backgrounds_digest,
-            },
-            {
-                "ingestion": ingestion,
-                "background_synthesis": background_synthesis,
-                "rpn_training": rpn_training,
-                "feature_extraction": feature_extraction,
-                "capture_pretraining": capture_pretraining,
-                "indexing": indexing,
-                "evaluation": evaluation,
-                "storage": storage,
-                "training_job": training_job,
-            },
-        )
-        registered = components.registration(
-            rpn=chain.rpn.outputs["checkpoint"],
-            capture=chain.capture.outputs["checkpoint"],
-            index=chain.index.outputs["index"],
-            evaluation=chain.evaluated.outputs["evaluation"],
-            queries=chain.items.outputs["queries"],
-            gallery=chain.items.outputs["gallery"],
-            config=registration,
-        )
+        given = dict(locals())  # every parameter by its name
+        chain = evaluated_chain(given, given)
+        registered = _register(chain, registration)
         for task in (*chain, registered):
             if not cache or shown_name(task) in rerun:
                 task.set_caching_options(False)
             if platform:
                 platform.apply(task)
-        return Artifacts(
-            train=chain.items.outputs["train"],
-            gallery=chain.items.outputs["gallery"],
-            queries=chain.items.outputs["queries"],
-            scenes=chain.scenes.outputs["scenes"],
-            rpn=chain.rpn.outputs["checkpoint"],
-            train_features=chain.train_features.outputs["features"],
-            scene_features=chain.scene_features.outputs["features"],
-            gallery_features=chain.gallery_features.outputs["features"],
-            query_features=chain.query_features.outputs["features"],
-            capture=chain.capture.outputs["checkpoint"],
-            index=chain.index.outputs["index"],
-            evaluation=chain.evaluated.outputs["evaluation"],
-            registration=registered.outputs["registration"],
-        )
+        return _artifacts(chain, registered)
 
     return training
+
+
+def _register(chain: Chain, config: Any) -> PipelineTask:
+    """Add the task that registers the candidate."""
+    return components.registration(
+        rpn=chain.rpn.outputs["checkpoint"],
+        capture=chain.capture.outputs["checkpoint"],
+        index=chain.index.outputs["index"],
+        evaluation=chain.evaluated.outputs["evaluation"],
+        queries=chain.items.outputs["queries"],
+        gallery=chain.items.outputs["gallery"],
+        config=config,
+    )
+
+
+def _artifacts(chain: Chain, registered: PipelineTask) -> Artifacts:
+    """The outputs of the graph."""
+    return Artifacts(
+        train=chain.items.outputs["train"],
+        gallery=chain.items.outputs["gallery"],
+        queries=chain.items.outputs["queries"],
+        scenes=chain.scenes.outputs["scenes"],
+        rpn=chain.rpn.outputs["checkpoint"],
+        train_features=chain.train_features.outputs["features"],
+        scene_features=chain.scene_features.outputs["features"],
+        gallery_features=chain.gallery_features.outputs["features"],
+        query_features=chain.query_features.outputs["features"],
+        capture=chain.capture.outputs["checkpoint"],
+        index=chain.index.outputs["index"],
+        evaluation=chain.evaluated.outputs["evaluation"],
+        registration=registered.outputs["registration"],
+    )

@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from kfp import dsl
 
 import components
+from pipelines.graph.parameters import parameter
 from product1m.artifacts.folder import open_artifact
-from product1m.config import STEPS, Section, load_config, section_model
+from product1m.config import SECTIONS, STEPS, Preset, Section, load_config, section_model
 from product1m.data.items import ItemTable
 from tests.support.paths import ROOT
 from tests.support.worlds.small_datasets import small_dataset
@@ -109,6 +110,36 @@ def arguments_of(function: Any, section: Section, folder: Path) -> dict[str, Any
                 (folder / name / page).write_text("the report")
             arguments[name] = SimpleNamespace(path=str(folder / name), metadata={})
     return arguments
+
+
+def as_a_cluster_sends(value: Any) -> Any:
+    """KFP's server sends 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: as_a_cluster_sends(inner) for key, inner in value.items()}
+    return [as_a_cluster_sends(inner) for inner in value] if isinstance(value, list) else value
+
+
+def as_kfp_local_sends(value: Any) -> Any:
+    """kfp.local sends 1 as 1.0, and refuses None."""
+    assert value is not None
+    if type(value) is int:
+        return float(value)
+    if isinstance(value, dict):
+        return {key: as_kfp_local_sends(inner) for key, inner in value.items()}
+    return [as_kfp_local_sends(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("preset", get_args(Preset))
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_is_the_same_here_and_on_a_cluster(preset: Preset, section: str) -> None:
+    config = load_config(preset)
+    wanted, sent = getattr(config, section), parameter(config, section)
+    for arrives in (as_a_cluster_sends(sent), as_kfp_local_sends(sent)):
+        given = type(wanted).model_validate(arrives)
+        assert given == wanted
+        assert repr(given) == repr(wanted), "types as well"
 
 
 def test_the_ingestion_component_ingests(tmp_path: Path) -> None:

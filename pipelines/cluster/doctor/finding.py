@@ -35,6 +35,6 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return int(any(finding.level == "problem" for finding in findings))
 
 
-def as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     """As a program reads it."""
     return [asdict(finding) for finding in findings]
