@@ -69,7 +69,7 @@ def data_digest(data: Store, leave_out: str = "") -> str:
     """Digest of the data: content of the lists, name and size of every other file.
 
     The same for a folder and for its copy below a prefix: the files' SHA-256 are added up, so their
-    order does not matter and none are kept in memory. Names that start with `leave_out` are skipped.
+    order does not matter and none are kept in memory. Skips names starting with `leave_out`.
     """
     total = 0
     for file in data.files():
