@@ -157,10 +157,11 @@ def follow_to_the_end(
     from pipelines.cli.story import print_story
     from pipelines.cluster import follow as following
     from pipelines.cluster.diagnosis import cluster_story
+    from pipelines.cluster.tasks import run_state
 
     pace = dataclasses.replace(following.PACE, max_wait_s=60 * max_wait)
     try:
-        following.follow(cluster, run_id, pace, known_states)
+        run = following.follow(cluster, run_id, pace, known_states)
     except (following.LostError, following.StuckError) as error:
         typer.echo(f"error: {error}", err=True)
         is_stuck = isinstance(error, following.StuckError)
@@ -174,7 +175,8 @@ def follow_to_the_end(
         raise typer.Exit(130) from None
     story = cluster_story(cluster, run_id)
     print_story(story)
-    raise typer.Exit(following.EXIT_CODES[story.state])
+    ended = following.EXIT_CODES[run_state(run)]  # somebody may have resumed it since
+    raise typer.Exit(following.EXIT_CODES.get(story.state, ended))
 
 
 def _is_local(which: str) -> bool:
