@@ -9,12 +9,11 @@ from mlflow import MlflowClient
 
 from pipelines.graph.package import Package, Variant, package
 from product1m.config import load_config
-from product1m.registry.access import Identity, set_up_roles
-from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER
+from product1m.registry.roles import EXPERIMENT, PIPELINE
 from tests.support.manifests.build import OVERLAYS, overlay
 from tests.support.manifests.policies import Resource, of_kind
-from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
-from tests.support.worlds.registered_model import LENIENT, models_of
+from tests.support.servers.mlflow_roles import server_with_roles
+from tests.support.servers.mlflow_server import PASSWORDS, Server
 from tests.support.worlds.small_datasets import small_dataset
 from tests.support.worlds.step_pod import StepPod, executor_input, step_pod
 
@@ -28,13 +27,7 @@ SECRETS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as started:
-        with started.as_user("admin"):
-            set_up_roles(
-                models_of(LENIENT),
-                Identity(PIPELINE, PASSWORDS[PIPELINE]),
-                Identity(REVIEWER, PASSWORDS[REVIEWER]),
-            )
+    with server_with_roles(tmp_path_factory.mktemp("server")) as started:
         yield started
 
 

@@ -13,14 +13,13 @@ from pipelines.cluster.doctor.finding import Finding
 from pipelines.cluster.doctor.probe import Probe, closed_pod, probe, step_pod
 from pipelines.cluster.doctor.view import View, Wanted
 from product1m.config import STEPS
-from product1m.registry.access import Identity, set_up_roles
-from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER
+from product1m.registry.roles import EXPERIMENT, PIPELINE
 from tests.support.servers.kubernetes_objects import Objects, serving_objects
-from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
+from tests.support.servers.mlflow_roles import server_with_roles
+from tests.support.servers.mlflow_server import PASSWORDS, Server
 from tests.support.servers.s3_server import BUCKET, S3Server
 from tests.support.servers.s3_server import running_server as running_s3
 from tests.support.worlds.healthy_cluster import SYSTEM, fill
-from tests.support.worlds.registered_model import LENIENT, models_of
 
 CORE = f"/api/v1/namespaces/{SYSTEM}"
 IMAGES = {step: f"registry.example/product1m/{step.replace('_', '-')}:1" for step in STEPS}
@@ -29,13 +28,7 @@ WANTED = Wanted(SYSTEM, "product1m-runs", "laptop")
 
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("mlflow")) as started:
-        with started.as_user("admin"):
-            set_up_roles(
-                models_of(LENIENT),
-                Identity(PIPELINE, PASSWORDS[PIPELINE]),
-                Identity(REVIEWER, PASSWORDS[REVIEWER]),
-            )
+    with server_with_roles(tmp_path_factory.mktemp("mlflow")) as started:
         yield started
 
 
