@@ -1,7 +1,7 @@
-"""Wait until the database has the schema of this MLflow, for accounts as well.
+"""Wait until the database has the schema of this MLflow, for runs and for accounts.
 
-Replicas that met an empty database at once would both create the tables, and one that met an older
-schema would stop; so a pod of the server starts its server only after the migration job is done.
+Two replicas that start on an empty database would both create the tables, and a replica on an older
+schema would stop. So a pod starts its server only after the migration job is done.
 """
 
 import importlib.metadata
@@ -25,7 +25,7 @@ POLL_S = 5
 
 
 def missing(engine: sqlalchemy.Engine) -> str:
-    """What the database still lacks, empty if nothing."""
+    """What the database still lacks; empty if nothing is missing."""
     try:
         with engine.connect() as connection:
             for table, scripts in VERSION_TABLES.items():
@@ -45,7 +45,7 @@ def main() -> None:
     engine = sqlalchemy.create_engine(os.environ["MLFLOW_BACKEND_STORE_URI"])
     while reason := missing(engine):
         if time.monotonic() > deadline:
-            sys.exit(f"the schema is not there: {reason}; see the log of job/mlflow-migration")
+            sys.exit(f"the schema is missing: {reason}; see the log of job/mlflow-migration")
         print(f"waiting for job/mlflow-migration: {reason}", flush=True)
         time.sleep(POLL_S)
     print("the schema is that of MLflow", importlib.metadata.version("mlflow"))

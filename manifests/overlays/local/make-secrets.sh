@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints every secret of the local overlay with new random values; nothing is kept here:
+# Prints every secret of the local overlay with new random values and stores nothing:
 #   manifests/overlays/local/make-secrets.sh | kubectl apply -f -
-# Run again it prints other values, which the database of a running server does not know.
+# Every call prints other values. Do not apply them to a running server: its database has the old ones.
 set -euo pipefail
 
 random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
