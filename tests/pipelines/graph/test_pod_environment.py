@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -14,6 +15,7 @@ from tests.support.manifests.build import OVERLAYS, overlay
 from tests.support.manifests.policies import Resource, of_kind
 from tests.support.servers.mlflow_roles import server_with_roles
 from tests.support.servers.mlflow_server import PASSWORDS, Server
+from tests.support.servers.s3_server import running_server as running_s3
 from tests.support.worlds.small_datasets import small_dataset
 from tests.support.worlds.step_pod import StepPod, executor_input, step_pod
 
@@ -48,23 +50,40 @@ def ingestion_of(made: Package, resources: list[Resource]) -> StepPod:
     return step_pod(made, "exec-ingestion", resources, SECRETS)
 
 
+def ingestion_input(dataset: str, folder: Path) -> dict[str, Any]:
+    """What KFP's launcher passes an ingestion task."""
+    config = load_config("sample").ingestion.model_dump(mode="json")
+    outputs = dict.fromkeys(("train", "gallery", "queries"), "system.Dataset")
+    parameters = {"dataset_uri": dataset, "dataset_digest": "abc", "config": config, "storage": {}}
+    return executor_input(parameters, {**outputs, "metrics": "system.Metrics"}, folder)
+
+
+def test_a_step_reads_s3_with_what_its_pod_has(
+    server: Server, made: Package, tmp_path: Path
+) -> None:
+    small_dataset(tmp_path / "data", num_items=3)
+    resources = at(server, overlay("local"))
+    (tmp_path / "s3").mkdir()
+    with running_s3(tmp_path / "s3") as s3:
+        environment = s3.environment()
+        for config in of_kind(resources, "ConfigMap"):
+            if "AWS_ENDPOINT_URL" in config["data"]:
+                config["data"]["AWS_ENDPOINT_URL"] = environment["AWS_ENDPOINT_URL"]
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        secrets = {**SECRETS, **{("product1m-s3", key): environment[key] for key in keys}}
+        address = s3.copy(tmp_path / "data", "sample")
+        pod = step_pod(made, "exec-ingestion", resources, secrets)
+        done = pod.run(ingestion_input(address, tmp_path / "out"), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out" / "gallery").is_dir()
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_step_may_log_with_what_its_pod_has(
     name: str, server: Server, made: Package, tmp_path: Path
 ) -> None:
     small_dataset(tmp_path / "data", num_items=3)
-    config = load_config("sample").ingestion.model_dump(mode="json")
-    outputs = dict.fromkeys(("train", "gallery", "queries"), "system.Dataset")
-    given = executor_input(
-        {
-            "dataset_uri": str(tmp_path / "data"),
-            "dataset_digest": "abc",
-            "config": config,
-            "storage": {},
-        },
-        {**outputs, "metrics": "system.Metrics"},
-        tmp_path / "out",
-    )
+    given = ingestion_input(str(tmp_path / "data"), tmp_path / "out")
     done = ingestion_of(made, at(server, overlay(name))).run(given, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     written = json.loads((tmp_path / "out" / "output_metadata.json").read_text())
