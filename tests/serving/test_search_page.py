@@ -59,7 +59,7 @@ def test_the_terminal_shows_every_box_with_its_answers(
     for box in answered.boxes:
         for answer in box.answers:
             assert re.search(
-                rf"\b{answer.id}\b.*{re.escape(answer.label)}.*{answer.similarity:.3f}", shown
+                rf"\b{answer.id}\b.*{re.escape(answer.label)}.*{answer.score:.3f}", shown
             )
 
 

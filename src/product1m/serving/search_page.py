@@ -3,7 +3,8 @@
 import io
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 
 from product1m.data.intake import photo_errors
 from product1m.errors import PhotoError, RetrievalError, StorageError
+from product1m.evaluation.report.cards import AnswerCard, BoxCard
 from product1m.evaluation.report.html import html_templates
 from product1m.serving.model_folder import MODEL_FOLDER, THUMBNAILS
 from product1m.serving.thumbnails import Thumbnails
@@ -23,34 +25,8 @@ PAGE_PHOTO_SIDE_PX = 1120
 COLORS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0f7b6c", "#57606a")
 """Of the boxes, in turn."""
 PAGE, JSON = ".html", ".json"
-COLUMNS = ("box", "x1 y1 x2 y2", "detector score", "rank", "item", "label", "similarity")
+COLUMNS = ("box", "x1 y1 x2 y2", "detector score", "rank", "item", "label", "match score")
 """Of the table."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A gallery item that the model ranks for a box."""
-
-    id: str
-    label: str
-    similarity: float
-    title: str
-    photo: bytes | None
-    """JPEG; None if the model carries no thumbnails."""
-
-
-@dataclass(frozen=True)
-class AnsweredBox:
-    """A box in the photo and its ranking."""
-
-    number: int
-    """From 1."""
-    color: str
-    box_xyxy: tuple[float, float, float, float]
-    """Pixels of the upright photo."""
-    detector_score: float
-    answers: list[Answer]
-    """Best first."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +37,8 @@ class AnsweredPhoto:
     """Upright, in full size."""
     title: str
     model: str
-    boxes: list[AnsweredBox]
+    boxes: list[BoxCard]
+    """In pixels of `photo`."""
     merged: list[tuple[str, str]]
     """Gallery id and label, best first, of all boxes together."""
 
@@ -94,8 +71,8 @@ def search(photo: Path, title: str, model_uri: str, top_k: int) -> AnsweredPhoto
             raise RetrievalError(f"{photo}: {error}") from error
         thumbnails = Thumbnails(folder / "artifacts" / MODEL_FOLDER / THUMBNAILS)
         boxes = [
-            _answered_box(number, instance, thumbnails)
-            for number, instance in enumerate(answer["instances"], start=1)
+            BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails))
+            for box in answer["instances"]
         ]
     merged = list(zip(answer["ids"], answer["labels"], strict=True))
     return AnsweredPhoto(upright, title, model_uri, boxes, merged)
@@ -126,15 +103,15 @@ def table_rows(answered: AnsweredPhoto) -> list[tuple[str, ...]]:
     """The table under `COLUMNS`, one row an answer."""
     return [
         (
-            str(box.number) if rank == 1 else "",
+            str(number) if rank == 1 else "",
             " ".join(f"{edge:.0f}" for edge in box.box_xyxy) if rank == 1 else "",
-            f"{box.detector_score:.2f}" if rank == 1 else "",
+            f"{box.score:.2f}" if rank == 1 else "",
             str(rank),
             answer.id,
             answer.label,
-            f"{answer.similarity:.3f}",
+            f"{answer.score:.3f}",
         )
-        for box in answered.boxes
+        for number, box in enumerate(answered.boxes, start=1)
         for rank, answer in enumerate(box.answers, start=1)
     ]
 
@@ -159,15 +136,11 @@ def _fetch(model_uri: str, scratch: Path) -> Path:
     return download(model_uri, "", scratch)
 
 
-def _answered_box(number: int, instance: Any, thumbnails: Thumbnails) -> AnsweredBox:
-    answers = [
-        Answer(item, label, similarity, thumbnails.caption(item), thumbnails.jpeg(item))
-        for item, label, similarity in zip(
-            instance["ids"], instance["labels"], instance["scores"], strict=True
-        )
+def _answer_cards(box: Mapping[str, Any], thumbnails: Thumbnails) -> list[AnswerCard]:
+    return [
+        AnswerCard(item, label, thumbnails.jpeg(item), score, title=thumbnails.caption(item))
+        for item, label, score in zip(box["ids"], box["labels"], box["scores"], strict=True)
     ]
-    color = COLORS[(number - 1) % len(COLORS)]
-    return AnsweredBox(number, color, tuple(instance["box_xyxy"]), instance["score"], answers)
 
 
 def _page(answered: AnsweredPhoto) -> str:
@@ -179,6 +152,7 @@ def _page(answered: AnsweredPhoto) -> str:
     page = html_templates().from_string(template.read_text("utf-8"))
     return page.render(
         answered=answered,
+        colors=COLORS,
         photo=encoded.getvalue(),
         width=answered.photo.width,
         height=answered.photo.height,
@@ -186,11 +160,18 @@ def _page(answered: AnsweredPhoto) -> str:
 
 
 def _json(answered: AnsweredPhoto) -> str:
-    boxes = [asdict(box) for box in answered.boxes]
-    for box in boxes:
-        del box["color"]
-        for answer in box["answers"]:
-            del answer["photo"]
+    boxes = [
+        {
+            "number": number,
+            "box_xyxy": box.box_xyxy,
+            "detector_score": box.score,
+            "answers": [
+                {"id": card.id, "label": card.label, "match_score": card.score, "title": card.title}
+                for card in box.answers
+            ],
+        }
+        for number, box in enumerate(answered.boxes, start=1)
+    ]
     content = {
         "title": answered.title,
         "model": answered.model,
