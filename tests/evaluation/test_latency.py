@@ -4,22 +4,15 @@ import itertools
 
 import pytest
 
-from product1m.artifacts.folder import open_artifact
-from product1m.data.regions import FeatureSet
 from product1m.evaluation.latency import measure_latency
-from product1m.retrieval.search import Searcher, SearchSettings
-from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
+from tests.support.worlds.evaluation_files import open_searcher, query_features
+from tests.support.worlds.tiny_world import TinyArtifacts
 
 
 def test_every_stage_has_its_own_time_and_the_first_query_warms_up(
     tiny_artifacts: TinyArtifacts,
 ) -> None:
-    searcher = Searcher.load(
-        open_artifact(tiny_artifacts.index, "indexing"),
-        open_artifact(tiny_artifacts.capture, "capture_pretraining"),
-        SearchSettings.from_config(EVALUATION),
-    )
-    queries = FeatureSet(open_artifact(tiny_artifacts.queries_features, "feature_extraction"))
+    searcher, queries = open_searcher(tiny_artifacts), query_features(tiny_artifacts)
     # Per query four readings: 40 ms of embedding, 5 ms of search, 1 ms of merging. The first query,
     # which is not counted, takes 1000 times as long; the last one embeds for 60 ms.
     steps = [[0.0, 40.0, 5.0, 1.0], *[[0.0, 0.04, 0.005, 0.001]] * 4, [0.0, 0.06, 0.005, 0.001]]

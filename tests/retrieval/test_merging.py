@@ -64,7 +64,7 @@ def test_by_best_score_an_item_counts_where_it_suits_best() -> None:
     assert best_score(SCORED, 2) == ["a", "b"]
 
 
-def test_an_instance_that_suits_nothing_claims_no_place() -> None:
+def test_a_box_that_matches_nothing_gets_no_place() -> None:
     clutter = [("x", 0.05), ("y", 0.04)]
     assert best_score([*SCORED, clutter], 4) == best_score(SCORED, 4)
     assert merge([*SCORED, clutter], 4, "round_robin") == ["a", "b", "x", "c"]
@@ -74,7 +74,7 @@ def test_of_equal_scores_the_one_seen_first_comes_first() -> None:
     assert best_score([[("b", 0.5), ("a", 0.5)], [("c", 0.5)]], 3) == ["b", "a", "c"]
 
 
-def test_sorted_by_scores_of_0_to_1_every_instances_first_item_is_worth_the_same() -> None:
+def test_with_scaled_scores_the_first_answers_of_all_boxes_are_equal() -> None:
     # a 1, b 0.5, c 0 and b 1, d 0.8, a 0: of the two at 1 the one seen first
     assert score_sorted(SCORED, 10) == ["a", "b", "d", "c"]
     clutter = [("x", 0.05), ("y", 0.01)]
@@ -82,7 +82,7 @@ def test_sorted_by_scores_of_0_to_1_every_instances_first_item_is_worth_the_same
     assert score_sorted([[("only", 0.2)], []], 3) == ["only"]
 
 
-def test_reciprocal_ranks_add_up_over_the_instances() -> None:
+def test_reciprocal_ranks_add_up_over_the_boxes() -> None:
     sums = {"a": 1 / 61 + 1 / 63, "b": 1 / 62 + 1 / 61, "c": 1 / 63, "d": 1 / 62}
     expected = sorted(sums, key=lambda item: -sums[item])
     assert reciprocal_rank(SCORED, 10) == expected == ["b", "a", "d", "c"]

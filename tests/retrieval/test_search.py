@@ -8,11 +8,15 @@ from product1m.data.regions import FeatureSet, Regions
 from product1m.evaluation.methods import FIXED
 from product1m.retrieval.embedding import normalize
 from product1m.retrieval.query_boxes import choose_boxes
-from product1m.retrieval.search import Searcher, SearchSettings
-from tests.support.worlds.evaluation_files import read_json, read_list
-from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
-
-SETTINGS = SearchSettings.from_config(EVALUATION)
+from product1m.retrieval.search import Searcher
+from tests.support.worlds.evaluation_files import (
+    SETTINGS,
+    open_searcher,
+    query_features,
+    read_json,
+    read_list,
+)
+from tests.support.worlds.tiny_world import TinyArtifacts
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +26,12 @@ def done(tiny_artifacts: TinyArtifacts) -> Artifact:
 
 @pytest.fixture(scope="module")
 def searcher(tiny_artifacts: TinyArtifacts) -> Searcher:
-    index = open_artifact(tiny_artifacts.index, "indexing")
-    capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
-    return Searcher.load(index, capture, SETTINGS)
+    return open_searcher(tiny_artifacts)
 
 
 @pytest.fixture(scope="module")
 def queries(tiny_artifacts: TinyArtifacts) -> FeatureSet:
-    return FeatureSet(open_artifact(tiny_artifacts.queries_features, "feature_extraction"))
+    return query_features(tiny_artifacts)
 
 
 def test_a_single_search_gives_the_ranking_of_the_evaluation(
@@ -44,7 +46,7 @@ def test_a_single_search_gives_the_ranking_of_the_evaluation(
         assert len(found.rankings) == len(found.boxes)
 
 
-def test_an_instance_ranks_by_weighted_block_cosines(
+def test_a_box_ranks_by_weighted_block_cosines(
     done: Artifact, queries: FeatureSet, searcher: Searcher
 ) -> None:
     weights = {"image": 1.0, "text": 0.4, "streams": 0.7}

@@ -10,12 +10,16 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.data.regions import FeatureSet
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WHOLE_PHOTO, WITHOUT_CAPTURE
 from product1m.retrieval.embedding import FUSABLE
-from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.retrieval.search import Searcher
 from tests.support.worlds import tiny_world
-from tests.support.worlds.evaluation_files import read_json, read_list
+from tests.support.worlds.evaluation_files import (
+    open_searcher,
+    query_features,
+    read_json,
+    read_list,
+)
 from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
 
-SETTINGS = SearchSettings.from_config(EVALUATION)
 FUSED_OR_SINGLE = [SHIPPED, *CAPTURE_ALONE, *WITHOUT_CAPTURE]
 METHODS = [
     *FUSED_OR_SINGLE,
@@ -35,14 +39,12 @@ def done(tiny_artifacts: TinyArtifacts) -> Artifact:
 
 @pytest.fixture(scope="module")
 def searcher(tiny_artifacts: TinyArtifacts) -> Searcher:
-    index = open_artifact(tiny_artifacts.index, "indexing")
-    capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
-    return Searcher.load(index, capture, SETTINGS)
+    return open_searcher(tiny_artifacts)
 
 
 @pytest.fixture(scope="module")
 def queries(tiny_artifacts: TinyArtifacts) -> FeatureSet:
-    return FeatureSet(open_artifact(tiny_artifacts.queries_features, "feature_extraction"))
+    return query_features(tiny_artifacts)
 
 
 def test_the_artifact_holds_every_product_of_an_evaluation(done: Artifact) -> None:

@@ -17,18 +17,19 @@ from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RetrievalError
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WITHOUT_CAPTURE
 from product1m.retrieval.query_boxes import choose_boxes
-from product1m.retrieval.search import SearchSettings
 from tests.support.worlds import tiny_world
 from tests.support.worlds.changed_queries import linked, with_queries
-from tests.support.worlds.evaluation_files import read_json
-from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
-
-SETTINGS = SearchSettings.from_config(EVALUATION)
+from tests.support.worlds.evaluation_files import (
+    SETTINGS,
+    query_features,
+    read_json,
+)
+from tests.support.worlds.tiny_world import TinyArtifacts
 
 
 @pytest.fixture(scope="module")
 def queries(tiny_artifacts: TinyArtifacts) -> FeatureSet:
-    return FeatureSet(open_artifact(tiny_artifacts.queries_features, "feature_extraction"))
+    return query_features(tiny_artifacts)
 
 
 def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(

@@ -58,7 +58,7 @@ class Fusion:
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in `fusion.json`."""
+        """As in `fusion.json`."""
         return {
             "weights": self.weights,
             "shares": self.shares,

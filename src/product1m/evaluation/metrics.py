@@ -45,7 +45,7 @@ class GroundTruth:
     """The one label of each gallery item."""
 
     @classmethod
-    def of_rows(cls, queries: pd.DataFrame, gallery: pd.DataFrame) -> "GroundTruth":
+    def from_rows(cls, queries: pd.DataFrame, gallery: pd.DataFrame) -> "GroundTruth":
         """From the rows of item tables; every gallery item has a label."""
         asked = zip(queries["id"], queries["labels"], strict=True)
         held = zip(gallery["id"], gallery["labels"], strict=True)

@@ -100,7 +100,7 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
     with tempfile.TemporaryDirectory() as scratch:
         model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", Path(scratch))
         top = _answers(model, queries, gallery, Path(scratch))
-    truth = GroundTruth.of_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
+    truth = GroundTruth.from_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
     scores = score_queries(top, truth, "strict", (DEPTH,))
     return Remeasured(
         version=champion.number,

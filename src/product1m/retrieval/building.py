@@ -106,7 +106,7 @@ class BuiltIndex:
 def build_index(gallery: FeatureSet, capture: LoadedCapture, settings: IndexSettings) -> BuiltIndex:
     """Fit the blocks and train the index on a sample of the gallery, then add every item.
 
-    Raises RetrievalError where the gallery is empty or too small for the factory string.
+    Raises RetrievalError if the gallery is empty or too small for the factory string.
     """
     sample = _sample(len(gallery), settings)
     encoder = _fit(gallery, sample, capture, settings)

@@ -224,7 +224,7 @@ def _truth(features: FeatureSet, searcher: Searcher) -> GroundTruth:
             f"gallery item {unlabeled[0]} and {len(unlabeled) - 1} more have no label; evaluation "
             "needs one label per gallery item"
         )
-    return GroundTruth.of_rows(features.rows, rows)
+    return GroundTruth.from_rows(features.rows, rows)
 
 
 def _rows_by_split(features: FeatureSet) -> dict[str, list[int]]:
