@@ -174,7 +174,7 @@ def changed(
 @pytest.mark.parametrize(
     "changed",
     [
-        "serving.py",
+        "mlflow_model.py",
         "artifacts/model/serving.json",
         "artifacts/model/index/index.faiss",
         "artifacts/model/capture/model.safetensors",
@@ -330,7 +330,7 @@ def test_a_figure_that_differs_is_compared_with_both_intervals(
     found = compare(registered, register_changed_copy(store, registered, "better", changes))
     (ours, theirs) = found.metrics[f"evaluation/{name}"]
     assert list(found.metrics) == [f"evaluation/{name}"]
-    assert str(theirs) == "2.0000 [1.0000, 3.0000]"
+    assert str(theirs) == "2.000 [1.000, 3.000]"
     rows = pd.read_parquet(made.evaluation / "per_query.parquet").query(
         "split == 'test' and method == 'shipped' and definition == 'official' and depth == 50"
     )
