@@ -17,6 +17,7 @@ from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.manifest import Manifest
 from product1m.errors import PipelineError, Product1MError
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import METRICS, Interval
@@ -145,6 +146,11 @@ def summarize(
     )
 
 
+def _task_of(manifest: Manifest) -> str:
+    """The task that wrote an artifact; feature extraction is one task per part."""
+    return manifest.key if manifest.step == "feature_extraction" else manifest.step
+
+
 def _step_rows(
     steps: Mapping[str, StepTime], artifacts: Mapping[str, Artifact]
 ) -> dict[str, StepSummary]:
@@ -152,7 +158,7 @@ def _step_rows(
     rows: dict[str, StepSummary] = {}
     for artifact in artifacts.values():
         manifest = artifact.manifest
-        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        task = _task_of(manifest)
         timing = steps[task]
         before = rows.get(task)
         cost = {name: getattr(manifest, name) for name in COSTS}
@@ -176,7 +182,7 @@ def _cached_metrics(
     metrics: dict[str, float] = {}
     for artifact in artifacts.values():
         manifest = artifact.manifest
-        task = manifest.key if manifest.step == "feature_extraction" else manifest.step
+        task = _task_of(manifest)
         if rows[task].cached:
             for name, value in manifest.metrics.items():
                 metrics[f"{manifest.key}/{name.replace('@', '_at_')}"] = value
