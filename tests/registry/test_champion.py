@@ -93,7 +93,7 @@ def test_a_champion_of_other_queries_answers_these_first(
     gate = json.loads((tmp_path / "out" / "gate.json").read_text("utf-8"))
     rule = next(rule for rule in gate["rules"] if rule["name"] == "not behind the champion")
     assert rule["outcome"] == "pass"
-    assert "champion measured anew on these queries" in rule["found"]
+    assert "champion measured again on these queries" in rule["found"]
     mean = sum(expected.values()) / len(expected)
     assert gate["champion_map_at_10"] == pytest.approx(mean)
     assert rule["value"] == pytest.approx(evidence.map_at_10.mean - mean)

@@ -130,7 +130,7 @@ def test_a_champion_measured_anew_on_these_queries_is_compared() -> None:
     anew = {"version": "3", "evidence_digest": "abc", "ap": dict.fromkeys(QUERIES, 0.45), "top": {}}
     gate = decide(evidence(champion=anew), Champion("7", own, {f"digest.{EVIDENCE}": "abc"}))
     rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
-    assert rule.found == "+0.050 [+0.050, +0.050], champion measured anew on these queries"
+    assert rule.found == "+0.050 [+0.050, +0.050], champion measured again on these queries"
     assert gate.champion_map_at_10 == pytest.approx(0.45)
     # Another champion since: what was measured says nothing about it.
     other = decide(evidence(champion=anew), Champion("8", own, {f"digest.{EVIDENCE}": "xyz"}))

@@ -190,7 +190,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_gets_an_error(
     results = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
     (won,) = [result["won"] for result in results if "won" in result]
     (refused,) = [result["refused"] for result in results if "refused" in result]
-    assert "another act came first: raced version 2 (promotion by " in refused
+    assert "someone else was faster: raced version 2 (promotion by " in refused
     assert won == "2"
     with server.as_user("admin"):
         winner, loser = show("raced", "2"), show("raced", "3")

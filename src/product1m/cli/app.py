@@ -1,4 +1,4 @@
-"""`product1m`: every step by hand, the sample split, the configuration."""
+"""`product1m`: the steps one by one, the sample split, search, the configuration."""
 
 import json
 import sys
@@ -16,8 +16,8 @@ from product1m.telemetry.logs import set_up_logging
 Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
 Read = Annotated[Path, typer.Argument(help="Artifact folder to read.")]
 
-app = new_app("Instance-level product search: its retraining, step by step.")
-config_app = new_app("The configuration: what is in effect, and its documentation.")
+app = new_app("Retrain instance-level product search, step by step.")
+config_app = new_app("Show the configuration in effect, or its documentation.")
 app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
 
@@ -68,12 +68,12 @@ def background_synthesis(
     backgrounds: Annotated[
         str,
         typer.Option(
-            help="Folder or s3:// prefix of background photos; drawn ones if none is named."
+            help="Folder or s3:// prefix of background photos; without it, drawn backgrounds."
         ),
     ] = "",
     preset: PresetName = "sample",
 ) -> None:
-    """Paste cut-out products on backgrounds: scenes with known boxes."""
+    """Paste cut-out products on backgrounds to make scenes with known boxes."""
     config = load_config(preset, overrides)
     from product1m.steps import background_synthesis as step
 
@@ -96,7 +96,7 @@ def rpn_training(
 def feature_extraction(
     images: Read, rpn: Read, features: Written, overrides: Overrides, preset: PresetName = "sample"
 ) -> None:
-    """Turn photos into the features of their proposed regions."""
+    """Extract the features of the proposed regions of photos."""
     config = load_config(preset, overrides)
     from product1m.steps import feature_extraction as step
 
@@ -148,7 +148,7 @@ def evaluation(
     results: Written,
     overrides: Overrides,
     rpn: Annotated[
-        Path | None, typer.Option(help="RPN artifact: also encode the instances' crops with it.")
+        Path | None, typer.Option(help="RPN artifact; also encodes the crops of boxes with it.")
     ] = None,
     preset: PresetName = "sample",
 ) -> None:
@@ -189,10 +189,10 @@ def make_sample(
     folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same sample.", min=0)] = 0,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Cut the sample out of this data set.")
+        Path | None, typer.Option("--from", help="Take the sample from this data set.")
     ] = None,
     classes: Annotated[
-        int, typer.Option(help="With --from: about how many classes to keep.", min=1)
+        int, typer.Option(help="With --from: approximate number of classes to keep.", min=1)
     ] = 40,
 ) -> None:
     """Write a sample split: rendered packs in Product1M's list format, or a cut of real data."""
@@ -209,11 +209,13 @@ def score(
     lists: Annotated[Path, typer.Argument(help="Folder with product lists.")],
     rankings: Annotated[Path, typer.Argument(help="Lines `query,id1,id2,…`, best first.")],
     definition: Annotated[
-        Literal["official", "strict", "both"], typer.Option(help="How metrics are defined.")
+        Literal["official", "strict", "both"], typer.Option(help="Definition of the metrics.")
     ] = "both",
     as_released: Annotated[
         bool,
-        typer.Option("--as-released", help="Read what the released script reads; `official` only."),
+        typer.Option(
+            "--as-released", help="Read files as the released script does; `official` only."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -241,7 +243,7 @@ def search(
     photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
     title: Annotated[str, typer.Option(help="What its seller calls it.")],
     model: Annotated[
-        str, typer.Option(help="A registered model, or the folder of one.")
+        str, typer.Option(help="A registered model, or its folder.")
     ] = "models:/product1m@champion",
     output: Annotated[
         Path | None, typer.Option(help="A page (.html) or JSON (.json) to write.")
@@ -263,7 +265,7 @@ def search(
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
 def show(overrides: Overrides, preset: PresetName = "sample") -> None:
-    """Print every key in effect: value, default, who set it, what it means and its source."""
+    """Print every key: its value, default, origin, meaning and source."""
     from rich.console import Console
     from rich.table import Table
 
@@ -287,7 +289,7 @@ def show(overrides: Overrides, preset: PresetName = "sample") -> None:
 
 @config_app.command(epilog="Example: `product1m config docs > docs/configuration.md`")
 def docs() -> None:
-    """Print the configuration's page as Markdown."""
+    """Print the documentation of the configuration as Markdown."""
     from product1m.config.docs import configuration_page
 
     typer.echo(configuration_page(), nl=False)

@@ -1,4 +1,4 @@
-"""`product1m registry`: what a reviewer does with registered versions."""
+"""`product1m registry`: list, compare, promote and reject registered versions."""
 
 import json
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 _DEFAULTS = RegistrationConfig()
 
-Candidate = Annotated[str, typer.Option(help="Registered model the pipeline writes.")]
-Champion = Annotated[str, typer.Option(help="Registered model a reviewer promotes to.")]
-Reason = Annotated[str, typer.Option(help="Why; kept with the version.")]
-By = Annotated[str, typer.Option(help="Who; the MLflow user's or the account's name unless given.")]
+Candidate = Annotated[str, typer.Option(help="Registered model that the pipeline writes.")]
+Champion = Annotated[str, typer.Option(help="Registered model that reviewers promote to.")]
+Reason = Annotated[str, typer.Option(help="Why; recorded with the version.")]
+By = Annotated[str, typer.Option(help="Who; by default the MLflow user or your account's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[
     str,
@@ -83,16 +83,16 @@ def compare(
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
-    """Hold two versions against each other: metrics with intervals, configuration, data."""
+    """Compare two versions: metrics with intervals, configuration, data."""
     from product1m.registry import compare as registry_compare
     from product1m.registry.versions import find
 
     models = ModelNames(candidate_model, champion_model)
-    found = registry_compare.compare(find(first, models), find(second, models))
+    comparison = registry_compare.compare(find(first, models), find(second, models))
     if as_json:
-        _print_json(found.as_dict())
+        _print_json(comparison.as_dict())
     else:
-        _print_comparison(found)
+        _print_comparison(comparison)
 
 
 @registry_app.command(
@@ -102,13 +102,14 @@ def promote(
     version: Annotated[str, typer.Option(help="Number or alias of a candidate version.")],
     reason: Reason,
     override_sample: Annotated[
-        bool, typer.Option("--override-sample", help="Although it was trained on sample data.")
+        bool,
+        typer.Option("--override-sample", help="Although it was trained on sample data."),
     ] = False,
     override_gate: Annotated[
-        bool, typer.Option("--override-gate", help="Although its gate did not pass.")
+        bool, typer.Option("--override-gate", help="Promote although its gate did not pass.")
     ] = False,
     override_rejection: Annotated[
-        bool, typer.Option("--override-rejection", help="Although it was rejected.")
+        bool, typer.Option("--override-rejection", help="Promote although it was rejected.")
     ] = False,
     by: By = "",
     as_json: AsJson = False,
@@ -117,17 +118,17 @@ def promote(
 ) -> None:
     """Make a candidate the champion.
 
-    Its gate is decided again, its files are checked, and it is loaded and asked its input example.
+    Evaluates its gate again, checks its files, loads it and lets it answer its input example.
     """
     from product1m.registry import acts
     from product1m.registry.acts import Objection
 
-    said: dict[Objection, bool] = {
+    flags: dict[Objection, bool] = {
         "sample": override_sample,
         "gate": override_gate,
         "rejection": override_rejection,
     }
-    overrides = [kind for kind, overridden in said.items() if overridden]
+    overrides = [kind for kind, overridden in flags.items() if overridden]
     models = ModelNames(candidate_model, champion_model)
     _report(acts.promote(version, reason, models, by, overrides), as_json)
 
@@ -135,12 +136,14 @@ def promote(
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
 def rollback(
     reason: Reason,
-    to: Annotated[str, typer.Option(help="ModelVersion; the champion before unless given.")] = "",
+    to: Annotated[
+        str, typer.Option(help="Version to restore; by default the previous champion.")
+    ] = "",
     by: By = "",
     as_json: AsJson = False,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
-    """Make the previous champion, copied to a new version, the champion; nothing is deleted."""
+    """Make the previous champion the champion again, as a new version; nothing is deleted."""
     from product1m.registry import acts
 
     models = ModelNames(_DEFAULTS.candidate_model, champion_model)
@@ -158,7 +161,7 @@ def reject(
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
-    """Say that a candidate is not to be promoted."""
+    """Reject a candidate: it then needs an override to be promoted."""
     from product1m.registry import acts
 
     models = ModelNames(candidate_model, champion_model)
@@ -173,23 +176,27 @@ def reject(
 )
 def set_up_roles(
     pipeline_password: Annotated[
-        str, typer.Option(envvar="PRODUCT1M_PIPELINE_PASSWORD", help="Of the pipeline's user.")
+        str,
+        typer.Option(envvar="PRODUCT1M_PIPELINE_PASSWORD", help="For the pipeline's user."),
     ],
     reviewer_password: Annotated[
-        str, typer.Option(envvar="PRODUCT1M_REVIEWER_PASSWORD", help="Of the reviewer.")
+        str, typer.Option(envvar="PRODUCT1M_REVIEWER_PASSWORD", help="For the reviewer.")
     ],
     pipeline_user: Annotated[
         str, typer.Option(envvar="PRODUCT1M_PIPELINE_USER", help="Registers candidates.")
     ] = PIPELINE,
     reviewer_user: Annotated[
-        str, typer.Option(envvar="PRODUCT1M_REVIEWER_USER", help="Promotes, rolls back, rejects.")
+        str,
+        typer.Option(envvar="PRODUCT1M_REVIEWER_USER", help="Promotes, rolls back, rejects."),
     ] = REVIEWER,
-    experiment: Annotated[str, typer.Option(help="Experiment the pipeline logs to.")] = EXPERIMENT,
+    experiment: Annotated[
+        str, typer.Option(help="Experiment that the pipeline logs to.")
+    ] = EXPERIMENT,
     as_json: AsJson = False,
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
-    """Make roles and users at an MLflow server with basic auth; may be run again."""
+    """Create roles and users at an MLflow server with basic auth; safe to run again."""
     from product1m.registry import access
     from product1m.registry.access import Identity
 
@@ -234,7 +241,7 @@ def _line(version: "ModelVersion") -> str:
     marks = [
         "SAMPLE DATA" if tags.get("sample_data") != "false" else "",
         f"rejected by {version.rejection['by']}" if version.rejection else "",
-        # Only a champion version has one; `done` is the common case.
+        # Only versions of the champion model have a state; `done` is the usual one.
         tags.get("champion_state", "done").replace("done", ""),
         " ".join(version.aliases),
     ]
@@ -245,17 +252,17 @@ def _line(version: "ModelVersion") -> str:
     )
 
 
-def _print_comparison(found: "VersionComparison") -> None:
+def _print_comparison(comparison: "VersionComparison") -> None:
     from product1m.evaluation.statistics import MAIN_METRIC
 
-    typer.echo(f"{'':<44} {found.first.title}  →  {found.second.title}")
-    first, second = found.map_at_10
-    gain = found.gain.signed if found.gain else "measured on other queries"
+    typer.echo(f"{'':<44} {comparison.first.title}  →  {comparison.second.title}")
+    first, second = comparison.map_at_10
+    gain = comparison.gain.signed if comparison.gain else "measured on other queries"
     typer.echo(f"{MAIN_METRIC:<44} {first}  →  {second}   paired {gain}")
     tables: dict[str, Mapping[str, tuple[Any, Any]]] = {
-        "metrics": found.metrics,
-        "configuration": found.config,
-        "data": found.data,
+        "metrics": comparison.metrics,
+        "configuration": comparison.config,
+        "data": comparison.data,
     }
     for name, rows in tables.items():
         typer.echo(f"\n{name}: {len(rows) or 'nothing'} different")

@@ -1,8 +1,8 @@
-"""A reviewer's acts: promote, roll back, reject; each is recorded, for MLflow records no actor.
+"""What a reviewer does: promote, roll back, reject. Each is recorded; MLflow records no user.
 
-Every change of the champion is a new version of the champion model, and MLflow's database gives a
-version number once. So the number is the compare-and-set that MLflow's aliases lack: who reads that
-the newest version is 6 and gets 7 was alone, who gets 8 was not
+Every change of the champion is a new version of the champion model, and MLflow's database assigns
+each version number once. The number replaces the compare-and-set that MLflow's aliases lack: if the
+newest version was 6, whoever then gets 7 was alone, and whoever gets 8 was not
 (docs/decisions/0006-promotion-without-a-lock.md).
 """
 
@@ -35,11 +35,12 @@ from product1m.telemetry.mlflow_client import talking_to_registry
 logger = logging.getLogger(__name__)
 
 Objection = Literal["sample", "gate", "rejection"]
-"""What can speak against a candidate, and be overridden."""
+"""Objections to a candidate, each with its own override."""
 STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lost", "abandoned"
-"""Tag of a champion version: made and not yet champion, champion once, overtaken, left behind."""
+"""Tag of a champion version and its values: not champion yet, was or is champion, lost a race,
+never finished."""
 CLAIM_LASTS = timedelta(minutes=10)
-"""After this an act that has not ended is taken for dead; it takes a second (ours)."""
+"""After this time an unfinished promotion counts as dead; one takes seconds (ours)."""
 _RECORD = (
     "act", "by", "at", "reason", "promoted_from", "restored", "previous_champion",
     "falls_back_to", "promotion_gate", STATE,
@@ -56,18 +57,18 @@ def promote(
 ) -> ModelVersion:
     """Copy a candidate to the champion model and make it the champion.
 
-    The gate is decided again, against today's champion; every file is checked; the model is loaded
-    and asked its input example.
+    Evaluates the gate again with today's champion, checks every file, loads the model and lets it
+    answer its input example.
 
     Args:
         which: number or alias of a candidate version.
-        reason: why; recorded, also as the reason of what is overridden.
+        reason: why; recorded, also for the overrides.
         models: names of the two models; the rules are those the version was registered under.
-        by: who; the MLflow user's or the account's name unless given.
-        overrides: what may speak against it and is set aside; recorded with what it said.
+        by: who; by default the MLflow user or the account's name.
+        overrides: objections to ignore; recorded with their text.
 
     Raises:
-        RegistryError: what speaks against it, or that another reviewer was faster.
+        RegistryError: an objection that is not overridden, or another reviewer was faster.
     """
     by = _named(by, reason)
     candidate = show(models.candidate, which, models)
@@ -98,7 +99,7 @@ def promote(
 
 
 def rollback(reason: str, models: ModelNames, by: str = "", to: str = "") -> ModelVersion:
-    """Make the champion before this one, or version `to`, the champion again.
+    """Make the previous champion, or version `to`, the champion again.
 
     It is copied to a new version, so that the numbers stay the order of the champions.
     """
@@ -133,10 +134,10 @@ def rollback(reason: str, models: ModelNames, by: str = "", to: str = "") -> Mod
 
 
 def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVersion:
-    """Say that a candidate is not to be promoted.
+    """Reject a candidate: it cannot be promoted without an override.
 
-    Kept at the champion model, which a reviewer may write and the pipeline may not; on the
-    candidate's own page too, where the reviewer may write there.
+    Recorded at the champion model, where reviewers may write and the pipeline may not, and on the
+    candidate's own page if the reviewer may write there.
     """
     by = _named(by, reason)
     candidate = show(models.candidate, which, models)
@@ -187,7 +188,10 @@ def _require_overridden(
 
 
 def _standing(models: ModelNames) -> tuple[int, ModelVersion | None]:
-    """Number of the newest champion version and the champion; RegistryError during an act."""
+    """Newest version number of the champion model, and the champion.
+
+    RegistryError while someone else changes the champion.
+    """
     versions = list_versions(models.champion)
     if not versions:
         return 0, None
@@ -202,8 +206,8 @@ def _require_dead(claimed: ModelVersion) -> None:
     if age < CLAIM_LASTS:
         raise RegistryError(
             f"{claimed.title} is being made champion by {claimed.tags.get('by', 'somebody')} since "
-            f"{claimed.created:%H:%M:%S} UTC; look at it and try again, or in "
-            f"{CLAIM_LASTS.seconds // 60} minutes if that act died"
+            f"{claimed.created:%H:%M:%S} UTC; look at it and try again; if that promotion died, in "
+            f"{CLAIM_LASTS.seconds // 60} minutes"
         )
     logger.warning("%s: its promotion never ended; marked as abandoned", claimed.title)
     if CHAMPION not in claimed.aliases:
@@ -219,8 +223,8 @@ def _crown(
 ) -> ModelVersion:
     """Claim the next version number with a copy of `source`, and move the alias if it was next.
 
-    `newest` and `previous` are what the act was decided on: number of the newest version, and of
-    the champion.
+    `newest` and `previous` are the numbers of the newest version and of the champion at the time
+    of the decision.
     """
     model = models.champion
     kept = {
@@ -250,7 +254,7 @@ def _crown(
 
 
 def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
-    """An alias moved by hand, or a claim that was taken for dead, ends the act."""
+    """RegistryError if someone moved the alias, or marked this claim as abandoned."""
     now = list_versions(claimed.model)
     found = champion_among(now)
     champion = found.number if found else NONE
@@ -266,9 +270,9 @@ def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
 def _overtaken(model: str, winner: int, number: str) -> str:
     first = next((v for v in list_versions(model) if v.number == str(winner)), None)
     if first is None:
-        return f"{model}: version {winner} was made and deleted meanwhile; do it again"
+        return f"{model}: version {winner} was created and deleted meanwhile; try again"
     return (
-        f"another act came first: {first.title} ({first.tags.get('act', 'act')} by "
+        f"someone else was faster: {first.title} ({first.tags.get('act', 'change')} by "
         f"{first.tags.get('by', 'somebody')}: {first.tags.get('reason', 'no reason given')}); this "
         f"one changed nothing, its copy {model} version {number} is tagged {LOST}; look at the new "
         "champion and decide again"
@@ -282,7 +286,7 @@ def _set_state(version: ModelVersion, state: str) -> None:
 
 def _named(by: str, reason: str) -> str:
     if not reason.strip():
-        raise RegistryError("a reason is needed; it is all that later tells why this was done")
+        raise RegistryError("a reason is needed; nothing else records why this was done")
     return by.strip() or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
 
 

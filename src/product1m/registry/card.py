@@ -1,4 +1,4 @@
-"""What a reviewer decides on: a version's description, in Markdown, and its page, in HTML."""
+"""What a reviewer reads before deciding: a version's description (Markdown) and page (HTML)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class Subject:
     gate: Gate
     champion: Champion | None
     champion_lineage: Mapping[str, Summary]
-    """Empty without a champion, or where it was registered without."""
+    """Empty without a champion, or if it was registered without lineage."""
     provenance: Mapping[str, str]
     """`git_revision`, `pipeline_run`, `mlflow_run`."""
     cases: Sequence[Case]
     """The queries of the picture."""
     thumbnails_mib: float
-    """Size of the gallery thumbnails that the version carries, 0 where it carries none."""
+    """Size of the version's gallery thumbnails, 0 if it has none."""
 
 
 def write_card(subject: Subject) -> str:
@@ -59,7 +59,7 @@ def write_card(subject: Subject) -> str:
 
 
 def write_page(subject: Subject) -> str:
-    """The whole of it as one HTML file: every slice, every change, every digest, the pictures."""
+    """The full page as one HTML file: every slice, every change, every digest, the pictures."""
     return _render(html_templates(), "model_page.html.jinja", subject)
 
 
@@ -129,7 +129,7 @@ def _rpn(metrics: Mapping[str, float]) -> str:
 
 
 def _changes(subject: Subject) -> list[dict[str, str]]:
-    """What is not as it was when the champion was made; empty without a champion."""
+    """What changed since the champion was made; empty without a champion."""
     if subject.champion is None:
         return []
     tags, before = subject.champion.tags, subject.champion_lineage
@@ -157,7 +157,7 @@ def _changes(subject: Subject) -> list[dict[str, str]]:
 
 
 def _config_changes(subject: Subject) -> list[str]:
-    """`section.key: before → after`; empty where the champion has no lineage to compare with."""
+    """`section.key: before → after`; empty if the champion has no lineage to compare with."""
     if not subject.champion_lineage:
         return []
     found = config_differences(subject.champion_lineage, subject.lineage)
@@ -167,15 +167,15 @@ def _config_changes(subject: Subject) -> list[str]:
 def _limits(lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: Rules) -> list[str]:
     queries = lineage["ingestion/queries"].metrics
     limits = [
-        "It finds products of its gallery only; anything else gets its nearest neighbour.",
+        "It finds only products of its gallery; other products get the most similar item.",
         "Titles and photos unlike those it was trained on are not covered by these figures.",
     ]
     if rules.sample_data:
         limits.insert(0, "The sample split's figures say nothing about real photos.")
     if queries["queries_with_a_label_not_in_gallery"]:
         limits.append(
-            f"{queries['queries_with_a_label_not_in_gallery']:.0f} queries ask for a product that "
-            "the gallery lacks."
+            f"{queries['queries_with_a_label_not_in_gallery']:.0f} queries show a product that is "
+            "not in the gallery."
         )
     leaks = {
         name: queries[name]

@@ -14,21 +14,21 @@ from product1m.registry.version_files import read_evidence, read_lineage
 from product1m.registry.versions import ModelVersion
 
 COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "loss")
-"""Metrics of the steps that say how good a part is; the others are counts of the data."""
+"""Parts of metric names that measure quality; other metrics count the data."""
 DATA_PARTS = ("ingestion/train", "ingestion/gallery", "ingestion/queries")
 Metric = float | Interval | None
-"""With its interval where it has one; None where a version lacks it."""
+"""With its interval if it has one; None if a version lacks it."""
 
 
 @dataclass(frozen=True)
 class VersionComparison:
-    """What differs between two versions; `second` minus `first` where there is a difference."""
+    """What differs between two versions; differences are `second` minus `first`."""
 
     first: ModelVersion
     second: ModelVersion
     map_at_10: tuple[Interval, Interval]
     gain: Interval | None
-    """Paired strict mAP@10; None where they were measured on other queries."""
+    """Paired strict mAP@10; None if they were measured on different queries."""
     metrics: dict[str, tuple[Metric, Metric]]
     config: dict[str, tuple[Any, Any]]
     """`section.key` to both values, only where they differ."""
@@ -52,7 +52,7 @@ class VersionComparison:
 
 
 def compare(first: ModelVersion, second: ModelVersion) -> VersionComparison:
-    """Hold two versions' evidence and lineage against each other."""
+    """Compare the evidence and lineage of two versions."""
     evidence = _evidence(first), _evidence(second)
     lineages = read_lineage(first), read_lineage(second)
     return VersionComparison(
@@ -72,12 +72,12 @@ def compare(first: ModelVersion, second: ModelVersion) -> VersionComparison:
 def config_differences(
     first: Mapping[str, Summary], second: Mapping[str, Summary]
 ) -> dict[str, tuple[Any, Any]]:
-    """`section.key` to its values in two lineages, where they differ."""
+    """`section.key` to its values in two lineages, only where they differ."""
     return differences(_config(first), _config(second))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ, with both; None where a side lacks it."""
+    """Keys whose values differ, with both values; None if one side lacks the key."""
     return {
         key: (first.get(key), second.get(key))
         for key in sorted(first.keys() | second.keys())

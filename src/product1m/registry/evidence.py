@@ -1,4 +1,4 @@
-"""What a version was measured to do; stored with it as `evidence.json`."""
+"""Evidence: what a version was measured to do, stored with it as `evidence.json`."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,12 @@ from product1m.evaluation.scoring import read_rankings
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
 
 EVIDENCE = "evidence.json"
-
 DEPTH = 10
-"""Of the gate's metric and of the rankings that are kept."""
+"""Depth of the gate's metric and of the stored rankings."""
 
 
 class Rules(RegistrationConfig):
-    """The rules of a version, also of one registered under a key that is gone since."""
+    """The rules of a version, also of one registered with a key that no longer exists."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -36,8 +35,7 @@ class Remeasured(BaseModel):
     version: str
     """Of the champion model."""
     evidence_digest: str
-    """Which champion it was: a version's number changes when it is copied, its evidence does
-    not."""
+    """Identifies the champion: copying changes a version's number, not its evidence."""
     ap: dict[str, float]
     top: dict[str, list[str]]
 
@@ -61,22 +59,22 @@ class Evidence(BaseModel):
     served_agreement: float
     """Of the registered model with the evaluation, see `examples.agreement`."""
     leaked_photos: float = 0.0
-    """Train and gallery photos that are a query's, relative to the queries."""
+    """Train and gallery photos that are also query photos, relative to the number of queries."""
     dev_photos_in_test: float = 0.0
-    """Test queries whose photo is a dev query's too, as a share."""
+    """Share of test queries whose photo is also a dev query's."""
     quarantine: dict[str, float] = {}
-    """List to the share of its items that was set aside."""
+    """List to the share of its items that was quarantined."""
     queries: str
     """Content digest of the queries it was measured on."""
     gallery: str
     """Content digest of the gallery they were answered from."""
     bootstrap: BootstrapPlan
     rules: Rules
-    """What it was registered under; a later check holds it against the same."""
+    """The rules at registration; a later check applies the same ones."""
     champion: Remeasured | None = None
-    """Where the champion of the day had been measured on other queries."""
+    """Set if the champion at that time had been measured on other queries."""
     champion_failure: str = ""
-    """Why it could not answer these, where it could not."""
+    """Why the champion could not answer these queries; empty if it did or need not."""
 
     @property
     def map_at_10(self) -> Interval:
@@ -90,13 +88,13 @@ class Champion:
 
     version: str
     evidence: Evidence | None
-    """None where it was registered without any."""
+    """None if it was registered without evidence."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Of its version: digests, revision, …"""
+    """Tags of the version: digests, revision, …"""
 
     @property
     def digest(self) -> str:
-        """Of its evidence."""
+        """Digest of its evidence."""
         return self.tags.get(f"digest.{EVIDENCE}", "")
 
 

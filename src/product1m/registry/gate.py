@@ -1,4 +1,4 @@
-"""May a version become champion? Rules with numbers, on evidence that travels with it."""
+"""The gate: rules with numbers that decide from its evidence whether a version may be promoted."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Rivalry:
     ap: pd.Series | None
     top: Mapping[str, list[str]]
     note: str
-    """What to know about the comparison; why there is none."""
+    """A remark on the comparison, or the reason why there is none."""
 
 
 class Rule(BaseModel):
@@ -41,12 +41,12 @@ class Rule(BaseModel):
     found: str
     outcome: Outcome
     value: float | None = None
-    """What was measured, None where nothing could be."""
+    """The measured value; None if it could not be measured."""
     limit: float | None = None
-    """What `value`, or the end of its interval that counts, is held against."""
+    """The limit for `value`, or for the end of its interval that counts."""
     low: float | None = None
     high: float | None = None
-    """The value's interval, where it has one."""
+    """The value's interval, if it has one."""
 
 
 class SliceChange(BaseModel):
@@ -76,23 +76,23 @@ class Gate(BaseModel):
 
     verdict: GateVerdict
     champion: str
-    """Version compared with; empty where there is none."""
+    """Version that it was compared with; empty if there is no champion."""
     champion_map_at_10: float | None = None
     """Strict mAP@10 of the champion on the same queries."""
     rules: list[Rule]
     slices: list[SliceChange] = []
-    """Every slice that is large enough, the greatest loss first."""
+    """Every slice that is large enough, largest loss first."""
 
     def failures(self) -> list[Rule]:
-        """What stands against it."""
+        """The rules that did not pass."""
         return [rule for rule in self.rules if rule.outcome != "pass"]
 
 
 def decide(candidate: Evidence, champion: Champion | None) -> Gate:
     """Check every rule; one failure fails the gate.
 
-    Without a champion the absolute rules decide. With one whose answers to the same queries are
-    not known they decide only against: the verdict is then at best `not compared`.
+    Without a champion only the absolute rules count. If the champion's answers to the same queries
+    are unknown, they can still fail the gate, but not pass it: the best verdict is `not compared`.
     """
     rival = rivalry(candidate, champion) if champion else None
     slices = _slices(candidate, rival.ap) if rival and rival.ap is not None else []
@@ -111,20 +111,20 @@ def decide(candidate: Evidence, champion: Champion | None) -> Gate:
 
 
 def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
-    """What the champion answers to the candidate's queries, measured then or anew."""
+    """The champion's answers to the candidate's queries, measured at its registration or again."""
     known, anew = champion.evidence, candidate.champion
     if known and (known.queries, known.gallery) == (candidate.queries, candidate.gallery):
         return Rivalry(pd.Series(known.ap), known.top, "")
     if anew and champion.digest and anew.evidence_digest == champion.digest:
-        return Rivalry(pd.Series(anew.ap), anew.top, "champion measured anew on these queries")
+        return Rivalry(pd.Series(anew.ap), anew.top, "champion measured again on these queries")
     if known is None:
         return Rivalry(None, {}, f"champion {champion.version} has no evidence")
     if known.queries == candidate.queries:
-        return Rivalry(pd.Series(known.ap), {}, "on another gallery")
+        return Rivalry(pd.Series(known.ap), {}, "champion measured on another gallery")
     advice = (
         f"could not answer these: {candidate.champion_failure}"
         if candidate.champion_failure
-        else "has not answered these; run registration again, which asks it"
+        else "has not answered these; run registration again to measure it"
     )
     note = f"champion {champion.version} was measured on other queries and {advice}"
     return Rivalry(None, {}, note)
@@ -208,7 +208,7 @@ def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:
 
 
 def _worst_slice(config: Rules, slices: list[SliceChange]) -> Rule:
-    """The slice that is surest to have lost."""
+    """The slice whose loss is most certain."""
     name, limit = "worst slice", -config.max_slice_loss
     expected = f"no interval below {limit:+.3f}"
     if not slices:

@@ -1,4 +1,4 @@
-"""The queries that lost most to the champion, as pictures a reviewer can judge."""
+"""The queries with the largest loss to the champion, as pictures for a reviewer."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Case:
 def worst_cases(
     evidence: Evidence, rival: Rivalry | None, queries: ItemTable, gallery: ItemTable, count: int
 ) -> list[Case]:
-    """The queries with the largest loss to the champion; without one those answered worst."""
+    """The queries with the largest loss to the champion; without one, the worst answered."""
     ours = pd.Series(evidence.ap)
     theirs = rival.ap.reindex(ours.index) if rival and rival.ap is not None else None
     if theirs is None:

@@ -9,8 +9,8 @@ downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPA
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,10 @@ FIRST_FILE = "MLmodel"
 """A small file that every model has; fetched first, to see whether downloads work."""
 FIRST_ANSWER_S, DIRECT_ANSWER_S = 20, 10
 """How long the first file, and the store itself, may take to answer (ours)."""
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+WHOLE_FILE_S = 600
+"""How long the server may take to fetch a large file from its store, before it sends the first
+byte; the ingress allows as much (ours)."""
 
 # MLflow reads these when it is imported and at every call. Left unset, it reports its use over the
 # network, and follows what the server offers.
@@ -92,10 +96,13 @@ def download(model_uri: str, path: str, folder: Path) -> Path:
 
     Raises RegistryError, within a minute if nothing answers, with the address that does not.
     """
+    timeout = os.environ.get(TIMEOUT, str(WHOLE_FILE_S))
     with talking_to_registry(f"reading {path or 'the files'} of {model_uri}"):
         _require_answer(model_uri)
         uri = f"{model_uri}/{path}".rstrip("/")
-        return Path(registry_mlflow().artifacts.download_artifacts(uri, dst_path=str(folder)))
+        with _environment({TIMEOUT: timeout}):
+            files = registry_mlflow().artifacts.download_artifacts(uri, dst_path=str(folder))
+    return Path(files)
 
 
 def _require_answer(model_uri: str) -> None:
@@ -159,16 +166,22 @@ def _require_store(model_uri: str) -> None:
         ) from error
 
 
-@contextmanager
-def _short_waits() -> Iterator[None]:
+def _short_waits() -> AbstractContextManager[None]:
     """MLflow's requests within the block have one retry and a short timeout."""
-    short = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(FIRST_ANSWER_S),
-    }
-    before = {name: os.environ.get(name) for name in short}
-    os.environ.update(short)
+    return _environment(
+        {
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+            TIMEOUT: str(FIRST_ANSWER_S),
+        }
+    )
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables within the block; MLflow reads them at every request."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
