@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from product1m.errors import RegistryError
-from product1m.registry.evidence import EVIDENCE
-from product1m.registry.gate import decide
+from product1m.registry.gate import Gate, decide
 from product1m.registry.roles import ModelNames
-from product1m.registry.version_files import as_champion, read_evidence, verify_version
+from product1m.registry.version_files import as_champion, require_evidence, verify_version
 from product1m.registry.versions import (
     CHAMPION,
     NONE,
@@ -57,8 +56,7 @@ def promote(
 ) -> ModelVersion:
     """Copy a candidate to the champion model and make it the champion.
 
-    Evaluates the gate again with today's champion, checks every file, loads the model and lets it
-    answer its input example.
+    First evaluates the gate again, checks every file, and lets the model answer its input example.
 
     Args:
         which: number or alias of a candidate version.
@@ -72,15 +70,10 @@ def promote(
     """
     by = _named(by, reason)
     candidate = show(models.candidate, which, models)
-    evidence = read_evidence(candidate)
-    if evidence is None:
-        raise RegistryError(f"{candidate.title}: has no {EVIDENCE}; it was not fully registered")
+    evidence = require_evidence(candidate)
     newest, champion = _standing(models)
     gate = decide(evidence, as_champion(champion) if champion else None)
-    failed = [
-        f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
-    ]
-    objections = _objections(candidate, failed)
+    objections = _objections(candidate, gate)
     _require_overridden(candidate, objections, overrides)
     verify_version(candidate)
     previous = champion.number if champion else NONE
@@ -94,7 +87,7 @@ def promote(
         "falls_back_to": previous,
         "promotion_gate": gate.verdict,
     }
-    record |= {f"{_OVERRIDE}{kind}": "; ".join(said) for kind, said in objections.items()}
+    record |= {f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in objections.items()}
     return _crown(candidate, models, newest, previous, record)
 
 
@@ -158,7 +151,10 @@ def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVe
     return show(candidate.model, candidate.number, models)
 
 
-def _objections(candidate: ModelVersion, failed: list[str]) -> dict[Objection, list[str]]:
+def _objections(candidate: ModelVersion, gate: Gate) -> dict[Objection, list[str]]:
+    failed = [
+        f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
+    ]
     objections: dict[Objection, list[str]] = {}
     if candidate.tags.get("sample_data") != "false":
         objections["sample"] = ["it was trained on sample data"]

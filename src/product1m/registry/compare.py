@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from product1m.artifacts.manifest import Summary
-from product1m.errors import RegistryError
 from product1m.evaluation.statistics import Interval, paired_difference
 from product1m.registry.evidence import Evidence
-from product1m.registry.version_files import read_evidence, read_lineage
+from product1m.registry.version_files import read_lineage, require_evidence
 from product1m.registry.versions import ModelVersion
 
 COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "loss")
@@ -53,7 +52,7 @@ class VersionComparison:
 
 def compare(first: ModelVersion, second: ModelVersion) -> VersionComparison:
     """Compare the evidence and lineage of two versions."""
-    evidence = _evidence(first), _evidence(second)
+    evidence = require_evidence(first), require_evidence(second)
     lineages = read_lineage(first), read_lineage(second)
     return VersionComparison(
         first,
@@ -89,13 +88,6 @@ def _gain(first: Evidence, second: Evidence) -> Interval | None:
     if first.queries != second.queries:
         return None
     return paired_difference(pd.Series(second.ap), pd.Series(first.ap), second.bootstrap)
-
-
-def _evidence(version: ModelVersion) -> Evidence:
-    evidence = read_evidence(version)
-    if evidence is None:
-        raise RegistryError(f"{version.title}: has no evidence, so there is nothing to compare")
-    return evidence
 
 
 def _config(lineage: Mapping[str, Summary]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
-from product1m.evaluation.methods import BASELINES
+from product1m.evaluation.methods import BASELINES, SHIPPED
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
@@ -116,35 +117,21 @@ def gather_evidence(
         champion: its answers to the candidate's queries, if it had to be measured again.
         champion_failure: why that failed.
     """
-    rows = pq.read_table(evaluation.file("per_query.parquet")).to_pandas()
-    rows = rows[
-        (rows["split"] == "test")
-        & (rows["method"] == "shipped")
-        & (rows["definition"] == "strict")
-        & (rows["depth"] == DEPTH)
-    ]
-    ap = dict(zip(rows["query_id"], rows["ap"], strict=True))
+    ap = _shipped_ap(evaluation)
     rankings = read_rankings(evaluation.file("retrieval_id_list.txt"))
     slices = pq.read_table(evaluation.file("slices.parquet")).to_pandas().set_index("query_id")
     scores = json.loads(evaluation.file("metrics.json").read_text("utf-8"))
-    ingested = lineage["ingestion/queries"].metrics
-    leaked = ingested["train_photos_in_queries"] + ingested["gallery_photos_in_queries"]
     return Evidence(
         ap=ap,
         top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
         slices={str(slicing): members.to_dict() for slicing, members in slices.items()},
         leads={method: scores["differences"][method] for method in BASELINES},
-        intervals={f"test/{one.name}": one.value for one in figures(scores["test_intervals"])},
+        intervals={
+            f"test/{figure.name}": figure.value for figure in figures(scores["test_intervals"])
+        },
         index_recall=lineage["indexing"].metrics["recall@100"],
         served_agreement=served_agreement,
-        leaked_photos=leaked / ingested["items"],
-        dev_photos_in_test=ingested["test_photos_in_dev"] / max(ingested["test"], 1.0),
-        quarantine={
-            part: lineage[f"ingestion/{part}"].metrics["quarantine_share"]
-            for part in ("train", "gallery", "queries")
-        },
-        queries=lineage["ingestion/queries"].details["content"],
-        gallery=lineage["ingestion/gallery"].details["content"],
+        **_data(lineage),
         bootstrap=BootstrapPlan.from_config(
             EvaluationConfig.model_validate(evaluation.manifest.config)
         ),
@@ -152,3 +139,32 @@ def gather_evidence(
         champion=champion,
         champion_failure=champion_failure,
     )
+
+
+def _shipped_ap(evaluation: Artifact) -> dict[str, float]:
+    """Strict AP@10 of the shipped ranking, by test query."""
+    rows = pq.read_table(evaluation.file("per_query.parquet")).to_pandas()
+    rows = rows[
+        (rows["split"] == "test")
+        & (rows["method"] == SHIPPED)
+        & (rows["definition"] == "strict")
+        & (rows["depth"] == DEPTH)
+    ]
+    return dict(zip(rows["query_id"], rows["ap"], strict=True))
+
+
+def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:
+    """Digests of the data, and what is wrong with it."""
+    queries, gallery = lineage["ingestion/queries"], lineage["ingestion/gallery"]
+    counts = queries.metrics
+    leaked = counts["train_photos_in_queries"] + counts["gallery_photos_in_queries"]
+    return {
+        "leaked_photos": leaked / counts["items"],
+        "dev_photos_in_test": counts["test_photos_in_dev"] / max(counts["test"], 1.0),
+        "quarantine": {
+            part: lineage[f"ingestion/{part}"].metrics["quarantine_share"]
+            for part in ("train", "gallery", "queries")
+        },
+        "queries": queries.details["content"],
+        "gallery": gallery.details["content"],
+    }

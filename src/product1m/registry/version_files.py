@@ -36,6 +36,14 @@ def read_evidence(version: ModelVersion) -> Evidence | None:
         raise RegistryError(f"{version.title}: {EVIDENCE} is damaged: {error}") from error
 
 
+def require_evidence(version: ModelVersion) -> Evidence:
+    """What a version was measured to do; RegistryError if it has no evidence."""
+    evidence = read_evidence(version)
+    if evidence is None:
+        raise RegistryError(f"{version.title}: has no {EVIDENCE}; it was not fully registered")
+    return evidence
+
+
 def as_champion(version: ModelVersion) -> Champion:
     """A version with its evidence, to compare candidates with."""
     return Champion(version.number, read_evidence(version), version.tags)
