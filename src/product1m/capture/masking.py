@@ -43,18 +43,17 @@ def mask_pairs(
 ) -> Masking:
     """Mask tokens and regions of the first `num_masked_pairs` pairs; the others stay as they are.
 
-    [CLS], [SEP], padding and the whole photo are never masked (the released code masks the whole
-    photo by averaging the masked regions).
+    [CLS], [SEP], padding and the whole photo are never masked (ours; released code: photo too).
 
     Args:
         pairs: the batch; it is not changed.
-        num_masked_pairs: how many pairs to mask, from the first on.
+        num_masked_pairs: how many to mask.
         tokenizer: which tokens are special; a random token never is (ours).
         generator: draws the masks.
         token_probability: of every token of a title.
         region_probability: of every region but the first.
-        region_overlap: regions whose IoU with a masked one exceeds this are masked with it, so that
-            a neighbor does not give the answer away; 1 for never (ours).
+        region_overlap: regions with a larger IoU with a masked one are masked too, so that no
+            neighbor gives the answer away; 1 for never (ours).
     """
     rows = np.arange(len(pairs)) < num_masked_pairs
     shown, masked_tokens = _mask_tokens(pairs, rows, tokenizer, generator, token_probability)
@@ -67,12 +66,8 @@ def mask_pairs(
         spread = np.einsum("brq,bq->br", overlapping, masked_regions) > 0
         spread_hidden = np.einsum("brq,bq->br", overlapping, hidden) > 0
         masked_regions, hidden = masked_regions | spread & free, hidden | spread_hidden & free
-    return Masking(
-        torch.from_numpy(shown),
-        torch.from_numpy(masked_tokens),
-        torch.from_numpy(masked_regions),
-        torch.from_numpy(hidden),
-    )
+    arrays = (shown, masked_tokens, masked_regions, hidden)
+    return Masking(*(torch.from_numpy(array) for array in arrays))
 
 
 def _mask_tokens(

@@ -181,27 +181,12 @@ def build_capture(
     dropouts = Dropouts(sizes.dropout, sizes.attention_dropout)
     skips = {"text": D, "image": feature_dim} if sizes.input_skip else {}
     text, visual = _streams(sizes, vocabulary_size, feature_dim, dropouts)
+    cross, joint = _both_streams(sizes, dropouts)
     capture = Capture(
         text=text,
         visual=visual,
-        cross=CrossTransformer(
-            D,
-            sizes.cross_dim,
-            num_layers=sizes.cross_layers,
-            num_heads=sizes.visual_heads,
-            text_ffn_dim=sizes.text_ffn_dim,
-            visual_ffn_dim=sizes.visual_ffn_dim,
-            dropouts=dropouts,
-        ),
-        joint=JointTransformer(
-            D,
-            sizes.max_tokens,
-            sizes.max_regions,
-            num_layers=sizes.joint_layers,
-            num_heads=sizes.visual_heads,
-            ffn_dim=sizes.text_ffn_dim,
-            dropouts=dropouts,
-        ),
+        cross=cross,
+        joint=joint,
         projections={
             name: Projection(D, E, sizes.relu_projection)
             for name in ("stream_text", "stream_image", "joint_text", "joint_image")
@@ -236,6 +221,30 @@ def _streams(
         ffn_dim=sizes.visual_ffn_dim,
     )
     return text, visual
+
+
+def _both_streams(
+    sizes: NetworkSizes, dropouts: Dropouts
+) -> tuple[CrossTransformer, JointTransformer]:
+    cross = CrossTransformer(
+        sizes.hidden_dim,
+        sizes.cross_dim,
+        num_layers=sizes.cross_layers,
+        num_heads=sizes.visual_heads,
+        text_ffn_dim=sizes.text_ffn_dim,
+        visual_ffn_dim=sizes.visual_ffn_dim,
+        dropouts=dropouts,
+    )
+    joint = JointTransformer(
+        sizes.hidden_dim,
+        sizes.max_tokens,
+        sizes.max_regions,
+        num_layers=sizes.joint_layers,
+        num_heads=sizes.visual_heads,
+        ffn_dim=sizes.text_ffn_dim,
+        dropouts=dropouts,
+    )
+    return cross, joint
 
 
 def _heads(

@@ -69,8 +69,7 @@ def run(
         inputs: its input folders, in order.
         checkpoint: the artifact folder to write.
         config: its section.
-        job: nodes, processes and time limits.
-        poll_s: seconds between two requests for the job's state.
+        job: nodes, processes and time limits; its state is requested every `poll_s` seconds.
 
     Raises:
         TrainingError: the job failed, was pending or running for too long, or was refused.
@@ -121,22 +120,10 @@ def job_name(
 def train_job(name: str, pod: OwnPod, job: TrainingJobConfig, command: Sequence[str]) -> Json:
     """The TrainJob's manifest; the runtime decides what the nodes are."""
     environment = {key: os.environ[key] for key in PASSED_ON if os.environ.get(key)}
-    metadata: Json = {
-        "name": name,
-        "labels": {
-            "app.kubernetes.io/name": "product1m",
-            "app.kubernetes.io/component": name.rpartition("-")[0],
-            "app.kubernetes.io/managed-by": "product1m",
-        },
-        "annotations": {"product1m/started-by": pod.name},
-    }
-    if pod.owners:  # the run's workflow: deleting it deletes the job
-        keys = ("apiVersion", "kind", "name", "uid")
-        metadata["ownerReferences"] = [{key: owner[key] for key in keys} for owner in pod.owners]
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
-        "metadata": metadata,
+        "metadata": _metadata(name, pod),
         "spec": {
             "runtimeRef": {
                 "name": job.runtime,
@@ -161,6 +148,22 @@ def train_job(name: str, pod: OwnPod, job: TrainingJobConfig, command: Sequence[
             },
         },
     }
+
+
+def _metadata(name: str, pod: OwnPod) -> Json:
+    metadata: Json = {
+        "name": name,
+        "labels": {
+            "app.kubernetes.io/name": "product1m",
+            "app.kubernetes.io/component": name.rpartition("-")[0],
+            "app.kubernetes.io/managed-by": "product1m",
+        },
+        "annotations": {"product1m/started-by": pod.name},
+    }
+    if pod.owners:  # the run's workflow: deleting it deletes the job
+        keys = ("apiVersion", "kind", "name", "uid")
+        metadata["ownerReferences"] = [{key: owner[key] for key in keys} for owner in pod.owners]
+    return metadata
 
 
 def _resources(job: TrainingJobConfig) -> Json:

@@ -1,7 +1,7 @@
 """The training loop: steps, checkpoints, curves.
 
 Resuming needs no sampler and no random state: a batch is a function of its index, and what the
-forward pass draws is seeded from the plan's seed, the step and, as dropout should differ, the rank.
+forward pass draws is seeded from the plan's seed, the step and the rank, so that dropout differs.
 """
 
 import logging
@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from product1m.config import Precision
 from product1m.errors import TrainingError
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 Module = TypeVar("Module", bound=nn.Module)
+Report = Callable[[int, dict[str, float]], None]
+"""Called on rank 0 with a step, the mean of each term over the ranks since the last call, their sum
+as `total`, and the step's `learning_rate`."""
 
 
 @dataclass(frozen=True)
@@ -64,59 +68,83 @@ def train(
     plan: TrainingPlan,
     *,
     work: Path,
-    report: Callable[[int, dict[str, float]], None],
+    report: Report,
     groups: Sequence[ParameterGroup] | None = None,
     description: str = "training",
 ) -> list[dict[str, float]]:
-    """Train `module` in place, going on from the newest checkpoint below `work`.
+    """Train `module` in place on `distributed.device()`, from the newest checkpoint below `work`.
 
-    Args:
-        module: trained on `distributed.device()`, and left there.
-        losses: the weighted terms of a batch; the loop sums them. Runs under autocast for bf16.
-        batch_at: batch number i as a pure function of i, called ahead in a thread; step s takes the
-            numbers s · accumulation_steps and following. A batch is a tensor, or a container of
-            them, or has `.to(device)`; if it has `item_ids`, an error names them.
-        plan: kept with the checkpoint; a checkpoint of another plan is refused.
-        work: folder of the checkpoints, on storage all ranks share.
-        report: called on rank 0 with the step and the mean of each term since the last call, over
-            all ranks, their sum as `total`, and this step's `learning_rate`.
-        groups: parameters with their own learning rates; all of them at the plan's rate by default.
+    `losses` gives the weighted terms of a batch, which the loop adds up. `batch_at(i)` is a pure
+    function, called ahead in a thread; step s takes the batches s · accumulation_steps and
+    following. A batch is a tensor, a container of tensors, or has `.to(device)`; its `item_ids`, if
+    any, appear in errors. All ranks share `work`. All parameters train at the plan's rate unless
+    `groups` says otherwise. Returns the curve since step 1, earlier attempts included.
 
-    Returns:
-        The curve from step 1 on, attempts before this one included: `step` and what was reported.
-
-    Raises:
-        TrainingError: a loss that is not finite (the last good checkpoint is kept), a checkpoint
-            that does not fit, or ranks that do not share `work`; on every rank.
+    Raises TrainingError, on every rank, for a loss that is not finite (the last good checkpoint is
+    kept), a checkpoint that does not fit, and ranks that do not share `work`.
     """
     device = distributed.device()
     module.to(device).train()
     distributed.check_shared(work)
-    groups = groups or [ParameterGroup(list(module.parameters()))]
-    optimizer = make_optimizer(groups, plan.learning_rate, plan.weight_decay)
-    scheduler = make_scheduler(optimizer, plan.num_steps, plan.warmup_share)
-    state = restore_checkpoint(work, module, optimizer, scheduler, asdict(plan))
-    if state.step:
-        logger.info("%s: going on from step %d of %d", description, state.step, plan.num_steps)
+    training = _Training.resume(module, plan, work, report, groups)
+    done, num_parts = training.state.step, plan.accumulation_steps
+    if done:
+        logger.info("%s: continuing from step %d of %d", description, done, plan.num_steps)
     objective = _replicated(_Objective(module, losses), device)
-    numbers = range(state.step * plan.accumulation_steps, plan.num_steps * plan.accumulation_steps)
-    batches = _ahead(batch_at, numbers)
+    batches = _ahead(batch_at, range(done * num_parts, plan.num_steps * num_parts))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for step in track(range(state.step, plan.num_steps), description):
-            torch.manual_seed(_step_seed(plan.seed, step, distributed.rank()))
-            parts = islice(batches, plan.accumulation_steps)
-            try:
-                terms = _descend(objective, parts, plan, device, optimizer)
-            except _NotFiniteError as error:
-                raise TrainingError(f"step {step}: {error}; {_kept(work)}") from None
-            state.step = step + 1
-            _record(state, terms, optimizer.param_groups[0]["lr"], plan, report)
-            scheduler.step()
-            if state.step % plan.checkpoint_interval_steps == 0 or state.step == plan.num_steps:
-                if distributed.rank() == 0:
-                    save_checkpoint(work, module, optimizer, scheduler, state)
-                distributed.barrier()
-    return state.curve
+        for _ in track(range(done, plan.num_steps), description):
+            training.step(objective, islice(batches, num_parts))
+    return training.state.curve
+
+
+@dataclass
+class _Training:
+    """What changes while a module trains."""
+
+    module: nn.Module
+    plan: TrainingPlan
+    work: Path
+    report: Report
+    optimizer: AdamW
+    scheduler: LambdaLR
+    state: TrainingState
+
+    @classmethod
+    def resume(
+        cls,
+        module: nn.Module,
+        plan: TrainingPlan,
+        work: Path,
+        report: Report,
+        groups: Sequence[ParameterGroup] | None,
+    ) -> "_Training":
+        """As the newest checkpoint left it, or at step 0."""
+        groups = groups or [ParameterGroup(list(module.parameters()))]
+        optimizer = make_optimizer(groups, plan.learning_rate, plan.weight_decay)
+        scheduler = make_scheduler(optimizer, plan.num_steps, plan.warmup_share)
+        state = restore_checkpoint(work, module, optimizer, scheduler, asdict(plan))
+        return cls(module, plan, work, report, optimizer, scheduler, state)
+
+    def step(self, objective: nn.Module, batches: Iterable[Any]) -> None:
+        """One optimizer step over the mean gradient of some batches; saved when it is due."""
+        step, plan = self.state.step, self.plan
+        torch.manual_seed(_step_seed(plan.seed, step, distributed.rank()))
+        try:
+            terms = _descend(objective, batches, plan, distributed.device(), self.optimizer)
+        except _NotFiniteError as error:
+            raise TrainingError(f"step {step}: {error}; {_kept(self.work)}") from None
+        self.state.step = step + 1
+        _record(self.state, terms, self.optimizer.param_groups[0]["lr"], plan, self.report)
+        self.scheduler.step()
+        if self.state.step in (plan.num_steps, self._next_checkpoint(step)):
+            if distributed.rank() == 0:
+                save_checkpoint(self.work, self.module, self.optimizer, self.scheduler, self.state)
+            distributed.barrier()
+
+    def _next_checkpoint(self, step: int) -> int:
+        interval = self.plan.checkpoint_interval_steps
+        return (step // interval + 1) * interval
 
 
 class _Objective(nn.Module, Generic[Module, Batch]):
@@ -210,7 +238,7 @@ def _record(
     terms: Mapping[str, float],
     learning_rate: float,
     plan: TrainingPlan,
-    report: Callable[[int, dict[str, float]], None],
+    report: Report,
 ) -> None:
     """Add a step to the pending sums, and report their means when a point is due."""
     for name, value in terms.items():
