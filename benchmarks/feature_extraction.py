@@ -1,9 +1,9 @@
-"""Photos a second of feature extraction, part by part, on photos made for it.
+"""Measure the speed of feature extraction, part by part, on generated photos.
 
     python benchmarks/feature_extraction.py --preset sample --photos 64
 
-`encode` is the backbone at all sizes, `propose` the pyramid, RPN and NMS, `whole` the whole step
-with decoding and writing. The weights of the reference preset are random: speed does not care.
+`encode` is the backbone at all sizes, `propose` is pyramid, RPN and NMS, `whole` is the whole step
+with decoding and writing. The weights are random, which does not change the speed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Photos with blobs of color, which proposals and JPEG find something in."""
+    """Write photos of colored squares, so that there is something to propose and compress."""
     generator = np.random.default_rng(0)
     with (
         write_artifact(folder, "ingestion", IngestionConfig(), part="train") as writer,
@@ -62,7 +62,7 @@ def write_checkpoint(folder: Path, config: Config) -> None:
 
 
 def measure(folder: Path, config: Config) -> dict[str, float]:
-    """Milliseconds a photo of every part, and photos a second of the step."""
+    """Milliseconds per photo for every part, photos per second for the step."""
     section = config.feature_extraction
     settings = RegionSettings.from_config(section, grabcut=None)
     network = load_rpn(open_artifact(folder / "rpn", "rpn_training"))
@@ -99,7 +99,7 @@ def measure(folder: Path, config: Config) -> dict[str, float]:
 
 
 def timed(part: Callable[[], object]) -> float:
-    part()  # the first run allocates
+    part()  # the first run allocates memory
     started = time.perf_counter()
     part()
     return time.perf_counter() - started

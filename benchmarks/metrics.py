@@ -1,9 +1,9 @@
-"""Time the metrics at Product1M's size against plain loops, which the released script is.
+"""Time the metrics at the size of Product1M against plain loops as in the released script.
 
     python benchmarks/metrics.py
 
 Both score the same random lists: 6,547 queries of 100 gallery ids, 40,033 gallery items, 392
-classes. Nothing is read from disk, so this is the time after loading.
+classes. Nothing is read from disk.
 """
 
 import json
@@ -33,7 +33,7 @@ def main() -> None:
     query_labels, gallery_label, rankings = random_lists(np.random.default_rng(0))
 
     loop_s, expected = timed(lambda: plain_loops(rankings, query_labels, gallery_label))
-    # A new truth each time: its look-up tables belong to the price.
+    # A new truth each time, because its lookup tables are part of the cost.
     official_s, official = timed(
         lambda: score_queries(rankings, GroundTruth(query_labels, gallery_label), "official"), 3
     )
@@ -67,7 +67,7 @@ def main() -> None:
 def random_lists(
     rng: np.random.Generator,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, list[str]]]:
-    """Classes fall off as in the real lists; two in five ranked items are hits."""
+    """Lists with class frequencies as in the real lists; two of five ranked items are hits."""
     weights = 1 / np.arange(10, NUM_CLASSES + 10)
     weights /= weights.sum()
     items = [str(500_000_000_000 + number) for number in range(NUM_ITEMS)]
@@ -95,7 +95,7 @@ def plain_loops(
     query_labels: Mapping[str, tuple[str, ...]],
     gallery_label: Mapping[str, str],
 ) -> dict[tuple[int, str], float]:
-    """The official definition query by query, positives looked up in a list (released code)."""
+    """The official definition, query by query, positives searched in a list (released code)."""
     items_of: dict[str, list[str]] = {}
     for item, label in gallery_label.items():
         items_of.setdefault(label, []).append(item)
@@ -121,7 +121,7 @@ def plain_loops(
 
 
 def timed(work: Callable[[], T], repeats: int = 1) -> tuple[float, T]:
-    """The fastest of some repeats, and what came out."""
+    """Seconds of the fastest repeat, and the result."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -3,12 +3,12 @@
     python benchmarks/pretraining_step.py [--batch-size 16] [--steps 3] [--regions 10 36] [--scenes]
 
 Both train on the same titles and regions with the same three tasks (masked language, masked
-regions, contrast) and AdamW. The released design, written here from its description alone: every
-title padded to 36 tokens and every photo to 37 regions, attention as explicit products, six joint
-layers, 512-d projections of every token, prediction heads on all positions, float32. Ours is the
-default configuration without the scene contrast, which the released model does not have;
-`--scenes` shows what it adds. Lengths: titles as in Product1M (mean 27.6 tokens with [CLS] and
-[SEP]), regions evenly between the two numbers given, the paper's 10 to 36 by default.
+regions, contrast) and AdamW. The released design is written here from its description: every title
+padded to 36 tokens and every photo to 37 regions, attention as explicit products, six joint layers,
+512-d projections of every token, prediction heads on all positions, float32. Ours is the default
+configuration without the scene contrast, which the released model does not have; `--scenes`
+measures its cost. Titles are as long as in Product1M (mean 27.6 tokens with [CLS] and [SEP]); the
+number of regions is uniform between the two given numbers, by default 10 and 36 as in the paper.
 """
 
 import argparse
@@ -35,7 +35,7 @@ JOINT_LAYERS, OTHER_LAYERS = 6, 4
 
 
 class Attention(nn.Module):
-    """Attention as explicit products over padded sequences, scores of padding lowered."""
+    """Attention as explicit products over padded sequences, with low scores for padding."""
 
     def __init__(self, inner: int, heads: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, queries: Tensor, context: Tensor, padding: Tensor) -> Tensor:
-        """Padding is True."""
+        """Attend to `context`; `padding` is True where there is none."""
         q, k, v = (
             rows.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for rows in (self.query(queries), self.key(context), self.value(context))
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, norms after (BERT's way) or before (the joint layers' way)."""
+    """Attention and feed-forward, with norms after (as in BERT) or before (as in joint layers)."""
 
     def __init__(self, inner: int, heads: int, ffn: int, norm_first: bool = False) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ReleasedDesign(nn.Module):
         words = self.language(self.pools[2](both[:, :T]).relu()) @ self.word.weight.T
         regions = self.regions(self.pools[3](both[:, T:]).relu())
         chosen, masked = masking.masked_tokens, masking.masked_regions
-        # Every position pays for its prediction and its loss, masked or not, as released.
+        # Predictions and losses are computed at every position, masked or not, as released.
         language = functional.cross_entropy(
             words.flatten(0, 1), pairs.tokens.masked_fill(~chosen, -1).flatten(), ignore_index=-1
         )
@@ -137,7 +137,7 @@ class ReleasedDesign(nn.Module):
 def random_batch(
     size: int, regions: tuple[int, int], num_views: int, full: bool
 ) -> PretrainingBatch:
-    """Titles and regions of real lengths; padded to 36 and 37 if `full`, else to the longest."""
+    """Titles and regions of real lengths, padded to 36 and 37 if `full`, else to the longest."""
     generator = torch.Generator().manual_seed(0)
     rows = size + num_views
     lengths = (27.6 + 5 * torch.randn(rows, generator=generator)).round().clamp(8, T).long()
@@ -168,9 +168,9 @@ Losses = Callable[[PretrainingBatch], dict[str, Tensor]]
 def seconds_a_step(
     network: nn.Module, losses: Losses, batch: PretrainingBatch, steps: int, bf16: bool = False
 ) -> tuple[float, float]:
-    """Median wall and processor time of forward, backward and update, after one to warm up.
+    """Median wall and processor time of forward, backward and update, after one warm-up step.
 
-    On a machine that others use too, the second is the fairer one.
+    On a busy machine processor time is the better measure.
     """
     optimizer = make_optimizer([ParameterGroup(list(network.parameters()))], 1e-4, 0.01)
     network.train()
@@ -191,7 +191,7 @@ def seconds_a_step(
 def time_ours(
     size: int, steps: int, regions: tuple[int, int], precision: str, num_views: int = 0
 ) -> tuple[float, float]:
-    """Seconds of our step."""
+    """Wall and processor seconds of our step."""
     changes = {"scene_contrast_weight": float(num_views > 0), "precision": precision}
     config = CapturePretrainingConfig().model_copy(update=changes)
     network = build_capture(network_sizes(config), heads_for(config), V, F)
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--regions", type=int, nargs=2, default=(10, 36))
-    parser.add_argument("--scenes", action="store_true", help="time the scene contrast too")
+    parser.add_argument("--scenes", action="store_true", help="also time the scene contrast")
     arguments = parser.parse_args()
     size, steps = arguments.batch_size, arguments.steps
     regions = (arguments.regions[0], arguments.regions[1])

@@ -1,8 +1,8 @@
-"""Makes a data set folder out of real photos: clothing on white, pasted on photos of rooms.
+"""Create a data set from real photos: clothing on white, pasted on photos of rooms.
 
-Every product gives one photo to the gallery and one to the queries, the rest to train. Queries show
-two to four products' held-out photos on rooms that occur nowhere else; their titles name about 15 %
-of the products in full. Boxes and labels are known by construction (`query_boxes.jsonl`).
+One photo of every product goes to the gallery, one to the queries, the others to train. A query
+shows held-out photos of two to four products on a room that no other list uses; its title contains
+the full names of about 15 % of the products. Boxes and labels are known (`query_boxes.jsonl`).
 
     PRODUCT1M_SHARED_DATA=… python benchmarks/real_photos.py build/clothing
     python -m pipelines run --preset sample --dataset build/clothing --output build/clothing-run
@@ -21,21 +21,22 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from product1m.data.geometry import Boxes, share_inside
 from product1m.data.photos import Photo, decode_photo, encode_jpeg, resize_photo
 from product1m.telemetry.progress import track
 
 CANVAS_SHORT_SIDE_PX = 440
-"""Rooms are enlarged to this, so that a product keeps about the size of its photo."""
+"""Rooms are resized to this, so that a product keeps about the size of its photo."""
 SCALE = (0.45, 0.75)
 """Longer side of a pasted product, relative to the canvas's shorter side."""
 MAX_OVERLAP = 0.3
-"""Of a pasted product's box, by any other product's box."""
+"""Largest share of a product's box that the box of another product covers."""
 NUM_PLACES = 40
-"""Places tried for a product before it becomes smaller."""
+"""Places to try for a product before it is made smaller."""
 VERBATIM_SHARE = 0.15
-"""Of the products of a title: named in full."""
+"""Share of the products of a title that are named in full."""
 WHITE = 240
-"""A pixel is near white from here, in its darkest channel."""
+"""A pixel is near white if its darkest channel is at least this."""
 
 Opacity = Float32[np.ndarray, "H W"]
 Cutout = tuple[Photo, Opacity]
@@ -53,7 +54,7 @@ class ProductPhoto:
 
     @property
     def sentence(self) -> str:
-        """What the caption says beyond the product's name."""
+        """The caption without the product's name."""
         return self.caption.removeprefix(self.name).strip(" .•-")
 
 
@@ -120,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
 def split_products(
     folder: Path, rng: np.random.Generator
 ) -> tuple[list[ProductPhoto], list[ProductPhoto], list[ProductPhoto]]:
-    """Gallery, held-out and train photos; products with fewer than three photos are left out."""
+    """Gallery, held-out and train photos, without products that have fewer than three photos."""
     by_label: dict[str, list[ProductPhoto]] = {}
     for line in (folder / "products.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
@@ -141,7 +142,7 @@ def split_products(
 def compose_all(
     photos: list[ProductPhoto], rooms: list[Path], count: int, rng: np.random.Generator
 ) -> Iterator[Scene]:
-    """Compose scenes of two to four different products; every photo is used about equally often."""
+    """Compose scenes of two to four different products; use every photo about equally often."""
     pool: list[ProductPhoto] = []
     for _ in track(range(count), "scenes"):
         wanted = int(rng.integers(2, 5))
@@ -157,7 +158,7 @@ def compose_all(
 def write_scenes(
     scenes: Iterable[Scene], prefix: str, folder: Path, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Write the scenes' photos; returns their rows."""
+    """Write the photos of the scenes; return their rows."""
     rows = []
     for number, scene in enumerate(scenes):
         name = f"{prefix}-{number:04d}"
@@ -176,7 +177,7 @@ def write_scenes(
 
 
 def compose(sources: list[ProductPhoto], room: Path, rng: np.random.Generator) -> Scene:
-    """Paste products on a room, later ones in front, none mostly hidden."""
+    """Paste products on a room, later ones in front, none of them mostly hidden."""
     canvas = decode_photo(room.read_bytes(), room.name)
     canvas = resize_photo(canvas, CANVAS_SHORT_SIDE_PX / min(canvas.shape[:2])).copy()
     boxes: list[list[int]] = []
@@ -194,7 +195,7 @@ def compose(sources: list[ProductPhoto], room: Path, rng: np.random.Generator) -
 
 
 def cut_out(photo: Photo) -> Cutout:
-    """The product of a photo on white, cropped, and its opacity: what no white path leads to."""
+    """Crop the product of a photo on white; opacity is 0 where white connects to the border."""
     near_white = (photo.min(axis=2) >= WHITE).astype(np.uint8)
     framed = np.pad(near_white, 1, constant_values=1)
     _, parts = cv2.connectedComponents(framed, connectivity=4)
@@ -215,7 +216,7 @@ def place(
     canvas_size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[Photo, Opacity, list[int]]:
-    """Resize and place a product so that no box is covered much; smaller where it does not fit."""
+    """Place a product so that no box is covered much; make it smaller until it fits."""
     product, opacity = cutout
     while True:
         scale = min(longer_side_px / max(opacity.shape), 0.95 * canvas_size[1] / opacity.shape[1])
@@ -225,23 +226,20 @@ def place(
             left = int(rng.integers(0, canvas_size[1] - width + 1))
             top = int(rng.integers(0, canvas_size[0] - height + 1))
             box = [left, top, left + width, top + height]
-            if all(
-                max(covered(box, other), covered(other, box)) <= MAX_OVERLAP for other in others
-            ):
+            if not _hides(np.asarray(box), np.asarray(others).reshape(-1, 4)):
                 soft = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA)
                 return scaled, np.asarray(soft, dtype=np.float32), box
         longer_side_px *= 0.9
 
 
-def covered(box: list[int], by: list[int]) -> float:
-    """Share of a box that another one covers."""
-    width = min(box[2], by[2]) - max(box[0], by[0])
-    height = min(box[3], by[3]) - max(box[1], by[1])
-    return max(width, 0) * max(height, 0) / ((box[2] - box[0]) * (box[3] - box[1]))
+def _hides(box: Boxes, others: Boxes) -> bool:
+    """Whether the box covers too much of another box, or another box too much of it."""
+    covered = [share_inside(others, box), *(share_inside(box[None], other) for other in others)]
+    return bool(np.concatenate(covered).max(initial=0) > MAX_OVERLAP)
 
 
 def title(sources: list[ProductPhoto], rng: np.random.Generator) -> str:
-    """A seller's title: some products by full name, most only by kind or by a trait."""
+    """A seller's title: a few full product names, otherwise the kind, sometimes with a trait."""
     parts = []
     for source in sources:
         kind = source.name.split()[-1]
@@ -263,7 +261,7 @@ def copy_photo(photo: ProductPhoto, folder: Path) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], leave_out: Collection[str] = ()) -> None:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             kept = {key: value for key, value in row.items() if key not in leave_out}

@@ -1,10 +1,10 @@
-"""Writes the result tables of README and docs from runs' summaries, as Markdown.
+"""Print the result tables of README and docs as Markdown, from the summaries of runs.
 
     python benchmarks/result_table.py build/sample/summary.json
     python benchmarks/result_table.py build/seed0/summary.json build/seed1/summary.json
 
-Of one run every measure at 10; of several, a column each with strict mAP@10 and what the shipped
-ranking gains, paired, with its 95 % interval.
+For one run, the table has every metric at 10. For several runs, it has one column for each run,
+with strict mAP@10 and the paired gain of the shipped ranking with its 95 % interval.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def one_run(run: dict[str, Any]) -> str:
-    """Every measure at 10, strict; official mAP; the difference."""
+    """Table of strict metrics at 10, official mAP, and the gain of the shipped ranking."""
     header = [
         "test queries, per box unless stated",
         *(f"strict {measure}@10" for measure in METRICS),
@@ -44,7 +44,7 @@ def one_run(run: dict[str, Any]) -> str:
 
 
 def several_runs(runs: Sequence[dict[str, Any]], paths: Sequence[Path]) -> str:
-    """Strict mAP@10 of every run, and the difference."""
+    """Table of strict mAP@10 and the gain of the shipped ranking, one column for each run."""
     header = ["strict mAP@10, and shipped − this", *(path.parent.name for path in paths)]
     rows = []
     for method in measured(runs[0]):
@@ -59,7 +59,7 @@ def several_runs(runs: Sequence[dict[str, Any]], paths: Sequence[Path]) -> str:
 
 
 def title(method: str) -> str:
-    """The method in a few words; the name of the one that ships is bold."""
+    """The title of a method, with the name of the shipped method in bold."""
     words = TITLES[method]
     return words.replace(method, f"**{method}**", 1) if method == SHIPPED else words
 
@@ -69,7 +69,7 @@ def measured(run: dict[str, Any]) -> list[str]:
 
 
 def gain(run: dict[str, Any], method: str) -> str:
-    """What the shipped ranking gains on a method, with its interval; nothing for itself."""
+    """Gain of the shipped ranking over a method, with its interval; empty for itself."""
     if method not in run["differences"]:
         return ""
     return Interval(**run["differences"][method]).signed

@@ -1,13 +1,13 @@
-"""Recall, speed and size of the gallery index against exact search on clustered vectors.
+"""Measure recall, speed and size of the gallery index on clustered vectors.
 
     OMP_NUM_THREADS=2 python benchmarks/search.py                     # 100,000 items, a minute
-    OMP_NUM_THREADS=2 python benchmarks/search.py --items 1200000     # the target's size
+    OMP_NUM_THREADS=2 python benchmarks/search.py --items 1200000     # size of the target
 
 The target (1.2 million vectors of 1,024 dimensions, 2 cores): recall@100 of at least 0.99 at 20
-times the queries per second of exact search, in at most 1.5 GB. The vectors are made up as an
-encoder would place a catalogue: categories, products within them, some 13 photos of a product, all
-near a surface of 64 dimensions, with noise in every direction. Chunks are made when they are
-needed, so the vectors are never in memory as a whole; queries are other photos of those products.
+times the queries per second of exact search, in at most 1.5 GB. The generated vectors are
+distributed like those of an encoder: categories, products within categories, about 13 photos of a
+product, all near a surface of 64 dimensions, with noise in every direction. They are generated in
+chunks, so they are never in memory as a whole. Queries are other photos of the same products.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Where a made-up catalogue's photos lie."""
+    """Distribution of the photos of a generated catalogue."""
 
     dim: int
     num_products: int
@@ -42,7 +42,7 @@ class Catalogue:
     noise: float = 0.5
 
     def vectors(self, count: int, seed: int) -> Float32[np.ndarray, "n D"]:
-        """Unit vectors of photos of products drawn at random."""
+        """Unit vectors for photos of random products."""
         world, photos = np.random.default_rng(1), np.random.default_rng([2, seed])
         shape = (self.latent_dim, self.dim)
         surface = world.standard_normal(shape, dtype=np.float32) / np.float32(self.latent_dim**0.5)
@@ -56,7 +56,7 @@ class Catalogue:
         return normalize(clean + np.float32(self.noise / self.dim**0.5) * noise)
 
     def _offsets(self, products: np.ndarray) -> np.ndarray:
-        """Each product's own place in its category."""
+        """Offset of each product from the center of its category."""
         own = np.random.default_rng(3).standard_normal((self.num_products, self.latent_dim))
         return np.asarray(own[products])
 
@@ -88,7 +88,7 @@ def main() -> None:
     print(f"queries per second   {quality.queries_per_s:.0f}")
     print(f"exact search         {quality.exact_queries_per_s:.1f}, {faster:.1f} times slower")
     print(
-        f"index                {num_bytes / 1e9:.3f} GB, {num_bytes / options.items:.0f} B an item"
+        f"index                {num_bytes / 1e9:.3f} GB, {num_bytes / options.items:.0f} B per item"
     )
     print(f"training, adding     {train_s:.0f} s, {add_s:.0f} s")
     print(f"peak memory          {peak_memory_mib() / 1024:.1f} GiB")
@@ -100,13 +100,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--training-items", type=int, default=160_000)
-    parser.add_argument("--factory", help="FAISS factory string; 4 √items cells with SQ8 if absent")
+    parser.add_argument("--factory", help="FAISS factory string; default: 4 √items cells with SQ8")
     parser.add_argument("--probes", type=int, default=16)
     return parser.parse_args()
 
 
 def cells(num_items: int) -> int:
-    """The power of two nearest to 4 √items."""
+    """Power of two that is nearest to 4 √items."""
     return int(2 ** round(np.log2(4 * num_items**0.5)))
 
 

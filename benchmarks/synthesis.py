@@ -1,9 +1,9 @@
-"""Photos a second of cutting products out, against GrabCut at full resolution in one process.
+"""Measure the speed of cutting out products against GrabCut at full resolution in one process.
 
     python benchmarks/synthesis.py --preset reference --workers 2
 
-Both run on the same photos in one run, with the same iterations and the same frame; photos
-of the sample split's products, 1000 px wide, or with `--photos FOLDER` the first ones of a folder.
+Both use the same photos, iterations and frame. The photos show products of the sample split,
+1000 px wide; with `--photos FOLDER` they are the first photos of a folder.
 """
 
 import argparse
@@ -56,10 +56,10 @@ def enlarged(photo: Photo) -> Photo:
 def measure(
     photos: list[Photo], config: BackgroundSynthesisConfig, num_workers: int
 ) -> dict[str, float]:
-    """Photos a second of both ways, and how many times one is the other."""
+    """Photos per second of both methods, and their ratio."""
     settings = CutoutSettings.from_config(config)
     with Workers(num_workers) as workers:
-        # Every process imports and warms up before the clock starts.
+        # Every process imports and warms up before the measurement starts.
         list(workers.map(cut_reduced, [(photos[0], settings)] * num_workers * 4))
         started = time.perf_counter()
         done = list(workers.map(cut_reduced, [(photo, settings) for photo in photos] * REPEATS))
@@ -73,20 +73,20 @@ def measure(
         "workers": num_workers,
         "full resolution, one process, photos/s": round(full, 3),
         "background_synthesis, photos/s": round(reduced, 2),
-        "background_synthesis, photos/s and process": round(reduced / num_workers, 2),
+        "background_synthesis, photos/s per process": round(reduced / num_workers, 2),
         "ratio": round(reduced / full, 1),
     }
 
 
 def cut_reduced(task: tuple[Photo, CutoutSettings]) -> int:
-    """What the step does with a decoded photo."""
+    """Cut out as the step does, from a decoded photo."""
     photo, settings = task
     mask, reason = cut(photo, settings)
     return 0 if reason else cut_out(photo, mask, settings.max_side_px).size
 
 
 def cut_full(photo: Photo, config: BackgroundSynthesisConfig) -> int:
-    """GrabCut as it is usually called: the whole photo, a rectangle, nothing before or after."""
+    """Call GrabCut in the usual way: the whole photo and a rectangle."""
     height, width = photo.shape[:2]
     left, top = round(width * config.grabcut_margin), round(height * config.grabcut_margin)
     labels = np.zeros((height, width), np.uint8)
