@@ -504,7 +504,7 @@ def test_without_a_cluster_more_than_one_node_is_refused(
         launch(STEP, capture_pretraining.run, features, tmp_path / "checkpoint", SHORT, JOB)
 
 
-def test_two_nodes_really_train_what_one_process_trains(
+def test_two_nodes_train_what_two_processes_of_one_node_train(
     api: KubernetesApi, features: list[Path], tmp_path: Path
 ) -> None:
     """Every node runs the job's command, with the variables that Trainer sets, as a process."""
@@ -536,6 +536,7 @@ def test_two_nodes_really_train_what_one_process_trains(
         update={"processes_per_node": 1, "max_pending_s": 300, "max_running_s": 300}
     )
     train_job.run(STEP, features, tmp_path / "two", config, job, poll_s=0.1)
-    one = capture_pretraining.run(features[0], features[1], tmp_path / "one", config)
+    here = TrainingJobConfig(processes_per_node=2)
+    expected = launch(STEP, capture_pretraining.run, features, tmp_path / "one", config, here)
     two = open_artifact(tmp_path / "two", STEP).manifest.metrics
-    assert two == pytest.approx(one, rel=1e-3)
+    assert two == pytest.approx(expected, rel=1e-3)

@@ -110,7 +110,7 @@ def test_a_champion_of_other_queries_is_not_compared_and_that_is_said() -> None:
     assert rule.outcome == "not compared"
     assert rule.found == (
         "champion 3 was measured on other queries and has not answered these; run registration "
-        "again, which asks it"
+        "again to measure it"
     )
     assert rule.value is None
     assert decide(evidence(index_recall=0.1), champion).verdict == "failed"
@@ -121,7 +121,7 @@ def test_a_champion_of_other_queries_is_not_compared_and_that_is_said() -> None:
 def test_another_gallery_is_compared_and_mentioned() -> None:
     gate = decide(evidence(), Champion("3", evidence(gallery="larger")))
     rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
-    assert rule.found == "+0.000 [+0.000, +0.000], on another gallery"
+    assert rule.found == "+0.000 [+0.000, +0.000], champion measured on another gallery"
     assert gate.verdict == "passed"
 
 
