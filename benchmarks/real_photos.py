@@ -19,9 +19,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
-from product1m.data.geometry import Boxes, share_inside
+from product1m.data.geometry import share_inside
 from product1m.data.photos import Photo, decode_photo, encode_jpeg, resize_photo
 from product1m.telemetry.progress import track
 
@@ -226,13 +226,13 @@ def place(
             left = int(rng.integers(0, canvas_size[1] - width + 1))
             top = int(rng.integers(0, canvas_size[0] - height + 1))
             box = [left, top, left + width, top + height]
-            if not _hides(np.asarray(box), np.asarray(others).reshape(-1, 4)):
+            if not _hides(np.asarray(box, float), np.asarray(others, float).reshape(-1, 4)):
                 soft = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA)
                 return scaled, np.asarray(soft, dtype=np.float32), box
         longer_side_px *= 0.9
 
 
-def _hides(box: Boxes, others: Boxes) -> bool:
+def _hides(box: Float[np.ndarray, "4"], others: Float[np.ndarray, "N 4"]) -> bool:
     """Whether the box covers too much of another box, or another box too much of it."""
     covered = [share_inside(others, box), *(share_inside(box[None], other) for other in others)]
     return bool(np.concatenate(covered).max(initial=0) > MAX_OVERLAP)
