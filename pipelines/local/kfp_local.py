@@ -1,10 +1,8 @@
 """Run a graph with `kfp.local`: one process or container per task, results cached."""
 
-import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 from pipelines.local.console import StepTime, Transcript, transcript
 from pipelines.local.containers import Containers
 from product1m.errors import PipelineError
+from product1m.telemetry.environment import environment_set
 
 LOG = "run.log"
 STEP_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
@@ -54,7 +53,7 @@ def run_graph(
     log = output / LOG
     with (
         warnings.catch_warnings(),
-        _environment({**environment, **STEP_PYTHON}),
+        environment_set({**environment, **STEP_PYTHON}),
         transcript(log, shown_names(pipeline), containers.failure if containers else str) as lines,
     ):
         # kfp.local warns that it ignores images and display names.
@@ -64,21 +63,6 @@ def run_graph(
         except (RuntimeError, ValueError) as error:
             raise _failure(lines, error, log) from error
     return lines.steps, task.outputs
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables within the block; the tasks' processes inherit them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def shown_names(pipeline: BaseComponent) -> dict[str, str]:

@@ -9,13 +9,14 @@ downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPA
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from product1m.errors import RegistryError, TrackingError
+from product1m.telemetry.environment import environment_set
 
 DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
 """MLflow's variable: `true` fetches files from the store, past the server."""
@@ -100,7 +101,7 @@ def download(model_uri: str, path: str, folder: Path) -> Path:
     with talking_to_registry(f"reading {path or 'the files'} of {model_uri}"):
         _require_answer(model_uri)
         uri = f"{model_uri}/{path}".rstrip("/")
-        with _environment({TIMEOUT: timeout}):
+        with environment_set({TIMEOUT: timeout}):
             files = registry_mlflow().artifacts.download_artifacts(uri, dst_path=str(folder))
     return Path(files)
 
@@ -168,25 +169,10 @@ def _require_store(model_uri: str) -> None:
 
 def _short_waits() -> AbstractContextManager[None]:
     """MLflow's requests within the block have one retry and a short timeout."""
-    return _environment(
+    return environment_set(
         {
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
             TIMEOUT: str(FIRST_ANSWER_S),
         }
     )
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables within the block; MLflow reads them at every request."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

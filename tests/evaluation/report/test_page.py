@@ -19,21 +19,9 @@ from product1m.evaluation.report import (
     write_report,
 )
 from product1m.evaluation.statistics import Interval
-from tests.support.worlds.report_page import MEANS, Document, example_content, noise
+from tests.support.worlds.report_page import MEANS, Document, noise
 
 HOSTILE = "<script>alert('标题')</script> & \"quotes\" </article><img src=https://evil.example/x>"
-
-
-@pytest.fixture(scope="module")
-def content() -> ReportContent:
-    return example_content()
-
-
-@pytest.fixture(scope="module")
-def report(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(content, path)
-    return path
 
 
 @pytest.fixture(scope="module")
