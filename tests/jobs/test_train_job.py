@@ -211,7 +211,8 @@ def test_a_failed_job_of_an_earlier_attempt_makes_room_for_a_new_one(
     api.faults.append(Fault("DELETE", "trainjobs", 403))
     with pytest.raises(TrainingError, match="failed, "):
         run(features, tmp_path)
-    assert api.jobs, "it could not be removed"
+    (job,) = api.jobs.values()  # it could not be removed
+    wait_for(lambda: cluster.condition(job, "Failed") is not None)
     api.run_node = train
     run(features, tmp_path)
     assert len(api.created) == 2
