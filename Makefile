@@ -26,7 +26,7 @@ JOBS ?= 2
 SET ?=
 RAN ?=
 
-.PHONY: help install sample images push sample-data check-cached check-same test check lint types tests format docs lock lock-images ui clean
+.PHONY: help install sample images push sample-data check-cached check-same test check lint types tests faults format docs lock lock-images ui clean
 
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED) ## Tests only
 	$(BIN)/pytest -n $(JOBS)
+
+faults: $(INSTALLED) ## Tests that take long: every step killed at every file operation, and other faults
+	$(BIN)/pytest -m slow -n $(JOBS) -s
 
 format: $(INSTALLED) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff format $(CODE)
