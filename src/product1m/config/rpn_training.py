@@ -15,9 +15,9 @@ class RpnTrainingConfig(StepConfig):
     weights: str = "hub:resnet101.tv_in1k"
     """Initial weights: `none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file,
     local or at `s3://` (ours)."""
-    trainable_stages: Annotated[int, Field(ge=0, le=5)] = 3
-    """Number of backbone stages that train, counted from the last; 3 is torchvision's default
-    (ours)."""
+    trainable_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    """Number of backbone stages that train, counted from the last; training them for proposals
+    destroys the features that retrieval uses (ours)."""
     fpn_channels: PositiveInt = 256
     """Width of the feature pyramid (ours: torchvision's default)."""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.33, 0.5, 1.0, 2.0, 3.0)
