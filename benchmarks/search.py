@@ -21,7 +21,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from product1m.retrieval.embedding import normalize
-from product1m.retrieval.index import ExactSearch, add_vectors, make_index, measure, write_index
+from product1m.retrieval.index import (
+    INDEX,
+    ExactSearch,
+    add_vectors,
+    make_index,
+    measure,
+    write_index,
+)
 from product1m.telemetry.progress import track
 from product1m.telemetry.usage import peak_memory_mib
 
@@ -80,8 +87,8 @@ def main() -> None:
         exact.add(vectors)
     quality = measure(index, exact)
     with tempfile.TemporaryDirectory() as folder:
-        write_index(index, Path(folder) / "index.faiss")
-        num_bytes = (Path(folder) / "index.faiss").stat().st_size
+        write_index(index, Path(folder) / INDEX)
+        num_bytes = (Path(folder) / INDEX).stat().st_size
     faster = quality.queries_per_s / quality.exact_queries_per_s
     print(f"{options.items} items of {options.dim} dimensions, {factory}, {options.probes} probes")
     print(f"recall@{DEPTH}           {quality.recall:.4f}")

@@ -25,6 +25,7 @@ def evaluation(
     from pathlib import Path
 
     from product1m.config import EvaluationConfig
+    from product1m.evaluation.artifact_files import REPORT
     from product1m.jobs.retries import with_retries
     from product1m.steps.evaluation import run
 
@@ -41,7 +42,7 @@ def evaluation(
             Path(rpn.path),
         ),
     )
-    shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
+    shutil.copyfile(Path(evaluation.path) / REPORT, report.path)
     for name, value in scores.items():
         metrics.log_metric(name, float(value))
     Path(metrics.path).touch()  # without the file kfp.local does not use its cache

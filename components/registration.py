@@ -26,6 +26,7 @@ def registration(
 
     from product1m.config import RegistrationConfig
     from product1m.jobs.retries import with_retries
+    from product1m.registry.versions import PAGE
     from product1m.steps.registration import run
 
     scores = with_retries(
@@ -41,7 +42,7 @@ def registration(
             RegistrationConfig.model_validate(config),
         ),
     )
-    shutil.copyfile(Path(registration.path) / "reviewer.html", report.path)
+    shutil.copyfile(Path(registration.path) / PAGE, report.path)
     for name, value in scores.items():
         metrics.log_metric(name, float(value))
     Path(metrics.path).touch()  # without the file kfp.local does not use its cache

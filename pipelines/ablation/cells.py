@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact
 from product1m.config import Config
+from product1m.evaluation.artifact_files import read_per_query
 from product1m.evaluation.statistics import MAIN_DEPTH
 
 RESULT, SCORES = "result.json", "scores.parquet"
-PER_QUERY = "per_query.parquet"
 
 
 class CellResult(BaseModel):
@@ -64,7 +64,7 @@ def read_result(root: Path, key: str) -> tuple[CellResult, pd.DataFrame] | None:
 
 def read_scores(evaluation: Artifact) -> pd.DataFrame:
     """One row per test query, method and definition, for the first `MAIN_DEPTH` answers."""
-    scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
+    scores: pd.DataFrame = read_per_query(evaluation)
     wanted = (scores["split"] == "test") & (scores["depth"] == MAIN_DEPTH)
     return scores[wanted].reset_index(drop=True)
 

@@ -1,6 +1,5 @@
 """Summary of a run: verified artifacts, `summary.json`, and tables for the terminal."""
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import Manifest
 from product1m.errors import PipelineError, Product1MError
+from product1m.evaluation.artifact_files import REPORT, read_metrics
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import METRICS, Interval
 
@@ -124,7 +124,7 @@ def summarize(
     tracked: TrackedRun,
 ) -> RunSummary:
     """Collect figures from the manifests and the evaluation."""
-    scores = json.loads(artifacts["evaluation"].file("metrics.json").read_text("utf-8"))
+    scores = read_metrics(artifacts["evaluation"])
     rows = _step_rows(steps, artifacts)
     registered = artifacts["registration"].manifest.details
     return RunSummary(
@@ -140,7 +140,7 @@ def summarize(
         peak_memory_mib=max(row.peak_memory_mib for row in rows.values()),
         artifacts={name: _artifact_row(artifact) for name, artifact in artifacts.items()},
         model=ModelSummary(name=registered["name"], version=str(registered["version"])),
-        report=artifacts["evaluation"].file("report.html"),
+        report=artifacts["evaluation"].file(REPORT),
         mlflow={"tracking_uri": tracked.uri, "run_id": tracked.run_id},
         cached_metrics=_cached_metrics(rows, artifacts),
     )

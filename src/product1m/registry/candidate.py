@@ -1,12 +1,12 @@
 """A candidate version: what is written about it, under which tags it is registered."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.data.items import ItemTable
+from product1m.evaluation.artifact_files import read_metrics
 from product1m.registry.card import Subject, write_card, write_page
 from product1m.registry.champion import Opponent
 from product1m.registry.evidence import EVIDENCE, Evidence
@@ -32,7 +32,7 @@ def describe_candidate(
     thumbnails = model / THUMBNAILS
     return Subject(
         lineage=lineage,
-        scores=json.loads(inputs["evaluation"].file("metrics.json").read_text("utf-8")),
+        scores=read_metrics(inputs["evaluation"]),
         evidence=evidence,
         gate=gate,
         champion=champion,

@@ -1,17 +1,21 @@
 """Evidence: what a version was measured to do, stored with it as `evidence.json`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
+from product1m.evaluation.artifact_files import (
+    RANKINGS,
+    read_metrics,
+    read_per_query,
+    read_slices,
+)
 from product1m.evaluation.methods import BASELINES, SHIPPED
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
@@ -118,13 +122,12 @@ def gather_evidence(
         champion_failure: why that failed.
     """
     ap = _shipped_ap(evaluation)
-    rankings = read_rankings(evaluation.file("retrieval_id_list.txt"))
-    slices = pq.read_table(evaluation.file("slices.parquet")).to_pandas().set_index("query_id")
-    scores = json.loads(evaluation.file("metrics.json").read_text("utf-8"))
+    rankings = read_rankings(evaluation.file(RANKINGS))
+    scores = read_metrics(evaluation)
     return Evidence(
         ap=ap,
         top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
-        slices={str(slicing): members.to_dict() for slicing, members in slices.items()},
+        slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
         intervals={
             f"test/{figure.name}": figure.value for figure in figures(scores["test_intervals"])
@@ -143,7 +146,7 @@ def gather_evidence(
 
 def _shipped_ap(evaluation: Artifact) -> dict[str, float]:
     """Strict AP@10 of the shipped ranking, by test query."""
-    rows = pq.read_table(evaluation.file("per_query.parquet")).to_pandas()
+    rows = read_per_query(evaluation)
     rows = rows[
         (rows["split"] == "test")
         & (rows["method"] == SHIPPED)

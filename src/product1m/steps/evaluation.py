@@ -1,6 +1,5 @@
 """Rank the gallery for the boxes of every query, measure the rankings, write the report."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
@@ -19,6 +17,19 @@ from product1m.data.geometry import CORNERS
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
+from product1m.evaluation.artifact_files import (
+    FUSION,
+    FUSION_TRIALS,
+    LATENCY,
+    METRICS_FILE,
+    PER_QUERY,
+    QUERY_BOXES,
+    RANKINGS,
+    REPORT,
+    SLICES,
+    write_json,
+    write_table,
+)
 from product1m.evaluation.detection_quality import DetectionQuality, detection_quality
 from product1m.evaluation.examples import write_examples
 from product1m.evaluation.fusion import FusionSettings
@@ -51,8 +62,6 @@ from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps.bracket import open_step
 
 SPLITS = ("dev", "test")
-RESULT_LIST = "retrieval_id_list.txt"
-REPORT, LATENCY = "report.html", "latency.json"
 Rankings = dict[str, dict[str, list[str]]]
 """Method to query id to gallery ids, best first."""
 
@@ -212,7 +221,7 @@ def _write(
     write_plots(content, writer.folder)
     _write_tables(writer, metrics, findings)
     shipped = ranked["dev"][SHIPPED] | ranked["test"][SHIPPED]
-    write_rankings(writer.folder / RESULT_LIST, shipped)
+    write_rankings(writer.folder / RANKINGS, shipped)
     write_examples(writer.folder, prepared.features, queries, ranked["test"][SHIPPED])
 
 
@@ -286,22 +295,14 @@ def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict
 def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: Findings) -> None:
     folder = writer.folder
     fusions = {name: fusion.as_dict() for name, fusion in findings.choice.fusions.items()}
-    for name, value in (
-        ("metrics.json", metrics),
-        ("fusion.json", fusions),
-        (LATENCY, findings.latency.to_dict("index")),
-    ):
-        (folder / name).write_text(json.dumps(value, indent=2), "utf-8")
+    write_json(folder / METRICS_FILE, metrics)
+    write_json(folder / FUSION, fusions)
+    write_json(folder / LATENCY, findings.latency.to_dict("index"))
     writer.timed |= {LATENCY, REPORT}
-    tables = {
-        "per_query": findings.scores,
-        "slices": findings.slices.reset_index(),
-        "instances": _boxes(findings),
-        "fusion_trials": findings.choice.fusions[SHIPPED].trials,
-    }
-    for name, frame in tables.items():
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        pq.write_table(table, folder / f"{name}.parquet")
+    write_table(folder / PER_QUERY, findings.scores)
+    write_table(folder / SLICES, findings.slices.reset_index())
+    write_table(folder / QUERY_BOXES, _boxes(findings))
+    write_table(folder / FUSION_TRIALS, findings.choice.fusions[SHIPPED].trials)
 
 
 def _boxes(findings: Findings) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """RPN, CAPTURE, tokenizer and index as one candidate version, with its gate and its page."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.lineage import require_built_with, require_descends
 from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
+from product1m.evaluation.artifact_files import shipped_weights
 from product1m.evaluation.examples import agreement, read_examples
 from product1m.registry.candidate import all_metrics, describe_candidate, version_tags, write_files
 from product1m.registry.champion import meet_champion
@@ -102,13 +102,12 @@ def _make_model_folder(
     if config.thumbnail_side_px:
         write_thumbnails(inputs["gallery"], model / THUMBNAILS, config)
     lineage = _lineage(inputs["evaluation"])
-    fusion = json.loads(inputs["evaluation"].file("fusion.json").read_text("utf-8"))
     ServingConfig.model_validate(
         {
             "ingestion": lineage["ingestion/queries"].config,
             "feature_extraction": lineage["feature_extraction/queries"].config,
             "evaluation": lineage["evaluation"].config,
-            "weights": fusion["shipped"]["weights"],
+            "weights": shipped_weights(inputs["evaluation"]),
         }
     ).write(model)
 

@@ -1,0 +1,71 @@
+"""The files of an evaluation artifact: their names, and what readers take from them.
+
+`examples.parquet` is described in `evaluation/examples.py`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product1m.artifacts.folder import Artifact
+from product1m.evaluation.methods import SHIPPED
+
+METRICS_FILE = "metrics.json"
+"""Every figure with its interval."""
+FUSION = "fusion.json"
+"""The weights of every fusion, chosen on the dev queries."""
+LATENCY, REPORT = "latency.json", "report.html"
+"""Both hold measured times, so they do not count in the digest."""
+RANKINGS = "retrieval_id_list.txt"
+"""The shipped rankings, in the format of the released evaluator."""
+PER_QUERY = "per_query.parquet"
+"""The scores of every query, method, definition and depth."""
+SLICES = "slices.parquet"
+"""The slices that each test query is in."""
+QUERY_BOXES = "instances.parquet"
+"""The boxes of the test queries."""
+FUSION_TRIALS = "fusion_trials.parquet"
+"""The score of every combination of weights tried for the shipped fusion."""
+
+
+def write_json(path: Path, content: Mapping[Any, Any]) -> None:
+    """Write one of the JSON files."""
+    path.write_text(json.dumps(content, indent=2), "utf-8")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write one of the Parquet files, without the table's index."""
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path)
+
+
+def read_metrics(evaluation: Artifact) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    return _read_json(evaluation, METRICS_FILE)
+
+
+def shipped_weights(evaluation: Artifact) -> dict[str, float]:
+    """The shipped fusion: block to weight."""
+    weights: dict[str, float] = _read_json(evaluation, FUSION)[SHIPPED]["weights"]
+    return weights
+
+
+def read_per_query(evaluation: Artifact) -> pd.DataFrame:
+    """One row per query, method, definition and depth; split, `ap` and other scores as columns."""
+    scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
+    return scores
+
+
+def read_slices(evaluation: Artifact) -> dict[str, dict[str, str]]:
+    """Slicing (`products`, `brand`, …) to test query to slice."""
+    slices = pq.read_table(evaluation.file(SLICES)).to_pandas().set_index("query_id")
+    return {str(slicing): members.to_dict() for slicing, members in slices.items()}
+
+
+def _read_json(evaluation: Artifact, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(evaluation.file(name).read_text("utf-8"))
+    return content
