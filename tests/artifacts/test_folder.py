@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from product1m.artifacts.folder import Artifact, open_artifact, work_folder, write_artifact
+from product1m.artifacts.lineage import require_descends
 from product1m.config import IndexingConfig, IngestionConfig
 from product1m.errors import ArtifactError
+from tests.support.worlds.changed_manifests import rewrite_manifest
 
 CONFIG = IngestionConfig()
 
@@ -175,6 +177,53 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     with pytest.raises(ArtifactError, match="schema version 99, expected 1"):
         open_artifact(tmp_path / "train", "ingestion")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "seed"), 5),
+        (("details", "feature_dim"), 3),
+        (("metrics", "items"), 2.0),
+        (("files", "a.txt", "num_bytes"), 8),
+        (("seconds",), 1e6),
+    ],
+)
+def test_a_value_changed_in_a_manifest_is_noticed(
+    tmp_path: Path, place: tuple[str, ...], value: float
+) -> None:
+    write(tmp_path / "train")
+    path = tmp_path / "train" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    values = manifest
+    for name in place[:-1]:
+        values = values[name]
+    values[place[-1]] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: a value was changed after ingestion"):
+        open_artifact(tmp_path / "train", "ingestion")
+
+
+def test_a_manifest_without_a_digest_of_its_own_is_readable(tmp_path: Path) -> None:
+    write(tmp_path / "train")
+    rewrite_manifest(tmp_path / "train", lambda manifest: None)
+    assert open_artifact(tmp_path / "train", "ingestion").manifest.manifest_digest == ""
+
+
+def test_a_reader_notices_an_input_whose_manifest_says_something_else_than_before(
+    tmp_path: Path,
+) -> None:
+    train = write(tmp_path / "train")
+    with write_artifact(tmp_path / "b", "feature_extraction", CONFIG, {"images": train}) as writer:
+        writer.metrics["regions"] = 7
+    features = open_artifact(tmp_path / "b", "feature_extraction")
+    require_descends(features, train)
+    recorded = features.manifest.lineage["ingestion/train"].manifest_digest
+    assert recorded == train.manifest.manifest_digest != ""
+    rewrite_manifest(tmp_path / "train", lambda manifest: manifest["config"].update(seed=5))
+    changed = open_artifact(tmp_path / "train", "ingestion")
+    with pytest.raises(ArtifactError, match=r"other values than when .* was made from it \(seed\)"):
+        require_descends(features, changed)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}'])

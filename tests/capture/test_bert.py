@@ -1,9 +1,13 @@
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from product1m.capture.bert import load_bert
 from product1m.capture.blocks import Packing
@@ -122,6 +126,59 @@ def test_a_bert_of_other_sizes_is_refused(
 def test_a_folder_without_a_bert_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)text_model: no BERT at .*expected `scratch`"):
         load_bert(_stream(), str(tmp_path))
+
+
+def changed_weights(folder: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """A copy of a BERT folder with other weights beside the same `config.json`."""
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    change(weights)
+    save_file(weights, target / "model.safetensors", {"format": "pt"})
+    return str(target)
+
+
+@pytest.mark.parametrize("prefix", ["encoder.layer.1.", "embeddings.word_embeddings."])
+def test_a_bert_without_a_layer_is_refused_by_the_names_of_its_weights(
+    folder: Path, tmp_path: Path, prefix: str
+) -> None:
+    def drop(weights: dict[str, Any]) -> None:
+        for name in [name for name in weights if name.startswith(prefix)]:
+            del weights[name]
+
+    text_model = changed_weights(folder, tmp_path / "bert", drop)
+    with pytest.raises(ConfigError, match=rf"not complete: {re.escape(prefix)}\S+ is missing"):
+        load_bert(_stream(), text_model)
+
+
+def test_a_bert_of_another_vocabulary_than_its_configuration_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    def grow(weights: dict[str, Any]) -> None:
+        weights["embeddings.word_embeddings.weight"] = torch.zeros(len(VOCABULARY) + 3, 16)
+
+    text_model = changed_weights(folder, tmp_path / "bert", grow)
+    size = len(VOCABULARY)
+    expected = rf"word_embeddings.weight has the shape \({size + 3}, 16\), .* \({size}, 16\)"
+    with pytest.raises(ConfigError, match=expected):
+        load_bert(_stream(), text_model)
+
+
+def test_a_bert_with_weights_that_are_not_numbers_is_refused(folder: Path, tmp_path: Path) -> None:
+    def spoil(weights: dict[str, Any]) -> None:
+        weights["encoder.layer.0.output.dense.bias"][3] = torch.nan
+
+    text_model = changed_weights(folder, tmp_path / "bert", spoil)
+    with pytest.raises(ConfigError, match=r"layer\.0\.output\.dense\.bias holds .* not finite"):
+        load_bert(_stream(), text_model)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_bert_whose_file_is_cut_short_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path / "bert")
+    path = tmp_path / "bert" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ConfigError, match="text_model: no BERT at"):
+        load_bert(_stream(), str(tmp_path / "bert"))
 
 
 def test_token_numbers_stay_within_the_vocabulary(folder: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from product1m.errors import ArtifactError
 from product1m.steps import capture_pretraining
 from product1m.storage.base import sha256_of
 from tests.support.paths import ROOT
+from tests.support.worlds.changed_manifests import rewrite_manifest
 from tests.support.worlds.feature_artifacts import (
     NUM_ITEMS,
     PRETRAINING,
@@ -250,9 +252,10 @@ def test_weights_that_do_not_fit_the_manifest_are_named(trained: Path, tmp_path:
     (broken / "tokenizer/tokenizer.json").write_bytes(
         (trained / "tokenizer/tokenizer.json").read_bytes()
     )
-    manifest = json.loads((trained / "manifest.json").read_text())
-    manifest["files"]["model.safetensors"]["sha256"] = sha256_of(broken / "model.safetensors")
-    (broken / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copy(trained / "manifest.json", broken)
+    sha256 = sha256_of(broken / "model.safetensors")
+    entry = {"model.safetensors": {"sha256": sha256, "num_bytes": 1}}
+    rewrite_manifest(broken, lambda values: values["files"].update(entry))
     with pytest.raises(ArtifactError, match=r"(?s)weights that its manifest describes .*joint"):
         load_capture(open_artifact(broken, "capture_pretraining"))
 

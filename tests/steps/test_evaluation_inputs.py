@@ -1,7 +1,6 @@
 """What the evaluation does with queries that lack something or belong elsewhere."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import IngestionConfig
-from product1m.data.class_names import write_classes
+from product1m.data.class_names import CLASSES, write_classes
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RetrievalError
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WITHOUT_CAPTURE
 from product1m.retrieval.query_boxes import choose_boxes
 from tests.support.worlds import tiny_world
+from tests.support.worlds.changed_manifests import rewrite_manifest
 from tests.support.worlds.changed_queries import linked, with_queries
 from tests.support.worlds.evaluation_files import (
     SETTINGS,
@@ -76,13 +76,9 @@ def test_queries_are_sliced_by_the_training_titles_that_ingestion_counted(
     shutil.copytree(tiny_artifacts.queries, world.queries, symlinks=False)
     titles = {tiny_world.label(number): number % 3 for number in range(tiny_world.NUM_CLASSES)}
     write_classes(world.queries, titles)
-    manifest = json.loads((world.queries / "manifest.json").read_text())
     content = (world.queries / "classes.parquet").read_bytes()
-    manifest["files"]["classes.parquet"] = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "num_bytes": len(content),
-    }
-    (world.queries / "manifest.json").write_text(json.dumps(manifest))
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content)}
+    rewrite_manifest(world.queries, lambda values: values["files"].update({CLASSES: entry}))
     tiny_world.evaluate(world, tmp_path / "evaluation")
     done = open_artifact(tmp_path / "evaluation", "evaluation")
     slices = pd.read_parquet(done.file("slices.parquet")).set_index("query_id")

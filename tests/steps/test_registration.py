@@ -29,6 +29,7 @@ from product1m.telemetry.mlflow_client import registry_mlflow
 from product1m.telemetry.provenance import git_revision
 from tests.support.servers.browser import CHROMIUM, browser
 from tests.support.worlds import tiny_chain
+from tests.support.worlds.changed_manifests import rewrite_manifest
 from tests.support.worlds.registered_model import LENIENT, MlflowStore, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -226,9 +227,7 @@ def test_a_model_of_other_parts_is_refused_with_both_digests(
     made: TinyArtifacts, tmp_path: Path
 ) -> None:
     foreign = shutil.copytree(made.index, tmp_path / "index")
-    manifest = json.loads((foreign / "manifest.json").read_text("utf-8"))
-    manifest["inputs"]["capture"] = "another-digest"
-    (foreign / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    rewrite_manifest(foreign, lambda values: values["inputs"].update(capture="another-digest"))
     inputs = (made.rpn, made.capture, foreign, made.evaluation, made.queries, made.gallery)
     with pytest.raises(ArtifactError, match=r"CAPTURE of digest another-digest, but .* has digest"):
         registration.run(*inputs, tmp_path / "out", RegistrationConfig(candidate_model="foreign"))

@@ -312,7 +312,7 @@ def _finish(partial: Path, manifest: Manifest, timed: set[str]) -> None:
     # In the order of paths, so that the digest does not depend on where a file is stored.
     manifest.files = dict(sorted(manifest.files.items(), key=lambda item: PurePosixPath(item[0])))
     manifest.digest = manifest.content_digest()
-    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2), "utf-8")
+    (partial / MANIFEST).write_text(manifest.sealed(), "utf-8")
     if manifest.storage:
         _publish(partial, manifest)
 

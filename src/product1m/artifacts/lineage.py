@@ -23,6 +23,7 @@ def require_built_with(index: Artifact, capture: Artifact) -> None:
             f"{index.folder}: built with the CAPTURE of digest {built_with}, but {capture.folder} "
             f"has digest {capture.digest}; run indexing again with it"
         )
+    _require_same_facts(index, capture)
 
 
 def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
@@ -34,6 +35,22 @@ def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
             f"{artifact.folder}: made from {ancestor.manifest.key} with digest {made_from}, but "
             f"{ancestor.folder} has digest {ancestor.digest}; run {artifact.manifest.step} again"
         )
+    _require_same_facts(artifact, ancestor)
+
+
+def _require_same_facts(artifact: Artifact, ancestor: Artifact) -> None:
+    """Raise ArtifactError if the ancestor's manifest states other facts than `artifact` read."""
+    read = artifact.manifest.lineage.get(ancestor.manifest.key)
+    if read is None or read.identity == ancestor.manifest.identity:
+        return
+    pairs = ((read.config, ancestor.manifest.config), (read.details, ancestor.manifest.details))
+    changed = sorted(
+        name for old, new in pairs for name in old | new if old.get(name) != new.get(name)
+    )
+    raise ArtifactError(
+        f"{ancestor.folder}: its manifest has other values than when {artifact.folder} was made "
+        f"from it ({', '.join(changed)}); run {ancestor.manifest.step} again"
+    )
 
 
 def _rpn(artifact: Artifact) -> str:

@@ -11,6 +11,7 @@ from product1m.errors import ArtifactError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+SEAL = "manifest_digest"
 
 
 class FileEntry(BaseModel):
@@ -47,6 +48,18 @@ class Summary(BaseModel):
     peak_memory_mib: float = 0.0
     peak_gpu_memory_mib: float = 0.0
     """0 if no GPU was used."""
+    manifest_digest: str = ""
+    """SHA-256 over every value of `manifest.json` but this one; empty in manifests written before
+    there was one."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what a reader depends on: step, part, config, details and content.
+
+        Equal in every run with the same result, unlike `manifest_digest`, which covers times too.
+        """
+        facts = [self.step, self.part, self.config, self.details, self.digest]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def key(self) -> str:
@@ -73,9 +86,18 @@ class Manifest(Summary):
         )
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def sealed(self) -> str:
+        """The JSON of `manifest.json`, with the digest of its values."""
+        values = json.loads(self.model_dump_json())
+        return json.dumps(values | {SEAL: _digest_of(values)}, indent=2, ensure_ascii=False)
+
 
 def parse_manifest(text: str, address: str, step: str) -> Manifest:
-    """A manifest from its JSON; ArtifactError with its address for other content or schemas."""
+    """A manifest from its JSON.
+
+    Raises ArtifactError with its address for other content or schemas, and for values that were
+    changed after it was written.
+    """
     try:
         values = json.loads(text)
         version = values.get("schema_version")
@@ -83,9 +105,20 @@ def parse_manifest(text: str, address: str, step: str) -> Manifest:
             raise ArtifactError(
                 f"{address}: schema version {version}, expected {SCHEMA_VERSION}; run {step} again"
             )
+        stated = values.get(SEAL, "")
+        if stated and stated != (actual := _digest_of(values)):
+            raise ArtifactError(
+                f"{address}: a value was changed after {step} wrote it: expected sha256 {stated}, "
+                f"got {actual}; run {step} again"
+            )
         return Manifest.model_validate(values)
     except (ValueError, ValidationError, AttributeError) as error:
         raise ArtifactError(f"{address}: not a manifest ({error}); run {step} again") from error
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    others = {name: value for name, value in values.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def published_name(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from product1m.capture.blocks import PostNormBlock
 from product1m.capture.streams import TextStream
-from product1m.errors import ConfigError
+from product1m.errors import ConfigError, Product1MError
 from product1m.storage.opening import with_remote_fetched
 
 EMBEDDINGS = {
@@ -28,6 +28,9 @@ LAYER = {
     "output.LayerNorm": "ffn_norm",
 }
 
+MAX_NAMED = 5
+"""Faulty weights that an error names (ours)."""
+
 
 def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
     """Fill the stream with a BERT's embeddings and first layers; the parameters filled.
@@ -37,18 +40,10 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
         text_model: folder, `s3://` prefix or hub name.
 
     Raises:
-        ConfigError: no BERT there, or its sizes differ from the configured ones.
+        ConfigError: no BERT there, it lacks weights or has weights of other shapes than its own
+            configuration says, or its sizes differ from the configured ones.
     """
-    from transformers import BertModel
-
-    try:
-        with with_remote_fetched(text_model) as local:
-            bert = BertModel.from_pretrained(local, add_pooling_layer=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); expected "
-            "`scratch`, a folder or s3:// prefix with a BERT, or a hub name that can be reached"
-        ) from error
+    bert = _read_bert(text_model)
     _check_sizes(stream, bert.config, text_model)
     weights: dict[str, Tensor] = bert.state_dict()
     renamed = {ours: weights[f"embeddings.{theirs}"] for theirs, ours in EMBEDDINGS.items()}
@@ -63,6 +58,45 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
     with torch.no_grad():
         stream.load_state_dict(renamed)
     return list(stream.parameters())
+
+
+def _read_bert(text_model: str) -> Any:
+    """The BERT without its pooling layer, complete; ConfigError if it is not."""
+    from transformers import BertModel
+
+    try:
+        with with_remote_fetched(text_model) as local:
+            bert, report = BertModel.from_pretrained(
+                local,
+                add_pooling_layer=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name below
+            )
+    except Product1MError:
+        raise
+    except Exception as error:  # transformers raises whatever the files make it raise
+        raise ConfigError(
+            f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); expected "
+            "`scratch`, a folder or s3:// prefix with a BERT, or a hub name that can be reached"
+        ) from error
+    faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    faults += [
+        f"{name} has the shape {tuple(theirs)}, its config.json says {tuple(ours)}"
+        for name, theirs, ours in sorted(report["mismatched_keys"])
+    ]
+    faults += [str(message) for message in report["error_msgs"]]
+    faults += [
+        f"{name} holds values that are not finite"
+        for name, weights in bert.state_dict().items()
+        if weights.is_floating_point() and not weights.isfinite().all()
+    ]
+    if faults:
+        raise ConfigError(
+            f"capture_pretraining.text_model: the BERT at {text_model!r} is not complete: "
+            f"{'; '.join(faults[:MAX_NAMED])}{' …' * (len(faults) > MAX_NAMED)} "
+            f"({len(faults)} in all); these weights would be random, so fetch the model again"
+        )
+    return bert
 
 
 def _check_sizes(stream: TextStream, bert: Any, text_model: str) -> None:
