@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -8,6 +9,7 @@ from components.images import image
 from pipelines.graph import resources as pipeline
 from pipelines.graph.package import Variant
 from product1m.cli.app import app
+from product1m.errors import RANK_EXIT_CODE
 from product1m.registry.roles import EXPERIMENT
 from tests.support.manifests.build import MANIFESTS, OVERLAYS, RUNS, build, overlay
 from tests.support.manifests.policies import Resource, namespace_of, of_kind, pod_templates
@@ -36,6 +38,22 @@ def test_training_nodes_are_like_the_steps_that_they_stand_for() -> None:
     wanted = {name for names in pipeline.CREDENTIALS.values() for name in names}
     assert wanted <= given.keys()
     assert given["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] == "true"
+
+
+def test_an_error_of_the_step_ends_a_job_without_another_round() -> None:
+    (runtime,) = of_kind(overlay("production"), "ClusterTrainingRuntime")
+    job_set = runtime["spec"]["template"]["spec"]
+    (policy,) = job_set["failurePolicy"]["rules"]
+    assert policy["action"] == "FailJobSet"
+    assert policy["onJobFailureReasons"] == ["PodFailurePolicy"], "other failures start a new round"
+    (node,) = job_set["replicatedJobs"]
+    (rule,) = node["template"]["spec"]["podFailurePolicy"]["rules"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    assert rule["onExitCodes"]["values"] == [RANK_EXIT_CODE]
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+    assert pod["restartPolicy"] == "Never", "a policy for failed pods is refused otherwise"
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "node"}}
+    kubernetes_validate.validate(job | {"spec": node["template"]["spec"]}, "1.34", strict=True)
 
 
 def test_the_example_requests_what_the_profile_of_a_run_would() -> None:

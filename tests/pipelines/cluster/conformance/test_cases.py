@@ -45,14 +45,23 @@ def test_a_whole_run_is_followed_to_its_end(bench: Bench, kfp_server: KfpServer)
     assert cases.whole_run(bench) == f"11 tasks succeeded, run {bench.whole}"
     (run,) = kfp_server.world.runs.values()
     assert run.runtime_config.parameters["rpn_training"]["num_epochs"] == 1
+    first = run.runtime_config.parameters["dataset_digest"]
     kfp_server.world.frames = [RUNNING, ("FAILED", {"ingestion": "FAILED"})]
     with pytest.raises(PipelineError, match="FAILED in ingestion"):
         cases.whole_run(bench)
+    digests = [
+        each.runtime_config.parameters["dataset_digest"] for each in kfp_server.world.runs.values()
+    ]
+    assert first not in digests[1:], "the cache would answer with the first check's result"
 
 
 def test_a_second_run_must_come_from_the_cache(bench: Bench, kfp_server: KfpServer) -> None:
+    kfp_server.world.frames = [RUNNING, DONE]
+    cases.whole_run(bench)
     kfp_server.world.frames = [RUNNING, CACHED]
     assert cases.cached_run(bench) == "every task came from the cache"
+    whole, cached = (run.runtime_config.parameters for run in kfp_server.world.runs.values())
+    assert whole == cached
     ran = {**CACHED[1], "indexing": "SUCCEEDED"}
     kfp_server.world.frames = [RUNNING, ("SUCCEEDED", ran)]
     with pytest.raises(PipelineError, match="ran again: indexing"):
