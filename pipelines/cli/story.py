@@ -4,7 +4,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.local.methods import method_table
 from pipelines.local.story import Story
+from pipelines.local.summary import WIDTH
 
 _COLORS = {
     "SUCCEEDED": "green",
@@ -23,6 +25,9 @@ def print_story(story: Story) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{escape(story.title)}[/bold]  {_colored(story.state)}{_times(story)}")
     console.print(_task_table(story))
+    if story.figures:
+        wide = console if console.is_terminal else Console(width=WIDTH)
+        wide.print(method_table(story.figures))
     if story.failed:
         console.print(f"{'stopped in':<{_LABEL}} [bold]{escape(story.failed)}[/bold]")
     _print_block(console, "because", story.why)

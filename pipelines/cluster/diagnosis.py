@@ -101,7 +101,8 @@ def waiting_pods(sight: Sight) -> list[Pod]:
 def _tell_outcome(story: Story, run_id: str) -> None:
     registration = next((task.state for task in story.tasks if task.key == "registration"), "")
     outcome = outcome_of(run_id, registration)
-    story.results, story.links, story.advice = outcome.results, outcome.links, outcome.advice
+    story.figures, story.results = outcome.figures, outcome.results
+    story.links, story.advice = outcome.links, outcome.advice
 
 
 def _tell_end(cluster: Cluster, run: api.V2beta1Run, story: Story, sight: Sight) -> None:

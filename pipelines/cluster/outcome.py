@@ -1,23 +1,30 @@
 """What a run that succeeded left: figures, gate and model version, as MLflow knows them."""
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.local.methods import Figures
 from product1m.errors import TrackingError
+from product1m.evaluation.methods import SHIPPED, TITLES
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.pipeline_runs import PARENT_TAG, PIPELINE_RUN_TAG
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-DEPTH = 10
-FIGURES = ("mAP", "mAR", "Prec")
-DEFINITIONS = ("strict", "official")
+_SCORE = re.compile(
+    r"evaluation/test/(?P<definition>strict|official)/(?P<method>\w+)/(?P<name>\w+?)_at_10"
+)
+_LEAD = re.compile(r"evaluation/difference/(?P<method>\w+)/(?P<end>mean|low|high)")
+"""Names of metrics of the registration's MLflow run."""
 
 
 @dataclass
 class Outcome:
-    """Lines and links for the end of a story."""
+    """What the end of a story shows."""
 
+    figures: Figures | None = None
     results: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     advice: str = ""
@@ -33,15 +40,18 @@ def outcome_of(run_id: str, registration: str) -> Outcome:
     uri = os.environ.get(URI_VARIABLE, "")
     if not uri:
         return Outcome(
-            {"figures": f"unknown here; set {URI_VARIABLE} to see figures, gate and model version"}
+            results={
+                "figures": f"unknown here; set {URI_VARIABLE} to see figures, gate and model "
+                "version"
+            }
         )
     try:
         version, run = _registered(uri, run_id)
     except TrackingError as error:
-        return Outcome({"figures": f"unknown: {error}"})
+        return Outcome(results={"figures": f"unknown: {error}"})
     if version is None:
         cached = "; registration came from the cache" if registration == "CACHED" else ""
-        return Outcome({"model": f"this run registered no version at {uri}{cached}"})
+        return Outcome(results={"model": f"this run registered no version at {uri}{cached}"})
     return _described(uri, version, run)
 
 
@@ -59,19 +69,9 @@ def _registered(uri: str, run_id: str) -> tuple[Any | None, Any | None]:
 
 
 def _described(uri: str, version: Any, run: Any | None) -> Outcome:
-    metrics = run.data.metrics if run is not None else {}
-    outcome = Outcome()
-    for definition in DEFINITIONS:
-        name = f"evaluation/test/{definition}/shipped/{{}}_at_{DEPTH}"
-        values = [
-            f"{figure} {metrics[name.format(figure)]:.3f}"
-            for figure in FIGURES
-            if name.format(figure) in metrics
-        ]
-        if values:
-            outcome.results[definition] = f"{', '.join(values)} at {DEPTH}, test queries"
+    outcome = Outcome(_figures(run.data.metrics if run is not None else {}))
     tags = version.tags
-    if not outcome.results and "strict_mAP_at_10" in tags:
+    if not outcome.figures and "strict_mAP_at_10" in tags:
         outcome.results["strict"] = f"mAP {float(tags['strict_mAP_at_10']):.3f} at 10, test queries"
     gate = tags.get("gate", "unknown")
     failures = tags.get("gate_rules_not_passed", "none")
@@ -94,3 +94,20 @@ def _described(uri: str, version: Any, run: Any | None) -> Outcome:
         f'--version {version.version} --reason "…"` or `reject`'
     )
     return outcome
+
+
+def _figures(metrics: Mapping[str, float]) -> Figures | None:
+    """The figures among a run's metrics, the shipped ranking first; None without them."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    leads: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if score := _SCORE.fullmatch(name):
+            definitions = scores.setdefault(score["method"], {})
+            definitions.setdefault(score["definition"], {})[score["name"]] = value
+        elif lead := _LEAD.fullmatch(name):
+            leads.setdefault(lead["method"], {})[lead["end"]] = value
+    order = {method: number for number, method in enumerate(TITLES)}
+    methods = sorted(scores, key=lambda method: order.get(method, len(order)))
+    if SHIPPED not in scores:
+        return None
+    return Figures({method: scores[method] for method in methods}, leads)

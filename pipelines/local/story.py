@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipelines.local.kfp_local import LOG
+from pipelines.local.methods import Figures
 from pipelines.local.record import read_record, task_logs
 
 TAIL_LINES = 20
@@ -47,7 +48,9 @@ class Story:
     notes: list[str] = field(default_factory=list)
     """What else a reader should know: what came from the cache, earlier attempts."""
     results: dict[str, str] = field(default_factory=dict)
-    """Of a run that succeeded: figures, gate, model version."""
+    """Of a run that succeeded: gate, model version, or why they are unknown."""
+    figures: Figures | None = None
+    """Of a run that succeeded, if they are known."""
     tail: list[str] = field(default_factory=list)
     """The last lines that the task printed."""
     whole_log: str = ""

@@ -8,10 +8,10 @@ from typing import Any
 from kfp import dsl
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.local.console import StepTime
+from pipelines.local.methods import Figures, method_table
 from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
 from product1m.artifacts.atomic import write_text
@@ -19,8 +19,6 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import Manifest
 from product1m.errors import PipelineError, Product1MError
 from product1m.evaluation.artifact_files import REPORT, read_metrics
-from product1m.evaluation.methods import SHIPPED
-from product1m.evaluation.statistics import METRICS, Interval
 
 WIDTH = 120
 """Width of the tables in characters if stdout is not a terminal."""
@@ -41,6 +39,8 @@ PRODUCED_BY: dict[str, tuple[str, str]] = {
 }
 """Output of the pipeline to the step and part that its manifest must name."""
 
+DEPTH = "10"
+"""Depth of the figures that a person sees, as a key of `metrics`."""
 COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 """Fields of a manifest with the cost of its step, measured by `product1m.telemetry.usage`."""
 
@@ -95,6 +95,15 @@ class RunSummary(BaseModel):
     report: Path
     mlflow: dict[str, str]
     cached_metrics: dict[str, float] = {}
+
+    @property
+    def figures(self) -> Figures:
+        """The figures of the test queries, for a table."""
+        scores = {
+            method: {definition: depths[DEPTH] for definition, depths in definitions.items()}
+            for method, definitions in self.metrics["test"].items()
+        }
+        return Figures(scores, self.differences)
 
     def write(self, path: Path) -> None:
         """Write the summary as JSON."""
@@ -194,7 +203,7 @@ def show(summary: RunSummary, seconds: float) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    console.print(_step_table(summary), _method_table(summary))
+    console.print(_step_table(summary), method_table(summary.figures))
     console.print(
         f"report            {summary.report}\n"
         f"registered model  {summary.model.name}, version {summary.model.version}\n"
@@ -203,27 +212,6 @@ def show(summary: RunSummary, seconds: float) -> None:
         soft_wrap=True,
         highlight=False,
     )
-
-
-def _method_table(summary: RunSummary) -> Table:
-    table = Table(
-        title="Test queries, first 10 answers; gain of the shipped ranking in strict mAP@10"
-    )
-    table.add_column("method", no_wrap=True)
-    for definition in ("strict", "official"):
-        for name in METRICS:
-            table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
-    table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
-    for method, scores in summary.metrics["test"].items():
-        figures = [
-            f"{scores[definition]['10'][name]:.3f}"
-            for definition in ("strict", "official")
-            for name in METRICS
-        ]
-        gain = summary.differences.get(method)
-        lead = Interval(**gain).signed if gain else ""
-        table.add_row(method, *figures, escape(lead), style="bold" if method == SHIPPED else None)
-    return table
 
 
 def _step_table(summary: RunSummary) -> Table:

@@ -12,6 +12,7 @@ from pipelines.cluster.api import Cluster
 from pipelines.cluster.follow import Pace
 from pipelines.cluster.submission import RunRequest, ensure_version, start_run
 from pipelines.graph.package import Package, Variant, package
+from product1m.evaluation.results import figures
 from tests.support.servers.kfp_server import KfpServer
 from tests.support.servers.s3_server import BUCKET, S3Server
 from tests.support.worlds.kfp_nodes import executor_name, make_pod, make_workflow
@@ -278,8 +279,13 @@ def test_a_run_that_succeeded_ends_with_figures_gate_version_and_the_next_step(
 ) -> None:
     run_id = kfp_server.world.replay("whole-run")
     tracked = mlflow.create_run(mlflow.create_experiment("product1m-training")).info.run_id
-    for name, value in (("mAP", 0.71234), ("mAR", 0.5), ("Prec", 0.25)):
-        mlflow.log_metric(tracked, f"evaluation/test/strict/shipped/{name}_at_10", value)
+    shipped = {"mAP": 0.71234, "mAR": 0.5, "Prec": 0.25}
+    tables = {"image_text": {"mAP": 0.6}, "shipped": shipped}
+    for figure in figures({name: {"strict": {"10": row}} for name, row in tables.items()}):
+        name = f"evaluation/test/{figure.name}".replace("@", "_at_")
+        mlflow.log_metric(tracked, name, figure.value)
+    for end, value in (("mean", 0.11234), ("low", -0.01), ("high", 0.2)):
+        mlflow.log_metric(tracked, f"evaluation/difference/image_text/{end}", value)
     mlflow.create_registered_model("product1m-candidate")
     tags = {
         "pipeline_run": run_id,
@@ -290,7 +296,11 @@ def test_a_run_that_succeeded_ends_with_figures_gate_version_and_the_next_step(
     }
     mlflow.create_model_version("product1m-candidate", "runs:/x/m", tracked, tags=tags)
     lines = [" ".join(line.split()) for line in runs("show", run_id).output.splitlines()]
-    assert "strict mAP 0.712, mAR 0.500, Prec 0.250 at 10, test queries" in lines
+    rows = [line.replace("│", " ").split() for line in lines if line.startswith("│")]
+    assert rows == [
+        ["shipped", "0.712", "0.500", "0.250"],
+        ["image_text", "0.600", "+0.112", "[-0.010,", "+0.200]"],
+    ]
     assert "gate failed (lead over text), against product1m/4" in lines
     assert "model product1m-candidate version 1" in lines
     assert any("product1m registry show 1" in line for line in lines)

@@ -1,0 +1,48 @@
+"""The figures that a run ends with, here and on a cluster: shipped ranking and baselines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.markup import escape
+from rich.table import Table
+
+from product1m.evaluation.methods import SHIPPED
+from product1m.evaluation.statistics import METRICS, Interval
+
+DEFINITIONS = ("strict", "official")
+"""In the order of the columns."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the rankings reached on the test queries, for the first 10 answers."""
+
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Method, definition, metric to value; what is unknown is left out."""
+    leads: Mapping[str, Mapping[str, float]]
+    """Method to the gain of the shipped ranking over it, in strict mAP: mean, low, high."""
+
+
+def method_table(figures: Figures) -> Table:
+    """One row per method."""
+    table = Table(
+        title="Test queries, first 10 answers; gain of the shipped ranking in strict mAP@10"
+    )
+    table.add_column("method", no_wrap=True)
+    for definition in DEFINITIONS:
+        for name in METRICS:
+            table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
+    table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
+    for method, scores in figures.scores.items():
+        values = [
+            scores.get(definition, {}).get(name) for definition in DEFINITIONS for name in METRICS
+        ]
+        gain = figures.leads.get(method)
+        lead = Interval(**gain).signed if gain else ""
+        table.add_row(
+            method,
+            *("" if value is None else f"{value:.3f}" for value in values),
+            escape(lead),
+            style="bold" if method == SHIPPED else None,
+        )
+    return table
