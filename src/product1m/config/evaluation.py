@@ -14,10 +14,12 @@ class EvaluationConfig(StepConfig):
     """Length of a ranking (paper)."""
     instance_nms_iou: Fraction = 0.3
     """Regions that overlap with a larger IoU become one box. RPN training measures the best value
-    on scenes, `instances/best_nms_iou` (ours)."""
+    on held-out scenes, `instances/best_nms_iou`; evaluation measures this one on the same scenes,
+    `held_out_scenes/…` (ours)."""
     instance_min_score: Fraction = 0.5
-    """Minimum detector score of a box; RPN training measures the best value on scenes,
-    `instances/best_min_score` (ours)."""
+    """Minimum detector score of a box. RPN training measures the best value on held-out scenes,
+    `instances/best_min_score`; evaluation measures this one on the same scenes,
+    `held_out_scenes/…` (ours)."""
     max_instances: PositiveInt = 8
     """Maximum number of boxes of a photo; in the test list 99.8 % of the rows have at most 8
     labels, the longest has 12 (ours)."""

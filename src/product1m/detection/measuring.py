@@ -30,6 +30,10 @@ class ScoredBoxes:
     scores: Float32[np.ndarray, " P"]
     """Detector scores in 0 … 1."""
 
+    def best(self, number: int) -> "ScoredBoxes":
+        """The first boxes."""
+        return ScoredBoxes(self.boxes_xyxy[:number], self.scores[:number])
+
     def select(self, selection: BoxSelection) -> "ScoredBoxes":
         """The boxes that count as products."""
         rows = select_boxes(self.boxes_xyxy, self.scores, selection)
@@ -77,24 +81,37 @@ def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> 
 def measure(
     proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes], selection: BoxSelection
 ) -> dict[str, float]:
-    """Recall of the proposals, and how well thresholds on score and overlap tell the products.
+    """Recall of the proposals, and how well the best thresholds separate products from the rest.
 
-    `selection` is the best one, so no figure depends on the thresholds of a later step.
+    `selection` is the best one, so training does not depend on the thresholds of a later step.
     `instances/best_min_score` and `instances/best_nms_iou` are values to consider for
-    `evaluation.instance_min_score` and `evaluation.instance_nms_iou`; the evaluation measures the
-    boxes that follow from its own.
+    `evaluation.instance_min_score` and `evaluation.instance_nms_iou`; the evaluation measures its
+    own thresholds on the same scenes.
     """
-    selected = [scene.select(selection).boxes_xyxy for scene in proposals]
-    precision, share_found = precision_and_recall(selected, truth)
+    figures = selection_figures(proposals, truth, selection)
     return {
         **recalls([scene.boxes_xyxy for scene in proposals], truth),
         "instances/best_min_score": selection.min_score,
         "instances/best_nms_iou": selection.max_iou,
-        "instances/best_f1": f1(precision, share_found),
-        "instances/precision": precision,
-        "instances/recall": share_found,
-        "instances/found": float(np.mean([len(boxes) for boxes in selected])),
+        "instances/best_f1": figures["f1"],
+        "instances/precision": figures["precision"],
+        "instances/recall": figures["recall"],
+        "instances/found": figures["boxes_per_scene"],
         "instances/true": float(np.mean([len(boxes) for boxes in truth])),
+    }
+
+
+def selection_figures(
+    proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes], selection: BoxSelection
+) -> dict[str, float]:
+    """How well the selected boxes match the products, at IoU 0.5."""
+    selected = [scene.select(selection).boxes_xyxy for scene in proposals]
+    precision, share_found = precision_and_recall(selected, truth)
+    return {
+        "precision": precision,
+        "recall": share_found,
+        "f1": f1(precision, share_found),
+        "boxes_per_scene": float(np.mean([len(boxes) for boxes in selected])),
     }
 
 

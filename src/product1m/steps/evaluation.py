@@ -13,9 +13,11 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
 from product1m.data.class_names import CLASSES
-from product1m.data.geometry import CORNERS
+from product1m.data.geometry import CORNERS, BoxSelection
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
+from product1m.detection.held_out_boxes import read_held_out_boxes
+from product1m.detection.measuring import selection_figures
 from product1m.errors import RetrievalError
 from product1m.evaluation.artifact_files import (
     FUSION,
@@ -196,6 +198,13 @@ def _detection(prepared: _Prepared, plan: BootstrapPlan) -> DetectionQuality:
     )
 
 
+def _on_held_out_scenes(rpn: Artifact, selection: BoxSelection) -> dict[str, float]:
+    """How well the thresholds of this step select the boxes of the scenes held out by synthesis."""
+    boxes = read_held_out_boxes(rpn)
+    figures = selection_figures(boxes.proposals, boxes.truth, selection)
+    return {f"held_out_scenes/{name}": value for name, value in figures.items()}
+
+
 def _train_titles(queries: Artifact) -> dict[str, int] | None:
     """Number of training titles that name each class; None if ingestion did not count them."""
     if CLASSES not in queries.manifest.files:
@@ -214,6 +223,8 @@ def _write(
 ) -> None:
     metrics = _metrics(findings)
     writer.metrics.update(_flat(metrics) | _counts(prepared) | _detection_and_latency(findings))
+    if "rpn" in inputs:
+        writer.metrics.update(_on_held_out_scenes(inputs["rpn"], prepared.searcher.settings.boxes))
     queries, gallery = ItemTable(inputs["queries"]), ItemTable(inputs["gallery"])
     facts, settings = _facts(inputs, writer.metrics), ReportSettings.from_config(config)
     content = report_content(findings, prepared.searcher, queries, gallery, facts, settings)
@@ -288,8 +299,16 @@ def _facts(inputs: Mapping[str, Artifact], metrics: Mapping[str, float]) -> dict
         "gallery items": f"{gallery['num_items']:.0f}",
         "index": str(inputs["index"].manifest.config["factory"]),
         "index recall@100": f"{gallery['recall@100']:.4f}",
+        **_held_out_fact(metrics),
         **{f"digest of {name}": artifact.digest[:12] for name, artifact in inputs.items()},
     }
+
+
+def _held_out_fact(metrics: Mapping[str, float]) -> dict[str, str]:
+    if "held_out_scenes/recall" not in metrics:
+        return {}
+    recall, precision = metrics["held_out_scenes/recall"], metrics["held_out_scenes/precision"]
+    return {"boxes on held-out scenes": f"recall {recall:.3f}, precision {precision:.3f}"}
 
 
 def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: Findings) -> None:

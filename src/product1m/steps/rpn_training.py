@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from product1m.artifacts.folder import Artifact, open_artifact, work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import Boxes, BoxSelection
+from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
     ScoredBoxes,
@@ -58,7 +59,9 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             save_file(plain_state(network), step.folder / MODEL)
             step.details.update(_details(network, config))
             proposals = propose_on(network.eval(), all_scenes, held_out)
-            selection = best_selection(proposals, [all_scenes.boxes_xyxy[i] for i in held_out])
+            truth = [all_scenes.boxes_xyxy[position] for position in held_out]
+            HeldOutBoxes(proposals, truth).write(step.folder)
+            selection = best_selection(proposals, truth)
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)

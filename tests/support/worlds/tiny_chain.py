@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from product1m.config import Config, load_config
+from product1m.config import Config, EvaluationConfig, load_config
 from product1m.data.photos import Photo, encode_jpeg
 from product1m.steps import (
     background_synthesis,
@@ -80,7 +80,9 @@ def run_chain(root: Path) -> TinyArtifacts:
     return made
 
 
-def evaluate(made: TinyArtifacts, folder: Path) -> None:
+def evaluate(
+    made: TinyArtifacts, folder: Path, config: EvaluationConfig = CONFIG.evaluation
+) -> None:
     """Evaluate into `folder`."""
     evaluation.run(
         made.queries_features,
@@ -89,7 +91,7 @@ def evaluate(made: TinyArtifacts, folder: Path) -> None:
         made.queries,
         made.gallery,
         folder,
-        CONFIG.evaluation,
+        config,
         made.rpn,
     )
 
