@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from product1m.errors import redacted
 from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 
@@ -70,7 +71,7 @@ class TrackedRun:
             parent = {"mlflow.parentRunId": self.run_id}
             run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **parent})
             for key, value in parameters.items():
-                client.log_param(run.info.run_id, key, value)
+                client.log_param(run.info.run_id, key, redacted(str(value)))
         return dataclasses.replace(self, run_id=run.info.run_id)
 
     def attach(self, *paths: Path) -> None:
@@ -107,5 +108,5 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
                 experiment = client.get_experiment_by_name(EXPERIMENT)
             run = client.create_run(experiment.experiment_id, run_name=name)
         for tag, value in tags.items():
-            client.set_tag(run.info.run_id, tag, value)
+            client.set_tag(run.info.run_id, tag, redacted(value))
     return TrackedRun(uri, experiment.experiment_id, experiment.creation_time, run.info.run_id)

@@ -15,7 +15,7 @@ from pipelines.local.console import CACHED, FINISHED, STARTED
 from pipelines.local.kfp_local import LOG, StepError
 from pipelines.local.processes import is_alive
 from product1m.artifacts.atomic import write_text
-from product1m.errors import PipelineError
+from product1m.errors import PipelineError, redacted
 
 RECORD = "run.json"
 
@@ -40,7 +40,7 @@ class RunRecord(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write `run.json`, whole or not at all."""
-        write_text(folder / RECORD, self.model_dump_json(indent=2))
+        write_text(folder / RECORD, redacted(self.model_dump_json(indent=2)))
 
 
 class TaskLog(BaseModel):

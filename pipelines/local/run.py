@@ -21,7 +21,7 @@ from pipelines.local.processes import only_run, steps_end_with_run
 from pipelines.local.record import RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
 from product1m.config import Config
-from product1m.errors import PipelineError
+from product1m.errors import PipelineError, redacted
 from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
 Runner = Literal["subprocess", "docker"]
@@ -63,7 +63,7 @@ def run_training(run: LocalRun) -> RunSummary:
         pipeline = training_pipeline(run.config, KeyedByCode(images))
         absolute = replace(run, output=output, dataset=arguments["dataset_uri"])
         request = TypeAdapter(LocalRun).dump_python(absolute, mode="json")
-        mlflow = {"tracking_uri": tracked.uri, "run_id": tracked.run_id}
+        mlflow = {"tracking_uri": redacted(tracked.uri), "run_id": tracked.run_id}
         with tracked.ended() as metrics:
             with recorded(output, request, shown_names(pipeline), mlflow):
                 summary = _run(run, pipeline, arguments, output, tracked, containers)

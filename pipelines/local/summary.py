@@ -17,7 +17,7 @@ from product1m import __version__
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import Manifest
-from product1m.errors import PipelineError, Product1MError
+from product1m.errors import PipelineError, Product1MError, redacted
 from product1m.evaluation.artifact_files import REPORT, read_metrics
 
 WIDTH = 120
@@ -150,7 +150,7 @@ def summarize(
         artifacts={name: _artifact_row(artifact) for name, artifact in artifacts.items()},
         model=ModelSummary(name=registered["name"], version=str(registered["version"])),
         report=artifacts["evaluation"].file(REPORT),
-        mlflow={"tracking_uri": tracked.uri, "run_id": tracked.run_id},
+        mlflow={"tracking_uri": redacted(tracked.uri), "run_id": tracked.run_id},
         cached_metrics=_cached_metrics(rows, artifacts),
     )
 

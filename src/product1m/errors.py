@@ -1,8 +1,61 @@
-"""Errors that users can fix; each message says where, what was expected and what to do."""
+"""Errors that users can fix; each message says where, what was expected and what to do.
+
+Messages reach logs, MLflow, run records and quarantine tables, so they contain no passwords.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, unquote
+
+HIDDEN = "***"
+"""Stands for a secret (ours)."""
+_WORD = r"[\w.%\[\]~-]*"
+_TELLING = "sig|token|secret|passw|pwd|credential|access_?key|api_?key|auth|session|jwt|hmac"
+_PARAMETER = re.compile(rf"([?&;#]{_WORD}(?:{_TELLING}){_WORD}=)[^&;#\s'\"<>)]*", re.IGNORECASE)
+_KEY_PARAMETER = re.compile(r"([?&;#](?:k|key|s|pass)=)[^&;#\s'\"<>)]*", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+_HEADER = re.compile(r"(\b(?:Basic|Bearer) )[\w.~+/=-]{6,}")
+_SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN)$")
+_PASSWORD = re.compile(r"://[^\s/?#'\"<>:@]*:([^\s'\"<>]*)@")
+_SHORTEST = 6
+"""Shorter secrets of the environment are not searched for: they stand in ordinary words (ours)."""
+
+
+def redacted(text: str) -> str:
+    """`text` without secrets: passwords and signatures in addresses, and those of the environment.
+
+    User and password of an address become `***`, and so does the value of a query parameter whose
+    name sounds like a secret. Values of variables such as `AWS_SECRET_ACCESS_KEY`, and the
+    passwords in addresses such as `MLFLOW_TRACKING_URI`, are hidden wherever they stand.
+    """
+    for secret in _environment_secrets():
+        text = text.replace(secret, HIDDEN)
+    text = _USER.sub(f"{HIDDEN}@", text)
+    for pattern in (_PARAMETER, _KEY_PARAMETER, _HEADER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return text
+
+
+def _environment_secrets() -> Iterator[str]:
+    for name, value in os.environ.items():
+        secrets = [value] if _SECRET_VARIABLE.search(name) else []
+        if "://" in value:
+            secrets += _PASSWORD.findall(value)
+        for secret in secrets:
+            for form in {secret, unquote(secret), quote(secret, safe="")}:
+                if len(form) >= _SHORTEST:
+                    yield form
 
 
 class Product1MError(Exception):
-    """An error that a user can fix; the command line prints it without a traceback."""
+    """An error that a user can fix; the command line prints it without a traceback.
+
+    Its message contains no secrets.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 RANK_EXIT_CODE = 65

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product1m.data.lists import RejectedLine
-from product1m.errors import DatasetError
+from product1m.errors import DatasetError, redacted
 
 QUARANTINE = "quarantine.parquet"
 SCHEMA = pa.schema(
@@ -45,7 +45,7 @@ class Quarantine:
     def write(self, folder: Path) -> None:
         """Write the table, in the order of the lists."""
         rows = [
-            {"list": row.list_name, "line": row.line, "id": row.id, "reason": row.reason}
+            {"list": row.list_name, "line": row.line, "id": row.id, "reason": redacted(row.reason)}
             for row in self.rows
         ]
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / QUARANTINE)

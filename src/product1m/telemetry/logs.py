@@ -9,19 +9,32 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
-from product1m.errors import ConfigError
+from product1m.errors import ConfigError, redacted
 from product1m.telemetry.provenance import pipeline_run
 
 VARIABLE = "PRODUCT1M_LOG"
 _context: ContextVar[dict[str, str] | None] = ContextVar("context", default=None)
 
 logger = logging.getLogger(__name__)
+
+
+class WithoutSecrets(logging.Filter):
+    """Removes passwords and signatures from a record's message and traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True: every record is logged."""
+        record.msg, record.args = redacted(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        return True
 
 
 class JsonLines(logging.Formatter):
@@ -38,8 +51,8 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["traceback"] = record.exc_text or self.formatException(record.exc_info)
+        return redacted(json.dumps(line, ensure_ascii=False, default=str))
 
 
 def wants_json() -> bool:
@@ -72,6 +85,22 @@ def set_up_logging(*names: str) -> None:
     for name in names:
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    hide_secrets()
+
+
+def hide_secrets() -> None:
+    """From now on neither logs nor the traceback that ends the process contain secrets."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(old, WithoutSecrets) for old in handler.filters):
+            handler.addFilter(WithoutSecrets())
+    sys.excepthook = _print_without_secrets
+
+
+def _print_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    lines = traceback.format_exception(kind, error, trace)
+    sys.stderr.write(redacted("".join(lines)))
 
 
 @contextmanager
@@ -80,6 +109,7 @@ def step_logs(step: str, part: str) -> Iterator[None]:
 
     KFP's executor sets its own log format before a step starts; it is replaced here.
     """
+    hide_secrets()
     if not wants_json():
         yield
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from product1m.config import StepConfig
-from product1m.errors import TrackingError
+from product1m.errors import TrackingError, redacted
 from product1m.telemetry.logs import step_logs
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.pipeline_runs import ParentRun, has_parent
@@ -94,7 +94,10 @@ def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
             if pipeline_run() != UNKNOWN:
                 mlflow.set_tag("pipeline_run", pipeline_run())
             mlflow.log_params(
-                {f"{step}.{name}": value for name, value in config.model_dump(mode="json").items()}
+                {
+                    f"{step}.{name}": redacted(value) if isinstance(value, str) else value
+                    for name, value in config.model_dump(mode="json").items()
+                }
             )
         if not run_id and has_parent():
             parent = _parent_run(prefix)
@@ -117,7 +120,7 @@ def _tell_failure(step: str, failure: BaseException) -> None:
     import mlflow
 
     if mlflow.active_run():
-        error = f"{type(failure).__name__}: {failure}"[:MAX_TAG_LENGTH]
+        error = redacted(f"{type(failure).__name__}: {failure}")[:MAX_TAG_LENGTH]
         with talking_to_mlflow("telling the failure"):
             mlflow.set_tags({"failed_step": step, "error": error})
 
