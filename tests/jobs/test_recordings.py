@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers.kubernetes_api import KubernetesApi, Node, kubernetes_api
+from tests.support.servers.kubernetes_api import kubernetes_api
 from tests.support.worlds.recordings import RECORDINGS, shape
+from tests.support.worlds.trainer_world import Node, TrainerWorld
 
 
 def _recorded() -> dict[str, Any]:
@@ -17,7 +18,7 @@ def _recorded() -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in files}
 
 
-def _status(api: KubernetesApi, name: str, done: bool) -> Any:
+def _status(api: TrainerWorld, name: str, done: bool) -> Any:
     """The status of a job once it runs or has ended."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -44,6 +45,7 @@ def test_the_fakes_train_jobs_say_what_was_recorded(
     }
     with kubernetes_api(tmp_path, run_node) as api:
         api.max_restarts = 1
+        api.deletion = "at once"  # nobody follows this job
         api.start(body)
         status = _status(api, "job", done=code is not None)
     assert (

@@ -1,272 +1,28 @@
 """A local server that answers as the Kubernetes API does for TrainJobs, their pods and logs.
 
-What a TrainJob would do on nodes is a function a test passes in: it gets the job, the node's number
-and where to log, and returns an exit code. Created jobs are checked against the published models of
-Kubeflow Trainer and the rules of its CRD.
+Created jobs are checked against the published models of Kubeflow Trainer and the rules of its CRD.
 """
 
 import json
-import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
 from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
+
+from tests.support.servers.kubeconfig import write_kubeconfig
+from tests.support.worlds.trainer_world import Fault, Json, Node, TrainerWorld
 
 NAMESPACE = "shop"
 JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-Json = dict[str, Any]
-
-
-@dataclass
-class Node:
-    """A node of a job: where to log, and whether to go on."""
-
-    number: int
-    log: Callable[[str], None]
-    stopped: threading.Event
-    body: Json
-
-
-@dataclass
-class Fault:
-    """Answers `method` on a path that contains `path` wrongly, some times."""
-
-    method: str
-    path: str
-    status: int = 0
-    """An HTTP status; 0 resets the connection."""
-    times: int = 1
-    after: bool = False
-    """Do what was asked, then answer wrongly."""
-    cut_log_after: int = 0
-    """Lines of a log to send before the connection is reset."""
-
-
-@dataclass
-class KubernetesApi:
-    """State of the cluster; tests read and change it."""
-
-    run_node: Callable[[Node], int]
-    url: str = ""
-    jobs: dict[str, Json] = field(default_factory=dict)
-    pods: dict[str, Json] = field(default_factory=dict)
-    logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    created: list[Json] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    stopped: dict[str, threading.Event] = field(default_factory=dict)
-    unschedulable: str = ""
-    suspended: bool = False
-    restarts: dict[str, int] = field(default_factory=dict)
-    max_restarts: int = 3
-    """As the runtime of `manifests/base/training` says."""
-    restart_delay_s: float = 0.2
-    """From a failed pod to the deletion of all; 8 s were seen on a real cluster."""
-    _letters: random.Random = field(default_factory=lambda: random.Random(0))
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def add_step_pod(self, name: str, work: Path) -> None:
-        """The pod of the step that starts jobs, its work volume mounted at `work`."""
-        self.pods[name] = {
-            "metadata": {
-                "name": name,
-                "labels": {},
-                "ownerReferences": [
-                    {
-                        "apiVersion": "argoproj.io/v1alpha1",
-                        "kind": "Workflow",
-                        "name": "product1m-training-x7k",
-                        "uid": "11-22",
-                        "controller": True,
-                    }
-                ],
-            },
-            "spec": {
-                "containers": [
-                    {"name": "wait", "image": "argoexec:v3"},
-                    {
-                        "name": "main",
-                        "image": "registry.example/capture@sha256:5e1f",
-                        "volumeMounts": [
-                            {"name": "work", "mountPath": str(work)},
-                            {"name": "shm", "mountPath": "/dev/shm"},
-                        ],
-                    },
-                ],
-                "volumes": [
-                    {"name": "work", "persistentVolumeClaim": {"claimName": "product1m-work"}},
-                    {"name": "shm", "emptyDir": {"medium": "Memory"}},
-                ],
-            },
-            "status": {"phase": "Running"},
-        }
-
-    def start(self, body: Json) -> None:
-        """What Trainer and JobSet do with a new job."""
-        name = body["metadata"]["name"]
-        self.jobs[name] = body | {"status": {}}
-        self.restarts[name] = 0
-        if self.suspended:
-            self.condition(name, "Suspended", "Suspended", "Trainjob is suspended")
-            return
-        self._start_round(body)
-
-    def _start_round(self, body: Json) -> None:
-        name = body["metadata"]["name"]
-        self.stopped[name] = threading.Event()
-        for number in range(body["spec"]["trainer"]["numNodes"]):
-            self._start_node(body, number, self.stopped[name])
-        self._count(name)
-
-    def _start_node(self, body: Json, number: int, stopped: threading.Event) -> None:
-        name = body["metadata"]["name"]
-        pod = f"{name}-node-0-{number}-{self._suffix()}"
-        labels = {
-            "jobset.sigs.k8s.io/jobset-name": name,
-            "jobset.sigs.k8s.io/replicatedjob-name": "node",
-            "batch.kubernetes.io/job-completion-index": str(number),
-        }
-        status: Json = {"phase": "Pending", "conditions": []}
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.logs[pod] = []
-        self.pods[pod] = {
-            "metadata": {"name": pod, "labels": labels, "creationTimestamp": created},
-            "spec": {"containers": [{"name": "node"}]},
-            "status": status,
-        }
-        if self.unschedulable:
-            status["conditions"] = [
-                {
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": self.unschedulable,
-                }
-            ]
-            return
-        threading.Thread(target=self._run, args=(body, number, pod, stopped), daemon=True).start()
-
-    def _suffix(self) -> str:
-        return "".join(self._letters.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
-
-    def _run(self, body: Json, number: int, pod: str, stopped: threading.Event) -> None:
-        name = body["metadata"]["name"]
-
-        def log(line: str) -> None:
-            self.logs[pod].append((time.time(), line))
-
-        self.pods[pod]["status"]["phase"] = "Running"
-        self._count(name)
-        code = self.run_node(Node(number, log, stopped, body))
-        with self.lock:
-            if pod not in self.pods or name not in self.jobs:
-                return
-            self.pods[pod]["status"] = _ended(code)
-            pods = self._pods_of(name)
-            if code and not stopped.is_set():
-                stopped.set()
-                threading.Thread(target=self._fail, args=(body,), daemon=True).start()
-            phases = [self.pods[each]["status"]["phase"] for each in pods]
-            if phases == ["Succeeded"] * body["spec"]["trainer"]["numNodes"]:
-                self.condition(
-                    name, "Complete", "AllJobsCompleted", "jobset completed successfully"
-                )
-        self._count(name)
-
-    def _fail(self, body: Json) -> None:
-        """A failed pod: JobSet deletes all pods and makes them anew, as often as it may."""
-        name = body["metadata"]["name"]
-        time.sleep(self.restart_delay_s)
-        with self.lock:
-            if name not in self.jobs:
-                return
-            if self.restarts[name] == self.max_restarts:
-                self.condition(
-                    name,
-                    "Failed",
-                    "ReachedMaxRestarts",
-                    "jobset failed due to reaching max number of restarts "
-                    f"(first failed job: {name}-node-0)",
-                )
-                self._count(name)
-                return
-            self.restarts[name] += 1
-            for pod in self._pods_of(name):
-                del self.pods[pod]
-            self._start_round(body)
-
-    def _pods_of(self, name: str) -> list[str]:
-        return [pod for pod in self.pods if pod.startswith(f"{name}-node-0-")]
-
-    def _count(self, name: str) -> None:
-        """The child Job's counts, which are all that a running TrainJob's status says."""
-        phases = [self.pods[pod]["status"]["phase"] for pod in self._pods_of(name)]
-        running, done = set(phases) == {"Running"}, set(phases) == {"Succeeded"}
-        failed = "Failed" in phases
-        if name in self.jobs:
-            self.jobs[name]["status"]["jobsStatus"] = [
-                {
-                    "active": int(bool(phases) and not done and not failed),
-                    "failed": int(failed),
-                    "name": "node",
-                    "ready": int(running),
-                    "succeeded": int(done),
-                    "suspended": int(self.suspended),
-                }
-            ]
-
-    def condition(self, name: str, kind: str, reason: str, message: str) -> None:
-        """A condition of a job becomes true."""
-        self.jobs[name]["status"].setdefault("conditions", []).append(
-            {"type": kind, "status": "True", "reason": reason, "message": message}
-        )
-
-    def remove(self, name: str) -> None:
-        """A job goes, and its pods with it."""
-        self.deleted.append(name)
-        del self.jobs[name]
-        if name in self.stopped:
-            self.stopped[name].set()
-        for pod in [pod for pod in self.pods if pod.startswith(f"{name}-node")]:
-            del self.pods[pod]
-
-    def fault(self, method: str, path: str) -> Fault | None:
-        """The fault that is due for a request."""
-        for fault in self.faults:
-            if fault.times and fault.method == method and fault.path in path:
-                fault.times -= 1
-                return fault
-        return None
-
-
-def _ended(code: int) -> Json:
-    """The status of a pod whose container has ended."""
-    reason = "Error" if code else "Completed"
-    return {
-        "phase": "Failed" if code else "Succeeded",
-        "containerStatuses": [
-            {
-                "name": "node",
-                "image": "",
-                "imageID": "",
-                "ready": False,
-                "restartCount": 0,
-                "state": {"terminated": {"exitCode": code, "reason": reason}},
-            }
-        ],
-    }
 
 
 def check_train_job(body: Json) -> None:
@@ -287,7 +43,7 @@ def check_train_job(body: Json) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    api: KubernetesApi
+    api: TrainerWorld
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -315,10 +71,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with self.api.lock:
             status, answer = self._do(method, address.path, query, body)
+            text = json.dumps(answer)
         if fault:
             self._break(fault)
         else:
-            self._send(status, answer)
+            self._send(status, text)
 
     def _do(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Json]:
         if method == "POST" and path == JOBS:
@@ -341,6 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
                 for pod in self.api.pods.values()
                 if wanted.items() <= pod["metadata"]["labels"].items()
             ]
+            self.api.phases_seen |= {
+                pod["metadata"]["name"]: pod["status"]["phase"] for pod in found
+            }
             return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}
         if path.startswith(f"{PODS}/") and name in self.api.pods:
             return 200, self.api.pods[name]
@@ -349,9 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self, pod: str, query: dict[str, str], fault: Fault | None) -> None:
         assert query["container"] == "node"
         earliest = time.time() - float(query.get("sinceSeconds", 1e9))
-        lines = self.api.logs.get(pod, [])
-        if pod not in self.api.pods:  # a log goes with its pod
-            self._send(404, _status(404, "NotFound"))
+        with self.api.lock:
+            lines = self.api.logs.get(pod, [])
+            exists = pod in self.api.pods  # a log goes with its pod
+            if exists:
+                self.api.logs_read.setdefault(pod, 0)
+        if not exists:
+            self._send(404, json.dumps(_status(404, "NotFound")))
             return
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -365,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
                     continue
                 whole = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%S")
                 self._chunk(f"{whole}.{int(moment % 1 * 1e9):09d}Z {line}\n".encode())
+                self.api.logs_read[pod] = max(self.api.logs_read[pod], sent)
                 told += 1
                 if fault and told == fault.cut_log_after:
                     self._break(fault)
@@ -378,18 +143,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         self.wfile.flush()
 
-    def _send(self, status: int, answer: Json | str) -> None:
-        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+    def _send(self, status: int, answer: str) -> None:
+        data = answer.encode()
         self.send_response(status)
-        plain = "text/plain" if isinstance(answer, str) else "application/json"
-        self.send_header("Content-Type", plain)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
     def _break(self, fault: Fault) -> None:
         if fault.status:
-            self._send(fault.status, _status(fault.status, "Forbidden"))
+            self._send(fault.status, json.dumps(_status(fault.status, "Forbidden")))
         else:
             self.close_connection = True
             self.connection.close()
@@ -400,32 +164,16 @@ def _status(code: int, reason: str) -> Json:
 
 
 @contextmanager
-def kubernetes_api(folder: Path, run_node: Callable[[Node], int]) -> Iterator[KubernetesApi]:
+def kubernetes_api(folder: Path, run_node: Callable[[Node], int]) -> Iterator[TrainerWorld]:
     """Serve; `folder` gets a `kubeconfig` that leads here."""
-    api = KubernetesApi(run_node)
+    api = TrainerWorld(run_node)
     handler = type("Handler", (_Handler,), {"api": api})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     api.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    (folder / "kubeconfig").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "test",
-                "clusters": [{"name": "test", "cluster": {"server": api.url}}],
-                "users": [{"name": "test", "user": {"token": "secret"}}],
-                "contexts": [
-                    {
-                        "name": "test",
-                        "context": {"cluster": "test", "user": "test", "namespace": NAMESPACE},
-                    }
-                ],
-            }
-        )
-    )
+    write_kubeconfig(folder, api.url, NAMESPACE)
     try:
         yield api
     finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
+from tests.support.servers.kubeconfig import write_kubeconfig
 
 Json = dict[str, Any]
 
@@ -38,19 +38,7 @@ class Objects:
 
     def kubeconfig(self, folder: Path) -> Path:
         """A file that names this server."""
-        path = folder / "kubeconfig"
-        named = {"name": "test"}
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "clusters": [{**named, "cluster": {"server": self.url}}],
-                    "users": [{**named, "user": {}}],
-                    "contexts": [{**named, "context": {"cluster": "test", "user": "test"}}],
-                    "current-context": "test",
-                }
-            )
-        )
-        return path
+        return write_kubeconfig(folder, self.url)
 
     def create_pod(self, namespace: str, pod: Json) -> Json:
         """Run its main container here, or leave it waiting."""
