@@ -15,6 +15,7 @@ from pipelines.cli.options import (
 from pipelines.cli.runs import follow_to_the_end
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
+from product1m.registry.roles import EXPERIMENT
 
 if TYPE_CHECKING:
     from pipelines.cluster.api import Cluster
@@ -53,7 +54,7 @@ def submit(
     profile: ProfileName = None,
     backgrounds: Backgrounds = "",
     dataset_digest: DatasetDigest = "",
-    experiment: Experiment = "",
+    experiment: Experiment = EXPERIMENT,
     name: Name = "",
     service_account: ServiceAccount = "",
     pipeline_root: PipelineRoot = "",
@@ -74,20 +75,16 @@ def submit(
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.submission import RunRequest, data_of
     from pipelines.graph.package import Variant
-    from product1m.registry.roles import EXPERIMENT
 
-    data = data_of(dataset, backgrounds, dataset_digest, cache)
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
+    data = data_of(dataset, backgrounds, dataset_digest, cache)
     parameters = {**data, **variant.run_parameters()}
-    request = RunRequest(parameters, experiment or EXPERIMENT, name, service_account, pipeline_root)
+    request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
     run_id = _start(cluster, variant, request)
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)
-    print(
-        "the run was started and continues on the cluster; "
-        f"`python -m pipelines runs follow {run_id}` follows it"
-    )
+    print(f"the run continues; follow it with `python -m pipelines runs follow {run_id}`")
 
 
 def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:

@@ -1,6 +1,6 @@
 """The training graph: eight steps, straight, every configuration section one parameter."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from kfp import dsl
@@ -81,14 +81,21 @@ def training_pipeline(
         given = dict(locals())  # every parameter by its name
         chain = evaluated_chain(given, given)
         registered = _register(chain, registration)
-        for task in (*chain, registered):
-            if not cache or shown_name(task) in rerun:
-                task.set_caching_options(False)
-            if platform:
-                platform.apply(task)
+        _set_up((*chain, registered), platform, cache, rerun)
         return _artifacts(chain, registered)
 
     return training
+
+
+def _set_up(
+    tasks: Iterable[PipelineTask], platform: Platform | None, cache: bool, rerun: Collection[str]
+) -> None:
+    """Set what the tasks need on the platform, and which of them do not use the cache."""
+    for task in tasks:
+        if not cache or shown_name(task) in rerun:
+            task.set_caching_options(False)
+        if platform:
+            platform.apply(task)
 
 
 def _register(chain: Chain, config: Any) -> PipelineTask:

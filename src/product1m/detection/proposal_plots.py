@@ -13,7 +13,8 @@ from product1m.data.geometry import Boxes, BoxSelection
 from product1m.data.photos import Photo
 from product1m.detection.measuring import ScoredBoxes
 
-NUM_PROPOSALS = 10
+MAX_BOXES = 10
+"""Maximum number of proposals, and of selected boxes, drawn in a scene (ours)."""
 TRUE, PROPOSED, SELECTED = "#2ecc40", "#ffb000", "#ff2d95"
 
 
@@ -34,17 +35,22 @@ def draw_proposals(
         cell.axis("off")
     for cell, photo, scene, true in zip(cells, photos, proposals, truth, strict=False):
         cell.imshow(photo)
-        _draw_boxes(cell, scene.boxes_xyxy[:NUM_PROPOSALS], PROPOSED, 1.0)
+        _draw_boxes(cell, scene.best(MAX_BOXES).boxes_xyxy, PROPOSED, 1.0)
         _draw_boxes(cell, true, TRUE, 2.5)
-        selected = scene.select(selection)
+        selected = scene.select(selection).best(MAX_BOXES)
         _draw_boxes(cell, selected.boxes_xyxy, SELECTED, 1.8)
-        for box, score in zip(selected.boxes_xyxy, selected.scores, strict=True):
-            cell.text(box[0] + 3, box[1] + 12, f"{score:.2f}", color=SELECTED, fontsize=9)
+        for (left, top, *_), score in zip(selected.boxes_xyxy, selected.scores, strict=True):
+            label = {"facecolor": SELECTED, "linewidth": 0, "pad": 1}
+            cell.text(left, top, f"{score:.2f}", color="white", fontsize=8, va="bottom", bbox=label)
     figure.legend(
         handles=[
             Patch(color=TRUE, label="pasted product"),
-            Patch(color=PROPOSED, label=f"best {NUM_PROPOSALS} proposals"),
-            Patch(color=SELECTED, label=f"detector score {selection.min_score} or more"),
+            Patch(color=PROPOSED, label=f"best {MAX_BOXES} proposals"),
+            Patch(
+                color=SELECTED,
+                label=f"selected, with detector score: {selection.min_score} or more, "
+                f"IoU with a better box at most {selection.max_iou}",
+            ),
         ],
         loc="outside upper center",
         ncols=3,

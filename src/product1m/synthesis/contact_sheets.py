@@ -41,11 +41,11 @@ def draw_cutout(attempt: CutAttempt) -> Photo:
 
 
 def draw_rejected(photo: Photo, mask: Mask, reason: str) -> Photo:
-    """A photo whose cut-out was rejected; what is outside the mask is tinted red."""
+    """A photo whose cut-out was rejected, with the reason; red is outside the mask."""
     outside = 1 - soft_mask(mask, photo.shape[1], photo.shape[0])[..., None]
     tint = np.array([210, 40, 60], np.float32)
     tinted = photo * (1 - 0.65 * outside) + tint * 0.65 * outside
-    return _labeled(tinted.astype(np.uint8), reason)
+    return _labeled(tinted.astype(np.uint8), f"rejected: {reason}")
 
 
 def write_grid(tiles: Sequence[Photo], path: Path, columns: int) -> None:
