@@ -21,9 +21,9 @@ from product1m.artifacts.manifest import published_name
 from product1m.artifacts.published import fetch_artifact
 from product1m.capture.tokens import SPECIAL, bert_tokenizer
 from product1m.cli.app import app
-from product1m.config import FeatureExtractionConfig, IngestionConfig
-from product1m.data.items import ItemTable, ItemWriter
-from product1m.data.regions import FeatureSet, Regions, RegionWriter
+from product1m.config import IngestionConfig
+from product1m.data.items import ItemTable
+from product1m.data.regions import FeatureSet
 from product1m.detection.backbone import Backbone
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
 from product1m.errors import ArtifactError, ConfigError, NotStoredError
@@ -32,11 +32,11 @@ from product1m.storage.opening import open_store
 from tests.support.servers.s3_server import BUCKET, S3Server
 from tests.support.worlds import tiny_chain
 from tests.support.worlds.small_datasets import small_dataset
+from tests.support.worlds.stored_features import NUM_ITEMS, regions_of, write_features
 from tests.support.worlds.tiny_scenes import RPN
 
 ROLES = ("train", "gallery", "queries")
 INGESTION = IngestionConfig(num_workers=2)
-NUM_ITEMS = 30
 
 
 @pytest.fixture
@@ -56,32 +56,6 @@ def scratch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def outputs(folder: Path) -> tuple[Path, Path, Path]:
     """Where ingestion writes its three artifacts."""
     return folder / "train", folder / "gallery", folder / "queries"
-
-
-def regions_of(number: int) -> Regions:
-    generator = np.random.default_rng(number)
-    count = 2 + number % 4
-    return Regions(
-        generator.standard_normal((count, 64)).astype(np.float16),
-        generator.uniform(0, 200, (count, 4)).astype(np.float32),
-        generator.uniform(0, 1, count).astype(np.float32),
-    )
-
-
-def write_features(folder: Path, root: str = "") -> Artifact:
-    """Thirty items in several shards."""
-    config = FeatureExtractionConfig()
-    with write_artifact(folder, "feature_extraction", config, {}, "train", root) as writer:
-        writer.details["feature_dim"] = 64
-        with (
-            ItemWriter(writer.folder) as items,
-            RegionWriter(writer.folder, store=writer.store) as regions,
-        ):
-            regions._shard_limit = 4000
-            for number in range(NUM_ITEMS):
-                items.add(f"item-{number}", b"", (9, 9), caption=f"title {number}")
-                regions.add(regions_of(number))
-    return open_artifact(folder, "feature_extraction", "train")
 
 
 def objects(artifact: Artifact, suffix: str) -> list[str]:

@@ -16,15 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from product1m.artifacts.atomic import whole_file
 from product1m.errors import ArtifactError, ConfigError, NotStoredError, StorageError
-from product1m.storage.base import Store, StoredFile, sha256_of
+from product1m.storage.base import Store, StoredFile, agreed, sha256_of
 from product1m.storage.opening import open_store
 
 OBJECTS = "objects"
 """Folder of the files that are named by their content, below the storage root."""
 SCRATCH_MIB = 8192
 """Size of the scratch folder, unless `PRODUCT1M_SCRATCH_MIB` is set (ours)."""
-_FETCHES = 2
-"""Attempts to fetch a shard, which may be damaged in transit (ours)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,10 @@ class Shard:
         return str(self.path or open_store(self.storage).address(self.name))
 
     def read(self, start: int, num_bytes: int) -> bytes:
-        """Bytes from `start` on; the caller verifies those that come from the store."""
+        """Bytes from `start` on; the caller verifies those that come from the store.
+
+        Bytes that come wrong are read again, see `storage.base.agreed`.
+        """
         if self.path is not None:
             try:
                 with self.path.open("rb") as file:
@@ -107,10 +108,16 @@ def check_stored(store: Store, shard: ShardId, step: str) -> None:
 
     A store that keeps digests is asked for them; in a folder the file is read.
     """
-    stored = require_stored(store, shard, step)
     path = store.local(shard.place)
-    sha256 = stored.sha256 if path is None else sha256_of(path)
-    if (stored.num_bytes, sha256) != (shard.num_bytes, shard.sha256):
+
+    def look() -> tuple[int, str]:
+        stored = require_stored(store, shard, step)
+        return stored.num_bytes, stored.sha256 if path is None else sha256_of(path)
+
+    expected = (shard.num_bytes, shard.sha256)
+    found = agreed(look, lambda facts: facts, expected)
+    if found != expected:
+        sha256 = found[1]
         raise _damaged(store, shard, sha256, step)
 
 
@@ -143,14 +150,12 @@ def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:
 
 
 def fetch_verified(store: Store, shard: ShardId, target: Path, step: str) -> None:
-    """Fetch a file and compare its digest; ArtifactError if it is damaged twice."""
-    for _ in range(_FETCHES):
-        _fetch(store, shard, target, step)
-        sha256 = sha256_of(target)
-        if sha256 == shard.sha256:
-            return
-    target.unlink()
-    raise _damaged(store, shard, sha256, step)
+    """Fetch a file and compare its digest; ArtifactError if two independent reads are damaged."""
+    _fetch(store, shard, target, step)
+    sha256 = sha256_of(target)
+    if sha256 != shard.sha256:
+        target.unlink()
+        raise _damaged(store, shard, sha256, step)
 
 
 def fits_scratch(num_bytes: int) -> bool:
@@ -167,7 +172,7 @@ def _move(store: Store, path: Path, name: str) -> ShardId:
 
 def _fetch(store: Store, shard: ShardId, target: Path, step: str) -> None:
     try:
-        store.fetch(shard.place, target)
+        store.fetch(shard.place, target, shard.sha256)
     except NotStoredError as error:
         raise ArtifactError(f"{error}; it is {shard.name}, run {step} again") from error
     except OSError as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from product1m.artifacts.shards import Shard
 from product1m.errors import ArtifactError
+from product1m.storage.base import agreed
 
 _DTYPES: dict[str, type[np.generic]] = {"F16": np.float16, "F32": np.float32}
 _LENGTH_BYTES = 8
@@ -40,11 +41,15 @@ class StoredTensor:
 
 def open_tensors(shard: Shard) -> Mapping[str, StoredTensor]:
     """The tensors in a shard's header; ArtifactError if it has no valid header."""
-    num_bytes = int.from_bytes(shard.read(0, _LENGTH_BYTES), "little")
+
+    def read(start: int, num_bytes: int) -> bytes:  # a header has no checksum
+        return agreed(lambda: shard.read(start, num_bytes), bytes)
+
+    num_bytes = int.from_bytes(read(0, _LENGTH_BYTES), "little")
     try:
         if not 0 < num_bytes <= _MAX_HEADER_BYTES:
             raise ValueError(f"a header of {num_bytes} bytes")
-        header: dict[str, Any] = json.loads(shard.read(_LENGTH_BYTES, num_bytes))
+        header: dict[str, Any] = json.loads(read(_LENGTH_BYTES, num_bytes))
         header.pop("__metadata__", None)
         first = _LENGTH_BYTES + num_bytes
         return {

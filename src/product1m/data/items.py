@@ -24,6 +24,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
+from product1m.storage.base import agreed
 
 ITEMS = "items.parquet"
 SCHEMA = pa.schema(
@@ -173,14 +174,18 @@ class ItemTable:
 
 
 def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
-    """A stored photo's bytes, verified unless its whole shard was."""
-    encoded = shard.read(offset, num_bytes)
-    if shard.path is None and (actual := hashlib.sha256(encoded).hexdigest()) != sha256:
+    """A stored photo's bytes, verified; ArtifactError if two reads are damaged."""
+    encoded = agreed(lambda: shard.read(offset, num_bytes), _sha256, sha256)
+    if (actual := _sha256(encoded)) != sha256:
         raise ArtifactError(
             f"{shard.address}: damaged: the photo at byte {offset}, expected sha256 {sha256}, got "
             f"{actual}; delete the shard and run the step that wrote it again"
         )
     return encoded
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def set_columns(folder: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:

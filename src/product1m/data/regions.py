@@ -31,6 +31,7 @@ from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
 from product1m.data.geometry import share_inside
 from product1m.data.items import read_items
 from product1m.errors import ArtifactError
+from product1m.storage.base import agreed
 
 REGIONS = "regions.parquet"
 INSTANCES = "instances.parquet"
@@ -184,8 +185,14 @@ class FeatureSet:
         row = self._regions.iloc[position]
         shard = self._shard(str(row["shard"]))
         rows = slice(int(row["start"]), int(row["start"] + row["count"]))
-        regions = Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
-        if isinstance(shard["features"], StoredTensor) and _checksum(regions) != row["checksum"]:
+
+        def read() -> Regions:
+            return Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
+
+        if not isinstance(shard["features"], StoredTensor):
+            return read()
+        regions = agreed(read, _checksum, int(row["checksum"]))
+        if _checksum(regions) != row["checksum"]:
             raise ArtifactError(
                 f"{shard['features'].shard.address}: damaged: the regions of item "
                 f"{self.rows['id'].iloc[position]}, expected CRC-32 {row['checksum']:08x}, got "
@@ -208,10 +215,12 @@ class FeatureSet:
     def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
         """Only the boxes of an item's regions."""
         row = self._regions.iloc[position]
-        boxes: Float32[np.ndarray, "R 4"] = self._shard(str(row["shard"]))["boxes"][
-            int(row["start"]) : int(row["start"] + row["count"])
-        ]
-        return boxes
+        stored = self._shard(str(row["shard"]))["boxes"]
+        rows = slice(int(row["start"]), int(row["start"] + row["count"]))
+        if not isinstance(stored, StoredTensor):
+            boxes: Float32[np.ndarray, "R 4"] = stored[rows]
+            return boxes
+        return agreed(lambda: stored[rows], lambda boxes: boxes.tobytes())  # without a checksum
 
     def num_regions(self, position: int) -> int:
         """How many regions an item has; reads no shard."""

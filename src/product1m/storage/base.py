@@ -4,16 +4,20 @@ Every failure that a user can fix is a StorageError that names the address.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from product1m.errors import StorageError
 
 S3 = "s3://"
 BLOCK_BYTES = 1 << 20
 """Bytes that are read at once (ours)."""
+READS = 8
+"""Reads of the same bytes that may all differ, before the last one counts (ours)."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,12 @@ class Store(Protocol):
     def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
         """Bytes of a file from `start` on; fewer than `num_bytes` only at the end of the file."""
 
-    def fetch(self, name: str, target: Path) -> None:
-        """Copy a file to a local path without verifying it; memory does not grow with its size."""
+    def fetch(self, name: str, target: Path, sha256: str = "") -> None:
+        """Copy a file to a local path; memory does not grow with its size.
+
+        With its digest, what was damaged on the way is fetched again. The caller compares the
+        digest: what differs afterwards is damaged in the store.
+        """
 
     def put(self, path: Path, name: str, sha256: str) -> None:
         """Copy a local file into the store; it appears whole or not at all.
@@ -77,11 +85,25 @@ def is_remote(uri: str) -> bool:
 
 
 def checked_name(name: str) -> str:
-    """`name` itself; StorageError if it could lead out of the store."""
+    """`name` without `./` and `//`; StorageError if it could lead out of the store."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise StorageError(f"{name!r:.80}: refused; expected the name of a file below a folder")
-    return name
+    return str(path)
+
+
+def agreed(read: Callable[[], T], digest: Callable[[T], Hashable], expected: Hashable = None) -> T:
+    """What `read` returns, as soon as its digest is the expected one or came twice.
+
+    Bytes can change on their way. What two independent reads agree on stands in the store.
+    """
+    seen: set[Hashable] = set()
+    for _ in range(READS):
+        value = read()
+        if (found := digest(value)) == expected or found in seen:
+            break
+        seen.add(found)
+    return value
 
 
 def sha256_of(path: Path) -> str:

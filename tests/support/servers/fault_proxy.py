@@ -1,6 +1,7 @@
 """An HTTP proxy that injects faults of networks and servers into requests and responses."""
 
 import http.client
+import random
 import socket
 import struct
 import threading
@@ -9,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal
+from typing import Literal, get_args
 
 Fault = Literal[
     "reset", "error", "slow_down", "truncate", "stall", "trickle", "corrupt", "corrupt_upload",
-    "lose_answer",
+    "lose_answer", "page", "too_long", "too_short",
 ]  # fmt: skip
+EVERY_FAULT: tuple[Fault, ...] = get_args(Fault)
+"""`stall` and `trickle` are slow; `too_long` and `too_short` state a wrong length."""
 STALL_S = 3.0
 """How long a stalled response sends nothing before it ends."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+_WRONG_LENGTH: dict[Fault | None, int] = {"too_long": 13, "too_short": -13}
 _ANSWERS = {"error": (500, "InternalError"), "slow_down": (503, "SlowDown")}
 
 
@@ -31,6 +35,11 @@ class FaultProxy:
     _faults: list[tuple[str, Fault]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
+    _random: tuple[random.Random, float, tuple[Fault, ...]] | None = None
+
+    def inject_always(self, share: float, faults: tuple[Fault, ...], seed: int) -> None:
+        """From now on this share of all requests, of any method, has one of the faults."""
+        self._random = random.Random(seed), share, faults
 
     def inject(self, fault: Fault, times: int = 1, method: str = "GET") -> None:
         """Inject a fault into the next `times` requests of a method."""
@@ -41,6 +50,15 @@ class FaultProxy:
         """Requests of a method so far."""
         return sum(seen == method for seen, _ in self.requests)
 
+    def flipped(self, content: bytes) -> bytes:
+        """The content with one bit changed: in the middle, or anywhere if faults are random."""
+        if not content:
+            return content
+        place, bit = len(content) // 2, 1
+        if self._random:
+            place, bit = self._random[0].randrange(len(content)), 1 << self._random[0].randrange(8)
+        return content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+
     def next_fault(self, method: str, path: str) -> Fault | None:
         """Record a request; return the fault to inject."""
         with self._lock:
@@ -49,6 +67,8 @@ class FaultProxy:
                 if wanted == method:
                     del self._faults[place]
                     return fault
+            if self._random and self._random[0].random() < self._random[1]:
+                return self._random[0].choice(self._random[2])
         return None
 
 
@@ -92,14 +112,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(*_ANSWERS[fault])
             return
         if fault == "corrupt_upload":
-            body = _flipped(body)
+            body = self.proxy.flipped(body)
         answer, content = self._forward(body)
         if fault == "lose_answer":
             self._reset()
             return
+        if fault == "page":
+            self._answer(200, b"<html><body>Please log in<br></body></html>", "text/html")
+            return
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
-            if name.lower() not in _HOP_BY_HOP:
+            if name.lower() == "content-length":
+                self.send_header(name, str(max(0, int(value) + _WRONG_LENGTH.get(fault, 0))))
+            elif name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -124,13 +149,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(half)
             time.sleep(STALL_S)
             self._send_and_end(b"")
+        elif fault in _WRONG_LENGTH:
+            self._send_and_end(content)
         elif fault == "trickle":
             step = max(1, len(content) // 10)
             for start in range(0, len(content), step):
                 self.wfile.write(content[start : start + step])
                 time.sleep(0.02)
         else:
-            self.wfile.write(_flipped(content) if fault == "corrupt" else content)
+            self.wfile.write(self.proxy.flipped(content) if fault == "corrupt" else content)
 
     def _send_and_end(self, content: bytes) -> None:
         self.wfile.write(content)
@@ -139,7 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str) -> None:
         content = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+        self._answer(status, content, "application/xml")
+
+    def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response_only(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
@@ -150,9 +181,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
-
-
-def _flipped(content: bytes) -> bytes:
-    """Flip one bit in the middle."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
