@@ -64,12 +64,10 @@ def check_every_operation(folder: Path, prefix: str) -> None:
     shard = ShardId("images.tar", sha256, len(large))
     store.put(folder / "large", shard.place, sha256)
     check_stored(store, shard, "ingestion")
-    for target, fetch in (
-        (folder / "verified", lambda path: fetch_verified(store, shard, path, "ingestion")),
-        (folder / "agreed", lambda path: store.fetch(shard.place, path)),
-    ):
-        fetch(target)
-        assert target.read_bytes() == large
+    fetch_verified(store, shard, folder / "verified", "ingestion")
+    store.fetch(shard.place, folder / "agreed")
+    for name in ("verified", "agreed"):
+        assert (folder / name).read_bytes() == large
     assert {file.name: file.num_bytes for file in store.files()} == {
         "small": 100_000,
         shard.place: len(large),
