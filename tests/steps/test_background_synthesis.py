@@ -1,8 +1,6 @@
 """Background synthesis end to end, on drawn products with known groups and outlines."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,14 @@ from pycocotools import mask as coco_mask
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import BackgroundSynthesisConfig, IngestionConfig, parse_config
 from product1m.data.items import ItemTable, ItemWriter
-from product1m.data.photos import Photo, encode_jpeg
+from product1m.data.photos import encode_jpeg
 from product1m.data.regions import INSTANCES
 from product1m.errors import ArtifactError, ConfigError, DatasetError, StorageError
 from product1m.steps import background_synthesis
 from product1m.synthesis import compose
 from product1m.synthesis import cutouts as candidates
-from product1m.synthesis.coco import write_coco
-from product1m.synthesis.cutouts import Candidate, CutAttempt, names_set
-from product1m.synthesis.parallel import Workers
-from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
-from product1m.synthesis.scene_titles import TitleComposer, longest_shared, units
+from product1m.synthesis.scene_titles import units
+from tests.support.worlds.drawn_products import NUM_PRODUCTS, captions, draw_pair, draw_product
 
 CONFIG = BackgroundSynthesisConfig(
     num_scenes=14,
@@ -36,35 +31,6 @@ CONFIG = BackgroundSynthesisConfig(
     max_cutouts=60,
     num_workers=1,
 )
-BRANDS = ("花露AURA", "青山MONTE")
-LINES = ("玫瑰", "海盐", "竹炭", "蜂蜜", "绿茶")
-KINDS = ("润肤霜 50ml", "洁面乳 120ml")
-NUM_PRODUCTS = len(BRANDS) * len(LINES) * len(KINDS)
-
-
-def draw_product(number: int, variant: int = 0) -> Photo:
-    """A pack on white; another variant shows it elsewhere in the photo."""
-    rng = np.random.default_rng(number)
-    photo = np.full((120, 120, 3), 255, np.uint8)
-    width, height = (int(side) for side in rng.integers(40, 70, 2))
-    left, top = 20 + 8 * variant, 15 + 6 * variant
-    photo[top : top + height, left : left + width] = rng.integers(0, 160, 3)
-    photo[top + 8 : top + 20, left + 5 : left + width - 5] = rng.integers(90, 250, 3)
-    return photo
-
-
-def draw_pair() -> Photo:
-    photo = np.full((120, 120, 3), 255, np.uint8)
-    photo[30:90, 10:45] = (150, 20, 20)
-    photo[30:90, 75:110] = (20, 20, 150)
-    return photo
-
-
-def captions() -> Iterator[str]:
-    for brand in BRANDS:
-        for line in LINES:
-            for kind in KINDS:
-                yield f"{brand}{line}系列补水保湿{kind}"
 
 
 @pytest.fixture(scope="module")
@@ -329,133 +295,3 @@ def test_a_damaged_photo_of_the_artifact_is_named(products: Path, tmp_path: Path
     shard.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"images-00000\.tar: damaged"):
         background_synthesis.run(damaged, "", tmp_path / "out", CONFIG)
-
-
-def test_a_killed_process_is_an_error_that_says_what_to_do() -> None:
-    with (
-        Workers(2) as workers,
-        pytest.raises(DatasetError, match=r"was killed.*num_workers"),
-    ):
-        list(workers.map(os._exit, [1]))
-
-
-def test_every_shard_has_annotations_of_its_own(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
-    encoded = encode_jpeg(noise)  # two of them exceed a MiB
-    with ItemWriter(tmp_path, "scenes", shard_mib=1) as items:
-        for number in range(5):
-            items.add(f"scene-{number:06d}", encoded, (600, 600), caption="")
-    lines = [json.dumps([{"source_id": f"{n}-{k}"} for k in range(n)]) for n in range(5)]
-    (tmp_path / "annotations").write_text("\n".join(lines) + "\n")
-    write_coco(tmp_path, tmp_path / "annotations")
-    shards = pd.read_parquet(tmp_path / "items.parquet")["shard"].tolist()
-    assert len(set(shards)) > 1
-    ids = []
-    for shard in sorted(set(shards)):
-        content = json.loads((tmp_path / shard).with_suffix(".coco.json").read_text("utf-8"))
-        scenes = [number for number in range(5) if shards[number] == shard]
-        assert [image["id"] for image in content["images"]] == scenes
-        expected = [(n, f"{n}-{k}") for n in scenes for k in range(n)]
-        found = [(a["image_id"], a["source_id"]) for a in content["annotations"]]
-        assert found == expected
-        ids += [annotation["id"] for annotation in content["annotations"]]
-    assert ids == list(range(1, 11))
-
-
-def source(number: int, caption: str, group: int) -> CutAttempt:
-    return CutAttempt(Candidate(number, f"s{number}", caption, group, "", 0, 0, ""), "", Path())
-
-
-def planned(**changes: object) -> PlanSettings:
-    return PlanSettings.from_config(varied(**changes))
-
-
-def all_sources() -> list[CutAttempt]:
-    return [source(number, caption, number) for number, caption in enumerate(captions())]
-
-
-def brand_of(attempt: CutAttempt) -> str:
-    return attempt.candidate.caption[:2]
-
-
-def test_most_scenes_show_one_brand_where_titles_share_words() -> None:
-    sources = [s for repeat in range(3) for s in all_sources()]
-    alike = SourcePool(sources, planned(shared_words_share=1, repeat_share=0))
-    mixed = SourcePool(sources, planned(shared_words_share=0, repeat_share=0))
-    shares = []
-    for pool in (alike, mixed):
-        drawn = [pool.draw(np.random.default_rng(seed)) for seed in range(100)]
-        shares.append(np.mean([len({brand_of(s) for s in scene}) == 1 for scene in drawn]))
-    assert shares[0] > 0.8
-    assert shares[1] < 0.5
-
-
-def test_a_product_is_shown_twice_only_where_repeats_are_asked_for() -> None:
-    for share in (0.0, 1.0):
-        pool = SourcePool(all_sources(), planned(repeat_share=share))
-        for seed in range(50):
-            groups = [s.candidate.group for s in pool.draw(np.random.default_rng(seed))]
-            assert 2 <= len(groups) <= 5
-            assert len(groups) - len(set(groups)) == share
-
-
-def test_one_source_alone_still_fills_a_scene() -> None:
-    pool = SourcePool(all_sources()[:1], planned(min_products=3, max_products=3))
-    assert len(pool.draw(np.random.default_rng(0))) == 3
-
-
-def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
-    sources = [source(number, f"caption {number // 2}", -1) for number in range(40)]
-    split = split_sources(sources, planned())
-    told = {name: {s.candidate.caption for s in own} for name, own in split.items()}
-    assert not told["train"] & told["held_out"]
-    assert (
-        len(told["held_out"]) == 6
-    )  # 4 of 14 scenes are held out, and so are 20 × 4 / 14 captions
-
-
-def test_a_title_opens_with_what_all_captions_share() -> None:
-    own = list(captions())[:6]
-    for seed in range(10):
-        title = TitleComposer(captions()).compose(own, 34, np.random.default_rng(seed))
-        assert len(title) <= 34
-        assert longest_shared([units(caption) for caption in own])
-        assert "".join(longest_shared([units(caption) for caption in own])) in title.replace(
-            " ", ""
-        )
-
-
-def test_a_title_of_latin_captions_keeps_their_words_whole() -> None:
-    own = ["Lay's Potato chips, paprika 125g", "Lay's Oven Baked crackers, sea salt 100g"]
-    for seed in range(10):
-        title = TitleComposer(own).compose(own, 34, np.random.default_rng(seed))
-        words = title.split()
-        assert set(words) <= set(" ".join(own).replace(",", "").split())
-        assert words[0] == "Lay's"
-        assert title not in own
-
-
-def test_titles_are_cut_into_words_that_occur_elsewhere() -> None:
-    known = ["补水保湿面霜", "保湿补水乳液", "面霜补水", "乳液保湿", "保湿面霜"]
-    pieces = TitleComposer(known).pieces(units("补水保湿面霜"))
-    assert ["".join(piece) for piece in pieces] == ["补水", "保湿", "面霜"]
-
-
-def test_the_shared_run_equals_a_search_through_all_runs() -> None:
-    texts = [units(text) for text in ("花露AURA玫瑰面霜", "正品花露AURA海盐", "AURA花露AURA面膜")]
-    best = ""
-    joined = [" ".join(text) for text in texts]
-    for start in range(len(texts[0])):
-        for stop in range(start + 1, len(texts[0]) + 1):
-            run = " ".join(texts[0][start:stop])
-            if all(f" {run} " in f" {text} " for text in joined) and len(run) > len(best):
-                best = run
-    assert " ".join(longest_shared(texts)) == best == "花 露 AURA"
-
-
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [("玫瑰礼盒", True), ("Gift SET for her", True), ("护肤两件套", True), ("玫瑰面霜", False)],
-)
-def test_titles_of_sets_are_known_by_their_words(caption: str, expected: bool) -> None:
-    assert names_set(caption, CONFIG.set_words) is expected

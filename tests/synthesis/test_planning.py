@@ -1,0 +1,75 @@
+"""Which products a scene shows, and which scenes are held out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from product1m.config import BackgroundSynthesisConfig
+from product1m.synthesis.cutouts import Candidate, CutAttempt, names_set
+from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
+from tests.support.worlds.drawn_products import captions
+
+CONFIG = BackgroundSynthesisConfig(num_scenes=14, held_out_share=0.3)
+
+
+def source(number: int, caption: str, group: int) -> CutAttempt:
+    return CutAttempt(Candidate(number, f"s{number}", caption, group, "", 0, 0, ""), "", Path())
+
+
+def planned(**changes: object) -> PlanSettings:
+    return PlanSettings.from_config(
+        BackgroundSynthesisConfig.model_validate(CONFIG.model_dump() | changes)
+    )
+
+
+def all_sources() -> list[CutAttempt]:
+    return [source(number, caption, number) for number, caption in enumerate(captions())]
+
+
+def brand_of(attempt: CutAttempt) -> str:
+    return attempt.candidate.caption[:2]
+
+
+def test_most_scenes_show_one_brand_where_titles_share_words() -> None:
+    sources = [s for repeat in range(3) for s in all_sources()]
+    alike = SourcePool(sources, planned(shared_words_share=1, repeat_share=0))
+    mixed = SourcePool(sources, planned(shared_words_share=0, repeat_share=0))
+    shares = []
+    for pool in (alike, mixed):
+        drawn = [pool.draw(np.random.default_rng(seed)) for seed in range(100)]
+        shares.append(np.mean([len({brand_of(s) for s in scene}) == 1 for scene in drawn]))
+    assert shares[0] > 0.8
+    assert shares[1] < 0.5
+
+
+def test_a_product_is_shown_twice_only_where_repeats_are_asked_for() -> None:
+    for share in (0.0, 1.0):
+        pool = SourcePool(all_sources(), planned(repeat_share=share))
+        for seed in range(50):
+            groups = [s.candidate.group for s in pool.draw(np.random.default_rng(seed))]
+            assert 2 <= len(groups) <= 5
+            assert len(groups) - len(set(groups)) == share
+
+
+def test_one_source_alone_still_fills_a_scene() -> None:
+    pool = SourcePool(all_sources()[:1], planned(min_products=3, max_products=3))
+    assert len(pool.draw(np.random.default_rng(0))) == 3
+
+
+def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
+    sources = [source(number, f"caption {number // 2}", -1) for number in range(40)]
+    split = split_sources(sources, planned())
+    told = {name: {s.candidate.caption for s in own} for name, own in split.items()}
+    assert not told["train"] & told["held_out"]
+    assert (
+        len(told["held_out"]) == 6
+    )  # 4 of 14 scenes are held out, and so are 20 × 4 / 14 captions
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [("玫瑰礼盒", True), ("Gift SET for her", True), ("护肤两件套", True), ("玫瑰面霜", False)],
+)
+def test_titles_of_sets_are_known_by_their_words(caption: str, expected: bool) -> None:
+    assert names_set(caption, CONFIG.set_words) is expected
