@@ -37,6 +37,23 @@ def strict_ap_at_10(ranking: list[str], wanted: list[str], label_of: dict[str, s
     return total / min(relevant, 10)
 
 
+def served_answers(
+    address: str, other_queries: TinyArtifacts, made: TinyArtifacts
+) -> dict[str, tuple[list[str], float]]:
+    """Ranking and AP of every test query, from a model as it is served, photo by photo."""
+    model = registry_mlflow().pyfunc.load_model(address)
+    queries = ItemTable(open_artifact(other_queries.queries, "ingestion", "queries"))
+    gallery = ItemTable(open_artifact(made.gallery, "ingestion", "gallery")).rows
+    label_of = {row["id"]: row["labels"][0] for row in gallery.to_dict("records")}
+    answers = {}
+    for place, row in enumerate(queries.rows.to_dict("records")):
+        if row["split"] == "test":
+            asked = pd.DataFrame({"photo": [queries.encoded(place)], "title": [row["caption"]]})
+            ranking = model.predict(asked, params={"top_k": 10})["ids"].iloc[0]
+            answers[row["id"]] = ranking, strict_ap_at_10(ranking, row["labels"], label_of)
+    return answers
+
+
 @pytest.fixture(scope="module")
 def other_queries(made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory) -> TinyArtifacts:
     """The same models evaluated on other queries: half as many, with other titles."""
@@ -75,19 +92,10 @@ def test_a_champion_of_other_queries_answers_these_first(
     assert evidence.champion is not None
     assert evidence.champion.version == champion.number
 
-    # The same by asking the champion as it is served, photo by photo.
-    model = registry_mlflow().pyfunc.load_model("models:/of-other-queries@champion")
-    queries = ItemTable(open_artifact(other_queries.queries, "ingestion", "queries"))
-    gallery = ItemTable(open_artifact(made.gallery, "ingestion", "gallery")).rows
-    label_of = {row["id"]: row["labels"][0] for row in gallery.to_dict("records")}
-    expected = {}
-    for place, row in enumerate(queries.rows.to_dict("records")):
-        if row["split"] == "test":
-            asked = pd.DataFrame({"photo": [queries.encoded(place)], "title": [row["caption"]]})
-            ranking = model.predict(asked, params={"top_k": 10})["ids"].iloc[0]
-            expected[row["id"]] = strict_ap_at_10(ranking, row["labels"], label_of)
-            assert evidence.champion.top[row["id"]] == ranking
+    answers = served_answers("models:/of-other-queries@champion", other_queries, made)
+    expected = {query: ap for query, (_, ap) in answers.items()}
     assert evidence.champion.ap == pytest.approx(expected)
+    assert evidence.champion.top == {query: ranking for query, (ranking, _) in answers.items()}
     assert 0 < len(expected) < 12
 
     gate = json.loads((tmp_path / "out" / "gate.json").read_text("utf-8"))

@@ -65,24 +65,7 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
     Artifacts lie in `folder`, or in the S3 server under a name that only the MLflow server can
     resolve, as in a cluster.
     """
-    port = free_port()
-    settings = folder / "basic_auth.ini"
-    settings.write_text(
-        "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
-        f"database_uri = sqlite:///{folder / 'auth.db'}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        "grant_default_workspace_access = false\n"
-        "auth_cache_ttl_seconds = 300\n"  # a password is hashed once, not for every request
-    )
-    environment = os.environ | {
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS[ADMIN],
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
-        environment.pop(name, None)
+    port, environment = free_port(), _environment(folder)
     if s3:
         environment |= s3.environment() | _own_name_of(s3, folder / "site")
     command = [
@@ -100,6 +83,28 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
             yield Server(f"http://127.0.0.1:{port}", folder)
         finally:
             end(process)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Environment of a server that asks for passwords; its settings are written to `folder`."""
+    settings = folder / "basic_auth.ini"
+    settings.write_text(
+        "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
+        f"database_uri = sqlite:///{folder / 'auth.db'}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "grant_default_workspace_access = false\n"
+        "auth_cache_ttl_seconds = 300\n"  # a password is hashed once, not for every request
+    )
+    environment = os.environ | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS[ADMIN],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        environment.pop(name, None)
+    return environment
 
 
 def _own_name_of(s3: S3Server, site: Path) -> dict[str, str]:

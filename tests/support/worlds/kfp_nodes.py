@@ -141,18 +141,6 @@ def make_pod(
     node = executor_name(workflow, task, attempt)
     number = node_id(workflow, node).rpartition("-")[2]
     created = datetime(2026, 11, 23, 3, minutes, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ended = main.get("terminated", {})
-    phase = "Pending" if "waiting" in main else "Running"
-    if ended:
-        phase = "Failed" if ended["exitCode"] else "Succeeded"
-    completed = {
-        "terminated": {
-            "exitCode": 0,
-            "reason": "Completed",
-            "startedAt": created,
-            "finishedAt": created,
-        }
-    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -175,21 +163,29 @@ def make_pod(
             "containers": [{"name": "wait"}, {"name": "main"}],
             "initContainers": [{"name": "init"}, {"name": "kfp-launcher"}],
         },
-        "status": {
-            "phase": phase,
-            "conditions": [
-                {
-                    "type": "PodScheduled",
-                    "status": "True",
-                    "lastProbeTime": None,
-                    "lastTransitionTime": created,
-                }
-            ],
-            "initContainerStatuses": [
-                _container(name, completed) for name in ("init", "kfp-launcher")
-            ],
-            "containerStatuses": [_container("main", main)],
-        },
+        "status": _pod_status(main, created),
+    }
+
+
+def _pod_status(main: Json, created: str) -> Json:
+    """Scheduled and initialized when created; the main container is in a state."""
+    ended = main.get("terminated", {})
+    phase = "Pending" if "waiting" in main else "Running"
+    if ended:
+        phase = "Failed" if ended["exitCode"] else "Succeeded"
+    scheduled = {
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": created,
+    }
+    times = {"startedAt": created, "finishedAt": created}
+    completed = {"terminated": {"exitCode": 0, "reason": "Completed", **times}}
+    return {
+        "phase": phase,
+        "conditions": [scheduled],
+        "initContainerStatuses": [_container(name, completed) for name in ("init", "kfp-launcher")],
+        "containerStatuses": [_container("main", main)],
     }
 
 

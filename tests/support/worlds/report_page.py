@@ -24,6 +24,19 @@ SLICE_COLUMNS += ["lead_mean", "lead_low", "lead_high", "definition"]
 TWO_INTERVALS = Interval(0.5, 0.375, 0.625), Interval(0.125, -0.0625, 0.25)
 MEANS = {"shipped": 0.421, "image": 0.312, "text_whole_photo": 0.25, "joint": 0.44}
 MEANS |= {"image_text": 0.409, "random": 0.011, "oracle": 0.987}
+DIFFERENCES = {
+    "image": Interval(0.109, 0.05, 0.16),
+    "text_whole_photo": Interval(0.171, 0.1, 0.2),
+    "joint": Interval(-0.019, -0.03, -0.01),
+    "image_text": Interval(0.012, -0.01, 0.03),
+    "random": Interval(0.41, 0.4, 0.42),
+    "oracle": Interval(-0.566, -0.6, -0.5),
+}
+SLICES = [
+    ("products", "3", 119, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
+    ("products", "4+", 31, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
+    ("brand", "倩碧", 150, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, "first word."),
+]
 
 
 def noise(seed: int, side_px: int = 300) -> bytes:
@@ -58,48 +71,17 @@ def card(number: int, tag: Tag, num_answers: int = 4) -> QueryCard:
 
 def example_content() -> ReportContent:
     """A report with every section, two rankings ahead and one behind."""
-
-    def scores(mean: float) -> dict[str, dict[str, Interval]]:
-        interval = Interval(mean, mean - 0.02, mean + 0.03)
-        return {n: dict.fromkeys(METRICS, interval) for n in ("10", "50", "100")}
-
-    depths = (1, 10, 100)
     return ReportContent(
         title="Sample: evaluation",
         facts={"test queries": "150"},
         shipped="shipped",
         scores={
-            name: {"official": scores(mean + 0.005), "strict": scores(mean)}
+            name: {"official": _scores(mean + 0.005), "strict": _scores(mean)}
             for name, mean in MEANS.items()
         },
-        differences={
-            "image": Interval(0.109, 0.05, 0.16),
-            "text_whole_photo": Interval(0.171, 0.1, 0.2),
-            "joint": Interval(-0.019, -0.03, -0.01),
-            "image_text": Interval(0.012, -0.01, 0.03),
-            "random": Interval(0.41, 0.4, 0.42),
-            "oracle": Interval(-0.566, -0.6, -0.5),
-        },
-        curves=pd.DataFrame(
-            [
-                {"method": name, "depth": depth}
-                | {
-                    f"{column}{end}": value * factor
-                    for column, value in (("precision", mean / depth), ("recall", mean))
-                    for end, factor in (("", 1), ("_low", 0.9), ("_high", 1.1))
-                }
-                for name, mean in MEANS.items()
-                for depth in depths
-            ]
-        ),
-        slices=pd.DataFrame(
-            [
-                ("products", "3", 119, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
-                ("products", "4+", 31, 0.4, 0.3, 0.5, 0.02, -0.04, 0.08, "as labelled."),
-                ("brand", "倩碧", 150, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, "first word."),
-            ],
-            columns=SLICE_COLUMNS,
-        ),
+        differences=DIFFERENCES,
+        curves=_curves(),
+        slices=pd.DataFrame(SLICES, columns=SLICE_COLUMNS),
         fusion={"joint": 0.0, "image": 0.75},
         queries=[card(1, "best"), card(2, "worst"), card(3, "worst"), card(4, "random")],
         trials=pd.DataFrame({"joint": [0, 1], "image": [1, 0], "dev_map": [0.3, 0.2]}),
@@ -119,6 +101,27 @@ def example_content() -> ReportContent:
         ),
         latency=pd.DataFrame({"p50": [1.25, 9.5], "p95": [2.5, 19.25]}, index=["search", "total"]),
         notes=["3 of 150 test queries ask for a label that no gallery item has."],
+    )
+
+
+def _scores(mean: float) -> dict[str, dict[str, Interval]]:
+    interval = Interval(mean, mean - 0.02, mean + 0.03)
+    return {n: dict.fromkeys(METRICS, interval) for n in ("10", "50", "100")}
+
+
+def _curves() -> pd.DataFrame:
+    """Precision and recall of every ranking at three depths, with their bounds."""
+    return pd.DataFrame(
+        [
+            {"method": name, "depth": depth}
+            | {
+                f"{column}{end}": value * factor
+                for column, value in (("precision", mean / depth), ("recall", mean))
+                for end, factor in (("", 1), ("_low", 0.9), ("_high", 1.1))
+            }
+            for name, mean in MEANS.items()
+            for depth in (1, 10, 100)
+        ]
     )
 
 
