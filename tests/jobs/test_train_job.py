@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from product1m.artifacts.folder import open_artifact
-from product1m.config import CapturePretrainingConfig, TrainingJobConfig, load_config
+from product1m.config import CapturePretrainingConfig, load_config
 from product1m.errors import RANK_EXIT_CODE, ConfigError, TrainingError
 from product1m.jobs import train_job
 from product1m.jobs.launch import launch
@@ -20,6 +20,7 @@ from product1m.jobs.torchrun import step_command
 from product1m.steps import capture_pretraining
 from tests.support.servers.ports import free_port
 from tests.support.worlds.feature_artifacts import PRETRAINING as SHORT
+from tests.support.worlds.ranks import run_as_ranks, torchrun_store
 from tests.support.worlds.train_jobs import (
     JOB,
     STEP,
@@ -196,7 +197,14 @@ def test_two_nodes_train_what_two_processes_of_one_node_train(
         update={"processes_per_node": 1, "max_pending_s": 300, "max_running_s": 300}
     )
     train_job.run(STEP, features, tmp_path / "two", config, job, poll_s=0.1)
-    here = TrainingJobConfig(processes_per_node=2)
-    expected = launch(STEP, capture_pretraining.run, features, tmp_path / "one", config, here)
-    two = open_artifact(tmp_path / "two", STEP).manifest.metrics
+    with torchrun_store() as store:
+        here = run_as_ranks(
+            tmp_path,
+            lambda rank: capture_pretraining.run(*features, tmp_path / "one", config),
+            store,
+        )
+    assert [rank.exit_code for rank in here] == [0, 0], here
+    two, expected = (
+        open_artifact(tmp_path / name, STEP).manifest.metrics for name in ("two", "one")
+    )
     assert two == pytest.approx(expected, rel=1e-3)

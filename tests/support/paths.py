@@ -3,4 +3,3 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-WORLDS = Path(__file__).parent / "worlds"

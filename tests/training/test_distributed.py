@@ -2,8 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
+import signal
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,15 @@ from product1m.config import (
 )
 from product1m.data.regions import FeatureSet
 from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes
-from product1m.errors import ConfigError, TrainingError
+from product1m.errors import ConfigError, DatasetError, TrainingError
 from product1m.jobs import launch as launching
 from product1m.jobs.torchrun import FailureLog
 from product1m.steps import capture_pretraining, rpn_training
 from product1m.steps.capture_pretraining import batch_settings
 from product1m.training import distributed
 from product1m.training.loop import train
-from tests.support.paths import WORLDS
-from tests.support.servers.ports import free_port
 from tests.support.worlds.feature_artifacts import PRETRAINING, make_features
-from tests.support.worlds.ranks import on_ranks
+from tests.support.worlds.ranks import on_ranks, run_as_ranks, torchrun_store
 from tests.support.worlds.tiny_scenes import RPN, write_scenes
 from tests.support.worlds.tiny_training import PLAN, batch_at, losses, make_network, silent
 
@@ -64,20 +62,36 @@ TOLERANCE = 1e-5
 """Relative, of a loss; two orders of summation in float32 differ by 3e-7 here."""
 
 
-def torchrun(
-    step: str, config: StepConfig, folders: list[Path], curve: Path, processes: int, **extra: str
-) -> subprocess.CompletedProcess[str]:
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    arguments = [WORLDS / "distributed_step.py", step, config.model_dump_json(), curve, *folders]
-    command = [sys.executable, *start, f"--max-restarts={extra.pop('restarts', '0')}"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **extra},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def recorded(
+    module: Any,
+    config: StepConfig,
+    folders: list[Path],
+    curve: Path,
+    disturb: Callable[[int, int], None] = lambda rank, step: None,
+) -> Callable[[int], None]:
+    """Run a step on a rank; rank 0 writes its loss curve.
+
+    `disturb(rank, step)` is called before every step, and with -1 after the last one.
+    """
+
+    def work(rank: int) -> None:
+        def train_and_record(
+            network: Any, losses: Any, batch_at: Any, *plan: Any, **rest: Any
+        ) -> Any:
+            def at(step: int) -> Any:
+                disturb(rank, step)
+                return batch_at(step)
+
+            rows = train(network, losses, at, plan, **rest)
+            disturb(rank, -1)
+            if rank == 0:
+                curve.write_text(json.dumps(rows))
+            return rows
+
+        module.train = train_and_record  # in this process alone
+        module.run(*folders, config)
+
+    return work
 
 
 def curve_of_one_process(
@@ -115,23 +129,30 @@ def test_two_ranks_end_like_ranks_that_were_not_killed(
     features: list[Path], tmp_path: Path
 ) -> None:
     """Dropout, masks and wrong photos included: they depend on seed, step and rank alone."""
-    curves = []
-    for name, extra in (("whole", {}), ("killed", {"restarts": "1", "DIE_AT_STEP": "8"})):
-        curve = tmp_path / f"{name}.json"
-        folders = [*features, tmp_path / name / "checkpoint"]
-        done = torchrun("capture_pretraining", CAPTURE, folders, curve, 2, **extra)
-        assert done.returncode == 0, done.stderr
-        curves.append(json.loads(curve.read_text()))
-    assert (tmp_path / "killed.json.died").exists()
+
+    def die(rank: int, step: int) -> None:
+        died = tmp_path / "died"
+        if (rank, step) == (1, 8) and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    curves, digests = [], []
+    with torchrun_store() as store:
+        for name, expected in (("whole", [[0, 0]]), ("killed", [[1, -signal.SIGKILL], [0, 0]])):
+            curve, checkpoint = tmp_path / f"{name}.json", tmp_path / name / "checkpoint"
+            disturb = {"disturb": die} if name == "killed" else {}
+            work = recorded(capture_pretraining, CAPTURE, [*features, checkpoint], curve, **disturb)
+            for exit_codes in expected:
+                attempt = len(list(tmp_path.glob("rank-0-*.log")))
+                ranks = run_as_ranks(tmp_path, work, store, attempt)
+                assert [rank.exit_code for rank in ranks] == exit_codes, ranks
+            curves.append(json.loads(curve.read_text()))
+            digests.append(open_artifact(checkpoint, "capture_pretraining").digest)
     whole, killed = curves
     assert len(whole) == CAPTURE.num_epochs * (32 // 13)
     assert {"contrast", "image_text_matching", "scene_contrast"} < set(whole[0])
     assert killed == whole
-    one, two = (
-        open_artifact(tmp_path / name / "checkpoint", "capture_pretraining")
-        for name in ("whole", "killed")
-    )
-    assert one.digest == two.digest
+    assert digests[0] == digests[1]
     assert not list((tmp_path / "killed/.work").iterdir()), "no checkpoints are left"
 
 
@@ -139,8 +160,10 @@ def test_the_rpn_trains_on_two_ranks_what_it_trains_on_one(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curve = tmp_path / "curve.json"
-    done = torchrun("rpn_training", PROPOSALS, [scenes, tmp_path / "two"], curve, 2)
-    assert done.returncode == 0, done.stderr
+    work = recorded(rpn_training, PROPOSALS, [scenes, tmp_path / "two"], curve)
+    with torchrun_store() as store:
+        ranks = run_as_ranks(tmp_path, work, store)
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks
     expected = curve_of_one_process(
         rpn_training, PROPOSALS, [scenes, tmp_path / "one"], monkeypatch
     )
@@ -151,12 +174,17 @@ def test_the_rpn_trains_on_two_ranks_what_it_trains_on_one(
 
 
 def test_an_error_on_one_rank_ends_all_and_is_shown(features: list[Path], tmp_path: Path) -> None:
+    def fail(rank: int, step: int) -> None:
+        if (rank, step) == (1, 3):
+            raise DatasetError("shard-7: cut short")
+
     folders = [*features, tmp_path / "checkpoint"]
-    curve = tmp_path / "curve.json"
-    done = torchrun("capture_pretraining", CAPTURE, folders, curve, 2, FAIL_AT_STEP="3")
-    assert done.returncode != 0
+    work = recorded(capture_pretraining, CAPTURE, folders, tmp_path / "curve.json", fail)
+    with torchrun_store() as store:
+        ranks = run_as_ranks(tmp_path, work, store)
+    assert [rank.exit_code for rank in ranks] == [1, 1], ranks
     log = FailureLog()
-    for line in done.stderr.splitlines():
+    for line in "".join(rank.log for rank in ranks).splitlines():
         log.add(line)
     reasons = log.reason().split(" | ")  # rank 0 may add that its peer left
     assert "product1m.errors.DatasetError: shard-7: cut short" in reasons
@@ -201,29 +229,19 @@ def test_a_rank_that_fails_after_the_last_step_ends_the_others(
     features: list[Path], tmp_path: Path, failing: int
 ) -> None:
     """Without torchrun, which would end them: on another node nobody does."""
+
+    def fail(rank: int, step: int) -> None:
+        if (rank, step) == (failing, -1):
+            raise OSError("No space left on device")
+
     config = CAPTURE.model_copy(update={"num_epochs": 1})
-    arguments = ["capture_pretraining", config.model_dump_json(), tmp_path / "curve.json"]
-    command = [sys.executable, WORLDS / "distributed_step.py", *arguments]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [*map(str, command), *map(str, features), str(tmp_path / "checkpoint")],
-            env={
-                **os.environ,
-                **address,
-                "RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-                "FAIL_AFTER_TRAINING": str(failing),
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    logs = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [1, 1]
-    assert "No space left on device" in logs[failing]
-    assert "another rank ended before the artifact was complete" in logs[1 - failing]
+    folders = [*features, tmp_path / "checkpoint"]
+    work = recorded(capture_pretraining, config, folders, tmp_path / "curve.json", fail)
+    with torchrun_store() as store:
+        ranks = run_as_ranks(tmp_path, work, store)
+    assert [rank.exit_code for rank in ranks] == [1, 1]
+    assert "No space left on device" in ranks[failing].log
+    assert "another rank ended before the artifact was complete" in ranks[1 - failing].log
     assert list(tmp_path.glob(".work/*/checkpoint-*")), "the next attempt continues from it"
 
 
