@@ -197,12 +197,12 @@ def test_two_nodes_train_what_two_processes_of_one_node_train(
         update={"processes_per_node": 1, "max_pending_s": 300, "max_running_s": 300}
     )
     train_job.run(STEP, features, tmp_path / "two", config, job, poll_s=0.1)
+
+    def train_here(rank: int) -> None:
+        capture_pretraining.run(features[0], features[1], tmp_path / "one", config)
+
     with torchrun_store() as store:
-        here = run_as_ranks(
-            tmp_path,
-            lambda rank: capture_pretraining.run(*features, tmp_path / "one", config),
-            store,
-        )
+        here = run_as_ranks(tmp_path, train_here, store)
     assert [rank.exit_code for rank in here] == [0, 0], here
     two, expected = (
         open_artifact(tmp_path / name, STEP).manifest.metrics for name in ("two", "one")

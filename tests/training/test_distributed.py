@@ -76,7 +76,7 @@ def recorded(
 
     def work(rank: int) -> None:
         def train_and_record(
-            network: Any, losses: Any, batch_at: Any, *plan: Any, **rest: Any
+            network: Any, losses: Any, batch_at: Any, plan: Any, **rest: Any
         ) -> Any:
             def at(step: int) -> Any:
                 disturb(rank, step)

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import start_processes
 
 Check = Callable[[int, Path], None]
@@ -53,7 +54,7 @@ def torchrun_store() -> Iterator[int]:
 
 
 def _keep_store(there: Connection) -> None:
-    store = torch.distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     there.send(store.port)
     there.recv()  # until this process is killed
 
