@@ -74,6 +74,11 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, bytes(MAX_BYTES + 1))
         elif kind == "endless":
             self._endless()
+        elif kind in ("slow-header", "slow-chunk"):
+            self._dribble(kind)
+        elif kind == "raw":
+            self.wfile.write(RAW[detail].encode("latin-1"))
+            self.close_connection = True
         elif kind == "hold":
             self.host.held.set()
             time.sleep(30)
@@ -96,6 +101,33 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             self.wfile.flush()
             time.sleep(0.05)
+
+    def _dribble(self, kind: str) -> None:
+        """A header or a chunk's size that never ends, a byte at a time: no read waits for long."""
+        start = "HTTP/1.1 200 OK\r\n" + (
+            "X: " if kind == "slow-header" else "Transfer-Encoding: chunked\r\n\r\n"
+        )
+        self.wfile.write(start.encode())
+        self.close_connection = True
+        for _ in range(200):
+            self.wfile.write(b"0")
+            self.wfile.flush()
+            time.sleep(0.02)
+
+
+RAW = {
+    "location": "HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n",
+    "no-scheme": "HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
+    "long-host": f"HTTP/1.1 302 Found\r\nLocation: http://{'a' * 70}.com/\r\n\r\n",
+    "length": f"HTTP/1.1 200 OK\r\nContent-Length: {'9' * 5000}\r\n\r\nx",
+    "lengths": "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nx",
+    "negative": "HTTP/1.1 200 OK\r\nContent-Length: -7\r\n\r\n",
+    "retry": "HTTP/1.1 503 Busy\r\nRetry-After: tomorrow\r\nContent-Length: 0\r\n\r\n",
+    "gzip": "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+    "noise": "\xff\xfe nothing of HTTP\r\n\r\n",
+    "status": "HTTP/1.1 abc OK\r\n\r\n",
+    "chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -156,6 +188,40 @@ def test_a_failed_download_is_explained_and_the_other_url_is_used(
     assert str(failed.value) == f"{reason}: {bad}"
     assert host.asked[path] == asked
     assert new_downloads(tmp_path).read([bad, host.url("photo/b")], MAX_BYTES) == PHOTO
+
+
+@pytest.mark.parametrize("kind", ["slow-header", "slow-chunk"])
+def test_a_request_ends_at_its_deadline_however_slowly_the_bytes_come(
+    host: PhotoHost, tmp_path: Path, kind: str
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(PhotoError, match=r"(timed out|incomplete after 0\.5 s) in 3 tries"):
+        new_downloads(tmp_path).read([host.url(kind)], MAX_BYTES)
+    assert time.monotonic() - start < 60, "one try alone would take 4 s, and no read ever waits"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[bad/x.jpg",
+        f"http://{'a' * 70}.example/x.jpg",
+        "http://a..b/x.jpg",
+        "http://host:99999999/x.jpg",
+        "http://host:port/x.jpg",
+        "http://\u2100.example/x.jpg",
+        "http:///x.jpg",
+        "http://user:pass word@/\x01",
+        *(f"raw/{kind}" for kind in RAW),
+    ],
+)
+def test_a_malformed_address_or_answer_costs_that_photo_alone(
+    host: PhotoHost, tmp_path: Path, url: str
+) -> None:
+    address = url if "://" in url else host.url(url)
+    with pytest.raises(PhotoError) as failed:
+        new_downloads(tmp_path).read([address], MAX_BYTES)
+    assert str(failed.value).endswith(f": {address}")
+    assert new_downloads(tmp_path).read([address, host.url("photo/b")], MAX_BYTES) == PHOTO
 
 
 def test_the_error_names_the_reason_of_every_url(host: PhotoHost, tmp_path: Path) -> None:

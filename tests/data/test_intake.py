@@ -1,15 +1,20 @@
 """A photo's way in: what is stored, and what is refused before and after decoding."""
 
+import io
+import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from product1m.config import IngestionConfig
-from product1m.data.intake import PhotoLimits, normalize_photo, unrestricted_pillow
+from product1m.data.intake import normalize_photo, unrestricted_pillow
+from product1m.data.limits import PhotoLimits
 from product1m.data.photos import decode_photo
 from product1m.errors import PhotoError
 from tests.support.worlds.photo_files import encoded, picture
@@ -72,6 +77,96 @@ def test_transparency_becomes_white_and_gray_cmyk_and_16_bit_photos_become_rgb()
     assert np.abs(stored(encoded(deep, "PNG")).astype(float).mean(2) - np.asarray(gray)).mean() < 4
     palette = picture(6).quantize(32)
     assert stored(encoded(palette, "GIF")).shape == (30, 40, 3)
+
+
+def tagged(orientation: int, exif: bytes | None = None) -> bytes:
+    """A JPEG of 60 x 40 pixels with an EXIF orientation, or with the bytes of a whole EXIF."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return encoded(picture(4, (60, 40)), quality=95, exif=exif or tags)
+
+
+def test_a_stored_photo_has_the_same_size_for_every_reader() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = exif.tobytes()
+    for damaged_at in range(6, len(good)):
+        raw = tagged(
+            0, good[:damaged_at] + bytes([good[damaged_at] ^ 0x15]) + good[damaged_at + 1 :]
+        )
+        with unrestricted_pillow():
+            photo = normalize_photo(raw, DEFAULTS)
+        assert b"Exif\0\0" not in photo.encoded
+        size = photo.width, photo.height
+        assert Image.open(io.BytesIO(photo.encoded)).size == size
+        by_opencv = cv2.imdecode(np.frombuffer(photo.encoded, np.uint8), cv2.IMREAD_COLOR)
+        assert by_opencv.shape == (photo.height, photo.width, 3)
+
+
+def test_a_photo_keeps_its_pixels_when_its_metadata_goes() -> None:
+    photo = normalize_photo(tagged(1), DEFAULTS)
+    plain = encoded(picture(4, (60, 40)), quality=95)
+    assert photo.encoded == plain
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    turned = normalize_photo(encoded(picture(4, (60, 40)), quality=95, xmp=xmp), DEFAULTS)
+    assert (turned.width, turned.height) == (40, 60), "Pillow reads an orientation from XMP too"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_damaged_metadata_never_refuses_sound_pixels(kind: str) -> None:
+    image = picture(4, (60, 40))
+    options = {"quality": 100} if kind in ("JPEG", "WEBP") else {}
+    for exif in (
+        b"Exif\0\0MM\0*\xff\xff\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        b"noise" * 30,
+    ):
+        raw = encoded(image, kind, **({} if kind == "TIFF" else {"exif": exif}), **options)
+        pixels = stored(raw).astype(float)
+        assert np.abs(pixels - np.asarray(image, float)).mean() < 4
+
+
+def test_a_png_with_a_text_chunk_of_a_wrong_checksum_is_read() -> None:
+    image, texts = picture(4), PngInfo()
+    texts.add_text("Comment", "hello")
+    raw = bytearray(encoded(image, "PNG", pnginfo=texts))
+    raw[raw.index(b"hello") + 1] ^= 1
+    assert np.abs(stored(bytes(raw)).astype(float) - np.asarray(image, float)).mean() < 4
+
+
+def test_gray_tiffs_of_32_bits_are_scaled_or_refused_with_their_range() -> None:
+    gray = np.linspace(0, 1, 20 * 30, dtype=np.float32).reshape(20, 30)
+    for values in (gray, gray * 255, gray * 65535, (gray * 255).astype(np.int32)):
+        pixels = stored(encoded(Image.fromarray(values), "TIFF")).astype(float)
+        np.testing.assert_allclose(pixels.mean(2), gray * 255, atol=4)
+    for values, scale in (
+        (gray * 1e9, "from 0 to 1e+09"),
+        (gray - 0.5, "from -0.5 to 0.5"),
+        (np.full_like(gray, np.nan), "from nan to nan"),
+    ):
+        with pytest.raises(PhotoError, match=re.escape(scale) + ".*save it with 8 or 16 bits"):
+            stored(encoded(Image.fromarray(values), "TIFF"))
+
+
+def test_formats_that_other_programs_decode_are_refused() -> None:
+    for kind in ("EPS", "PPM", "JPEG2000", "ICO", "PDF"):
+        with pytest.raises(PhotoError, match="not a photo that can be decoded"):
+            stored(encoded(picture(1, (64, 64)), kind))
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until it has `count` scans."""
+    raw = encoded(picture(4), progressive=True)
+    first = raw.rindex(b"\xff\xda")
+    return raw[:first] + raw[first:-2] * (count - raw.count(b"\xff\xda") + 1) + raw[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_decoding() -> None:
+    assert stored(many_scans(10)).shape == (30, 40, 3)
+    with pytest.raises(PhotoError, match="a JPEG of more than 32 scans"):
+        stored(many_scans(33))
+    with pytest.raises(PhotoError, match="a JPEG of more than 32 scans"):
+        stored(many_scans(100_000))
 
 
 @settings(deadline=None, max_examples=60)

@@ -17,6 +17,12 @@ class IngestionConfig(StepConfig):
     (ours)."""
     max_photo_bytes: PositiveInt = 32 * 1024 * 1024
     """A larger file is quarantined (ours)."""
+    max_jpeg_scans: PositiveInt = 32
+    """A JPEG with more scans is quarantined: each costs as much as a whole photo, and cameras and
+    encoders write at most a dozen (ours)."""
+    max_title_bytes: PositiveInt = 4096
+    """An item with a longer caption, in UTF-8, is quarantined; the longest of the dev list has 92
+    (ours)."""
     max_quarantine_share: Fraction = 0.05
     """If a larger share of a list is quarantined, the step stops (ours)."""
     dev_share: Fraction = 0.3
@@ -25,7 +31,8 @@ class IngestionConfig(StepConfig):
     download_attempts: PositiveInt = 4
     """Attempts to download a photo (ours)."""
     download_timeout_s: PositiveFloat = 60.0
-    """Limit for one attempt, for the whole photo and for each response of the server (ours)."""
+    """Limit for one request, from connecting to its last byte, however slowly the bytes come
+    (ours)."""
     num_workers: PositiveInt = 8
     """Photos read, downloaded and decoded at the same time; downloads mostly wait, so use more
     workers for photos behind URLs (ours)."""

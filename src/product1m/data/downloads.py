@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from product1m import __version__
+from product1m.data.request_deadline import Deadline, TimedAdapter, deadline
 from product1m.errors import PhotoError
 from product1m.storage.base import Store
 
@@ -44,7 +44,7 @@ class Downloads:
         Args:
             kept: where downloaded photos are kept and looked up first.
             attempts: tries for each URL.
-            timeout_s: for one try to get the whole photo, and for a server to send anything.
+            timeout_s: for one request, from connecting to the last byte.
             num_connections: threads that download at once.
         """
         self._kept = kept
@@ -63,7 +63,7 @@ class Downloads:
             raise_on_status=False,
             retry_after_max=MAX_RETRY_AFTER_S,
         )
-        adapter = HTTPAdapter(pool_maxsize=num_connections, max_retries=retries)
+        adapter = TimedAdapter(pool_maxsize=num_connections, max_retries=retries)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
 
@@ -84,27 +84,28 @@ class Downloads:
         raise PhotoError("; ".join(reasons))
 
     def _fetch(self, url: str, max_bytes: int) -> bytes:
-        host = urlsplit(url).netloc
+        host = _host(url)
         if self._failures[host] >= UNREACHABLE:
             raise PhotoError(f"{host} failed {UNREACHABLE} times in a row, skipped: {url}")
         reason = ""
         for attempt in range(self._attempts):
             time.sleep(min(attempt, 1) * BACKOFF_S * 2**attempt * (0.5 + random.random() / 2))
-            with self._respond(url, host) as response:
+            with deadline(self._timeout_s) as limit, self._respond(url, host, limit) as response:
                 _check(response, url, max_bytes)
                 try:
-                    content = self._body(response, url, max_bytes)
-                except (TimeoutError, ReadTimeoutError):
-                    reason = f"incomplete after {self._timeout_s:g} s"
-                except (HTTPError, OSError):
+                    content = _body(response, url, max_bytes)
+                    reason = ""
+                except (HTTPError, OSError, ValueError):
                     reason = "connection lost"
-                else:
+                if limit.expired:
+                    reason = f"incomplete after {self._timeout_s:g} s"
+                elif not reason:
                     self._count(host, failed=False)
-                    return content
+                    return _not_empty(content, url)
         self._count(host, failed=True)
         raise PhotoError(f"{reason} in {self._attempts} tries: {url}")
 
-    def _respond(self, url: str, host: str) -> requests.Response:
+    def _respond(self, url: str, host: str, limit: Deadline) -> requests.Response:
         """The response without its body; the adapter has done the retries."""
         timeouts = (min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s)
         try:
@@ -114,28 +115,40 @@ class Downloads:
         except (requests.ConnectionError, requests.Timeout) as error:
             self._count(host, failed=True)
             slow = isinstance(error, requests.Timeout) or "timed out" in str(error)
-            reason = "timed out" if slow else "no connection"
+            reason = "timed out" if slow or limit.expired else "no connection"
             raise PhotoError(f"{reason} in {self._attempts} tries: {url}") from error
-        except requests.RequestException as error:
-            raise PhotoError(f"invalid address: {url}") from error
-
-    def _body(self, response: requests.Response, url: str, max_bytes: int) -> bytes:
-        deadline = time.monotonic() + self._timeout_s
-        content = bytearray()
-        # iter_content would wait for a whole block, so a slow server could exceed the deadline.
-        while block := response.raw.read1(_BLOCK_BYTES, decode_content=True):
-            content += block
-            if len(content) > max_bytes:
-                raise PhotoError(f"more than {max_bytes} bytes: {url}")
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        if not content:
-            raise PhotoError(f"empty response: {url}")
-        return bytes(content)
+        except (requests.RequestException, HTTPError, ValueError, OSError) as error:
+            # requests lets through what the parser of an address or of a header raises.
+            known = isinstance(error, requests.RequestException)
+            reason = "invalid address" if known else "invalid address, redirect or header"
+            raise PhotoError(f"{reason}: {url}") from error
 
     def _count(self, host: str, *, failed: bool) -> None:
         with self._lock:
             self._failures[host] = self._failures[host] + 1 if failed else 0
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError as error:
+        raise PhotoError(f"invalid address ({error}): {url}") from error
+
+
+def _body(response: requests.Response, url: str, max_bytes: int) -> bytes:
+    content = bytearray()
+    # iter_content would wait for a whole block before the size can be checked.
+    while block := response.raw.read1(_BLOCK_BYTES, decode_content=True):
+        content += block
+        if len(content) > max_bytes:
+            raise PhotoError(f"more than {max_bytes} bytes: {url}")
+    return bytes(content)
+
+
+def _not_empty(content: bytes, url: str) -> bytes:
+    if not content:
+        raise PhotoError(f"empty response: {url}")
+    return content
 
 
 def _name(url: str) -> str:
@@ -151,5 +164,6 @@ def _check(response: requests.Response, url: str, max_bytes: int) -> None:
     if kind.startswith("text/"):
         raise PhotoError(f"expected a photo, got {kind.split(';')[0]}: {url}")
     stated = response.headers.get("Content-Length", "")
-    if stated.isdecimal() and int(stated) > max_bytes:
+    # A number of more than 18 digits is not converted: Python refuses those of thousands.
+    if stated.isdecimal() and (len(stated) > 18 or int(stated) > max_bytes):
         raise PhotoError(f"more than {max_bytes} bytes: {url}")

@@ -7,38 +7,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from product1m.config import IngestionConfig
+from product1m.data.encoding import EXIF_AND_XMP, without_metadata, without_segments
+from product1m.data.limits import (
+    FORMATS,
+    PhotoLimits,
+    PixelBudget,
+    check_photo_bytes,
+    check_photo_size,
+)
 from product1m.data.photos import Photo, encode_jpeg, resize_photo
 from product1m.errors import PhotoError
 
 _ORIENTATION = 0x0112
-_UPRIGHT = (None, 1)
-
-
-@dataclass(frozen=True)
-class PhotoLimits:
-    """Which photo files are accepted, and how large a photo is stored.
-
-    The section `ingestion` of the configuration explains each value.
-    """
-
-    max_side_px: int
-    """A larger photo is stored at this longer side."""
-    min_side_px: int
-    max_pixels: int
-    max_bytes: int
-
-    @classmethod
-    def from_config(cls, config: IngestionConfig) -> "PhotoLimits":
-        """The values of a configuration, also of one that photos were stored with."""
-        return cls(
-            max_side_px=config.max_photo_side_px,
-            min_side_px=config.min_photo_side_px,
-            max_pixels=config.max_photo_pixels,
-            max_bytes=config.max_photo_bytes,
-        )
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a photo of an EXIF orientation upright; 1 and any other value mean upright."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +44,47 @@ class StoredPhoto:
     """Its sides relative to those of the original photo, turned upright."""
 
 
-def normalize_photo(raw: bytes, limits: PhotoLimits) -> StoredPhoto:
+def normalize_photo(
+    raw: bytes, limits: PhotoLimits, budget: PixelBudget | None = None
+) -> StoredPhoto:
     """Check a photo file and convert it to what is stored; PhotoError with the reason if rejected.
 
-    An upright JPEG within the limits is stored byte for byte; anything else is encoded again. The
-    caller has checked `limits.max_bytes` while reading.
+    An upright JPEG within the limits is stored byte for byte, without EXIF and XMP, so that no
+    reader can find another orientation; anything else is encoded again. Damaged metadata counts as
+    absent. With a `budget` the photo waits until it may be decoded.
     """
+    check_photo_bytes(raw, limits)
+    try:
+        return _normalized(raw, limits, budget)
+    except PhotoError as error:
+        sound = without_metadata(raw)
+        if sound == raw or error.__cause__ is None:
+            raise
+        try:
+            return _normalized(sound, limits, budget)
+        except PhotoError:
+            raise error from None
+
+
+def _normalized(raw: bytes, limits: PhotoLimits, budget: PixelBudget | None) -> StoredPhoto:
     with photo_errors():
-        image = Image.open(io.BytesIO(raw))
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
         original_px = image.size
-        _check_size(image, limits)
-        keep = _can_be_kept(image, limits)
-        photo = _decode(image, limits.max_side_px)
+        check_photo_size(*original_px, limits)
+        orientation = _orientation(image)
+        keep = _can_be_kept(image, orientation, limits)
+        # A JPEG decodes directly to a half, a quarter or an eighth of its size; the coefficients of
+        # a progressive one are all in memory all the same.
+        image.draft("RGB", (limits.max_side_px, limits.max_side_px))
+        width, height = original_px if image.info.get("progressive") else image.size
+        budget = budget or PixelBudget(limits.max_pixels)
+        with budget.decoding(width * height):
+            photo = _decode(image, orientation, limits.max_side_px)
     height, width = photo.shape[:2]
     if min(width, height) < limits.min_side_px:
         raise PhotoError(f"{width} x {height} px after downscaling: too narrow")
-    downscaled = max(width, height) / max(original_px)
-    return StoredPhoto(raw if keep else encode_jpeg(photo), width, height, downscaled)
+    encoded = without_segments(raw, EXIF_AND_XMP) if keep else encode_jpeg(photo)
+    return StoredPhoto(encoded, width, height, max(width, height) / max(original_px))
 
 
 @contextmanager
@@ -98,29 +114,26 @@ def unrestricted_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise PhotoError(
-            f"{width} x {height} px: more than {limits.max_pixels} pixels, not decoded"
-        )
-    if min(width, height) < limits.min_side_px:
-        raise PhotoError(f"{width} x {height} px: the shorter side is below {limits.min_side_px}")
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 if the metadata has none or is damaged."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged metadata makes Pillow raise whatever the damage leads to
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
-def _can_be_kept(image: Image.Image, limits: PhotoLimits) -> bool:
+def _can_be_kept(image: Image.Image, orientation: int, limits: PhotoLimits) -> bool:
     return (
         image.format == "JPEG"
         and image.mode in ("RGB", "L")
         and max(image.size) <= limits.max_side_px
-        and image.getexif().get(_ORIENTATION) in _UPRIGHT
+        and orientation == 1
     )
 
 
-def _decode(image: Image.Image, max_side_px: int) -> Photo:
-    # A JPEG decodes directly to a half, a quarter or an eighth of its size.
-    image.draft("RGB", (max_side_px, max_side_px))
-    upright = ImageOps.exif_transpose(image)
+def _decode(image: Image.Image, orientation: int, max_side_px: int) -> Photo:
+    upright = image if orientation == 1 else image.transpose(_TURNS[orientation])
     photo = np.asarray(_on_white(upright))
     scale = max_side_px / max(photo.shape[:2])
     return resize_photo(photo, scale) if scale < 1 else photo
@@ -129,11 +142,28 @@ def _decode(image: Image.Image, max_side_px: int) -> Photo:
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(gray: np.ndarray) -> np.ndarray:
+    """32-bit gray values, whose scale no header states, as 8 bits; PhotoError if it is not clear.
+
+    Floats up to 1 are shares of white; numbers up to 255 have 8 bits, up to 65535 16 (ours).
+    """
+    low, high = float(gray.min()), float(gray.max())  # NaN if any value is
+    if not (low >= 0 and high <= 65535):
+        raise PhotoError(
+            f"gray values from {low:g} to {high:g} in 32 bits, whose scale is unknown; "
+            "save it with 8 or 16 bits a channel"
+        )
+    white = 1 if gray.dtype.kind == "f" and high <= 1 else 255 if high <= 255 else 65535
+    return np.rint(gray.astype(np.float32) * (255 / white)).astype(np.uint8)
 
 
 def _first_line(error: Exception) -> str:

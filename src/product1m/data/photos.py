@@ -8,17 +8,16 @@ from jaxtyping import UInt8
 
 from product1m.errors import DatasetError
 
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 Photo = UInt8[np.ndarray, "H W 3"]
 
 
 def decode_photo(encoded: bytes, name: str) -> Photo:
-    """Decode a stored photo, turned upright by its EXIF orientation.
+    """Decode a stored photo, which is upright: an EXIF orientation is ignored.
 
     Raises DatasetError with `name` if it is damaged.
     """
-    pixels: Any = (
-        cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
-    )
+    pixels: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS) if encoded else None
     if pixels is None:
         raise DatasetError(f"{name}: not a photo that can be decoded ({len(encoded)} bytes)")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from product1m.data.intake import PhotoLimits, normalize_photo
+from product1m.data.intake import normalize_photo
+from product1m.data.limits import PhotoLimits
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
 from product1m.detection.extraction import RegionSettings, extract_regions

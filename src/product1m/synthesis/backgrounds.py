@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from product1m.data.intake import PhotoLimits, normalize_photo, unrestricted_pillow
+from product1m.data.intake import normalize_photo, unrestricted_pillow
+from product1m.data.limits import PhotoLimits
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.errors import DatasetError, PhotoError, StorageError, TooLargeError
 from product1m.storage.folder import Folder
@@ -16,7 +17,11 @@ from product1m.storage.opening import open_file, open_store
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _LIMITS = PhotoLimits(
-    max_side_px=0, min_side_px=16, max_pixels=50_000_000, max_bytes=32 * 1024 * 1024
+    max_side_px=0,
+    min_side_px=16,
+    max_pixels=50_000_000,
+    max_bytes=32 * 1024 * 1024,
+    max_jpeg_scans=32,
 )
 """What a background photo may be, but for its side, which follows the scene's (ours)."""
 _MAX_ZOOM = 1.4

@@ -1,0 +1,72 @@
+"""Photo files without decoding them: a JPEG's scans, and files without their metadata.
+
+A JPEG is a sequence of segments, each a marker (`ff` and its kind), two bytes of length and
+content; a scan's compressed data follows its segment (ITU-T T.81, B.1). A PNG is a signature and
+chunks of length, kind, content and checksum.
+"""
+
+import re
+from collections.abc import Container
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+EXIF_AND_XMP = frozenset({0xE1})
+"""Kind of the segments that hold EXIF and XMP, with them a photo's orientation."""
+METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
+"""Kinds of the segments that decide no pixel: not JFIF, whose kind is e0, nor Adobe's, ee."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_START_OF_SCAN, _START, _END = 0xDA, 0xD8, 0xD9
+_NEEDED_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+
+
+def num_scans(encoded: bytes, enough: int) -> int:
+    """Scans of a JPEG, counted up to one more than `enough`; 0 for other files."""
+    position, scans = 2, 0
+    if not encoded.startswith(JPEG):
+        return 0
+    while scans <= enough and (match := _MARKER.search(encoded, position)):
+        kind, position = encoded[match.end() - 1], match.end()
+        if kind == _END:
+            break
+        if kind not in (0x01, _START):  # these two have no length
+            scans += kind == _START_OF_SCAN
+            position += int.from_bytes(encoded[position : position + 2], "big")
+    return scans
+
+
+def without_segments(encoded: bytes, kinds: Container[int]) -> bytes:
+    """A JPEG without its segments of some kinds before the first scan; its pixels are the same.
+
+    A file whose segments cannot be followed is returned as it is.
+    """
+    position, kept = 2, [encoded[:2]]
+    while (match := _MARKER.match(encoded, position)) or encoded[
+        position : position + 1
+    ] == b"\xff":
+        if match is None:  # a fill byte
+            position += 1
+            continue
+        kind = encoded[position + 1]
+        if kind == _START_OF_SCAN:
+            return b"".join([*kept, encoded[position:]])
+        length = int.from_bytes(encoded[position + 2 : position + 4], "big")
+        if length < 2:
+            break
+        if kind not in kinds:
+            kept.append(encoded[position : position + 2 + length])
+        position += 2 + length
+    return encoded
+
+
+def without_metadata(encoded: bytes) -> bytes:
+    """A JPEG or PNG with nothing but what decides its pixels; other files as they are."""
+    if encoded.startswith(JPEG):
+        return without_segments(encoded, METADATA)
+    if not encoded.startswith(PNG):
+        return encoded
+    position, kept = len(PNG), [PNG]
+    while len(header := encoded[position : position + 8]) == 8:
+        end = position + 12 + int.from_bytes(header[:4], "big")
+        if header[4:] in _NEEDED_CHUNKS:
+            kept.append(encoded[position:end])
+        position = end
+    return b"".join(kept)

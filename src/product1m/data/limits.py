@@ -1,0 +1,145 @@
+"""Limits for whatever comes from outside, the same in ingestion and when a model is served.
+
+They are checked before the work that they bound: bytes before decoding, a header's pixels before
+its pixels, a JPEG's scans before the first, a title's length before it is cleaned.
+"""
+
+import base64
+import binascii
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from product1m.config import IngestionConfig
+from product1m.data.encoding import num_scans
+from product1m.errors import PhotoError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats of photo files that are decoded, by Pillow's names; of several frames the first (ours).
+
+Pillow reads many more, some of them through other programs.
+"""
+MAX_LINE_BYTES = 1 << 20
+"""Longest line of a list (ours)."""
+MAX_JSON_DEPTH = 16
+"""Lists and objects inside each other in a line or request (ours)."""
+MAX_LABELS = 1000
+"""Labels or boxes of one item (ours)."""
+_DATA_URI = re.compile(r"data:[^,]{0,200};base64,")
+_OPENING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+
+
+@dataclass(frozen=True)
+class PhotoLimits:
+    """Which photo files are accepted, and how large a photo is stored.
+
+    The section `ingestion` of the configuration explains each value.
+    """
+
+    max_side_px: int
+    """A larger photo is stored at this longer side."""
+    min_side_px: int
+    max_pixels: int
+    max_bytes: int
+    max_jpeg_scans: int
+
+    @classmethod
+    def from_config(cls, config: IngestionConfig) -> "PhotoLimits":
+        """The values of a configuration, also of one that photos were stored with."""
+        return cls(
+            max_side_px=config.max_photo_side_px,
+            min_side_px=config.min_photo_side_px,
+            max_pixels=config.max_photo_pixels,
+            max_bytes=config.max_photo_bytes,
+            max_jpeg_scans=config.max_jpeg_scans,
+        )
+
+
+def check_photo_bytes(encoded: bytes, limits: PhotoLimits) -> None:
+    """PhotoError if a file is empty, too large, or a JPEG of too many scans; nothing is decoded."""
+    if not encoded:
+        raise PhotoError("the file is empty (0 bytes)")
+    if len(encoded) > limits.max_bytes:
+        raise PhotoError(f"{len(encoded)} bytes, more than {limits.max_bytes}")
+    if num_scans(encoded, limits.max_jpeg_scans) > limits.max_jpeg_scans:
+        raise PhotoError(
+            f"a JPEG of more than {limits.max_jpeg_scans} scans, which takes minutes to decode; "
+            "save it again as an ordinary JPEG"
+        )
+
+
+def check_photo_size(width: int, height: int, limits: PhotoLimits) -> None:
+    """PhotoError if a photo has too many pixels to decode, or a side too short to use."""
+    if width * height > limits.max_pixels:
+        raise PhotoError(
+            f"{width} x {height} px: more than {limits.max_pixels} pixels, not decoded"
+        )
+    if min(width, height) < limits.min_side_px:
+        raise PhotoError(f"{width} x {height} px: the shorter side is below {limits.min_side_px}")
+
+
+def title_fault(title: str, max_bytes: int) -> str:
+    """Why a title is too long to use; empty if it is not."""
+    # Characters first: a title of a gigabyte is not encoded.
+    if len(title) <= max_bytes and len(title.encode("utf-8", "replace")) <= max_bytes:
+        return ""
+    return f"{len(title)} characters, more than {max_bytes} bytes in UTF-8"
+
+
+def photo_from_text(text: str, max_bytes: int) -> bytes:
+    """A photo file from base64, also with line ends or as a `data:` URI; PhotoError if it is not.
+
+    Text that would decode to more than `max_bytes` is refused without decoding it.
+    """
+    start = match.end() if (match := _DATA_URI.match(text)) else 0
+    if (len(text) - start) * 3 // 4 > max_bytes + max_bytes // 16 + 4:  # room for line ends
+        raise PhotoError(f"{len(text)} characters of base64, more than {max_bytes} bytes")
+    try:
+        return base64.b64decode("".join(text[start:].split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PhotoError(
+            f"text that is not base64 ({error}); encode the photo file's bytes"
+        ) from error
+
+
+def parse_json(text: str) -> Any:
+    """A value from JSON; ValueError with the reason, also if it is nested too deeply."""
+    depth = 0
+    for match in _OPENING.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"more than {MAX_JSON_DEPTH} lists or objects inside each other")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+class PixelBudget:
+    """Bounds how many pixels are decoded at the same time, whatever the number of threads.
+
+    A photo with more pixels than the whole budget waits until it is alone.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._free = max_pixels
+        self._all = max_pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def decoding(self, num_pixels: int) -> Iterator[None]:
+        """Wait for the pixels, and give them back at the end of the block."""
+        share = min(num_pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= share)
+            self._free -= share
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += share
+                self._changed.notify_all()

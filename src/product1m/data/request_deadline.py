@@ -1,0 +1,103 @@
+"""One deadline a request, from connecting to the last byte of the body.
+
+The time-outs of `requests` are for each read: a server that sends a byte of a header, a chunk size
+or a TLS handshake now and then outlasts them. Here a timer shuts the connection down instead, and
+whoever waits for its next byte gets an error.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+_current = threading.local()
+
+
+class Deadline:
+    """The time that each request of a block has; a retry or redirect is a request of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self.expired = False
+        """Whether the last request took too long."""
+
+    def restart(self, connection: HTTPConnection) -> None:
+        """Start the time of a request that a connection is about to send."""
+        self.cancel()
+        self.expired = False
+        self._timer = threading.Timer(self._seconds, self._end, [connection])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """The request has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self, connection: HTTPConnection) -> None:
+        self.expired = True
+        sock = connection.sock or getattr(connection, "sent_through", None)
+        if sock is None:
+            return
+        try:
+            # Not SSLSocket.shutdown, which would take the TLS state from the thread that reads.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        except OSError:
+            return  # closed in this moment
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[Deadline]:
+    """Limit every request that this thread sends through a `TimedAdapter` in the block."""
+    _current.deadline = Deadline(seconds)
+    try:
+        yield _current.deadline
+    finally:
+        _current.deadline.cancel()
+        _current.deadline = None
+
+
+class _Timed(HTTPConnection):
+    """Tells the deadline of its thread when a request starts."""
+
+    def connect(self) -> None:
+        self._restart()
+        super().connect()
+
+    def request(self, *arguments: Any, **keywords: Any) -> None:
+        self._restart()
+        super().request(*arguments, **keywords)
+        # A response that ends the connection takes the socket away from it.
+        self.sent_through = self.sock
+
+    def _restart(self) -> None:
+        current = getattr(_current, "deadline", None)
+        if current is not None:
+            current.restart(self)
+
+
+class _TimedTLS(_Timed, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Timed
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TimedTLS
+
+
+class TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no types here
+    """An adapter whose requests end at the `deadline` of their thread."""
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        """Use connections that know the deadline."""
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
