@@ -1,6 +1,7 @@
 """True boxes of queries on their way from a data set into features."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 
 from product1m.artifacts.folder import open_artifact
 from product1m.config import IngestionConfig
-from product1m.data.boxes import BOXES, BoxTable, read_boxes, write_boxes
+from product1m.data.boxes import BOXES, BoxError, BoxTable, check_boxes, write_boxes
+from product1m.data.known_boxes import read_boxes
 from product1m.data.photos import encode_jpeg
-from product1m.errors import DatasetError
 from product1m.sample.drawn.layers import Seen
 from product1m.sample.drawn.plan import SampleSizes, plan_rows
 from product1m.sample.drawn.rendering import render_with_boxes
@@ -21,14 +22,16 @@ CONFIG = IngestionConfig(num_workers=1, max_photo_side_px=100, max_quarantine_sh
 
 
 def write_dataset(folder: Path, boxes: object) -> Path:
-    """One photo of 200 × 100 pixels a list; the second query has the boxes under test."""
+    """Two photos of 200 × 100 pixels; the second query has the boxes under test."""
     (folder / "images").mkdir(parents=True)
-    photo = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
-    (folder / "images/p.jpg").write_bytes(encode_jpeg(photo))
-    for role, count in (("train", 1), ("gallery", 1), ("queries", 2)):
+    for n in range(2):
+        photo = np.random.default_rng(n).integers(0, 255, (100, 200, 3), dtype=np.uint8)
+        (folder / f"images/{n}.jpg").write_bytes(encode_jpeg(photo))
+    for role, count in (("train", 2), ("gallery", 1), ("queries", 3)):
         rows = [
-            {"id": f"{role}{n}", "caption": "Lumi rose", "image": "images/p.jpg"}
+            {"id": f"{role}{n}", "caption": f"Lumi rose {n}", "image": f"images/{n % 2}.jpg"}
             | ({} if role == "train" else {"labels": ["Lumi rose"]})
+            | ({"split": "test" if n == 2 else "dev"} if role == "queries" else {})
             | ({"boxes": boxes} if (role, n) == ("queries", 1) and boxes else {})
             for n in range(count)
         ]
@@ -71,7 +74,13 @@ def test_a_data_set_without_boxes_gives_none(tmp_path: Path) -> None:
         ([[0, 0, 5]], r"expected \[x1, y1, x2, y2\], got \[0, 0, 5\]"),
         ([[0, 0, 5, "6"]], r"expected \[x1, y1, x2, y2\]"),
         ([[5, 0, 5, 9]], r"has no area"),
+        ([[50, 10, 20, 30]], r"has no area; .*it looks like \[x, y, width, height\]"),
         ({"x1": 0}, r"expected a list of"),
+        ([[0, 0, 10**400, 9]], r"expected \[x1, y1, x2, y2\]"),
+        ([[0, 0, 1e300, 9]], r"expected \[x1, y1, x2, y2\]"),
+        ([[0.1, 0.2, 0.5, 0.9]], r"looks like shares of the photo's sides, .*pixels of its 200 x"),
+        ([[5, 5, 9, 9], [300, 20, 700, 90]], r"\[300.*outside the photo of 200 x 100 px"),
+        ([[0, 0, 5, 5]] * 1001, r"1001 boxes, more than 1000"),
     ],
 )
 def test_a_query_whose_boxes_are_none_is_set_aside_with_the_reason(
@@ -84,20 +93,57 @@ def test_a_query_whose_boxes_are_none_is_set_aside_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("line", "reason"),
     [
-        ('{"id": "a", "boxes": [[1, 2]]}\n', r"boxes.jsonl:1: expected .*x1, y1, x2, y2"),
-        ('\n{"boxes": [[1, 2, 3, 4]]}\n', r"boxes.jsonl:2: expected .*'id'"),
-        ("no json\n", r"boxes.jsonl:1: expected"),
-        ('{"id": "a", "boxes": [[1, 2, 3, 4]]}\n' * 2, r"boxes.jsonl:2: id a occurs twice"),
+        (b'{"id": "q", "boxes": [[1, 2]]}', r"expected \[x1, y1, x2, y2\], got \[1, 2\]"),
+        (b'{"boxes": [[1, 2, 3, 4]]}', r'expected {"id": ., "boxes": .*\(.id.\)'),
+        (b"no json", "expected .*got 'no json'"),
+        (b"[1]", "expected .*got"),
+        (b'{"id": "M\xfcller", "boxes": [[1, 2, 3, 4]]}', r"not UTF-8 \(.*byte 0xfc at 9\)"),
+        (b'{"id": "q", "boxes": ' + b"[" * 5000, "more than 16 lists or objects inside each other"),
+        (
+            b'{"id": "q", "boxes": [[0, 0, 1' + b"0" * 400 + b", 2]]}",
+            r"expected \[x1, y1, x2, y2\]",
+        ),
+        (b'{"id": "q", "boxes": [[0, 0, 1' + b"0" * 5000 + b", 2]]}", "expected .*4300 digits"),
+        (b'{"id": "q", "boxes": [[0, 0, NaN, 2]]}', r"expected \[x1, y1, x2, y2\]"),
+        (b"x" * (1 << 20) + b"y", "longer than 1048576 bytes"),
+        (b'{"id": "a", "boxes": [[1, 2, 3, 4]]}', "duplicate id, first at boxes.jsonl:1"),
     ],
 )
-def test_a_file_of_boxes_that_cannot_be_read_is_refused_with_its_line(
-    tmp_path: Path, text: str, message: str
+def test_a_line_that_is_no_query_with_boxes_is_rejected_and_the_others_are_kept(
+    tmp_path: Path, line: bytes, reason: str
 ) -> None:
-    (tmp_path / "boxes.jsonl").write_text(text, "utf-8")
-    with pytest.raises(DatasetError, match=message):
-        read_boxes(tmp_path)
+    good = b'{"id": "%c", "boxes": [[1, 2, 3, 4]]}\n'
+    content = b"\xef\xbb\xbf" + good % b"a" + line + b"\n\n" + good % b"b"
+    (tmp_path / "boxes.jsonl").write_bytes(content)
+    known, rejected = read_boxes(tmp_path)
+    assert {item: boxes.boxes for item, boxes in known.items()} == dict.fromkeys(
+        "ab", ((1, 2, 3, 4),)
+    )
+    (bad,) = rejected
+    assert (bad.list_name, bad.line) == ("boxes.jsonl", 2)
+    assert re.search(reason, bad.reason)
+
+
+def test_boxes_that_cannot_be_meant_are_quarantined_and_their_query_stays(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", None)
+    boxes: dict[str, list[tuple[float, ...]]] = {
+        "queries0": [(0.1, 0.1, 0.4, 0.9)],
+        "queries1": [(20, 10, 100, 60)],
+    }
+    write_boxes(dataset / "boxes.jsonl", boxes)
+    metrics = ingest(dataset, tmp_path)
+    assert (metrics["queries/items"], metrics["queries/with_boxes"]) == (3, 1)
+    (row,) = pd.read_parquet(tmp_path / "queries/quarantine.parquet").to_dict("records")
+    assert (row["list"], row["line"], row["id"]) == ("boxes.jsonl", 1, "queries0")
+    assert "looks like shares of the photo's sides" in row["reason"]
+
+
+def test_a_box_a_little_outside_the_photo_is_plausible() -> None:
+    check_boxes([(-3, -2, 104, 52), (90, 40, 105, 52)], 100, 50)
+    with pytest.raises(BoxError, match="outside the photo"):
+        check_boxes([(-80, 0, 20, 50)], 100, 50)
 
 
 def test_written_boxes_read_back(tmp_path: Path) -> None:
@@ -106,7 +152,11 @@ def test_written_boxes_read_back(tmp_path: Path) -> None:
         "q": [(1, 1, 2, 2.5)],
     }
     write_boxes(tmp_path / "boxes.jsonl", boxes)
-    assert read_boxes(tmp_path) == {item: tuple(found) for item, found in boxes.items()}
+    known, rejected = read_boxes(tmp_path)
+    assert not rejected
+    assert {item: found.boxes for item, found in known.items()} == {
+        item: tuple(found) for item, found in boxes.items()
+    }
 
 
 def test_a_box_outside_the_photo_is_not_kept(tmp_path: Path) -> None:

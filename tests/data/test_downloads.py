@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             self.host.held.set()
             time.sleep(30)
         else:
-            self._answer(200, PHOTO, {"Content-Type": "image/jpeg"})
+            own = encoded(picture(zlib.crc32(path.encode()))) if kind == "own" else PHOTO
+            self._answer(200, own, {"Content-Type": "image/jpeg"})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -274,7 +276,12 @@ def test_lists_of_urls_become_items_and_what_cannot_be_had_is_set_aside(
     neither = f"{host.url('status/404')}#####{host.url('status/403')}"
     write_lists(
         tmp_path / "data",
-        {"train": [*good, second, neither], "gallery": good, "dev": good, "test": good},
+        {
+            "train": [f"{host.url('own/1')}#####", *good[1:], second, neither],
+            "gallery": good,
+            "dev": good,
+            "test": good,
+        },
     )
     train, gallery, queries = (tmp_path / role for role in ROLES)
     config = CONFIG.model_copy(update={"max_quarantine_share": 0.3})
@@ -299,7 +306,7 @@ def test_a_killed_ingestion_goes_on_where_it_was(host: PhotoHost, tmp_path: Path
     for role in ROLES:
         for number, row in enumerate(rows):
             held = role == "train" and number == 9
-            row["image"] = host.url("hold/9" if held else f"photo/{role}/{number}")
+            row["image"] = host.url("hold/9" if held else f"own/{role}/{number}")
         (data / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train, gallery, queries = (tmp_path / role for role in ROLES)
     script = f"""
@@ -314,10 +321,10 @@ def test_a_killed_ingestion_goes_on_where_it_was(host: PhotoHost, tmp_path: Path
     process.kill()
     process.wait()
     assert not train.exists()
-    fetched = {path for path in host.asked if path.startswith("photo/")}
-    assert {f"photo/train/{number}" for number in range(9)} <= fetched
+    fetched = {path for path in host.asked if path.startswith("own/")}
+    assert {f"own/train/{number}" for number in range(9)} <= fetched
     lists = data / "train.jsonl"
-    lists.write_text(lists.read_text().replace("hold/9", "photo/train/9"))
+    lists.write_text(lists.read_text().replace("hold/9", "own/train/9"))
     metrics = ingestion.run(str(data), train, gallery, queries, CONFIG)
     assert metrics["train/items"] == 12
     assert {path: host.asked[path] for path in fetched} == dict.fromkeys(fetched, 1)

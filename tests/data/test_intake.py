@@ -99,7 +99,8 @@ def test_a_stored_photo_has_the_same_size_for_every_reader() -> None:
         assert b"Exif\0\0" not in photo.encoded
         size = photo.width, photo.height
         assert Image.open(io.BytesIO(photo.encoded)).size == size
-        by_opencv = cv2.imdecode(np.frombuffer(photo.encoded, np.uint8), cv2.IMREAD_COLOR)
+        encoded_photo = np.frombuffer(photo.encoded, np.uint8)
+        by_opencv = np.asarray(cv2.imdecode(encoded_photo, cv2.IMREAD_COLOR))
         assert by_opencv.shape == (photo.height, photo.width, 3)
 
 

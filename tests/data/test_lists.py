@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -29,7 +30,10 @@ _characters = st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclud
 words = st.text(_characters, min_size=1, max_size=8)
 captions = st.lists(words, min_size=1, max_size=5).map(" ".join)
 ids = st.text("0123456789", min_size=9, max_size=18)
-labels = st.lists(st.tuples(words, words).map(" ".join), min_size=1, max_size=12)
+composed = (
+    st.tuples(words, words).map(" ".join).map(lambda text: unicodedata.normalize("NFC", text))
+)
+labels = st.lists(composed, min_size=1, max_size=12)
 
 
 def product1m_file(

@@ -52,26 +52,31 @@ def test_product1m_lists_on_s3_find_their_photos_by_id_and_by_key(
     data = small_dataset(tmp_path / "data", num_items=2)
     photo = encoded(picture(1))
     (data / "images" / "x.png").write_bytes(encoded(picture(1), "PNG"))
-    for name, item in {"train": "x", "gallery": "y", "dev": "z", "test": "x"}.items():
+    (data / "images" / "w.jpg").write_bytes(encoded(picture(2)))
+    for name, items in {"train": "xw", "gallery": "y", "dev": "z", "test": "x"}.items():
         label = "" if name == "train" else "#####A"
-        (data / f"product1m_{name}_ossurl_v2.txt").write_text(
-            f"{item}#####title#####http://127.0.0.1:1/a#####http://127.0.0.1:1/b{label}\r\n"
-        )
+        urls = "http://127.0.0.1:1/a#####http://127.0.0.1:1/b"
+        lines = [f"{item}#####title {item}#####{urls}{label}\r\n" for item in items]
+        (data / f"product1m_{name}_ossurl_v2.txt").write_text("".join(lines))
     for path in data.glob("*.jsonl"):
         path.unlink()
     (data / "images" / "y.jpg").write_bytes(photo)
     (data / "images" / "z.JPG").write_bytes(photo)
     address = s3.copy(data, f"{tmp_path.name}/lists")
     metrics = ingestion.run(address, *outputs(tmp_path), INGESTION)
-    assert [metrics[f"{role}/items"] for role in ROLES] == [1, 1, 2]
+    assert [metrics[f"{role}/items"] for role in ROLES] == [2, 1, 2]
 
     keyed = tmp_path / "keyed"
     keyed.mkdir()
     for role in ROLES:
-        row = {"id": role, "caption": role, "labels": ["A"], "image": f"{address}/images/y.jpg"}
-        (keyed / f"{role}.jsonl").write_text(json.dumps(row) + "\n")
+        rows = [
+            {"id": f"{role}{name}", "caption": f"{role} {name}", "labels": ["A"]}
+            | {"image": f"{address}/images/{name}.jpg"}
+            for name in "yw"
+        ]
+        (keyed / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metrics = ingestion.run(str(keyed), *outputs(tmp_path / "k"), INGESTION)
-    assert [metrics[f"{role}/items"] for role in ROLES] == [1, 1, 1]
+    assert [metrics[f"{role}/items"] for role in ROLES] == [2, 2, 2]
     table = ItemTable(open_artifact(tmp_path / "k" / "train", "ingestion"))
     assert table.encoded(0) == photo
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from product1m.config import BackgroundSynthesisConfig
-from product1m.synthesis.cutouts import Candidate, CutAttempt, names_set
+from product1m.data.class_names import names_set
+from product1m.synthesis.cutouts import Candidate, CutAttempt
 from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
 from tests.support.worlds.drawn_products import captions
 

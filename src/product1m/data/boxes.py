@@ -6,7 +6,6 @@ photo. They measure the detection; no training uses them.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product1m.data.geometry import CORNERS
-from product1m.errors import DatasetError
+from product1m.data.limits import MAX_LABELS
 
 BOXES_LIST = "boxes.jsonl"
 BOXES = "boxes.parquet"
 """Beside an artifact's item table: one row per box, `item` is the row of its photo there."""
 SCHEMA = pa.schema([("item", pa.int64()), *((corner, pa.float32()) for corner in CORNERS)])
+
+MAX_COORDINATE = 1e6
+"""Largest coordinate of a box, in pixels (ours)."""
+MIN_INSIDE = 0.25
+"""Smallest share of a box inside its photo; a little outside is cut off (ours)."""
 
 Box = tuple[float, float, float, float]
 
@@ -34,34 +38,27 @@ def parse_boxes(value: Any) -> tuple[Box, ...]:
     """Boxes from JSON; BoxError with the first value that is not a box."""
     if not isinstance(value, list) or not value:
         raise BoxError(f"boxes: expected a list of [x1, y1, x2, y2], got {value!r:.80}")
+    if len(value) > MAX_LABELS:
+        raise BoxError(f"{len(value)} boxes, more than {MAX_LABELS}")
     return tuple(_parse_box(box) for box in value)
 
 
-def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
-    """Boxes by item id from a data set's `boxes.jsonl`; empty without such a file.
-
-    Raises DatasetError with the line that is not an id with its boxes.
-    """
-    path = folder / BOXES_LIST
-    if not path.is_file():
-        return {}
-    known: dict[str, tuple[Box, ...]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-                item, boxes = str(value["id"]), parse_boxes(value["boxes"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise DatasetError(
-                    f'{path}:{number}: expected {{"id": …, "boxes": [[x1, y1, x2, y2], …]}}, '
-                    f"got {line.strip()!r:.120} ({error})"
-                ) from error
-            if item in known:
-                raise DatasetError(f"{path}:{number}: id {item} occurs twice")
-            known[item] = boxes
-    return known
+def check_boxes(boxes: Sequence[Box], width: int, height: int) -> None:
+    """BoxError if boxes cannot be meant as pixels of a photo, with what they look like."""
+    shown = f"boxes: {list(boxes[0])!r:.80}"
+    if max(map(max, boxes)) <= 1:
+        raise BoxError(
+            f"{shown} looks like shares of the photo's sides, expected pixels of its "
+            f"{width} x {height}"
+        )
+    for box in boxes:
+        x1, y1, x2, y2 = box
+        inside = max(0.0, min(x2, width) - max(x1, 0)) * max(0.0, min(y2, height) - max(y1, 0))
+        if inside < MIN_INSIDE * (x2 - x1) * (y2 - y1):
+            raise BoxError(
+                f"boxes: {list(box)!r:.80} lies outside the photo of {width} x {height} px; "
+                "it looks like pixels of the photo at another size"
+            )
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -104,9 +101,12 @@ def _parse_box(box: Any) -> Box:
         raise BoxError(f"boxes: expected [x1, y1, x2, y2], got {box!r:.80}")
     x1, y1, x2, y2 = map(float, numbers)
     if not (x1 < x2 and y1 < y2):
-        raise BoxError(f"boxes: {box!r:.80} has no area; expected x1 < x2 and y1 < y2")
+        looks = "; it looks like [x, y, width, height]" if x2 > 0 and y2 > 0 else ""
+        raise BoxError(f"boxes: {box!r:.80} has no area; expected x1 < x2 and y1 < y2{looks}")
     return (x1, y1, x2, y2)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= MAX_COORDINATE  # also false for NaN

@@ -1,7 +1,7 @@
-"""Which classes the training titles name: train items have no labels, so titles must do."""
+"""What titles name: a class, since train items have no labels, or a set of products."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +28,12 @@ def count_naming_titles(titles: Iterable[str], labels: Collection[str]) -> dict[
             if brand in title:
                 counts.update(label for name, label in named if name in title)
     return dict(counts)
+
+
+def names_set(caption: str, set_words: Sequence[str]) -> bool:
+    """Whether a title says that it sells several products, by any of the words in any case."""
+    folded = caption.casefold()
+    return any(word.casefold() in folded for word in set_words)
 
 
 def write_classes(folder: Path, train_titles: dict[str, int]) -> None:

@@ -163,7 +163,7 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
             "save it with 8 or 16 bits a channel"
         )
     white = 1 if gray.dtype.kind == "f" and high <= 1 else 255 if high <= 255 else 65535
-    return np.rint(gray.astype(np.float32) * (255 / white)).astype(np.uint8)
+    return np.asarray(np.rint(gray.astype(np.float32) * (255 / white)), np.uint8)
 
 
 def _first_line(error: Exception) -> str:

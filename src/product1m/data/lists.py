@@ -3,14 +3,16 @@
 A line that is not an item is never dropped: it becomes a `RejectedLine` with its place and reason.
 """
 
+import codecs
 import html
-import json
+import unicodedata
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_boxes
+from product1m.data.limits import MAX_LABELS, MAX_LINE_BYTES, parse_json
 from product1m.errors import DatasetError
 
 Role = Literal["train", "gallery", "queries"]
@@ -32,6 +34,9 @@ IMAGE_SCHEMES = ("http", "https", "s3")
 """Of photos outside the data set (ours)."""
 MAX_ID_BYTES = 96
 """An id names a member of a tar shard, whose names end at 100 bytes, `.jpg` included (ours)."""
+
+ID_SEPARATOR = ","
+"""Between the ids of a line of `retrieval_id_list.txt` (released code)."""
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
@@ -127,17 +132,40 @@ def find_lists(
 def read_list(source: ListFile) -> Iterator[ListItem | RejectedLine]:
     """Every line that is not blank, in order: an item, or the reason why it is not one."""
     parse = _parse_jsonl if source.is_jsonl else _parse_product1m
-    with source.path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                yield parse(line, number, source)
-            except UnicodeDecodeError as error:
-                yield RejectedLine(source.path.name, number, "", f"not UTF-8 ({error.reason})")
-            except _MalformedError as error:
-                yield RejectedLine(source.path.name, number, error.id, error.reason)
+    for number, raw in read_lines(source.path):
+        try:
+            yield parse(decoded(raw), number, source)
+        except MalformedError as error:
+            yield RejectedLine(source.path.name, number, error.id, error.reason)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank with its number, without a byte order mark."""
+    for number, raw in enumerate(_bounded_lines(path), start=1):
+        line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        if line.strip():
+            yield number, line
+
+
+def _bounded_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long only as much as shows it."""
+    with path.open("rb") as file:
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            rest = raw
+            while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE_BYTES + 1)
+            yield raw
+
+
+def decoded(raw: bytes) -> str:
+    """A line as text without its end; MalformedError if it is too long or not UTF-8."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise MalformedError("", f"longer than {MAX_LINE_BYTES} bytes")
+    try:
+        return raw.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{raw[error.start]:02x} at {error.start}"
+        raise MalformedError("", f"not UTF-8 ({error.reason}, {place})") from error
 
 
 def clean_caption(raw: str) -> str:
@@ -145,7 +173,9 @@ def clean_caption(raw: str) -> str:
     return " ".join(html.unescape(raw).translate(_INVISIBLE).split())
 
 
-class _MalformedError(Exception):
+class MalformedError(Exception):
+    """A line that is not an item; the reason goes into the quarantine."""
+
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(reason)
         self.id = id
@@ -167,10 +197,10 @@ def _missing(lists: dict[Role, list[ListFile]], names: Container[str] | None) ->
 
 def _parse_product1m(line: str, number: int, source: ListFile) -> ListItem:
     fields = line.split(FIELD_SEPARATOR)
-    item_id = _checked_id(fields[0].strip())
+    item_id = _checked_id(fields[0].strip(), source)
     expected = (4, 5) if source.role == "train" else (5,)
     if len(fields) not in expected:
-        raise _MalformedError(
+        raise MalformedError(
             item_id,
             f"expected {' or '.join(map(str, expected))} fields separated by "
             f"{FIELD_SEPARATOR!r}, got {len(fields)}",
@@ -189,19 +219,19 @@ def _parse_product1m(line: str, number: int, source: ListFile) -> ListItem:
 
 def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _MalformedError("", f"not JSON ({error})") from error
+        value = parse_json(line)
+    except ValueError as error:
+        raise MalformedError("", f"not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise _MalformedError("", f"expected a JSON object, got {type(value).__name__}")
+        raise MalformedError("", f"expected a JSON object, got {type(value).__name__}")
     raw_id = value.get("id")
     if isinstance(raw_id, int) and not isinstance(raw_id, bool):
         raw_id = str(raw_id)
-    item_id = _checked_id(_string(raw_id, "id", ""))
+    item_id = _checked_id(_string(raw_id, "id", ""), source)
     labels = value.get("labels")
     labels = [] if labels is None else labels
     if not isinstance(labels, list):
-        raise _MalformedError(item_id, f"labels: expected a list of strings, got {labels!r:.80}")
+        raise MalformedError(item_id, f"labels: expected a list of strings, got {labels!r:.80}")
     return ListItem(
         list_name=source.path.name,
         line=number,
@@ -218,43 +248,49 @@ def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
 
 def _string(value: Any, key: str, id: str) -> str:
     if value is None:
-        raise _MalformedError(id, f"{key}: missing")
+        raise MalformedError(id, f"{key}: missing")
     if not isinstance(value, str):
-        raise _MalformedError(id, f"{key}: expected a string, got {value!r:.80}")
+        raise MalformedError(id, f"{key}: expected a string, got {value!r:.80}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise _MalformedError(id, f"{key}: half a surrogate pair is not a character") from error
+        raise MalformedError(id, f"{key}: half a surrogate pair is not a character") from error
     return value
 
 
-def _checked_id(id: str) -> str:
+def _checked_id(id: str, source: ListFile) -> str:
     if not id:
-        raise _MalformedError("", "the id is empty")
+        raise MalformedError("", "the id is empty")
     if "/" in id or "\\" in id or id.startswith("."):
-        raise _MalformedError(id, f"id {id!r:.80} could name a file outside the data set")
+        raise MalformedError(id, f"id {id!r:.80} could name a file outside the data set")
     if not id.isprintable() or id != id.strip():
-        raise _MalformedError(id, f"id {id!r:.80} has white space around it or control characters")
+        raise MalformedError(id, f"id {id!r:.80} has white space around it or control characters")
+    if ID_SEPARATOR in id and source.role != "train":
+        raise MalformedError(
+            id, f"id {id!r:.80} has a comma, which separates the ids of retrieval_id_list.txt"
+        )
     if len(id.encode()) > MAX_ID_BYTES:
-        raise _MalformedError(id[:MAX_ID_BYTES], f"the id is longer than {MAX_ID_BYTES} bytes")
+        raise MalformedError(id[:MAX_ID_BYTES], f"the id is longer than {MAX_ID_BYTES} bytes")
     return id
 
 
 def _checked_caption(raw: str, id: str) -> str:
     caption = clean_caption(raw)
     if not caption:
-        raise _MalformedError(id, "the caption is empty")
+        raise MalformedError(id, "the caption is empty")
     return caption
 
 
 def _checked_labels(raw: list[str], id: str, source: ListFile) -> tuple[str, ...]:
-    labels = tuple(label.strip() for label in raw)
+    if len(raw) > MAX_LABELS:
+        raise MalformedError(id, f"{len(raw)} labels, more than {MAX_LABELS}")
+    labels = tuple(unicodedata.normalize("NFC", label.strip()) for label in raw)
     if not all(labels):
-        raise _MalformedError(id, "a label is empty")
+        raise MalformedError(id, "a label is empty")
     if source.role != "train" and not labels:
-        raise _MalformedError(id, "the label is missing")
+        raise MalformedError(id, "the label is missing")
     if source.role == "gallery" and source.is_jsonl and len(labels) > 1:
-        raise _MalformedError(id, f"a gallery item shows one product, got {len(labels)} labels")
+        raise MalformedError(id, f"a gallery item shows one product, got {len(labels)} labels")
     return labels
 
 
@@ -262,7 +298,7 @@ def _checked_split(value: Any, id: str, source: ListFile) -> str:
     if value is None or source.role != "queries":
         return ""
     if value not in ("dev", "test"):
-        raise _MalformedError(id, f"split: expected 'dev' or 'test', got {value!r:.80}")
+        raise MalformedError(id, f"split: expected 'dev' or 'test', got {value!r:.80}")
     return str(value)
 
 
@@ -272,26 +308,24 @@ def _checked_boxes(value: Any, id: str, source: ListFile) -> tuple[Box, ...]:
     try:
         return parse_boxes(value)
     except BoxError as error:
-        raise _MalformedError(id, str(error)) from error
+        raise MalformedError(id, str(error)) from error
 
 
 def _checked_image(image: str, id: str) -> str:
     path = PurePosixPath(image)
     if not image.strip():
-        raise _MalformedError(id, "image: empty")
+        raise MalformedError(id, "image: empty")
     if "://" in image and image.split("://", maxsplit=1)[0] not in IMAGE_SCHEMES:
-        raise _MalformedError(
+        raise MalformedError(
             id, f"image {image!r:.80}: expected a file's name, or {', '.join(IMAGE_SCHEMES)}://…"
         )
     if path.is_absolute() or ".." in path.parts or "\\" in image or "\0" in image:
-        raise _MalformedError(id, f"image {image!r:.80} leads out of the data set")
+        raise MalformedError(id, f"image {image!r:.80} leads out of the data set")
     return image
 
 
 def count_lines(path: Path) -> tuple[int, int]:
     """Lines that are not blank, and blank ones."""
-    with path.open("rb") as file:
-        written = [0, 0]
-        for line in file:
-            written[not line.strip()] += 1
-    return written[0], written[1]
+    num_lines = sum(1 for _ in _bounded_lines(path))
+    num_written = sum(1 for _ in read_lines(path))
+    return num_written, num_lines - num_written

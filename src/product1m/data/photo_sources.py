@@ -29,7 +29,8 @@ class PhotoSource(Protocol):
 class DatasetPhotos:
     """Photos of a data set: at the path in the list, named by id, or at their URLs.
 
-    A store that fails as a whole raises StorageError, because no single item is the cause.
+    A store that fails as a whole raises StorageError, because no single item is the cause; one that
+    refuses a single file costs that item.
     """
 
     def __init__(self, store: Store, downloads: Downloads) -> None:
@@ -41,7 +42,7 @@ class DatasetPhotos:
         if item.image.startswith(("http://", "https://")):
             return self._downloads.read((item.image,), max_bytes)
         if is_remote(item.image):
-            return _read(*open_file(item.image), item.image, max_bytes)
+            return _read(*_at_address(item.image), item.image, max_bytes)
         if item.image:
             return _read(self._store, item.image, item.image, max_bytes)
         name = self._by_id(item.id)
@@ -92,6 +93,23 @@ def list_names(store: Store) -> list[str]:
     return [name for name in DATASET_FILES if store.find(name) is not None]
 
 
+def _at_address(address: str) -> tuple[Store, str]:
+    try:
+        return open_file(address)
+    except StorageError as error:
+        raise PhotoError(f"invalid address ({error})") from error
+
+
+def _concerns_one_file(error: StorageError) -> bool:
+    """Whether a store answered, and refused this file; others may be readable."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return True
+    answer = getattr(cause, "response", None)  # botocore's ClientError
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if answer else None
+    return status is not None and 400 <= status < 500
+
+
 def _read(store: Store, name: str, shown: str, max_bytes: int) -> bytes:
     try:
         content = store.read(name, max_bytes)
@@ -102,9 +120,10 @@ def _read(store: Store, name: str, shown: str, max_bytes: int) -> bytes:
             f"photo {shown} has {error.num_bytes} bytes, more than {error.max_bytes}"
         ) from error
     except StorageError as error:
-        if not isinstance(error.__cause__, OSError):
+        if not _concerns_one_file(error):
             raise
-        raise PhotoError(f"photo {shown}: {error.__cause__.strerror}") from error
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        raise PhotoError(f"photo {shown}: {reason}") from error
     if not content:
         raise PhotoError(f"photo {shown} is empty (0 bytes)")
     return content

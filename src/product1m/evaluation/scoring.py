@@ -13,6 +13,7 @@ from pathlib import Path
 
 from product1m.data.lists import (
     FIELD_SEPARATOR,
+    ID_SEPARATOR,
     LABEL_SEPARATOR,
     PRODUCT1M_LIST,
     ListFile,
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 RankingLines = list[tuple[str, list[str]]]
 """A query id and its gallery ids, best first, one entry per line."""
 
-_SEPARATOR = ","
 _EXAMPLES = 3
 _RELEASED_LISTS = PRODUCT1M_LIST.format("{gallery,dev,test}")
 
@@ -103,7 +103,7 @@ def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
     if not any(lines):
         raise RetrievalError(f"{path}: no rankings; expected one line per query")
     if as_released:
-        return [(query, ids) for query, *ids in (line.split(_SEPARATOR) for line in lines)]
+        return [(query, ids) for query, *ids in (line.split(ID_SEPARATOR) for line in lines)]
     return list(_forgiving(lines, path))
 
 
@@ -114,12 +114,12 @@ def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
     """
     for query, ids in rankings.items():
         for name in (query, *ids):
-            if not name or name != name.strip() or _SEPARATOR in name or not name.isprintable():
+            if not name or name != name.strip() or ID_SEPARATOR in name or not name.isprintable():
                 raise RetrievalError(
                     f"{path}: id {name!r} of query {query!r} cannot be written to a ranking file; "
                     "an id has no comma, no white space around it and no control characters"
                 )
-    text = "".join(_SEPARATOR.join((query, *ids)) + "\n" for query, ids in rankings.items())
+    text = "".join(ID_SEPARATOR.join((query, *ids)) + "\n" for query, ids in rankings.items())
     path.write_text(text, "utf-8")
 
 
@@ -130,7 +130,7 @@ def _forgiving(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str
         if not line:
             num_blank_lines += 1
             continue
-        names = line.split(_SEPARATOR)
+        names = line.split(ID_SEPARATOR)
         query, *ids = (name.strip() for name in names)
         num_padded += [query, *ids] != names
         if not query or not all(ids):

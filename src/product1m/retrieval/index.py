@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
+from product1m.data.early_checks import POINTS_PER_CELL, fitting_index
 from product1m.errors import RetrievalError
 
 logger = logging.getLogger(__name__)
 
 INDEX = "index.faiss"
 GALLERY = "gallery.parquet"
-POINTS_PER_CELL = 39
-"""Training points per cell below which FAISS warns that its k-means will be poor."""
 QUERY_CHUNK = 1024
 """Queries searched at once: bounds the memory of exact search (ours)."""
 
@@ -205,11 +204,9 @@ def _check_points(index: Any, factory: str, num_points: int) -> None:
         if hasattr(part, "pq"):
             needed = max(needed, part.pq.ksub)
     if num_points < needed:
-        fitting = 2 ** int(np.log2(max(num_points / POINTS_PER_CELL, 1)))
-        advice = f"IVF{fitting},SQ8" if fitting >= 16 else "Flat"
         raise RetrievalError(
             f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
-            f"gives {num_points}; set indexing.factory={advice}"
+            f"gives {num_points}; set indexing.factory={fitting_index(num_points)}"
         )
     if num_points < needed * POINTS_PER_CELL:
         logger.warning(

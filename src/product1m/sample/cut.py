@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from product1m.artifacts.atomic import require_unused, whole_folder
-from product1m.data.boxes import BOXES_LIST, read_boxes, write_boxes
+from product1m.data.boxes import BOXES_LIST, write_boxes
+from product1m.data.known_boxes import read_boxes
 from product1m.data.lists import (
     PHOTO_FOLDER,
     ListFile,
@@ -230,8 +231,8 @@ def _copy_photos(source: Path, folder: Path, photos: Sequence[Path]) -> None:
 
 
 def _copy_boxes(source: Path, folder: Path, queries: Sequence[str]) -> None:
-    known = read_boxes(source)
-    kept = {query: known[query] for query in queries if query in known}
+    known, _ = read_boxes(source)
+    kept = {query: known[query].boxes for query in queries if query in known}
     if kept:
         write_boxes(folder / BOXES_LIST, kept)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,23 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import ArtifactWriter
 from product1m.config import IngestionConfig
-from product1m.data.boxes import Box, BoxTable, read_boxes
+from product1m.data.boxes import Box, BoxError, BoxTable, check_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
+from product1m.data.early_checks import (
+    SPLITS,
+    check_labels,
+    check_splits,
+    check_train_groups,
+    near_label,
+)
 from product1m.data.in_order import in_order
-from product1m.data.intake import PhotoLimits, StoredPhoto, normalize_photo, unrestricted_pillow
+from product1m.data.intake import StoredPhoto, normalize_photo, unrestricted_pillow
 from product1m.data.items import ITEMS, ItemWriter, content_digest, set_columns
+from product1m.data.known_boxes import KnownBoxes, read_boxes
 from product1m.data.leakage import Fingerprints, report_leakage
+from product1m.data.limits import PhotoLimits, PixelBudget, title_fault
 from product1m.data.lists import (
     ROLES,
     ListFile,
@@ -108,15 +117,18 @@ def _ingest(
     num_rows = sum(rows for rows, _ in counts)
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
     limits = PhotoLimits.from_config(config)
+    budget = PixelBudget(config.max_photo_pixels)
 
     def check(row: Row) -> Checked:
-        return _check_photo(row, source, limits)
+        return _check_photo(row, source, limits, budget, config.max_title_bytes)
 
     checked = in_order(pool, check, distinct_rows(lists), config.num_workers)
     checked = track(checked, f"{STEP} {role}", num_rows)
-    known_boxes = read_boxes(lists[0].path.parent) if role == "queries" else {}
+    known, rejected = read_boxes(lists[0].path.parent) if role == "queries" else ({}, [])
+    for line in rejected:
+        quarantine.add(line)
     boxes = BoxTable()
-    keys = _write_items(checked, writer, quarantine, boxes, known_boxes, config.shard_mib)
+    keys = _write_items(checked, writer, quarantine, boxes, known, config.shard_mib)
     if not len(keys.photos):
         raise DatasetError(f"{lists[0].path}: none of its {num_rows} lines is a usable item")
     quarantine.write(writer.folder)
@@ -134,13 +146,24 @@ def _ingest(
     return keys
 
 
-def _check_photo(row: Row, source: PhotoSource, limits: PhotoLimits) -> Checked:
+def _check_photo(
+    row: Row, source: PhotoSource, limits: PhotoLimits, budget: PixelBudget, max_title_bytes: int
+) -> Checked:
     if isinstance(row, RejectedLine):
         return row
+    if fault := title_fault(row.caption, max_title_bytes):
+        return row.rejected(f"caption: {fault}")
     try:
-        return row, normalize_photo(source.read(row, limits.max_bytes), limits)
-    except PhotoError as error:
+        photo = normalize_photo(source.read(row, limits.max_bytes), limits, budget)
+        if row.boxes:
+            check_boxes(row.boxes, *_original_px(photo))
+    except (PhotoError, BoxError) as error:
         return row.rejected(str(error))
+    return row, photo
+
+
+def _original_px(photo: StoredPhoto) -> tuple[int, int]:
+    return round(photo.width / photo.downscaled), round(photo.height / photo.downscaled)
 
 
 def _write_items(
@@ -148,7 +171,7 @@ def _write_items(
     writer: ArtifactWriter,
     quarantine: Quarantine,
     boxes: BoxTable,
-    known_boxes: Mapping[str, Sequence[Box]],
+    known: Mapping[str, KnownBoxes],
     shard_mib: int,
 ) -> _Keys:
     photos, captions = array("Q"), array("Q")
@@ -159,7 +182,7 @@ def _write_items(
                 continue
             item, photo = row
             size_px = (photo.width, photo.height)
-            item_boxes = item.boxes or known_boxes.get(item.id, ())
+            item_boxes = item.boxes or _known_boxes(known.get(item.id), photo, quarantine)
             boxes.add(len(items), item_boxes, size_px, photo.downscaled)
             sha256 = items.add(
                 item.id,
@@ -172,6 +195,20 @@ def _write_items(
             photos.append(key_of(sha256))
             captions.append(key_of(item.caption))
     return _Keys(np.frombuffer(photos, np.uint64), np.frombuffer(captions, np.uint64))
+
+
+def _known_boxes(
+    known: KnownBoxes | None, photo: StoredPhoto, quarantine: Quarantine
+) -> Sequence[Box]:
+    """The boxes that `boxes.jsonl` has for a photo; implausible ones are quarantined instead."""
+    if known is None:
+        return ()
+    try:
+        check_boxes(known.boxes, *_original_px(photo))
+    except BoxError as error:
+        quarantine.add(known.rejected(str(error)))
+        return ()
+    return known.boxes
 
 
 def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:
@@ -188,6 +225,7 @@ def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None
             duplicated_items=float(sizes[sizes > 1].sum()),
             largest_group=float(sizes.max()),
         )
+    check_train_groups(len(keys["train"].photos), int(writers["train"].metrics["groups"]))
 
 
 def _split_queries(writer: ArtifactWriter, keys: _Keys, config: IngestionConfig) -> None:
@@ -196,8 +234,9 @@ def _split_queries(writer: ArtifactWriter, keys: _Keys, config: IngestionConfig)
     table = pq.read_table(writer.folder / ITEMS, columns=["id", "split"])
     ids, given = table["id"].to_pylist(), table["split"].to_pylist()
     splits = assign_splits(given, groups, ids, config.dev_share, config.seed)
+    check_splits(given, splits, len(set(groups.tolist())), config.dev_share)
     set_columns(writer.folder, {"split": splits})
-    for split in ("dev", "test"):
+    for split in SPLITS:
         writer.metrics[split] = float(splits.count(split))
 
 
@@ -217,11 +256,17 @@ def _report_leaks(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) 
 
 def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
     gallery, queries = (
-        pq.read_table(writers[role].folder / ITEMS, columns=["labels"])["labels"].to_pylist()
+        pq.read_table(writers[role].folder / ITEMS, columns=["id", "labels", "split"]).to_pylist()
         for role in ("gallery", "queries")
     )
-    known = {labels[0] for labels in gallery}
-    wanted = {label for labels in queries for label in labels}
+    known = {item["labels"][0] for item in gallery}
+    by_split = {
+        split: [(f"query {q['id']}", q["labels"]) for q in queries if q["split"] == split]
+        for split in SPLITS
+    }
+    check_labels(by_split, known)
+    labels_of = [query["labels"] for query in queries]
+    wanted = {label for labels in labels_of for label in labels}
     absent = sorted(wanted - known)
     naming = count_naming_titles(_captions(writers["train"].folder), known | wanted)
     write_classes(writers["queries"].folder, naming)
@@ -231,13 +276,13 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
     writers["gallery"].metrics["classes"] = float(len(known))
     metrics = writers["queries"].metrics
     metrics["classes"] = float(len(wanted))
-    metrics["labels_per_query"] = sum(map(len, queries)) / len(queries)
+    metrics["labels_per_query"] = sum(map(len, labels_of)) / len(labels_of)
     metrics["classes_not_in_gallery"] = float(len(absent))
     metrics["queries_with_a_label_not_in_gallery"] = float(
-        sum(not known.issuperset(labels) for labels in queries)
+        sum(not known.issuperset(labels) for labels in labels_of)
     )
     metrics["queries_without_a_label_in_gallery"] = float(
-        sum(known.isdisjoint(labels) for labels in queries)
+        sum(known.isdisjoint(labels) for labels in labels_of)
     )
     writers["queries"].details["classes_not_in_gallery"] = absent
     if absent:
@@ -245,8 +290,13 @@ def _report_labels(writers: dict[Role, ArtifactWriter]) -> None:
             "%s: %d labels of the queries are not in the gallery, for example %s",
             STEP,
             len(absent),
-            ", ".join(absent[:3]),
+            ", ".join(_with_nearest(label, known) for label in absent[:3]),
         )
+
+
+def _with_nearest(label: str, known: Collection[str]) -> str:
+    near = near_label(label, known)
+    return f"{label!r} (the nearest is {near!r})" if near else repr(label)
 
 
 def _captions(folder: Path) -> Iterator[str]:

@@ -21,6 +21,7 @@ from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.config import BackgroundSynthesisConfig
+from product1m.data.class_names import names_set
 from product1m.data.items import ITEMS, read_photo
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
@@ -126,12 +127,6 @@ def draw_candidates(
     ordered = sorted(drawn.values(), key=lambda candidate: (candidate.shard, candidate.offset))
     candidates = [replace(candidate, number=k) for k, candidate in enumerate(ordered)]
     return candidates, {"items": float(num_items), "items/of_sets": float(num_sets)}
-
-
-def names_set(caption: str, set_words: Sequence[str]) -> bool:
-    """Whether a title says that it sells several products, by any of the words in any case."""
-    folded = caption.casefold()
-    return any(word.casefold() in folded for word in set_words)
 
 
 def cut_candidates(

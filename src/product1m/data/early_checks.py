@@ -1,0 +1,147 @@
+"""What a later step would refuse, refused before any work or while ingestion reads the data.
+
+Each check takes values, so the start of a run applies it to the lists and ingestion to the items
+that are left once unusable photos are gone. Each message says which setting or list to change.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from product1m.data.class_names import names_set
+from product1m.errors import ConfigError, DatasetError
+
+SPLITS = ("dev", "test")
+MAX_COMPARED = 20_000
+"""Labels of the gallery that a label is compared with, if none is equal but for its form (ours)."""
+POINTS_PER_CELL = 39
+"""Training points per cell below which FAISS warns that its k-means will be poor (FAISS)."""
+_CELLS = re.compile(r"IVF(\d+)")
+_CODEBOOK = re.compile(r"PQ\d+(?:x(\d+))?(fs)?")
+
+
+def check_splits(
+    given: Sequence[str], assigned: Sequence[str], num_groups: int, dev_share: float
+) -> None:
+    """DatasetError if no query is dev or none is test.
+
+    Args:
+        given: the split of each query in the lists, empty if they leave it open.
+        assigned: the split of each query in the end.
+        num_groups: groups of queries that share a photo or caption and cannot be divided.
+        dev_share: `ingestion.dev_share`.
+    """
+    for split in SPLITS:
+        if split in assigned:
+            continue
+        count = len(assigned)
+        if all(given):
+            reason = (
+                f'all {count} have the split {given[0]!r}; give some "split": "{split}", or leave '
+                "`split` out of every line, then ingestion.dev_share draws it"
+            )
+        elif num_groups == 1 and count > 1:
+            reason = (
+                f"all {count} share one caption or photo, so they cannot be divided into dev and "
+                "test; give each query its own title"
+            )
+        else:
+            reason = (
+                f"ingestion.dev_share = {dev_share:g} of {count} queries leaves none for it; add "
+                "queries or set a dev_share that gives both splits some"
+            )
+        raise DatasetError(
+            f"queries: no {split} query, but weights are chosen on dev queries and measured on "
+            f"test queries: {reason}"
+        )
+
+
+def check_labels(
+    labels_by_split: Mapping[str, Sequence[tuple[str, Sequence[str]]]], gallery: Collection[str]
+) -> None:
+    """DatasetError if no dev or no test query has a label of the gallery.
+
+    Args:
+        labels_by_split: the queries of each split, where each is from and its labels.
+        gallery: every label of the gallery.
+    """
+    for split, queries in labels_by_split.items():
+        if any(label in gallery for _, labels in queries for label in labels):
+            continue
+        place, labels = queries[0]
+        near = near_label(labels[0], gallery)
+        hint = f"; the nearest is {near!r}" if near else f", which has {min(gallery)!r} and others"
+        raise DatasetError(
+            f"queries: none of the {len(queries)} {split} queries has a label that the gallery "
+            f"has, so none can be scored: {labels[0]!r} of {place} is not in the gallery{hint}; "
+            "write labels in both lists alike"
+        )
+
+
+def check_train_groups(num_items: int, num_groups: int) -> None:
+    """DatasetError if scenes for training and for measuring would show the same product."""
+    if num_groups < 2:
+        raise DatasetError(
+            f"train: {num_items} items of {num_groups} product (items with the same photo or "
+            "caption count as one); scenes for training and for measuring need different "
+            "products: give every item a caption of its own"
+        )
+
+
+def check_cutouts(captions: Iterable[str], set_words: Sequence[str]) -> None:
+    """DatasetError if fewer than two different titles name a single product."""
+    single: set[str] = set()
+    total = 0
+    for caption in captions:
+        total += 1
+        if not names_set(caption, set_words):
+            single.add(caption)
+        if len(single) > 1:
+            return
+    raise DatasetError(
+        f"train: {len(single)} of {total} items can be cut out, because the others have the same "
+        "title or one with a word of background_synthesis.set_words; scenes need at least two "
+        "single products: add such items or shorten set_words"
+    )
+
+
+def check_index_fits(factory: str, num_items: int) -> None:
+    """ConfigError if an index needs more gallery items to train on than there are.
+
+    Parts of the factory string that this does not know are left to FAISS.
+    """
+    cells = _CELLS.search(factory)
+    code = _CODEBOOK.search(factory)
+    bits = (4 if code[2] else int(code[1] or 8)) if code else 0
+    needed = max(int(cells[1]) if cells else 0, 2**bits if code else 0)
+    if num_items < needed:
+        raise ConfigError(
+            f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
+            f"gives {num_items}; set indexing.factory={fitting_index(num_items)}"
+        )
+
+
+def fitting_index(num_items: int) -> str:
+    """An index that a gallery of this size can train well."""
+    cells = 1
+    while cells * 2 * POINTS_PER_CELL <= num_items:
+        cells *= 2
+    return f"IVF{cells},SQ8" if cells >= 16 else "Flat"
+
+
+def near_label(label: str, known: Collection[str]) -> str:
+    """The label that differs only in case, blanks or Unicode form, else the most similar one.
+
+    Empty if none is similar.
+    """
+    form = _form(label)
+    same = next((other for other in known if _form(other) == form), "")
+    if same:
+        return same
+    compared = sorted(known)[:MAX_COMPARED]
+    return next(iter(difflib.get_close_matches(label, compared, 1, 0.75)), "")
+
+
+def _form(label: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", label).casefold().split())

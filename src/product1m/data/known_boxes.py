@@ -1,0 +1,65 @@
+"""`boxes.jsonl`: true boxes of queries beside the lists, by item id.
+
+JSON Lines of objects with `id` and `boxes`. A line that is not one is rejected with its place and
+reason, as a line of a list is; the query stays.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_boxes
+from product1m.data.limits import parse_json
+from product1m.data.lists import MalformedError, RejectedLine, decoded, read_lines
+
+_EXPECTED = 'expected {"id": …, "boxes": [[x1, y1, x2, y2], …]}'
+
+
+@dataclass(frozen=True)
+class KnownBoxes:
+    """The boxes of one query."""
+
+    line: int
+    id: str
+    boxes: tuple[Box, ...]
+
+    def rejected(self, reason: str) -> RejectedLine:
+        """The line as one that cannot be used."""
+        return RejectedLine(BOXES_LIST, self.line, self.id, reason)
+
+
+def read_boxes(folder: Path) -> tuple[dict[str, KnownBoxes], list[RejectedLine]]:
+    """Boxes by item id from a data set's `boxes.jsonl`, and its rejected lines; both may be empty.
+
+    Of two lines with the same id the second is rejected.
+    """
+    known: dict[str, KnownBoxes] = {}
+    rejected: list[RejectedLine] = []
+    for row in _rows(folder / BOXES_LIST):
+        if isinstance(row, RejectedLine):
+            rejected.append(row)
+        elif row.id in known:
+            first = known[row.id].line
+            rejected.append(row.rejected(f"duplicate id, first at {BOXES_LIST}:{first}"))
+        else:
+            known[row.id] = row
+    return known, rejected
+
+
+def _rows(path: Path) -> Iterator[KnownBoxes | RejectedLine]:
+    if not path.is_file():
+        return
+    for number, raw in read_lines(path):
+        item = ""
+        try:
+            value = parse_json(decoded(raw))
+            item = str(value["id"])[:200]
+            yield KnownBoxes(number, item, parse_boxes(value["boxes"]))
+        except BoxError as error:
+            yield RejectedLine(BOXES_LIST, number, item, str(error))
+        except MalformedError as error:
+            yield RejectedLine(BOXES_LIST, number, item, error.reason)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            shown = raw.decode("utf-8", "replace").strip()
+            reason = f"{_EXPECTED}, got {shown!r:.120} ({error!s:.80})"
+            yield RejectedLine(BOXES_LIST, number, item, reason)
