@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from product1m.errors import RegistryError, TrackingError
 from product1m.telemetry.environment import environment_set
+from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
 
 DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
 """MLflow's variable: `true` fetches files from the store, past the server."""
@@ -64,13 +65,17 @@ def registry_mlflow() -> Any:
 
 @contextmanager
 def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
-    """Turn an MLflow error that its retries did not cure into a TrackingError with the address."""
+    """Turn an MLflow error that its retries did not cure into a TrackingError with the address.
+
+    A server that does not answer at all is reported within a minute, see `mlflow_answer`.
+    """
     from mlflow.exceptions import MlflowException
 
+    address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     try:
+        require_answer(address)
         yield
     except (MlflowException, OSError) as error:
-        address = uri or os.environ.get("MLFLOW_TRACKING_URI")
         raise TrackingError(f"{action} at MLflow, {address}: {error}") from error
 
 
@@ -78,10 +83,11 @@ def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
 def talking_to_registry(action: str) -> Iterator[Any]:
     """MLflow's client; an MLflow error becomes a RegistryError with action, address and user."""
     mlflow = registry_mlflow()
+    uri = mlflow.get_registry_uri()
     try:
+        require_answer(uri)
         yield mlflow.MlflowClient()
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        uri = mlflow.get_registry_uri()
         name = os.environ.get("MLFLOW_TRACKING_USERNAME")
         user = f" (user {name})" if name else ""
         raise RegistryError(f"{action} at {uri}{user}: {error}") from error
@@ -171,7 +177,7 @@ def _short_waits() -> AbstractContextManager[None]:
     """MLflow's requests within the block have one retry and a short timeout."""
     return environment_set(
         {
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            MAX_RETRIES: "1",
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
             TIMEOUT: str(FIRST_ANSWER_S),
         }
