@@ -28,6 +28,15 @@ _MOMENT = "%a %Y-%m-%d %H:%M %Z"
 Yes = Annotated[
     bool, typer.Option("--yes", help="Change the cluster; default: only show the plan.")
 ]
+Wait = Annotated[
+    float,
+    typer.Option(
+        metavar="MINUTES",
+        min=0,
+        help="How long to wait for runs of schedules that are replaced or deleted; the default "
+        "leaves such a schedule for the next `apply`.",
+    ),
+]
 
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule check`")
@@ -43,12 +52,17 @@ def check(file: File = SCHEDULES) -> None:
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule apply --yes`")
 def apply(
-    file: File = SCHEDULES, yes: Yes = False, endpoint: Endpoint = "", namespace: Namespace = ""
+    file: File = SCHEDULES,
+    yes: Yes = False,
+    wait: Wait = 0.0,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
 ) -> None:
     """Show how file and cluster differ; with --yes, make the cluster match the file.
 
     A changed schedule is replaced, one that is not in the file is deleted. No run is ended: while a
-    run is in flight, its schedule stays and the next `apply` replaces or deletes it.
+    run is in flight, its schedule stays and the next `apply` replaces or deletes it, or this one
+    with --wait. So there are never more runs at once than a schedule allows.
     """
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
@@ -65,7 +79,7 @@ def apply(
     elif not yes:
         print("nothing was changed; add --yes to apply the plan")
     else:
-        _apply(cluster, actions, packages)
+        _apply(cluster, actions, packages, 60 * wait)
 
 
 @schedule_app.command("list", epilog="Example: `python -m pipelines schedule list`")
@@ -139,11 +153,16 @@ def _packages(file: "ScheduleFile") -> "dict[str, Package]":
     return {name: made[variant] for name, variant in named.items()}
 
 
-def _apply(cluster: "Cluster", actions: "list[Action]", packages: "dict[str, Package]") -> None:
+def _apply(
+    cluster: "Cluster",
+    actions: "list[Action]",
+    packages: "dict[str, Package]",
+    wait_s: float = 0.0,
+) -> None:
     from pipelines.cluster import reconcile
 
     for action in actions:
-        for left in reconcile.apply(cluster, action, packages.get(action.name)):
+        for left in reconcile.apply(cluster, action, packages.get(action.name), wait_s):
             print(left)
     print("done")
 

@@ -7,6 +7,7 @@ recurring runs that are ours.
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 MARK = "product1m schedule "
 """Begins the description of a schedule that is ours; its fingerprint follows."""
 Kind = Literal["create", "replace", "enable", "disable", "delete", "keep"]
+POLL_S = 15.0
+"""Between two looks at a run that is waited for (ours)."""
 _MAX_NAME = 25
 """How much of a schedule's name KFP keeps in the names of its runs."""
 
@@ -79,30 +82,40 @@ def plan(
     return actions + gone
 
 
-def apply(cluster: Cluster, action: Action, made: Package | None) -> list[str]:
-    """Carry out an action; what was left for the next `apply`, because a run is in flight."""
+def apply(cluster: Cluster, action: Action, made: Package | None, wait_s: float = 0.0) -> list[str]:
+    """Carry out an action; what was left for the next `apply`, because a run is in flight.
+
+    Args:
+        cluster: where the schedules are.
+        action: of a plan.
+        made: the package to upload, unless the schedule names a version.
+        wait_s: how long to wait for runs of the schedules that are replaced or deleted.
+    """
     if action.kind == "keep" and not action.retired:
         return []
     switch = cluster.schedules
     for old in action.retired:
         _switch(cluster, old, switch.recurring_run_service_disable_recurring_run)
     if action.kind in ("create", "replace"):
-        waits = _in_flight(cluster, action.retired) if action.kind == "replace" else []
+        try:
+            waits = _wait(cluster, action.retired, wait_s)
+            if not waits:
+                _create(cluster, action, made)
+        except BaseException:
+            _restore(cluster, action.retired)
+            raise
         if waits:
             _restore(cluster, action.retired)
             return [
                 f"{action.name}: not replaced yet, its run {waits[0].run_id} is in flight; apply "
-                "again when it has ended (until then the old schedule stays)"
+                "again when it has ended (until then the old schedule stays), or add --wait MINUTES"
             ]
-        try:
-            _create(cluster, action, made)
-        except PipelineError:
-            _restore(cluster, action.retired)
-            raise
     elif action.kind == "enable":
         _switch(cluster, action.current, switch.recurring_run_service_enable_recurring_run)
     elif action.kind == "disable":
         _switch(cluster, action.current, switch.recurring_run_service_disable_recurring_run)
+    elif action.kind == "delete":
+        _wait(cluster, action.retired, wait_s)
     return [message for old in action.retired if (message := _delete(cluster, old))]
 
 
@@ -249,6 +262,22 @@ def _in_flight(
         for run in runs_of(cluster, old)
         if run.recurring_run_id in ids and run_state(run) not in FINAL_STATES
     ]
+
+
+def _wait(
+    cluster: Cluster, schedules: Iterable[api.V2beta1RecurringRun], wait_s: float
+) -> list[api.V2beta1Run]:
+    """Wait until no run of the schedules is in flight; those that still are after `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    reported = ""
+    while waits := _in_flight(cluster, schedules):
+        if time.monotonic() >= deadline:
+            break
+        if waits[0].run_id != reported:
+            reported = waits[0].run_id
+            logger.info("waiting for run %s of %s", reported, waits[0].display_name)
+        time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+    return waits
 
 
 def _delete(cluster: Cluster, old: api.V2beta1RecurringRun) -> str:

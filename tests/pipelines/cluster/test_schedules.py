@@ -217,6 +217,35 @@ def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
     assert (new.status, new.recurring_run_id != old) == ("ENABLED", True)
 
 
+def test_apply_can_wait_for_the_run_of_a_schedule_that_it_replaces(
+    server: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "s.yaml", NIGHTLY)
+    run("apply", "--file", file, "--yes")
+    (old,) = server.world.schedules
+    in_flight = server.world.tick(old)
+    write(file, NIGHTLY | {"cron": "0 0 2 * * *"})
+
+    def end_run(_: float) -> None:
+        assert {key: one.status for key, one in server.world.schedules.items()} == {old: "DISABLED"}
+        server.world.end(in_flight, "SUCCEEDED")
+
+    monkeypatch.setattr("pipelines.cluster.reconcile.time.sleep", end_run)
+    run("apply", "--file", file, "--yes", "--wait", "1")
+    (new,) = server.world.schedules.values()
+    assert (new.status, new.trigger.cron_schedule.cron) == ("ENABLED", "0 0 2 * * *")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    server.world.tick(new.recurring_run_id)
+    write(file, NIGHTLY)
+    monkeypatch.setattr("pipelines.cluster.reconcile.time.sleep", interrupt)
+    CliRunner().invoke(app, ["schedule", "apply", "--file", str(file), "--yes", "--wait", "1"])
+    assert list(server.world.schedules.values()) == [new]
+    assert new.status == "ENABLED", "an interrupted command leaves the old schedule on"
+
+
 def test_a_deleted_schedules_run_is_never_ended(server: KfpServer, tmp_path: Path) -> None:
     file = write(tmp_path / "s.yaml", NIGHTLY)
     run("apply", "--file", file, "--yes")
