@@ -1,6 +1,7 @@
 """`python -m pipelines runs`: list runs, show where one stopped and why, read logs, resume."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -66,8 +67,11 @@ def show(which: Which, endpoint: Endpoint = "", namespace: Namespace = "") -> No
     else:
         from pipelines.cluster.api import Cluster
         from pipelines.cluster.diagnosis import cluster_story
+        from pipelines.cluster.open_runs import end_open_runs
 
-        print_story(cluster_story(Cluster(endpoint, namespace), which))
+        cluster = Cluster(endpoint, namespace)
+        print_story(cluster_story(cluster, which))
+        _print_notes(end_open_runs(cluster, which))
 
 
 @runs_app.command(
@@ -142,12 +146,24 @@ def follow_run(
 
 @runs_app.command(epilog="Example: `python -m pipelines runs stop RUN_ID`")
 def stop(run_id: RunId, endpoint: Endpoint = "", namespace: Namespace = "") -> None:
-    """Stop a run on a cluster; `runs resume` continues it."""
+    """Stop a run on a cluster; `runs resume` continues it.
+
+    With MLFLOW_TRACKING_URI set it also waits until the run has stopped, up to two minutes, and
+    ends its MLflow runs, which a stopped pod cannot do.
+    """
     from pipelines.cluster.api import Cluster
+    from pipelines.cluster.follow import wait_for_end
+    from pipelines.cluster.open_runs import end_open_runs
+    from pipelines.cluster.outcome import URI_VARIABLE
 
     cluster = Cluster(endpoint, namespace)
     cluster.call(f"stopping {run_id}", cluster.runs.run_service_terminate_run, run_id)
     print(f"{run_id}: stopping; `python -m pipelines runs resume {run_id}` continues it later")
+    if os.environ.get(URI_VARIABLE):
+        if wait_for_end(cluster, run_id):
+            _print_notes(end_open_runs(cluster, run_id))
+        else:
+            print(f"it has not stopped yet; `runs show {run_id}` ends its MLflow runs later")
 
 
 def follow_to_the_end(
@@ -157,6 +173,7 @@ def follow_to_the_end(
     from pipelines.cli.story import print_story
     from pipelines.cluster import follow as following
     from pipelines.cluster.diagnosis import cluster_story
+    from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.tasks import run_state
 
     pace = dataclasses.replace(following.PACE, max_wait_s=60 * max_wait)
@@ -175,8 +192,14 @@ def follow_to_the_end(
         raise typer.Exit(130) from None
     story = cluster_story(cluster, run_id)
     print_story(story)
+    _print_notes(end_open_runs(cluster, run_id))
     ended = following.EXIT_CODES[run_state(run)]  # somebody may have resumed it since
     raise typer.Exit(following.EXIT_CODES.get(story.state, ended))
+
+
+def _print_notes(messages: list[str]) -> None:
+    for message in messages:
+        typer.echo(f"note         {message}")
 
 
 def _is_local(which: str) -> bool:

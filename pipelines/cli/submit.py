@@ -73,6 +73,7 @@ def submit(
     """
     load_config(preset, overrides)
     from pipelines.cluster.api import Cluster
+    from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.submission import RunRequest, data_of
     from pipelines.graph.package import Variant
 
@@ -81,6 +82,8 @@ def submit(
     parameters = {**data, **variant.run_parameters()}
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
+    for message in end_open_runs(cluster):
+        typer.echo(message, err=True)
     run_id = _start(cluster, variant, request)
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)

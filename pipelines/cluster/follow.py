@@ -23,6 +23,8 @@ EXIT_LOST = 4
 EXIT_STUCK = 5
 """A pod cannot start; the run waits."""
 MAX_PAUSE_S = 30.0
+STOP_S = 120.0
+"""How long a stopped run may take to end; a pod has 30 s (ours)."""
 RESUME_GRACE_S = 60.0
 """How long a resumed run may still be listed with the state it had before (ours)."""
 
@@ -78,6 +80,18 @@ def follow(cluster: Cluster, run_id: str, pace: Pace, known_states: int = 0) -> 
                 watch.report_progress(run, states)
                 watch.report_waiting(states)
         time.sleep(pace.poll_s)
+
+
+def wait_for_end(cluster: Cluster, run_id: str, max_wait_s: float = STOP_S) -> bool:
+    """Wait until a run has ended, without a report; False if it has not after `max_wait_s`."""
+    deadline = time.monotonic() + max_wait_s
+    while True:
+        run = cluster.call("reading the run", cluster.runs.run_service_get_run, run_id)
+        if run_state(run) in FINAL_STATES:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PACE.poll_s)
 
 
 @dataclass
