@@ -27,6 +27,16 @@ class Dropouts(NamedTuple):
 
 
 @dataclass(frozen=True)
+class LayerSizes:
+    """Sizes of a stack of equal blocks."""
+
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    dropouts: Dropouts
+
+
+@dataclass(frozen=True)
 class Packing:
     """Where the real tokens of a padded batch lie; every sample has at least one, its first."""
 
@@ -120,27 +130,8 @@ class FeedForward(nn.Sequential):
         self.width = ffn_dim
 
 
-class PostNormBlock(nn.Module):
-    """A BERT layer: self-attention and feed-forward, each added and then normalized (paper)."""
-
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
-        super().__init__()
-        self.attention = Attention(dim, dim, num_heads, dropouts.attention)
-        self.attention_norm = nn.LayerNorm(dim, NORM_EPS)
-        self.ffn = FeedForward(dim, ffn_dim)
-        self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
-        self.dropout = nn.Dropout(dropouts.hidden)
-
-    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
-        """One layer over the real tokens."""
-        attended = self.attention(hidden, packing, hidden, packing)
-        hidden = self.attention_norm(hidden + self.dropout(attended))
-        normed: Tensor = self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))
-        return normed
-
-
-class CrossAttentionBlock(nn.Module):
-    """One stream attends to the other, then a feed-forward; post-norm (released code)."""
+class _PostNorm(nn.Module):
+    """Attention and feed-forward, each added and then normalized."""
 
     def __init__(
         self, dim: int, attention_dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts
@@ -152,6 +143,33 @@ class CrossAttentionBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim, NORM_EPS)
         self.dropout = nn.Dropout(dropouts.hidden)
 
+    def _attend(
+        self,
+        queries: Float[Tensor, "P D"],
+        query_packing: Packing,
+        context: Float[Tensor, "K D"],
+        context_packing: Packing,
+    ) -> Float[Tensor, "P D"]:
+        attended = self.attention(queries, query_packing, context, context_packing)
+        hidden = self.attention_norm(queries + self.dropout(attended))
+        normed: Tensor = self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))
+        return normed
+
+
+class PostNormBlock(_PostNorm):
+    """A BERT layer: self-attention, then a feed-forward (paper)."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropouts: Dropouts) -> None:
+        super().__init__(dim, dim, num_heads, ffn_dim, dropouts)
+
+    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
+        """One layer over the real tokens."""
+        return self._attend(hidden, packing, hidden, packing)
+
+
+class CrossAttentionBlock(_PostNorm):
+    """One stream attends to the other, then a feed-forward; post-norm (released code)."""
+
     def forward(
         self,
         queries: Float[Tensor, "P D"],
@@ -160,10 +178,7 @@ class CrossAttentionBlock(nn.Module):
         context_packing: Packing,
     ) -> Float[Tensor, "P D"]:
         """What is padding in either stream changes nothing."""
-        attended = self.attention(queries, query_packing, context, context_packing)
-        hidden = self.attention_norm(queries + self.dropout(attended))
-        normed: Tensor = self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))
-        return normed
+        return self._attend(queries, query_packing, context, context_packing)
 
 
 class PreNormBlock(nn.Module):
@@ -183,6 +198,24 @@ class PreNormBlock(nn.Module):
         hidden = hidden + self.dropout(self.attention(normed, packing, normed, packing))
         out: Tensor = hidden + self.dropout(self.ffn(self.ffn_norm(hidden)))
         return out
+
+
+class SelfAttentionLayers(nn.ModuleList):
+    """Equal blocks of self-attention, one after the other."""
+
+    def __init__(
+        self, block: type[PostNormBlock] | type[PreNormBlock], dim: int, sizes: LayerSizes
+    ) -> None:
+        super().__init__(
+            block(dim, sizes.num_heads, sizes.ffn_dim, sizes.dropouts)
+            for _ in range(sizes.num_layers)
+        )
+
+    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
+        """The real tokens after the last block."""
+        for layer in self:
+            hidden = layer(hidden, packing)
+        return hidden
 
 
 def initialize(module: nn.Module) -> None:

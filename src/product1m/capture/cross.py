@@ -3,33 +3,25 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from product1m.capture.blocks import CrossAttentionBlock, Dropouts, Packing
+from product1m.capture.blocks import CrossAttentionBlock, LayerSizes, Packing
 
 
 class CrossTransformer(nn.Module):
     """Layers in which text attends to regions while regions attend to text (paper)."""
 
-    def __init__(
-        self,
-        dim: int,
-        attention_dim: int,
-        *,
-        num_layers: int,
-        num_heads: int,
-        text_ffn_dim: int,
-        visual_ffn_dim: int,
-        dropouts: Dropouts,
-    ) -> None:
+    def __init__(self, dim: int, attention_dim: int, text: LayerSizes, visual: LayerSizes) -> None:
         super().__init__()
 
-        def blocks(ffn_dim: int) -> nn.ModuleList:
+        def blocks(sizes: LayerSizes) -> nn.ModuleList:
             return nn.ModuleList(
-                CrossAttentionBlock(dim, attention_dim, num_heads, ffn_dim, dropouts)
-                for _ in range(num_layers)
+                CrossAttentionBlock(
+                    dim, attention_dim, sizes.num_heads, sizes.ffn_dim, sizes.dropouts
+                )
+                for _ in range(sizes.num_layers)
             )
 
-        self.text_layers = blocks(text_ffn_dim)
-        self.visual_layers = blocks(visual_ffn_dim)
+        self.text_layers = blocks(text)
+        self.visual_layers = blocks(visual)
 
     def forward(
         self,

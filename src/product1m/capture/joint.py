@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from product1m.capture.blocks import Dropouts, Packing, PreNormBlock
+from product1m.capture.blocks import LayerSizes, Packing, PreNormBlock, SelfAttentionLayers
 
 
 class JointTransformer(nn.Module):
@@ -14,23 +14,11 @@ class JointTransformer(nn.Module):
     as pre-norm layers want it (ours; the released code has none).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        max_tokens: int,
-        max_regions: int,
-        *,
-        num_layers: int,
-        num_heads: int,
-        ffn_dim: int,
-        dropouts: Dropouts,
-    ) -> None:
+    def __init__(self, dim: int, max_tokens: int, max_regions: int, sizes: LayerSizes) -> None:
         super().__init__()
         self.text_position = nn.Embedding(max_tokens, dim)
         self.region_position = nn.Embedding(max_regions + 1, dim)
-        self.layers = nn.ModuleList(
-            PreNormBlock(dim, num_heads, ffn_dim, dropouts) for _ in range(num_layers)
-        )
+        self.layers = SelfAttentionLayers(PreNormBlock, dim, sizes)
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -51,8 +39,6 @@ class JointTransformer(nn.Module):
         hidden = packing.pack(
             torch.cat([text_packing.unpack(text), region_packing.unpack(regions)], 1)
         )
-        for layer in self.layers:
-            hidden = layer(hidden, packing)
         T = text_packing.padding.shape[1]
-        padded = packing.unpack(self.norm(hidden))
+        padded = packing.unpack(self.norm(self.layers(hidden, packing)))
         return padded[:, :T], padded[:, T:]

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from product1m.artifacts.folder import Artifact
-from product1m.capture.blocks import Dropouts, Packing, initialize, rows_of_first
+from product1m.capture.blocks import (
+    Dropouts,
+    LayerSizes,
+    Packing,
+    initialize,
+    rows_of_first,
+)
 from product1m.capture.cross import CrossTransformer
 from product1m.capture.embeddings import Standardization
 from product1m.capture.heads import (
@@ -203,48 +209,25 @@ def build_capture(
 def _streams(
     sizes: NetworkSizes, vocabulary_size: int, feature_dim: int, dropouts: Dropouts
 ) -> tuple[TextStream, VisualStream]:
-    text = TextStream(
-        vocabulary_size,
-        sizes.max_tokens,
-        sizes.hidden_dim,
-        num_layers=sizes.text_layers,
-        dropouts=dropouts,
-        num_heads=sizes.text_heads,
-        ffn_dim=sizes.text_ffn_dim,
+    text = LayerSizes(sizes.text_layers, sizes.text_heads, sizes.text_ffn_dim, dropouts)
+    visual = LayerSizes(sizes.visual_layers, sizes.visual_heads, sizes.visual_ffn_dim, dropouts)
+    return (
+        TextStream(vocabulary_size, sizes.max_tokens, sizes.hidden_dim, text),
+        VisualStream(feature_dim, sizes.hidden_dim, visual),
     )
-    visual = VisualStream(
-        feature_dim,
-        sizes.hidden_dim,
-        num_layers=sizes.visual_layers,
-        dropouts=dropouts,
-        num_heads=sizes.visual_heads,
-        ffn_dim=sizes.visual_ffn_dim,
-    )
-    return text, visual
 
 
 def _both_streams(
     sizes: NetworkSizes, dropouts: Dropouts
 ) -> tuple[CrossTransformer, JointTransformer]:
-    cross = CrossTransformer(
-        sizes.hidden_dim,
-        sizes.cross_dim,
-        num_layers=sizes.cross_layers,
-        num_heads=sizes.visual_heads,
-        text_ffn_dim=sizes.text_ffn_dim,
-        visual_ffn_dim=sizes.visual_ffn_dim,
-        dropouts=dropouts,
+    heads, dim = sizes.visual_heads, sizes.hidden_dim
+    text = LayerSizes(sizes.cross_layers, heads, sizes.text_ffn_dim, dropouts)
+    visual = LayerSizes(sizes.cross_layers, heads, sizes.visual_ffn_dim, dropouts)
+    joint = LayerSizes(sizes.joint_layers, heads, sizes.text_ffn_dim, dropouts)
+    return (
+        CrossTransformer(dim, sizes.cross_dim, text, visual),
+        JointTransformer(dim, sizes.max_tokens, sizes.max_regions, joint),
     )
-    joint = JointTransformer(
-        sizes.hidden_dim,
-        sizes.max_tokens,
-        sizes.max_regions,
-        num_layers=sizes.joint_layers,
-        num_heads=sizes.visual_heads,
-        ffn_dim=sizes.text_ffn_dim,
-        dropouts=dropouts,
-    )
-    return cross, joint
 
 
 def _heads(
