@@ -18,6 +18,8 @@ from product1m.artifacts.atomic import write_text
 from product1m.errors import PipelineError, redacted
 
 RECORD = "run.json"
+SUMMARY = "summary.json"
+"""Beside it after a run that succeeded, see `summary.py`."""
 
 State = Literal["RUNNING", "SUCCEEDED", "FAILED", "INTERRUPTED", "KILLED"]
 

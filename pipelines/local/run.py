@@ -18,7 +18,7 @@ from pipelines.local.containers import Containers, StepImages
 from pipelines.local.kfp_local import run_graph, shown_names
 from pipelines.local.mlflow_run import TrackedRun, start_run
 from pipelines.local.processes import only_run, steps_end_with_run
-from pipelines.local.record import RunRecord, recorded
+from pipelines.local.record import SUMMARY, RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
 from product1m.config import Config
 from product1m.errors import PipelineError, redacted
@@ -124,7 +124,7 @@ def _run(
             environment["MLFLOW_TRACKING_URI"] = stack.enter_context(server)
         steps, artifacts = run_graph(pipeline, arguments, output, environment, cache, containers)
     summary = summarize(run.preset, arguments, steps, verified(artifacts), tracked)
-    summary.write(output / "summary.json")
+    summary.write(output / SUMMARY)
     return summary
 
 

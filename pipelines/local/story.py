@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.local.kfp_local import LOG
 from pipelines.local.methods import Figures
-from pipelines.local.record import read_record, task_logs
+from pipelines.local.record import SUMMARY, read_record, task_logs
 
 TAIL_LINES = 20
 
@@ -70,7 +70,7 @@ def local_story(folder: Path) -> Story:
     story = Story(str(folder), record.state, states, record.started, record.ended)
     story.links = {"MLflow": f"run {record.mlflow['run_id']} at {record.mlflow['tracking_uri']}"}
     if record.state == "SUCCEEDED":
-        story.links["summary"] = str(folder / "summary.json")
+        story.links["summary"] = str(folder / SUMMARY)
         return story
     stopped = [state.name for state in states if state.state in ("FAILED", "RUNNING")]
     story.failed = record.failed_step or (stopped[-1] if stopped else "")

@@ -255,16 +255,21 @@ def work_folder(
 ) -> Path:
     """Folder for checkpoints between attempts, one for each combination of inputs and config.
 
-    It is below `$PRODUCT1M_WORK` if that is set, because a pipeline gives every attempt a new
-    output folder, else beside `folder`. The step removes it when its artifact is whole.
+    It is below `work_root`, because a pipeline gives every attempt a new output folder. The step
+    removes it when its artifact is whole.
     """
     identity = json.dumps(
         [step, config.model_dump(mode="json"), {k: a.digest for k, a in inputs.items()}]
     )
     name = f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    root = Path(os.environ.get("PRODUCT1M_WORK") or folder.parent / ".work")
-    (root / name).mkdir(parents=True, exist_ok=True)
-    return root / name
+    work = work_root(folder) / name
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def work_root(folder: Path) -> Path:
+    """What attempts at an artifact keep is below this folder, by default beside it."""
+    return Path(os.environ.get("PRODUCT1M_WORK") or folder.parent / ".work")
 
 
 def _refuse_other_content(folder: Path) -> None:

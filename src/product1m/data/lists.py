@@ -22,10 +22,12 @@ FIELD_SEPARATOR = "#####"
 LABEL_SEPARATOR = "#;#"
 PHOTO_FOLDER = "images"
 """Where a Product1M folder keeps its photos, named by item id (ours)."""
+JSON_LINES_LIST = "{}.jsonl"
+"""File names of the lists in JSON Lines (ours)."""
 PRODUCT1M_LIST = "product1m_{}_ossurl_v2.txt"
 """File names of its lists (released code)."""
 DATASET_FILES = (
-    *(f"{role}.jsonl" for role in ROLES),
+    *map(JSON_LINES_LIST.format, ROLES),
     *(PRODUCT1M_LIST.format(name) for name in ("train", "gallery", "dev", "test")),
     BOXES_LIST,
 )
@@ -105,7 +107,7 @@ def find_lists(
     """
     shown = address or str(folder)
     jsonl: dict[Role, list[ListFile]] = {
-        role: [ListFile(folder / f"{role}.jsonl", role)] for role in ROLES
+        role: [ListFile(folder / JSON_LINES_LIST.format(role), role)] for role in ROLES
     }
     product1m: dict[Role, list[ListFile]] = {
         "train": [_product1m_list(folder, "train", "train")],

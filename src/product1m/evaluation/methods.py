@@ -20,7 +20,7 @@ MERGE_PREFIX = "merge_"
 ORACLE_BOXES, INSTANCE_CROPS = "oracle_boxes", "instance_crops"
 RANDOM, ORACLE = ENDS_OF_SCALE = ("random", "oracle")
 """The worst and the best ranking possible; no index makes them."""
-BASELINES = (IMAGE, TEXT, IMAGE_TEXT, SHIPPED_WHOLE_PHOTO)
+BASELINES = (*WITHOUT_CAPTURE, SHIPPED_WHOLE_PHOTO)
 """What a shipped ranking must be ahead of to be worth its training: everything without CAPTURE,
 and the photo searched as a whole."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from product1m.data.lists import (
     FIELD_SEPARATOR,
     ID_SEPARATOR,
+    JSON_LINES_LIST,
     LABEL_SEPARATOR,
     PRODUCT1M_LIST,
     ListFile,
@@ -161,10 +162,9 @@ def _forgiving(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str
 
 def _truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
     """Labels from a folder with lists in either format, and the queries of each split."""
-    jsonl = (folder / "gallery.jsonl").is_file()
-    gallery = [ListFile(folder / "gallery.jsonl", "gallery")]
-    queries = [ListFile(folder / "queries.jsonl", "queries")]
-    if not jsonl:
+    gallery = [ListFile(folder / JSON_LINES_LIST.format("gallery"), "gallery")]
+    queries = [ListFile(folder / JSON_LINES_LIST.format("queries"), "queries")]
+    if not gallery[0].path.is_file():
         gallery = [ListFile(_product1m(folder, "gallery"), "gallery")]
         queries = [ListFile(_product1m(folder, name), "queries", name) for name in ("dev", "test")]
         queries = [source for source in queries if source.path.is_file()] or queries

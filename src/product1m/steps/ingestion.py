@@ -1,7 +1,6 @@
 """Lists and photos in; `train`, `gallery` and `queries` out, every photo decoded once."""
 
 import logging
-import os
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from product1m.artifacts.folder import ArtifactWriter
+from product1m.artifacts.folder import ArtifactWriter, work_root
 from product1m.config import IngestionConfig
 from product1m.data.boxes import Box, BoxError, BoxTable, check_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
@@ -71,7 +70,7 @@ def run(
     Raises DatasetError if lists are missing, a list has no usable item, or too many items are
     quarantined.
     """
-    kept = storage_root or os.environ.get("PRODUCT1M_WORK") or str(train.parent / ".work")
+    kept = storage_root or str(work_root(train))
     folders = {"train": train, "gallery": gallery, "queries": queries}
     with (
         open_step_with_parts(STEP, config, folders, storage_root) as step,

@@ -10,12 +10,12 @@ from jaxtyping import Float32
 
 from product1m.data.intake import normalize_photo, unrestricted_pillow
 from product1m.data.limits import PhotoLimits
+from product1m.data.photo_sources import EXTENSIONS
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.errors import DatasetError, PhotoError, StorageError, TooLargeError
 from product1m.storage.folder import Folder
 from product1m.storage.opening import open_file, open_store
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _LIMITS = PhotoLimits(
     max_side_px=0,
     min_side_px=16,
@@ -41,10 +41,10 @@ def find_backgrounds(uri: str) -> list[str]:
             f"{store.root}: expected a folder of background photos, but there is no such folder"
         )
     paths = [PurePosixPath(file.name) for file in store.files()]
-    photos = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+    photos = sorted(path for path in paths if path.suffix.lower() in EXTENSIONS)
     if not photos:
         raise DatasetError(
-            f"{uri}: expected background photos ({', '.join(sorted(SUFFIXES))}), got none; "
+            f"{uri}: expected background photos ({', '.join(EXTENSIONS)}), got none; "
             "leave the address empty to use drawn backgrounds"
         )
     return [store.address(str(path)) for path in photos]
