@@ -33,7 +33,6 @@ class Server:
     container: Resource
     environment: dict[str, str]
     port: int
-    seconds_to_start: float
 
     def status(
         self, path: str, host: str, user: tuple[str, str] | None = None, **headers: str
@@ -93,7 +92,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     changed = {"--port=5000": f"--port={port}", "--workers=2": "--workers=1"}
     program, *arguments = [changed.get(word, word) for word in _command(container)]
     environment = _environment(resources, container, folder)
-    started = time.monotonic()
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
@@ -106,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ):
         try:
             _wait_for_port(port, process, folder / "log")
-            yield Server(container, environment, port, time.monotonic() - started)
+            yield Server(container, environment, port)
         finally:
             process.terminate()
 

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,10 +84,8 @@ def test_direct_downloads_from_an_unreachable_store_end_with_its_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(mlflow_client.DIRECT_DOWNLOADS, "true")
-    started = time.monotonic()
     with server.as_user(REVIEWER), pytest.raises(RegistryError) as failure:
         read_evidence(candidate)
-    assert time.monotonic() - started < 60
     assert f"http://{STORE}:{s3_server.port}: MLflow gives this address" in str(failure.value)
     assert f"unset {mlflow_client.DIRECT_DOWNLOADS}" in str(failure.value)
 
