@@ -165,34 +165,34 @@ def test_without_a_cluster_more_than_one_node_is_refused(
         launch(STEP, capture_pretraining.run, features, tmp_path / "checkpoint", SHORT, JOB)
 
 
-def test_two_nodes_train_what_two_processes_of_one_node_train(
+def as_a_node(node: Node, port: int) -> int:
+    """Run the job's command as a process, with the variables that Trainer sets on a node."""
+    trainer = node.body["spec"]["trainer"]
+    environment = {
+        **os.environ,
+        **{one["name"]: one["value"] for one in trainer["env"]},
+        "PET_NNODES": str(trainer["numNodes"]),
+        "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
+        "PET_NODE_RANK": str(node.number),
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, *trainer["command"][1:]],
+        env=environment, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        for line in process.stdout or ():
+            node.log(line.rstrip("\n"))
+    return process.returncode
+
+
+def test_two_nodes_train_what_two_ranks_here_train(
     api: TrainerWorld, features: list[Path], tmp_path: Path
 ) -> None:
-    """Every node runs the job's command, with the variables that Trainer sets, as a process."""
     config = SHORT.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0, "num_epochs": 1})
     port = free_port()
-
-    def torchrun(node: Node) -> int:
-        trainer = node.body["spec"]["trainer"]
-        given = {one["name"]: one["value"] for one in trainer["env"]}
-        rendezvous = {
-            "PET_NNODES": str(trainer["numNodes"]),
-            "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
-            "PET_NODE_RANK": str(node.number),
-            "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": str(port),
-        }
-        with subprocess.Popen(
-            [sys.executable, *trainer["command"][1:]],
-            env={**os.environ, **given, **rendezvous, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            for line in process.stdout:
-                node.log(line.rstrip("\n"))
-        return process.returncode
-
-    api.run_node = torchrun
+    api.run_node = lambda node: as_a_node(node, port)
     job = JOB.model_copy(
         update={"processes_per_node": 1, "max_pending_s": 300, "max_running_s": 300}
     )
