@@ -1,6 +1,7 @@
 """Stories of recorded runs, and fakes that answer like the recordings."""
 
 import json
+import re
 from typing import Any
 
 import kfp_server_api as api
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from pipelines.__main__ import app
 from pipelines.cluster.api import Cluster
 from pipelines.cluster.pods import latest_pod, pods_of
+from pipelines.cluster.reconcile import run_prefix
 from pipelines.cluster.submission import RunRequest, ensure_version, start_run
 from pipelines.graph.package import Variant, package
 from tests.support.servers.kfp_server import KfpServer
@@ -20,6 +22,7 @@ from tests.support.worlds.recordings import (
     all_runs,
     all_workflows,
     node_story,
+    recorded,
     recorded_pods,
     scenarios,
     shape,
@@ -97,6 +100,38 @@ def test_the_fake_answers_runs_with_fields_and_values_that_were_recorded(
     real = set().union(*(shape(run) for run in all_runs()))
     answered = set().union(*(shape(run) for run in _answers(kfp_server)))
     assert answered - real == set()
+
+
+def test_the_fake_lists_and_runs_of_schedules_have_fields_that_were_recorded(
+    kfp_server: KfpServer,
+) -> None:
+    world, to_json = kfp_server.world, api.ApiClient().sanitize_for_serialization
+    assert to_json(world.list_schedules()) == {}, "as recorded where there was no schedule"
+    cluster = Cluster(kfp_server.url)
+    version = ensure_version(cluster, package(Variant("sample")))
+    experiment = cluster.experiment_id("product1m-training")
+    for name, listed in (
+        ("experiments", world.list_experiments()),
+        ("pipelines", world.list_pipelines()),
+    ):
+        assert shape(to_json(listed)) - shape(recorded("", name)) == set()
+    schedule = world.create_schedule(
+        api.V2beta1RecurringRun(
+            display_name="every-two",
+            experiment_id=experiment,
+            pipeline_version_reference=version.reference,
+            runtime_config=api.V2beta1RuntimeConfig(parameters={"dataset_uri": "s3://p1m/lists"}),
+            trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron="0 */2 * * * *")),
+            mode="ENABLE",
+            max_concurrency="1",
+        )
+    )
+    scheduled = [run for run in all_runs() if "recurring_run_id" in run]
+    run = world.tick(schedule.recurring_run_id, "FAILED")
+    assert shape(to_json(run)) - set().union(*map(shape, scheduled)) == set()
+    names = [each["display_name"] for each in scheduled] + [run.display_name]
+    pattern = rf"({run_prefix('every-two')}|{run_prefix('every30')})[a-z0-9]{{5}}-\d+-\d+"
+    assert [name for name in names if not re.fullmatch(pattern, name)] == []
 
 
 def test_the_fakes_nodes_go_through_states_that_were_recorded(kfp_server: KfpServer) -> None:

@@ -328,8 +328,10 @@ def _filtered(kept: Iterable[Any], query: Mapping[str, str]) -> list[Any]:
 
 def _page(found: list[Any], query: Mapping[str, str], response: Any, field: str) -> Any:
     start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
-    more = str(start + size) if start + size < len(found) else ""
+    more = str(start + size) if start + size < len(found) else None
     name = next(key for key, value in response.attribute_map.items() if value == field)
+    if not found:  # KFP leaves out empty lists, and numbers that are 0
+        return response()
     return response(
         **{name: found[start : start + size]}, next_page_token=more, total_size=len(found)
     )
