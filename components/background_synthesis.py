@@ -11,7 +11,7 @@ from components.images import image
 def background_synthesis(
     products: dsl.Input[dsl.Dataset],
     backgrounds_uri: str,
-    backgrounds_digest: str,
+    backgrounds_digest: str,  # noqa: ARG001 — names the photos' state, so that others run
     config: dict[str, Any],
     storage: dict[str, Any],
     scenes: dsl.Output[dsl.Dataset],
@@ -20,6 +20,7 @@ def background_synthesis(
     """Paste cut-out products on backgrounds: scenes with known boxes (paper)."""
     from pathlib import Path
 
+    from product1m.artifacts.folder import identity_of
     from product1m.config import BackgroundSynthesisConfig, StorageConfig
     from product1m.jobs.retries import with_retries
     from product1m.steps import background_synthesis
@@ -34,7 +35,7 @@ def background_synthesis(
             StorageConfig.model_validate(storage).root,
         ),
     )
-    scenes.metadata["backgrounds_digest"] = backgrounds_digest
+    scenes.metadata.update(identity_of(Path(scenes.path)))
     for name, value in scores.items():
         metrics.log_metric(name, float(value))
     Path(metrics.path).touch()  # without the file kfp.local does not use its cache

@@ -10,7 +10,7 @@ from components.images import image
 @dsl.component(base_image=image("ingestion"), install_kfp_package=False)
 def ingestion(
     dataset_uri: str,
-    dataset_digest: str,
+    dataset_digest: str,  # noqa: ARG001 — names the data's state, so that changed data runs
     config: dict[str, Any],
     storage: dict[str, Any],
     train: dsl.Output[dsl.Dataset],
@@ -21,6 +21,7 @@ def ingestion(
     """Read product lists and photos into item tables."""
     from pathlib import Path
 
+    from product1m.artifacts.folder import identity_of
     from product1m.config import IngestionConfig, StorageConfig
     from product1m.jobs.retries import with_retries
     from product1m.steps import ingestion
@@ -37,7 +38,8 @@ def ingestion(
         ),
     )
     for items in (train, gallery, queries):
-        items.metadata["dataset_digest"] = dataset_digest
+        # Its own content, not the whole data set's: what did not change keeps what is behind it.
+        items.metadata.update(identity_of(Path(items.path)))
     for name, value in scores.items():
         metrics.log_metric(name, float(value))
     Path(metrics.path).touch()  # without the file kfp.local does not use its cache

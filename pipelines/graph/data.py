@@ -1,18 +1,22 @@
 """The data of a run: checked before any work, and digested so that changed data voids the cache."""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.graph.content_hashes import content_hashes
 from product1m.data.lists import find_lists
 from product1m.data.photo_sources import list_names
 from product1m.errors import DatasetError
-from product1m.storage.base import Store, is_remote
+from product1m.storage.base import Store, StoredFile, is_remote
 from product1m.storage.folder import Folder
 from product1m.storage.opening import open_store
 
 LIST_SUFFIXES = (".jsonl", ".txt")
 BACKGROUNDS = "backgrounds"
 """Folder of a data set with photos to paste on; optional."""
+_MD5 = re.compile("[0-9a-f]{32}")
 _BLOCK_BYTES = 16 << 20
 """How much of a list is in memory at once (ours)."""
 
@@ -66,24 +70,38 @@ def existing(uri: str, option: str) -> Store:
 
 
 def data_digest(data: Store, leave_out: str = "") -> str:
-    """Digest of the data: content of the lists, name and size of every other file.
+    """Digest of the data: names and contents of all files, whatever their dates.
 
-    The same for a folder and for its copy below a prefix: the files' SHA-256 are added up, so their
-    order does not matter and none are kept in memory. Skips names starting with `leave_out`.
+    The same for a folder and for its copy below a prefix, unless objects were uploaded in parts:
+    their ETags are no MD5. The files' SHA-256 are added up, so their order does not matter and none
+    are kept in memory. Skips names starting with `leave_out`.
     """
+    files = (file for file in data.files() if not (leave_out and file.name.startswith(leave_out)))
     total = 0
-    for file in data.files():
-        if leave_out and file.name.startswith(leave_out):
-            continue
-        is_list = "/" not in file.name and file.name.endswith(LIST_SUFFIXES)
-        fact = _content_digest(data, file.name) if is_list else str(file.num_bytes)
-        digest = hashlib.sha256(f"{file.name}\0{fact}".encode()).digest()
+    for name, fact in _contents(data, files):
+        digest = hashlib.sha256(f"{name}\0{fact}".encode()).digest()
         total = (total + int.from_bytes(digest, "big")) % (1 << 256)
     return f"{total:064x}"
 
 
+def _contents(data: Store, files: Iterator[StoredFile]) -> Iterator[tuple[str, str]]:
+    """Every file with what changes with its content."""
+    if isinstance(data, Folder):
+        yield from content_hashes(data.root, (file.name for file in files))
+        return
+    for file in files:
+        if _is_list(file.name) and not _MD5.fullmatch(file.etag):
+            yield file.name, _content_digest(data, file.name)
+        else:
+            yield file.name, file.etag or str(file.num_bytes)
+
+
+def _is_list(name: str) -> bool:
+    return "/" not in name and name.endswith(LIST_SUFFIXES)
+
+
 def _content_digest(data: Store, name: str) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.md5(usedforsecurity=False)  # as for a folder's files
     start = 0
     while block := data.read_range(name, start, _BLOCK_BYTES):
         digest.update(block)

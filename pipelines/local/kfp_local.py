@@ -11,6 +11,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipelines.local.console import StepTime, Transcript, transcript
 from pipelines.local.containers import Containers
+from pipelines.local.content_cache import use_content_cache
 from product1m.errors import PipelineError
 from product1m.telemetry.environment import environment_set
 
@@ -50,6 +51,8 @@ def run_graph(
         enable_caching=bool(cache),
         cache_root=str(output / "cache" / cache),
     )
+    if cache:
+        use_content_cache(str(output / "cache" / cache))
     log = output / LOG
     with (
         warnings.catch_warnings(),

@@ -160,6 +160,8 @@ def test_the_ingestion_component_ingests(tmp_path: Path) -> None:
     )
     table = ItemTable(open_artifact(tmp_path / "gallery", "ingestion", "gallery"))
     assert list(table.rows["id"]) == ["gallery-0", "gallery-1", "gallery-2"]
-    assert outputs["train"].metadata == {"dataset_digest": "abc"}
+    for part, output in outputs.items():
+        own = open_artifact(tmp_path / part, "ingestion", part).manifest.identity
+        assert output.metadata == {"identity": own}, "not the state of the whole data set"
     assert metrics.metadata
     assert all(isinstance(value, float | int) for value in metrics.metadata.values())

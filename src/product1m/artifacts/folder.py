@@ -215,6 +215,14 @@ def part_of(folder: Path) -> str:
         return ""
 
 
+def identity_of(folder: Path) -> dict[str, str]:
+    """An artifact's `identity` by that name; empty if there is no artifact."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    return {"identity": parse_manifest(path.read_text("utf-8"), str(path), "its step").identity}
+
+
 @contextmanager
 def write_artifact(
     folder: Path,

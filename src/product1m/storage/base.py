@@ -29,6 +29,8 @@ class StoredFile:
     num_bytes: int
     sha256: str = ""
     """Digest of the content; empty if the store does not keep one."""
+    etag: str = ""
+    """Changes with the content, in a listing of S3; the MD5 of an object put in one part."""
 
 
 class Store(Protocol):

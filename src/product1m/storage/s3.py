@@ -58,7 +58,9 @@ class S3Prefix:
             page = self._agreed_page(where)
             for entry in page.get("Contents", ()):
                 if not entry["Key"].endswith("/"):
-                    yield StoredFile(entry["Key"].removeprefix(self._prefix), entry["Size"])
+                    name = entry["Key"].removeprefix(self._prefix)
+                    etag = entry.get("ETag", "").strip('"')
+                    yield StoredFile(name, entry["Size"], etag=etag)
             if not page.get("NextContinuationToken"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,6 +1,8 @@
 """A run on this machine: its data, its steps, its failures, and what surrounds them."""
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from kfp import dsl
 from typer.testing import CliRunner
 
 from pipelines.__main__ import app
+from pipelines.graph import content_hashes
 from pipelines.graph.data import check_dataset, data_digest, data_parameters
 from pipelines.local.kfp_local import run_graph
 from pipelines.local.mlflow_run import TrackedRun
@@ -60,7 +63,7 @@ def test_a_folder_without_lists_is_no_dataset(tmp_path: Path) -> None:
         check_dataset("ftp://host/data")
 
 
-def test_a_digest_changes_with_lists_and_photo_sizes_and_not_with_dates(tmp_path: Path) -> None:
+def test_a_digest_changes_with_content_and_not_with_dates(tmp_path: Path) -> None:
     folder = small_dataset(tmp_path / "data")
     before = data_digest(Folder(folder))
     photo, items = folder / "images" / "train-0.jpg", folder / "train.jsonl"
@@ -71,8 +74,58 @@ def test_a_digest_changes_with_lists_and_photo_sizes_and_not_with_dates(tmp_path
     assert data_digest(Folder(folder)) != before
     items.write_text(text)
     assert data_digest(Folder(folder)) == before
-    photo.write_bytes(photo.read_bytes() + b"\0")
+    content = photo.read_bytes()
+    photo.write_bytes(content[:-1] + b"\0")  # in place, as many bytes
     assert data_digest(Folder(folder)) != before
+    photo.write_bytes(content)
+    assert data_digest(Folder(folder)) == before
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert data_digest(Folder(copy)) == before
+    photo.rename(photo.with_name("other.jpg"))
+    assert data_digest(Folder(folder)) != before
+
+
+def test_an_unchanged_folder_is_read_once_and_a_changed_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(content_hashes, "SETTLED_S", -60.0)  # as if all was changed a minute ago
+    read: list[str] = []
+    original = content_hashes._md5
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(content_hashes, "_md5", noted)
+    folder = small_dataset(tmp_path / "data")
+    before = data_digest(Folder(folder))
+    assert len(read) == 12
+    read.clear()
+    assert data_digest(Folder(folder)) == before
+    assert read == []
+    photo = folder / "images" / "train-0.jpg"
+    state = photo.stat()
+    photo.write_bytes(photo.read_bytes()[:-1] + b"\0")
+    os.utime(photo, ns=(state.st_atime_ns, state.st_mtime_ns))  # even with its old date
+    assert data_digest(Folder(folder)) != before
+    assert read == ["train-0.jpg"]
+
+
+def test_hashes_that_cannot_be_kept_cost_time_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_dataset(tmp_path / "data")
+    before = data_digest(Folder(folder))
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert data_digest(Folder(folder)) == before
+    broken = tmp_path / "broken" / content_hashes.FOLDER
+    broken.mkdir(parents=True)
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    (broken / f"{name}.sqlite").write_bytes(b"damaged" * 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "broken"))
+    assert data_digest(Folder(folder)) == before
 
 
 def test_backgrounds_beside_the_lists_are_used_and_digested_apart(tmp_path: Path) -> None:
