@@ -156,3 +156,27 @@ def test_a_score_can_be_read_as_released_and_then_knows_one_definition(tmp_path:
     refused = runner.invoke(app, [*given, "--as-released", "--definition", "strict"])
     assert refused.exit_code == 1
     assert "expected the definition official, got strict" in refused.output
+
+
+def test_an_error_that_nobody_explains_is_told_as_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("token=abc http://me:pass@host")
+
+    monkeypatch.setattr("product1m.sample.make_sample", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = runner.invoke(app, ["make-sample", str(tmp_path / "new")])
+    assert result.exit_code == 70
+    (log,) = tmp_path.glob("product1m-bug-*.log")
+    assert result.stderr.splitlines()[-1].startswith("error: KeyError: ")
+    assert result.stderr.rstrip().endswith(f"its traceback is in {log}")
+    assert "in broken" in log.read_text()
+    assert "pass@" not in result.stderr + log.read_text()
+
+
+def test_a_disk_error_outside_of_a_step_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    result = runner.invoke(app, ["make-sample", str(tmp_path / "file" / "new")])
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'file'}" in result.stderr

@@ -1,14 +1,21 @@
 """What the commands of `product1m` and `pipelines` share: options, help, errors."""
 
 import os
+import tempfile
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from product1m.config import Preset
-from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError
+from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, redacted
 from product1m.jobs.retries import may_pass
+from product1m.storage.disk import explain
+
+BUG_EXIT_CODE = 70
+"""Exit code for an error that no message explains (`EX_SOFTWARE` of sysexits.h)."""
 
 Overrides = Annotated[
     list[str],
@@ -24,7 +31,11 @@ PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's sca
 
 
 class FriendlyGroup(TyperGroup):
-    """Prints errors that a user can fix without a traceback; exit code 2 for a ConfigError."""
+    """Prints errors without a traceback; exit code 2 for a ConfigError, 70 for a bug.
+
+    What a full disk, a missing permission or a locked database causes is told in words. The
+    traceback of any other error goes to a file, which the message names.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -36,6 +47,33 @@ class FriendlyGroup(TyperGroup):
             if "TORCHELASTIC_RUN_ID" in os.environ and not may_pass(error):
                 code = RANK_EXIT_CODE  # one of several training processes
             raise typer.Exit(code) from error
+        except Exception as error:
+            if type(error).__module__.startswith(("typer", "click")) or _is_broken_pipe(error):
+                raise
+            explained = explain(error, [Path.cwd()])
+            typer.echo(f"error: {explained or _bug(error)}", err=True)
+            raise typer.Exit(1 if explained else BUG_EXIT_CODE) from error
+
+
+def _is_broken_pipe(error: Exception) -> bool:
+    """Whether the reader of the output has ended, as `head` does; typer ends quietly then."""
+    return isinstance(error, BrokenPipeError)
+
+
+def _bug(error: Exception) -> str:
+    """A sentence for an error that should not happen; the traceback goes to a file."""
+    what = redacted(f"{type(error).__name__}: {error}").partition("\n")[0]
+    text = redacted("".join(traceback.format_exception(error)))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="product1m-bug-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+        where = f"its traceback is in {file.name}"
+    except OSError:
+        typer.echo(text, err=True)
+        where = "its traceback is above"
+    return f"{what}; this is a bug of product1m, please report it: {where}"
 
 
 def new_app(help: str) -> typer.Typer:

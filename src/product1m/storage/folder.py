@@ -9,6 +9,10 @@ from pathlib import Path
 
 from product1m.errors import NotStoredError, StorageError, TooLargeError
 from product1m.storage.base import StoredFile, checked_name, sha256_of
+from product1m.storage.disk import disk_errors_explained, explain
+
+LOST_AND_FOUND = "lost+found"
+"""Folder at the root of an ext file system; never part of anybody's data."""
 
 
 @contextmanager
@@ -16,13 +20,15 @@ def hidden_beside(target: Path, tag: str = "") -> Iterator[Path]:
     """Yield a hidden path in the folder of `target` to write a file or folder to.
 
     Nothing is there when the block starts, and what is still there when it ends is removed.
-    Writers that work at the same time need different tags.
+    Writers that work at the same time need different tags. DiskError if the disk is full, or for
+    whatever else the file system refuses in the block.
     """
     suffix = f".{tag}.partial" if tag else ".partial"
     partial = target.absolute().with_name(f".{target.absolute().name}{suffix}")
-    _remove(partial)
     try:
-        yield partial
+        with disk_errors_explained(partial.parent):
+            _remove(partial)
+            yield partial
     finally:
         _remove(partial)
 
@@ -30,7 +36,7 @@ def hidden_beside(target: Path, tag: str = "") -> Iterator[Path]:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
 
 
@@ -50,23 +56,36 @@ class Folder:
         return self.root / checked_name(name)
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        """Every file whose name starts with `below`, without hidden (unfinished) ones."""
-        folder, _, start = below.rpartition("/")
-        yield from self._files(folder and f"{folder}/", start)
+        """Every file whose name starts with `below`, without hidden (unfinished) ones.
 
-    def _files(self, folder: str, start: str = "") -> Iterator[StoredFile]:
-        try:
-            entries = os.scandir(self.root / folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not entry.name.startswith(start):
-                    continue
-                if entry.is_dir():
-                    yield from self._files(f"{folder}{entry.name}/")
-                else:
-                    yield StoredFile(folder + entry.name, entry.stat().st_size)
+        Links are followed. Raises StorageError for a link that leads nowhere or back to a folder
+        that contains it, and for a folder that may not be read.
+        """
+        folder, _, start = below.rpartition("/")
+        yield from self._files(folder and f"{folder}/", start, [])
+
+    def _files(self, folder: str, start: str, inside: list[str]) -> Iterator[StoredFile]:
+        """`inside` are the real paths of the folders above."""
+        with self._explained(folder):
+            real = os.path.realpath(self.root / folder)
+            if real in inside:
+                raise StorageError(
+                    f"{self.root / folder}: a link that leads back to {real}, which contains it; "
+                    "remove the link"
+                )
+            try:
+                entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        for entry in entries:
+            if entry.name.startswith((".", LOST_AND_FOUND)) or not entry.name.startswith(start):
+                continue
+            name = folder + entry.name
+            if entry.is_dir():
+                yield from self._files(f"{name}/", "", [*inside, real])
+            else:
+                with self._explained(name):
+                    yield StoredFile(name, entry.stat().st_size)
 
     def find(self, name: str) -> StoredFile | None:
         """The file's size; a folder keeps no digests."""
@@ -132,6 +151,13 @@ class Folder:
         try:
             yield
         except FileNotFoundError as error:
-            raise NotStoredError(f"{self.address(name)}: no such file") from error
+            path = self.root / name
+            if path.is_symlink():
+                raise NotStoredError(
+                    f"{path}: a link to {path.readlink()}, which does not exist; remove the "
+                    "link or restore the file"
+                ) from error
+            raise NotStoredError(f"{path}: no such file") from error
         except OSError as error:
-            raise StorageError(f"{self.address(name)}: {error.strerror}") from error
+            told = explain(error, [self.root]) or f"{self.address(name)}: {error.strerror}"
+            raise StorageError(str(told)) from error

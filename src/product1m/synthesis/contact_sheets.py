@@ -55,8 +55,8 @@ def write_grid(tiles: Sequence[Photo], path: Path, columns: int) -> None:
     blank = np.full_like(tiles[0], 255)
     padded = [*tiles, *[blank] * (-len(tiles) % columns)]
     rows = [np.hstack(padded[start : start + columns]) for start in range(0, len(padded), columns)]
-    if not cv2.imwrite(str(path), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: the picture cannot be written; is the disk full?")
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+    path.write_bytes(encoded.tobytes())  # unlike imwrite it says why it cannot
 
 
 def _labeled(photo: Photo, text: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -220,6 +220,6 @@ def _cut_into(path: Path, photo: Photo, settings: CutoutSettings) -> str:
     mask, reason = cut(photo, settings)
     if not reason:
         cutout = cut_out(photo, mask, settings.max_side_px)
-        if not cv2.imwrite(str(path), cv2.cvtColor(cutout, cv2.COLOR_RGBA2BGRA)):
-            raise OSError(f"{path}: the cut-out cannot be written; is the disk full?")
+        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(cutout, cv2.COLOR_RGBA2BGRA))
+        path.write_bytes(encoded.tobytes())  # unlike imwrite it says why it cannot
     return reason

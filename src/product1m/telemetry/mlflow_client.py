@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from product1m.errors import RegistryError, TrackingError
+from product1m.storage.disk import explain
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
 
@@ -67,16 +68,17 @@ def registry_mlflow() -> Any:
 def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
     """Turn an MLflow error that its retries did not cure into a TrackingError with the address.
 
-    A server that does not answer at all is reported within a minute, see `mlflow_answer`.
+    MLflow lets errors of its database through: those of SQLite, SQLAlchemy and alembic. A server
+    that does not answer at all is reported within a minute, see `mlflow_answer`.
     """
-    from mlflow.exceptions import MlflowException
-
     address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     try:
         require_answer(address)
         yield
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"{action} at MLflow, {address}: {error}") from error
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
+        raise TrackingError(f"{action} at MLflow, {address}: {_reason(error, address)}") from error
 
 
 @contextmanager
@@ -87,10 +89,25 @@ def talking_to_registry(action: str) -> Iterator[Any]:
     try:
         require_answer(uri)
         yield mlflow.MlflowClient()
-    except (mlflow.exceptions.MlflowException, OSError) as error:
+    except Exception as error:
+        if not is_of_mlflow(error):
+            raise
         name = os.environ.get("MLFLOW_TRACKING_USERNAME")
         user = f" (user {name})" if name else ""
-        raise RegistryError(f"{action} at {uri}{user}: {error}") from error
+        raise RegistryError(f"{action} at {uri}{user}: {_reason(error, uri)}") from error
+
+
+def is_of_mlflow(error: Exception) -> bool:
+    """Whether MLflow, its database or its connection raised an error."""
+    origin = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or origin in ("mlflow", "sqlalchemy", "alembic", "sqlite3")
+
+
+def _reason(error: Exception, uri: str) -> str:
+    """What an error says, without the SQL statement; a full disk or a locked database in words."""
+    is_file = uri.startswith("sqlite:")
+    explained = explain(error, [Path(uri.partition("///")[2])] if is_file else [])
+    return str(explained) if explained else str(error).partition("\n[SQL")[0]
 
 
 def download(model_uri: str, path: str, folder: Path) -> Path:
