@@ -98,7 +98,7 @@ def write_faiss(path: Path) -> None:
     import faiss
 
     index = faiss.IndexFlatL2(10)
-    index.add(NUMBERS.reshape(-1, 10))
+    index.add(NUMBERS.reshape(-1, 10).astype(np.float32))
     faiss.write_index(index, str(path))
 
 
