@@ -34,7 +34,7 @@ T, R, V, F, D, E = 36, 37, 21_128, 2048, 768, 512
 JOINT_LAYERS, OTHER_LAYERS = 6, 4
 
 
-class Attention(nn.Module):
+class ReleasedAttention(nn.Module):
     """Attention as explicit products over padded sequences, with low scores for padding."""
 
     def __init__(self, inner: int, heads: int) -> None:
@@ -61,7 +61,7 @@ class Layer(nn.Module):
 
     def __init__(self, inner: int, heads: int, ffn: int, norm_first: bool = False) -> None:
         super().__init__()
-        self.attention = Attention(inner, heads)
+        self.attention = ReleasedAttention(inner, heads)
         self.ffn = nn.Sequential(nn.Linear(D, ffn), nn.GELU(), nn.Linear(ffn, D))
         self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(2))
         self.dropout, self.norm_first = nn.Dropout(0.1), norm_first

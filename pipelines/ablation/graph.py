@@ -9,7 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipelines.graph.chain import evaluated_chain
 from pipelines.graph.parameters import parameter
-from pipelines.graph.training import Platform
+from pipelines.graph.training import TaskSetup
 from pipelines.local.code import KeyedByCode
 from pipelines.local.kfp_local import run_graph
 from pipelines.local.mlflow_run import TrackedRun
@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     evaluation: dsl.Dataset
 
 
-def cell_pipeline(config: Config, platform: Platform | None = None) -> BaseComponent:
+def cell_pipeline(config: Config, platform: TaskSetup | None = None) -> BaseComponent:
     """Build the graph; its tasks are those of `training_pipeline`, so they share a cache."""
     sections = {name: parameter(config, name) for name in Config.model_fields}
 

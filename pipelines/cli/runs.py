@@ -58,7 +58,7 @@ def list_(
 )
 def show(which: Which, endpoint: Endpoint = "", namespace: Namespace = "") -> None:
     """Show how a run went; if it stopped, where, why and what to do."""
-    from pipelines.cli.story import print_story
+    from pipelines.cli.story_text import print_story
 
     if _is_local(which):
         from pipelines.local.story import local_story
@@ -91,7 +91,7 @@ def logs(
         texts = _local_logs(Path(which))
     else:
         from pipelines.cluster.api import Cluster
-        from pipelines.cluster.logs import logs_of
+        from pipelines.cluster.run_logs import logs_of
 
         texts = logs_of(Cluster(endpoint, namespace), which, task)
     names = [name for name, _ in texts]
@@ -170,7 +170,7 @@ def follow_to_the_end(
     cluster: "Cluster", run_id: str, max_wait: float, known_states: int = 0
 ) -> None:
     """Follow a run, print its story, and leave with the run's exit code."""
-    from pipelines.cli.story import print_story
+    from pipelines.cli.story_text import print_story
     from pipelines.cluster import follow as following
     from pipelines.cluster.diagnosis import cluster_story
     from pipelines.cluster.open_runs import end_open_runs

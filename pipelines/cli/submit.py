@@ -73,7 +73,6 @@ def submit(
     """
     load_config(preset, overrides)
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.submission import RunRequest, data_of
     from pipelines.graph.package import Variant
 
@@ -82,8 +81,6 @@ def submit(
     parameters = {**data, **variant.run_parameters()}
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
-    for message in end_open_runs(cluster):
-        typer.echo(message, err=True)
     run_id = _start(cluster, variant, request)
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)
@@ -92,9 +89,12 @@ def submit(
 
 def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
     """Start a run of the variant's version, and print where it is; the run's id."""
+    from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.submission import ensure_version, start_run
     from pipelines.graph.package import package
 
+    for message in end_open_runs(cluster):
+        typer.echo(message, err=True)
     version = ensure_version(cluster, package(variant.of_run()))
     run = start_run(cluster, version, request)
     print(

@@ -43,7 +43,7 @@ class UnreachableError(ClusterError):
     """No answer, or an error that may be temporary."""
 
 
-class ConflictError(ClusterError):
+class ClusterConflictError(ClusterError):
     """It exists already."""
 
 
@@ -161,14 +161,14 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     for attempt in range(NUM_RETRIES + 1):
         try:
             return create()
-        except (ConflictError, UnreachableError) as error:
+        except (ClusterConflictError, UnreachableError) as error:
             pause = BACKOFF_S * 2**attempt
             logger.warning("%s; looking again in %.1f s", error, pause)
             time.sleep(pause)
             existing = find()
             if existing is not None:
                 return existing
-            if isinstance(error, ConflictError) or attempt == NUM_RETRIES:
+            if isinstance(error, ClusterConflictError) or attempt == NUM_RETRIES:
                 raise
     raise AssertionError("unreachable")
 
@@ -187,7 +187,7 @@ def _refusal(where: str, error: api.ApiException) -> ClusterError:
         )
     if error.status in _TRANSIENT or not error.status:
         return UnreachableError(f"{reason}; gave up after up to {NUM_RETRIES} retries")
-    known = {404: NotFoundError, 409: ConflictError}
+    known = {404: NotFoundError, 409: ClusterConflictError}
     return known.get(error.status, ClusterError)(reason)
 
 

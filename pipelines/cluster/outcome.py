@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.local.methods import Figures
+from pipelines.local.figures import Figures
 from product1m.errors import TrackingError
 from product1m.evaluation.methods import SHIPPED, TITLES
 from product1m.telemetry.mlflow_client import talking_to_mlflow

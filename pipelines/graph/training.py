@@ -34,7 +34,7 @@ class Artifacts(NamedTuple):
 NAME = "product1m-training"
 
 
-class Platform(Protocol):
+class TaskSetup(Protocol):
     """How tasks run: on a cluster, or in containers on this machine."""
 
     def apply(self, task: PipelineTask) -> None:
@@ -48,7 +48,7 @@ def shown_name(task: PipelineTask) -> str:
 
 def training_pipeline(
     config: Config,
-    platform: Platform | None = None,
+    platform: TaskSetup | None = None,
     cache: bool = True,
     rerun: Collection[str] = (),
 ) -> BaseComponent:
@@ -88,7 +88,10 @@ def training_pipeline(
 
 
 def _set_up(
-    tasks: Iterable[PipelineTask], platform: Platform | None, cache: bool, rerun: Collection[str]
+    tasks: Iterable[PipelineTask],
+    platform: TaskSetup | None,
+    cache: bool,
+    rerun: Collection[str],
 ) -> None:
     """Set what the tasks need on the platform, and which of them do not use the cache."""
     for task in tasks:

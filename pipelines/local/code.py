@@ -15,7 +15,7 @@ from pathlib import Path
 from kfp.dsl import PipelineTask
 
 import product1m
-from pipelines.graph.training import Platform
+from pipelines.graph.training import TaskSetup
 from product1m.config import STEPS
 from product1m.storage.base import sha256_of
 
@@ -29,7 +29,7 @@ COMPONENTS = Path(__file__).parents[2] / "components"
 class KeyedByCode:
     """Platform of a local run: cached results belong to the code of their step."""
 
-    platform: Platform | None = None
+    platform: TaskSetup | None = None
     """Applied too."""
     digest: Callable[[str], str] | None = None
     """Digest of a step's code; `step_digest` if None."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from pipelines.local.figures import Figures
 from pipelines.local.kfp_local import LOG
-from pipelines.local.methods import Figures
 from pipelines.local.record import SUMMARY, read_record, task_logs
 
 TAIL_LINES = 20

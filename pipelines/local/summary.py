@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.local.console import StepTime
-from pipelines.local.methods import Figures, method_table
+from pipelines.local.figures import Figures, method_table
 from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
 from product1m.artifacts.atomic import write_text

@@ -12,13 +12,13 @@ from product1m.data.photos import Photo, decode_photo
 from product1m.errors import StorageError
 from product1m.sample import SampleSizes, make_sample
 from product1m.sample.drawn.catalogue import PRODUCTS, Product
-from product1m.sample.drawn.packaging import Sprite, View, render_pack
+from product1m.sample.drawn.packs import Shot, Sprite, render_pack
 from product1m.sample.drawn.plan import LISTS, SampleRow, plan_rows
 from product1m.sample.drawn.rendering import render_photo
 from product1m.sample.drawn.shapes import solid_of
 
 TINY = SampleSizes(train_singles=2, train_sets=1, gallery=2, dev=1, test=2, backgrounds=2)
-FRONT = View(yaw_deg=0, elevation_deg=4, distance=4, rig=0)
+FRONT = Shot(yaw_deg=0, elevation_deg=4, distance=4, rig=0)
 
 
 def on_gray(sprite: Sprite, height: int = 360, width: int = 360) -> Photo:
@@ -61,7 +61,7 @@ def test_sisters_differ_visibly_but_less_than_packs_of_other_brands() -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS[::9], ids=lambda product: product.label)
 def test_a_pack_is_as_tall_as_its_scale_says(product: Product) -> None:
-    level = View(yaw_deg=0, elevation_deg=0, distance=8, rig=1)
+    level = Shot(yaw_deg=0, elevation_deg=0, distance=8, rig=1)
     sprite = render_pack(product, level)
     height_px = np.flatnonzero(sprite.pixels[:, :, 3].max(axis=1) > 128)
     measured = (height_px[-1] - height_px[0] + 1) / sprite.px_per_cm
@@ -73,14 +73,14 @@ def test_a_pack_is_as_tall_as_its_scale_says(product: Product) -> None:
 def test_turning_a_pack_turns_its_print() -> None:
     product = next(p for p in PRODUCTS if p.brand.layout == "botanical" and p.shape == "dropper")
     front, back = (
-        on_gray(render_pack(product, View(yaw, 4, 4, 0)))[200:340, 150:210] for yaw in (0.0, 180.0)
+        on_gray(render_pack(product, Shot(yaw, 4, 4, 0)))[200:340, 150:210] for yaw in (0.0, 180.0)
     )
     assert np.abs(front.astype(int) - back).mean() > 25
 
 
 def test_light_from_another_side_changes_the_bright_side() -> None:
     product = next(p for p in PRODUCTS if p.shape == "bottle")
-    left, right = (on_gray(render_pack(product, View(0, 4, 4, rig))) for rig in (0, 1))
+    left, right = (on_gray(render_pack(product, Shot(0, 4, 4, rig))) for rig in (0, 1))
     bright = [image[150:300, 130:230].mean(axis=(0, 2)) for image in (left, right)]
     assert bright[0][:50].mean() > bright[1][:50].mean()
 

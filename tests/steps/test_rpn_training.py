@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
-from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes, losses
+from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.errors import DatasetError
 from product1m.steps import rpn_training
 from tests.support.paths import ROOT
@@ -93,7 +93,7 @@ def test_training_killed_midway_ends_with_the_same_weights(
 def test_every_pass_shows_every_training_scene_once(scenes: Artifact) -> None:
     read = Scenes(scenes)
     positions = read.split("train")
-    batches = SceneBatches(read, positions, BatchSettings.from_config(RPN))
+    batches = SceneBatches(read, positions, SceneBatchSettings.from_config(RPN))
     assert batches.num_steps == -(-RPN.num_epochs * len(positions) // RPN.batch_size)
     shown = [name for number in range(batches.num_steps) for name in batches(number).item_ids]
     passes = [
@@ -108,7 +108,9 @@ def test_every_pass_shows_every_training_scene_once(scenes: Artifact) -> None:
 def test_a_batch_is_a_function_of_its_number_and_keeps_boxes_on_products(scenes: Artifact) -> None:
     read = Scenes(scenes)
     positions = read.split("train")
-    batches = [SceneBatches(read, positions, BatchSettings.from_config(JITTERED)) for _ in range(2)]
+    batches = [
+        SceneBatches(read, positions, SceneBatchSettings.from_config(JITTERED)) for _ in range(2)
+    ]
     sizes = set()
     for number in (5, 3, 0):
         one, two = (made(number) for made in batches)
@@ -134,7 +136,9 @@ def test_cached_maps_give_the_losses_of_the_photos(scenes: Artifact) -> None:
         both = []
         for source in (cached, None):
             torch.manual_seed(0)
-            batch = SceneBatches(read, positions, BatchSettings.from_config(RPN), source)(number)
+            batch = SceneBatches(read, positions, SceneBatchSettings.from_config(RPN), source)(
+                number
+            )
             assert isinstance(batch.inputs, list) == (source is not None)
             found = losses(network, batch)
             both.append({name: float(value.detach()) for name, value in found.items()})
@@ -149,7 +153,7 @@ def test_views_differ_in_size_and_color_and_take_turns(scenes: Artifact) -> None
     network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
     cached = cache_maps(network, read.items, positions, CacheSettings.from_config(config))
     assert cached is not None
-    batches = SceneBatches(read, positions, BatchSettings.from_config(config), cached)
+    batches = SceneBatches(read, positions, SceneBatchSettings.from_config(config), cached)
     for number, side_px in ((0, 72), (1, 120), (2, 72)):  # 96 times 0.75 and 1.25
         batch = batches(number)
         assert isinstance(batch.inputs, list)

@@ -25,7 +25,7 @@ from product1m.config import (
     TrainingJobConfig,
 )
 from product1m.data.regions import FeatureSet
-from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes
+from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes
 from product1m.errors import ConfigError, DatasetError, TrainingError
 from product1m.jobs import launch as launching
 from product1m.jobs.torchrun import FailureLog
@@ -332,7 +332,7 @@ def test_fewer_scenes_or_items_than_ranks_are_refused(
     def check(rank: int, folder: Path) -> None:
         small = RpnTrainingConfig(**{**RPN.model_dump(), "batch_size": 1})
         with pytest.raises(ConfigError, match=r"batch_size=1: with 2 processes, some would get no"):
-            SceneBatches(read, read.split("train"), BatchSettings.from_config(small))
+            SceneBatches(read, read.split("train"), SceneBatchSettings.from_config(small))
         one = CapturePretrainingConfig(**{**PRETRAINING.model_dump(), "batch_size": 1})
         with pytest.raises(TrainingError, match=r"batches of 1 items leave none .* of 2 ranks"):
             PretrainingBatches(items, pasted, tokenizer, batch_settings(one))

@@ -11,7 +11,7 @@ import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster
 from pipelines.cluster.follow import PACE, Pace, follow
-from pipelines.cluster.logs import logs_of
+from pipelines.cluster.run_logs import logs_of
 from pipelines.cluster.submission import RunRequest, UploadedVersion, ensure_version, start_run
 from pipelines.cluster.tasks import FINAL_STATES, graph_of, run_state, task_states
 from pipelines.graph.data import stated_parameters

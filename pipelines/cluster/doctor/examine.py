@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from pipelines.cluster.api import Cluster, ClusterError
-from pipelines.cluster.doctor import rules, settings, sizes, trainer, versions
+from pipelines.cluster.doctor import rules, settings, sizes, trainer, tried_versions
 from pipelines.cluster.doctor.finding import Finding
 from pipelines.cluster.doctor.view import HiddenError, View
 
 Check = Callable[[View], Iterator[Finding]]
 CHECKS: dict[str, Check] = {
-    "versions": versions.versions,
+    "versions": tried_versions.versions,
     "namespace": rules.pod_security,
     "service account": settings.account,
     "addresses": settings.addresses,

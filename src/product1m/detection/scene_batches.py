@@ -91,7 +91,7 @@ def losses(network: ProposalNetwork, batch: SceneBatch) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class BatchSettings:
+class SceneBatchSettings:
     """How scenes become batches.
 
     The section `rpn_training` of the configuration explains each value.
@@ -108,7 +108,7 @@ class BatchSettings:
     seed: int
 
     @classmethod
-    def from_config(cls, config: RpnTrainingConfig) -> "BatchSettings":
+    def from_config(cls, config: RpnTrainingConfig) -> "SceneBatchSettings":
         """The values of a configuration."""
         return cls(
             batch_size=config.batch_size,
@@ -129,7 +129,7 @@ class SceneBatches:
         self,
         scenes: Scenes,
         positions: Sequence[int],
-        settings: BatchSettings,
+        settings: SceneBatchSettings,
         cached: MapCache | None = None,
     ) -> None:
         if settings.batch_size < distributed.world_size():

@@ -23,7 +23,7 @@ from product1m.detection.measuring import (
 )
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
-from product1m.detection.scene_batches import BatchSettings, SceneBatches, Scenes, losses
+from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
 from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
@@ -88,7 +88,7 @@ def _train(
 ) -> None:
     positions = scenes.split("train")
     cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
-    batches = SceneBatches(scenes, positions, BatchSettings.from_config(config), cached)
+    batches = SceneBatches(scenes, positions, SceneBatchSettings.from_config(config), cached)
     plan = TrainingPlan(
         num_steps=batches.num_steps,
         learning_rate=config.learning_rate,

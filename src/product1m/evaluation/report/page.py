@@ -84,7 +84,7 @@ def _render(
         style=Markup(_template_text("report.css")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=_summarize(content),
+        summary=_conclude(content),
         forest=_Forest.of(content.differences),
         definitions=DEFINITIONS,
         metrics=METRICS,
@@ -102,7 +102,7 @@ def _render(
 
 
 @dataclass(frozen=True)
-class Summary:
+class Conclusion:
     """The shipped ranking compared with every other, by the paired intervals."""
 
     score: Interval
@@ -114,11 +114,11 @@ class Summary:
     undecided: list[str]
 
 
-def _summarize(content: ReportContent) -> Summary:
+def _conclude(content: ReportContent) -> Conclusion:
     leads = rivals(content.differences)
     baselines = {name: leads[name] for name in BASELINES if name in leads}
     not_beaten = [name for name, lead in baselines.items() if not lead.above_zero]
-    return Summary(
+    return Conclusion(
         score=content.scores[content.shipped]["strict"][str(MAIN_DEPTH)]["mAP"],
         passed=not not_beaten,
         sentence=_sentence(baselines, not_beaten),

@@ -1,4 +1,4 @@
-"""The print on a pack: each brand's layout; `packaging` wraps it around the pack."""
+"""The print on a pack: each brand's layout; `packs` wraps it around the pack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

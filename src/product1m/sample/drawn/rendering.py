@@ -12,14 +12,14 @@ from PIL import ImageDraw, ImageFont
 from product1m.data.photos import Photo
 from product1m.sample.drawn.catalogue import PRODUCTS, Product
 from product1m.sample.drawn.layers import Box, Layer, Seen, cast, paste
-from product1m.sample.drawn.packaging import RIGS, Sprite, View, render_pack
+from product1m.sample.drawn.packs import RIGS, Shot, Sprite, render_pack
 from product1m.sample.drawn.plan import SampleRow
 from product1m.sample.drawn.printing import font
 from product1m.sample.drawn.surfaces import Image, blurred, pick
 from product1m.sample.drawn.surroundings import (
     SELLER_SETTINGS,
     SELLER_SHARES,
-    Setting,
+    Stage,
     flat_lay,
     table,
     white,
@@ -36,7 +36,7 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
     rng = np.random.default_rng([PRODUCTS.index(product), pose, carton])
     flat = product.shape == "compact" and not carton
     tilt = rng.uniform(48, 78) if flat else rng.choice([3, 8, 14, 22]) + rng.uniform(-3, 4)
-    view = View(
+    view = Shot(
         yaw_deg=float(rng.normal(0, 9) if pose < 3 else rng.uniform(-42, 42)),
         elevation_deg=float(tilt),
         distance=float(rng.uniform(2.6, 6)),
@@ -54,14 +54,14 @@ def render_with_boxes(row: SampleRow) -> tuple[Photo, list[Box]]:
     """The photo of a row, and a box around the visible part of each product, left to right."""
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
-    setting = _setting(rng, row, height, width)
-    image, seen = setting.image.copy(), Seen(height, width)
+    stage = _stage(rng, row, height, width)
+    image, seen = stage.image.copy(), Seen(height, width)
     if row.photo_kind == "single":
-        _place_single(rng, image, setting, row.products[0], seen)
-    elif setting.flat_lay:
-        _lay(rng, image, setting, row.products, seen)
+        _place_single(rng, image, stage, row.products[0], seen)
+    elif stage.flat_lay:
+        _lay(rng, image, stage, row.products, seen)
     else:
-        _line_up(rng, image, setting, row.products, seen, query=row.photo_kind == "query")
+        _line_up(rng, image, stage, row.products, seen, query=row.photo_kind == "query")
     image = _through_camera(rng, image, harsh=row.photo_kind == "query")
     if rng.random() < {"single": 0.4, "set": 0.55, "query": 0.25}[row.photo_kind]:
         image = _with_banner(rng, image)
@@ -77,7 +77,7 @@ def _frame(rng: np.random.Generator, row: SampleRow) -> tuple[int, int]:
     return (int(side * 0.75), side) if rng.random() < 0.6 else (side, int(side * 0.75))
 
 
-def _setting(rng: np.random.Generator, row: SampleRow, height: int, width: int) -> Setting:
+def _stage(rng: np.random.Generator, row: SampleRow, height: int, width: int) -> Stage:
     roll = rng.random()
     if row.photo_kind == "query" and roll < 0.5:
         return table(rng, height, width)
@@ -139,7 +139,7 @@ def _turned(pixels: Layer, turn_deg: float, shear: float) -> Layer:
 
 
 def _place_single(
-    rng: np.random.Generator, image: Image, setting: Setting, product: Product, seen: Seen
+    rng: np.random.Generator, image: Image, stage: Stage, product: Product, seen: Seen
 ) -> None:
     height, width = image.shape[:2]
     sprite = posed(product, _pose(rng, query=False), False)
@@ -147,7 +147,7 @@ def _place_single(
     rows, columns = sprite.pixels.shape[:2]
     scale = fill * min(height * 0.95 / rows, width * 0.92 / columns)
     center = width * float(np.clip(rng.normal(0.5, 0.07), 0.25, 0.75))
-    base = height * float(rng.uniform(*setting.floor))
+    base = height * float(rng.uniform(*stage.floor))
     if rows * scale < 0.6 * height and not rng.integers(3):
         base = height * 0.5 + rows * scale * 0.5
     base = max(base, rows * scale + 0.02 * height)
@@ -156,37 +156,37 @@ def _place_single(
         size = scale * sprite.px_per_cm / carton.px_per_cm
         aside = float(rng.choice([-1, 1])) * columns * scale * float(rng.uniform(0.55, 0.95))
         _stand(
-            rng, image, setting, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985
+            rng, image, stage, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985
         )
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
-    _stand(rng, image, setting, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
+    _stand(rng, image, stage, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
 
 
 def _line_up(
     rng: np.random.Generator,
     image: Image,
-    setting: Setting,
+    stage: Stage,
     products: Sequence[Product],
     seen: Seen,
     query: bool,
 ) -> None:
     """Draw products side by side, nearer ones lower and in front of the others."""
-    spots = _spots_side_by_side(rng, image, setting, products, query)
+    spots = _spots_side_by_side(rng, image, stage, products, query)
     for base, center, sprite, scale in sorted(spots, key=lambda spot: spot[0]):
         tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.4 else 0.0
         if query and rng.random() < 0.06:
             tilt = float(rng.choice([-88, 88]))
         cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
         floor = max(base, cutout.pixels.shape[0] + 2)
-        _stand(rng, image, setting, cutout, center, floor, seen)
+        _stand(rng, image, stage, cutout, center, floor, seen)
 
 
 def _spots_side_by_side(
     rng: np.random.Generator,
     image: Image,
-    setting: Setting,
+    stage: Stage,
     products: Sequence[Product],
     query: bool,
 ) -> list[tuple[float, float, Sprite, float]]:
@@ -208,7 +208,7 @@ def _spots_side_by_side(
     )
     span = sum(widths) * unit * overlap
     left = (width - span) * float(rng.uniform(0.3, 0.7))
-    low, high = setting.floor
+    low, high = stage.floor
     spots = []
     for sprite, size, wide in zip(sprites, sizes, widths, strict=True):
         center = left + wide * unit * overlap / 2
@@ -223,7 +223,7 @@ def _spots_side_by_side(
 def _lay(
     rng: np.random.Generator,
     image: Image,
-    setting: Setting,
+    stage: Stage,
     products: Sequence[Product],
     seen: Seen,
 ) -> None:
@@ -245,7 +245,7 @@ def _lay(
         middle = (np.array([at % columns, at // columns]) + 0.5 + rng.normal(0, 0.07, 2)) * cell
         x = int(middle[0] - cutout.pixels.shape[1] / 2)
         y = int(middle[1] - cutout.pixels.shape[0] / 2)
-        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, setting.shadow)
+        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, stage.shadow)
         paste(image, cutout.pixels, x, y)
         seen.add(cutout.pixels, x, y)
 
@@ -253,7 +253,7 @@ def _lay(
 def _stand(
     rng: np.random.Generator,
     image: Image,
-    setting: Setting,
+    stage: Stage,
     cutout: _Cutout,
     center: float,
     base: float,
@@ -272,14 +272,14 @@ def _stand(
     shear = np.array([[1, -lean / flat.shape[0], max(lean, 0)], [0, 1, 0]], np.float64)
     flat = cv2.warpAffine(flat, shear, (columns + int(abs(lean)), flat.shape[0]))
     fade = np.linspace(0.25, 1, flat.shape[0], dtype=np.float32)[:, None]
-    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, setting.shadow)
+    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, stage.shadow)
     foot = np.zeros((max(5, columns // 9), columns), np.float32)
     axes = (int(columns * 0.46), max(2, foot.shape[0] // 2))
     cv2.ellipse(foot, (columns // 2, foot.shape[0] // 2), axes, 0, 0, 360, 1.0, -1)
-    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, setting.shadow * 1.5))
-    if setting.mirror:
+    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, stage.shadow * 1.5))
+    if stage.mirror:
         below = cutout.pixels[::-1][: max(2, rows // 3)].copy()
-        below *= np.linspace(setting.mirror, 0, len(below), dtype=np.float32)[:, None, None]
+        below *= np.linspace(stage.mirror, 0, len(below), dtype=np.float32)[:, None, None]
         paste(image, below, x, int(base))
     paste(image, cutout.pixels, x, y)
     if seen is not None:

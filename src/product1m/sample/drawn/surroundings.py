@@ -25,7 +25,7 @@ from product1m.sample.drawn.surfaces import (
 
 
 @dataclass(frozen=True)
-class Setting:
+class Stage:
     """An empty picture that products are put into."""
 
     image: Image
@@ -44,16 +44,16 @@ _STUDIO_COLORS = (
 )  # fmt: skip
 
 
-def white(rng: np.random.Generator, height: int, width: int) -> Setting:
+def white(rng: np.random.Generator, height: int, width: int) -> Stage:
     """A cut-out on white, as marketplaces ask for."""
     shade = float(rng.uniform(0.94, 1.0))
     image = np.full((height, width, 3), shade, np.float32)
     if rng.random() < 0.4:
         image *= (1 - 0.08 * np.linspace(0, 1, height, dtype=np.float32) ** 2)[:, None, None]
-    return Setting(image, (0.86, 0.96), mirror=float(rng.choice([0, 0, 0.18])), shadow=0.25)
+    return Stage(image, (0.86, 0.96), mirror=float(rng.choice([0, 0, 0.18])), shadow=0.25)
 
 
-def gradient(rng: np.random.Generator, height: int, width: int) -> Setting:
+def gradient(rng: np.random.Generator, height: int, width: int) -> Stage:
     """Colored paper with a glow."""
     base = color(pick(rng, _STUDIO_COLORS))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -64,10 +64,10 @@ def gradient(rng: np.random.Generator, height: int, width: int) -> Setting:
         horizon = int(height * rng.uniform(0.62, 0.78))
         ramp = np.clip((y - horizon) / (0.05 * height), 0, 1)
         image = image * (1 - 0.14 * ramp[:, :, None] * rng.uniform(0.3, 1))
-    return Setting(image.clip(0, 1), (0.82, 0.95), mirror=float(rng.choice([0, 0, 0.22])))
+    return Stage(image.clip(0, 1), (0.82, 0.95), mirror=float(rng.choice([0, 0, 0.22])))
 
 
-def podium(rng: np.random.Generator, height: int, width: int) -> Setting:
+def podium(rng: np.random.Generator, height: int, width: int) -> Stage:
     """A round pedestal before a wall, with an arch or a disc behind."""
     base = color(pick(rng, _STUDIO_COLORS))
     wall = np.minimum(base * float(rng.uniform(0.85, 1.05)), 1)
@@ -86,10 +86,10 @@ def podium(rng: np.random.Generator, height: int, width: int) -> Setting:
     image[top:, middle - axes[0] : middle + axes[0]] *= fall
     face = np.minimum(wall * 1.08 + 0.03, 1).tolist()
     cv2.ellipse(image, (middle, top), axes, 0, 0, 360, face, -1, cv2.LINE_AA)
-    return Setting(blurred(image, 0.7).clip(0, 1), (0.825, 0.865))
+    return Stage(blurred(image, 0.7).clip(0, 1), (0.825, 0.865))
 
 
-def water(rng: np.random.Generator, height: int, width: int) -> Setting:
+def water(rng: np.random.Generator, height: int, width: int) -> Stage:
     """Drops and ripples, the emblem of moisture."""
     base = color(pick(rng, ("#bfe0f5", "#d5ecf2", "#9ccbe8", "#e3eefb", "#c9e7df")))
     ripples = np.sin(fractal(rng, height, width, 70) * 22)
@@ -100,10 +100,10 @@ def water(rng: np.random.Generator, height: int, width: int) -> Setting:
         cv2.circle(image, center, radius, (base * 0.85).tolist(), -1, cv2.LINE_AA)
         light = (center[0] - radius // 3, center[1] - radius // 3)
         cv2.circle(image, light, max(radius // 3, 1), (1, 1, 1), -1, cv2.LINE_AA)
-    return Setting(image.clip(0, 1), (0.84, 0.95), mirror=0.15)
+    return Stage(image.clip(0, 1), (0.84, 0.95), mirror=0.15)
 
 
-def petals(rng: np.random.Generator, height: int, width: int) -> Setting:
+def petals(rng: np.random.Generator, height: int, width: int) -> Stage:
     """Colored paper strewn with petals or leaves, out of focus."""
     paper = gradient(rng, height, width)
     image = paper.image.copy()
@@ -113,27 +113,27 @@ def petals(rng: np.random.Generator, height: int, width: int) -> Setting:
         axes = (int(rng.integers(8, 26)), int(rng.integers(4, 11)))
         shade = (tint * rng.uniform(0.75, 1.05)).clip(0, 1).tolist()
         cv2.ellipse(image, center, axes, int(rng.integers(360)), 0, 360, shade, -1, cv2.LINE_AA)
-    return Setting(blurred(image, float(rng.uniform(0.5, 2.5))), paper.floor)
+    return Stage(blurred(image, float(rng.uniform(0.5, 2.5))), paper.floor)
 
 
-def counter(rng: np.random.Generator, height: int, width: int) -> Setting:
+def counter(rng: np.random.Generator, height: int, width: int) -> Stage:
     """A plain tabletop before a plain wall: what a seller has at home."""
     edge = int(height * rng.uniform(0.52, 0.7))
     wall = plaster(rng, edge, width)
     texture = pick(rng, (marble, wood, cloth))(rng, 220, 420)
     table = receding(texture, height - edge, width, 0.55)
     image = np.vstack([blurred(wall, 3), blurred(table, 0.6)])
-    return Setting(_lit_from_side(rng, image), (0.8, 0.94), shadow=0.45)
+    return Stage(_lit_from_side(rng, image), (0.8, 0.94), shadow=0.45)
 
 
-SELLER_SETTINGS: tuple[Callable[[np.random.Generator, int, int], Setting], ...] = (
+SELLER_SETTINGS: tuple[Callable[[np.random.Generator, int, int], Stage], ...] = (
     white, gradient, podium, water, petals, counter,
 )  # fmt: skip
 SELLER_SHARES = (0.4, 0.24, 0.1, 0.06, 0.08, 0.12)
 """How often sellers use each (ours)."""
 
 
-def table(rng: np.random.Generator, height: int, width: int) -> Setting:
+def table(rng: np.random.Generator, height: int, width: int) -> Stage:
     """A customer's table: a busy wall, a textured top, things lying about."""
     edge = int(height * rng.uniform(0.34, 0.58))
     wall_kind = pick(rng, ("plaster", "tiles", "shelf", "curtain", "window"))
@@ -146,7 +146,7 @@ def table(rng: np.random.Generator, height: int, width: int) -> Setting:
     for _ in range(int(rng.integers(1, 4))):
         standing_prop(rng, image, edge + 0.12 * (height - edge))
     sharpness = float(rng.uniform(0.5, 1.6))
-    return Setting(
+    return Stage(
         _lit_from_side(rng, blurred(image, sharpness)),
         (edge / height + 0.22, 0.97),
         mirror=0.12 if texture is marble and rng.random() < 0.5 else 0.0,
@@ -154,13 +154,13 @@ def table(rng: np.random.Generator, height: int, width: int) -> Setting:
     )
 
 
-def flat_lay(rng: np.random.Generator, height: int, width: int) -> Setting:
+def flat_lay(rng: np.random.Generator, height: int, width: int) -> Stage:
     """A surface seen from above, strewn with small things."""
     name = pick(rng, ("cloth", "wood", "marble", "terrazzo", "slate", "tiles", "cloth"))
     image = SURFACES[name](rng, height, width)
     for _ in range(int(rng.integers(3, 9))):
         lying_prop(rng, image)
-    return Setting(
+    return Stage(
         _lit_from_side(rng, blurred(image, 0.7)), (0.0, 1.0), flat_lay=True,
         shadow=float(rng.uniform(0.3, 0.55)),
     )  # fmt: skip

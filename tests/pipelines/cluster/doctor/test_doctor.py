@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.__main__ import app
 from pipelines.cluster.doctor.sizes import quantity
-from pipelines.cluster.doctor.versions import compared
+from pipelines.cluster.doctor.tried_versions import compared
 from tests.support.servers.kfp_server import KfpServer
 from tests.support.servers.kubernetes_objects import Objects, serving_objects
 from tests.support.worlds.healthy_cluster import SYSTEM, deployment, fill, listed, named

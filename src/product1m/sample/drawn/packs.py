@@ -24,7 +24,7 @@ Array = Float32[np.ndarray, "..."]
 
 
 @dataclass(frozen=True)
-class View:
+class Shot:
     """Where the camera stands and how the studio is lit."""
 
     yaw_deg: float
@@ -104,7 +104,7 @@ class _Hits:
     direction: tuple[Array, Array, Array]
 
 
-def render_pack(product: Product, view: View, *, carton: bool = False) -> Sprite:
+def render_pack(product: Product, view: Shot, *, carton: bool = False) -> Sprite:
     """The standing product, or its folding box."""
     solid = carton_of(product) if carton else solid_of(product)
     size = max(1.0, 2 * solid.radius)
@@ -123,7 +123,7 @@ def render_pack(product: Product, view: View, *, carton: bool = False) -> Sprite
     )
 
 
-def _film(solid: Solid, view: View, size: float) -> tuple[int, int, float]:
+def _film(solid: Solid, view: Shot, size: float) -> tuple[int, int, float]:
     """Rows and columns of rays, and their pitch in pack heights at the pack's center."""
     tilt = np.deg2rad(view.elevation_deg)
     reach = solid.radius if solid.nozzle is None else max(solid.radius, solid.nozzle.end[0] + 0.03)
@@ -136,7 +136,7 @@ def _film(solid: Solid, view: View, size: float) -> tuple[int, int, float]:
 
 
 def _rays(
-    view: View, rows: int, columns: int, pitch: float, size: float
+    view: Shot, rows: int, columns: int, pitch: float, size: float
 ) -> tuple[tuple[float, float, float], tuple[Array, Array, Array]]:
     tilt, yaw = np.deg2rad(view.elevation_deg), np.deg2rad(view.yaw_deg)
     distance = view.distance * size
@@ -162,7 +162,7 @@ def _turn(vector: tuple[Array, Array, Array], angle: float) -> tuple[Array, Arra
     return x * cos - z * sin, y, x * sin + z * cos
 
 
-def _trace(solid: Solid, view: View, rows: int, columns: int, pitch: float, size: float) -> _Hits:
+def _trace(solid: Solid, view: Shot, rows: int, columns: int, pitch: float, size: float) -> _Hits:
     origin, direction = _rays(view, rows, columns, pitch, size)
     dx, dy, dz = (part.reshape(-1).astype(np.float32) for part in direction)
     index = np.arange(rows * columns)
@@ -285,7 +285,7 @@ def _apply_print(
 
 
 def _shade(
-    product: Product, solid: Solid, view: View, hits: _Hits, carton: bool
+    product: Product, solid: Solid, view: Shot, hits: _Hits, carton: bool
 ) -> tuple[Float32[np.ndarray, "M 3"], Float32[np.ndarray, " M"]]:
     """Color before alpha, and alpha, of every hit."""
     x, y, z = hits.position

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.local.methods import method_table
+from pipelines.local.figures import method_table
 from pipelines.local.story import Story
 from pipelines.local.summary import WIDTH
 
