@@ -155,9 +155,7 @@ def _place_single(
         carton = posed(product, int(rng.integers(3)), True)
         size = scale * sprite.px_per_cm / carton.px_per_cm
         aside = float(rng.choice([-1, 1])) * columns * scale * float(rng.uniform(0.55, 0.95))
-        _stand(
-            rng, image, stage, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985
-        )
+        _stand(rng, image, stage, _cutout(rng, carton, size, 0, 0.06), center + aside, base * 0.985)
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
