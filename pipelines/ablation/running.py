@@ -18,6 +18,7 @@ from pipelines.ablation.grids import SEED_KEY, Cell, Grid
 from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown
 from pipelines.graph.data import data_parameters
+from pipelines.graph.preflight import check_data, check_models, check_writable
 from pipelines.local.code import source_digest
 from pipelines.local.mlflow_run import TrackedRun, start_run
 from pipelines.local.processes import only_run, steps_end_with_run
@@ -52,8 +53,11 @@ def run_ablation(ablation: Ablation, evaluate: Evaluate) -> AblationResults:
     Raises DatasetError or PipelineError, the latter with the failed step. Finished cells are kept;
     the same call continues.
     """
+    check_models(ablation.config)
+    check_data(ablation.config, ablation.dataset, ablation.backgrounds)
     arguments = data_parameters(ablation.dataset, ablation.backgrounds)
     output = output_folder(ablation.output, arguments)
+    check_writable(output)
     root, work = result_folder(output, ablation.grid), output / "work"
     for folder in (root, work):
         folder.mkdir(parents=True, exist_ok=True)

@@ -71,13 +71,16 @@ def submit(
     Exit code: 0 the run succeeded, 1 it failed, 3 it was stopped or skipped, 4 the cluster does not
     answer any more, 5 a pod cannot start.
     """
-    load_config(preset, overrides)
+    config = load_config(preset, overrides)
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.submission import RunRequest, data_of
     from pipelines.graph.package import Variant
+    from pipelines.graph.preflight import check_data
 
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
     data = data_of(dataset, backgrounds, dataset_digest, cache)
+    if cache and not dataset_digest:  # the data was read from here
+        check_data(config, dataset, backgrounds)
     parameters = {**data, **variant.run_parameters()}
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)

@@ -12,6 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 from pydantic import TypeAdapter
 
 from pipelines.graph.data import data_parameters
+from pipelines.graph.preflight import check_data, check_models, check_writable
 from pipelines.graph.training import training_pipeline
 from pipelines.local.code import KeyedByCode
 from pipelines.local.containers import Containers, StepImages
@@ -51,8 +52,11 @@ def run_training(run: LocalRun) -> RunSummary:
 
     Raises DatasetError or PipelineError; the latter names the failed step and the reason.
     """
+    check_models(run.config)
+    check_data(run.config, run.dataset, run.backgrounds)
     arguments = data_parameters(run.dataset, run.backgrounds)
     output = output_folder(run.output, arguments)
+    check_writable(output)
     in_containers = run.runner == "docker"
     images = StepImages.locked() if in_containers else None
     containers = Containers(output, _folders(arguments)) if in_containers else None

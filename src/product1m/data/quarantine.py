@@ -42,6 +42,14 @@ class Quarantine:
                 f"fix the list or raise the share. First reasons:\n  {quoted}"
             )
 
+    def require_items(self, num_items: int, path: Path) -> None:
+        """DatasetError with the first reasons if no line of the lists is a usable item."""
+        if not num_items:
+            quoted = "".join(f"\n  {row}" for row in self.rows[:NUM_QUOTED])
+            raise DatasetError(
+                f"{path}: none of its {self._num_rows} lines is a usable item{quoted}"
+            )
+
     def write(self, folder: Path) -> None:
         """Write the table, in the order of the lists."""
         rows = [

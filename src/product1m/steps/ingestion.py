@@ -41,7 +41,7 @@ from product1m.data.lists import (
 from product1m.data.photo_sources import DatasetPhotos, PhotoSource, local_lists
 from product1m.data.quarantine import Quarantine
 from product1m.data.rows import Row, distinct_rows
-from product1m.errors import DatasetError, PhotoError
+from product1m.errors import PhotoError
 from product1m.steps.bracket import open_step_with_parts
 from product1m.storage.base import sha256_of
 from product1m.storage.opening import open_store
@@ -128,8 +128,7 @@ def _ingest(
         quarantine.add(line)
     boxes = BoxTable()
     keys = _write_items(checked, writer, quarantine, boxes, known, config.shard_mib)
-    if not len(keys.photos):
-        raise DatasetError(f"{lists[0].path}: none of its {num_rows} lines is a usable item")
+    quarantine.require_items(len(keys.photos), lists[0].path)
     quarantine.write(writer.folder)
     boxes.write(writer.folder)
     if role == "queries":

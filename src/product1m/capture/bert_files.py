@@ -1,0 +1,72 @@
+"""A BERT's folder looked at without loading it: is there one, and does the configuration fit?
+
+No torch, so that the start of a run can look before the steps that need hours come to it.
+"""
+
+import json
+from typing import Any
+
+from product1m.config import CapturePretrainingConfig
+from product1m.errors import ConfigError, NotStoredError, StorageError
+from product1m.storage.base import Store, is_remote
+from product1m.storage.opening import open_store
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+VOCABULARIES = ("tokenizer.json", "vocab.txt")
+_EQUAL = {
+    "hidden_dim": "hidden_size",
+    "text_heads": "num_attention_heads",
+    "text_ffn_dim": "intermediate_size",
+}
+_AT_MOST = {"text_layers": "num_hidden_layers", "max_tokens": "max_position_embeddings"}
+
+
+def check_bert_files(config: CapturePretrainingConfig) -> None:
+    """ConfigError if `text_model` is a folder or prefix without a BERT of the configured sizes.
+
+    A hub name is left to the step, and so are the weights themselves.
+    """
+    store = _store(config.text_model)
+    if store is None:
+        return
+    for names in (WEIGHTS, VOCABULARIES):
+        if not any(store.find(name) for name in names):
+            raise _unusable(config, f"it holds none of {', '.join(names)}")
+    sizes = _sizes(store, config)
+    for ours, theirs in _EQUAL.items():
+        wanted, actual = getattr(config, ours), sizes.get(theirs)
+        if wanted != actual:
+            raise _unusable(config, f"{ours} is {wanted}, its {theirs} {actual}; set it to that")
+    for ours, theirs in _AT_MOST.items():
+        wanted, actual = getattr(config, ours), sizes.get(theirs)
+        if not isinstance(actual, int) or wanted > actual:
+            raise _unusable(config, f"{ours} is {wanted}, but its {theirs} only {actual}")
+
+
+def _store(text_model: str) -> Store | None:
+    """Where the model lies; None for a hub name or none."""
+    if is_remote(text_model):
+        return open_store(text_model)
+    store = open_store(text_model)
+    is_path = text_model.startswith(("/", "./", "../", "~", "file:"))
+    exists = any(store.find(name) for name in ("config.json", *WEIGHTS))
+    return store if is_path or exists else None
+
+
+def _sizes(store: Store, config: CapturePretrainingConfig) -> dict[str, Any]:
+    try:
+        sizes = json.loads(store.read("config.json"))
+    except NotStoredError as error:
+        raise _unusable(config, "it holds no config.json") from error
+    except (StorageError, ValueError) as error:
+        raise _unusable(config, f"its config.json cannot be read ({error})") from error
+    if not isinstance(sizes, dict):
+        raise _unusable(config, "its config.json is not a JSON object")
+    return sizes
+
+
+def _unusable(config: CapturePretrainingConfig, reason: str) -> ConfigError:
+    return ConfigError(
+        f"capture_pretraining.text_model={config.text_model!r}: {reason}; expected `scratch`, a "
+        "folder or s3:// prefix with a BERT and its vocabulary, or a hub name"
+    )
