@@ -1,6 +1,7 @@
 """`check-cluster`: its cases against the pipeline API of the tests."""
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pipelines.cluster.conformance.report import run_cases
 from pipelines.cluster.follow import Pace
 from pipelines.graph.data import stated_parameters
 from pipelines.graph.package import Variant
+from pipelines.local.run import LocalRun
 from product1m.errors import PipelineError
 from tests.support.servers.kfp_server import KfpServer
 from tests.support.worlds.kfp_nodes import make_pod
@@ -126,6 +128,33 @@ def test_a_schedule_fires_one_run_at_a_time_and_is_removed(
             cases.scheduled_runs(bench)
     assert world.schedules == {}
     assert {run.state for run in world.runs.values()} == {"FAILED"}, "stopped"
+
+
+def test_digests_are_compared_with_a_run_here_that_registers_nothing_elsewhere(
+    bench: Bench, kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(request: LocalRun) -> None:
+        assert os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:///")
+        request.output.mkdir()
+        lines = (
+            "ingestion/train: /x in 1.0 s, digest 0123456789ab\nregistration: /y in 1 s, digest 1"
+        )
+        (request.output / "run.log").write_text(lines, "utf-8")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com")
+    monkeypatch.setattr(cases, "run_training", run_here)
+    kfp_server.world.frames = [RUNNING, DONE]
+    cases.whole_run(bench)
+    workflow = f"product1m-training-{bench.whole}"
+    pod = make_pod(bench.whole, workflow, "ingestion", {"terminated": {"exitCode": 0}}, 0, 0)
+    name = pod["metadata"]["name"]
+    kfp_server.world.pods[name] = pod
+    line = "ingestion/train: /minio/x/train in 9.0 s, digest 0123456789ab"
+    kfp_server.world.pod_logs[name] = json.dumps({"level": "INFO", "message": line})
+    assert cases.same_digests(bench) == "1 artifacts equal: ingestion/train"
+    kfp_server.world.pod_logs[name] = json.dumps({"message": line.replace("0123", "ffff")})
+    with pytest.raises(PipelineError, match="other digests than here: ingestion/train; "):
+        cases.same_digests(bench)
 
 
 def test_digests_are_read_from_what_steps_say() -> None:
