@@ -172,8 +172,12 @@ def _reasons(schedule: Schedule, existing: Sequence[api.V2beta1RecurringRun]) ->
         "no_catchup": (bool(old.no_catchup), schedule.no_catchup),
         "parameters": ((runtime and runtime.parameters) or {}, schedule.parameters()),
     }
-    if schedule.service_account:  # otherwise KFP fills in its own
+    # What the file leaves out KFP fills in.
+    if schedule.service_account:
         pairs["service_account"] = (old.service_account or "", schedule.service_account)
+    if schedule.pipeline_root:
+        root = (runtime and runtime.pipeline_root) or ""
+        pairs["pipeline_root"] = (root, schedule.pipeline_root)
     changed = [
         f"{name}: {old_value} -> {value}"
         if name != "parameters"
@@ -181,7 +185,9 @@ def _reasons(schedule: Schedule, existing: Sequence[api.V2beta1RecurringRun]) ->
         for name, (old_value, value) in pairs.items()
         if old_value != value
     ]
-    return changed or ["version, experiment, service account or pipeline root"]
+    return changed or [
+        "version, experiment, or a service account or pipeline root that was named before"
+    ]
 
 
 def _changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -181,6 +181,8 @@ def test_a_changed_schedule_is_replaced_and_what_changed_is_said(
     assert new.recurring_run_id != old
     assert new.trigger.cron_schedule.cron == "0 0 2 * * *"
     assert server.asked(f"POST {RECURRING}/{old}:disable") == 1
+    write(file, NIGHTLY | {"cron": "0 0 2 * * *", "pipeline_root": "s3://p1m/runs"})
+    assert "pipeline_root:  -> s3://p1m/runs" in run("apply", "--file", file).output
 
 
 def test_a_commit_that_changes_nothing_here_replaces_nothing(
