@@ -100,6 +100,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS[ADMIN],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "true",  # closes what anyone with an account could create
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):

@@ -1,0 +1,121 @@
+"""The reviewer's side of signatures: make a pair of keys, sign a folder."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from product1m.errors import RegistryError
+from product1m.serving.signatures import (
+    KEYS,
+    PUBLIC_KEY,
+    Trust,
+    default_folder,
+    every_byte,
+)
+
+PRIVATE_KEY = "reviewer.key"
+"""Name of the private key in `default_folder`."""
+KEY, CERTIFICATE, CHAIN = "PRODUCT1M_KEY", "PRODUCT1M_CERTIFICATE", "PRODUCT1M_CHAIN"
+PASSWORD = "PRODUCT1M_KEY_PASSWORD"  # noqa: S105  the name of a variable
+"""Environment of whoever signs: private key, certificate with its chain, the key's password."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs."""
+
+    key: Path
+    """Private key on a NIST curve, PEM."""
+    certificate: Path | None = None
+    """Certificate of the key, PEM; None to sign with the key alone."""
+    chain: tuple[Path, ...] = ()
+    """Certificates between `certificate` and the root, PEM; the root need not be among them."""
+
+
+def signer(key: Path | None, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Signer:
+    """Who signs, by default with the key in `default_folder`; RegistryError if there is no key."""
+    path = key or default_folder() / PRIVATE_KEY
+    if not path.is_file():
+        raise RegistryError(
+            f"{path}: no such key; a champion is signed, so make a pair with `product1m registry "
+            f"new-key`, or name your private key with --key or {KEY}"
+        )
+    return Signer(path, certificate, chain)
+
+
+def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
+    """Sign the name and content of every file of a folder; RegistryError if a key does not fit."""
+    from model_signing import signing
+
+    password = os.environ.get(PASSWORD)
+    config = signing.Config().set_hashing_config(every_byte())
+    try:
+        if by.certificate:
+            config.use_certificate_signer(
+                private_key=by.key, signing_certificate=by.certificate, certificate_chain=by.chain
+            )
+        else:
+            # The library hands the password on to a function that takes bytes.
+            secret: object = password.encode() if password else None
+            config.use_elliptic_key_signer(private_key=by.key, password=secret)
+        config.sign(folder, signature)
+    except (ValueError, TypeError, OSError) as error:
+        raise RegistryError(
+            f"{by.key}: cannot sign ({error}); expected a private key in PEM on the curve P-256, "
+            f"P-384 or P-521, its password in {PASSWORD} if it has one"
+        ) from error
+
+
+def new_key(folder: Path) -> tuple[Path, Path]:
+    """Make a pair of keys, readable by its owner only; RegistryError if one exists."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
+    for path in (private, public):
+        if path.exists():
+            raise RegistryError(
+                f"{path}: exists; a new key would make its champions untrusted. To replace it, make "
+                "the new one in another folder (--folder) and trust both until the next promotion"
+            )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    password = os.environ.get(PASSWORD)
+    encryption = (
+        serialization.BestAvailableEncryption(password.encode())
+        if password
+        else serialization.NoEncryption()
+    )
+    encoded = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(encoded)
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return private, public
+
+
+def trust_in(by: Signer, scratch: Path) -> Trust:
+    """Trust in what `by` signs with its key, or in what the environment names for certificates."""
+    if by.certificate:
+        return Trust.of_consumer()
+    from cryptography.hazmat.primitives import serialization
+
+    password = os.environ.get(PASSWORD)
+    try:
+        key = serialization.load_pem_private_key(
+            by.key.read_bytes(), password.encode() if password else None
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise RegistryError(f"{by.key}: not a private key that can be used ({error})") from error
+    public = scratch / PUBLIC_KEY
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return Trust(keys=(public,))
