@@ -10,12 +10,26 @@ import pytest
 # Before torch loads: a process that is forked while OpenMP has threads waits forever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
+for _name in ("PRODUCT1M_TRUSTED_KEY", "PRODUCT1M_TRUSTED_ROOT", "PRODUCT1M_ALLOW_UNSIGNED"):
+    os.environ.pop(_name, None)
 
 if TYPE_CHECKING:
     from product1m.registry.versions import ModelVersion
     from tests.support.servers.s3_server import S3Server
     from tests.support.worlds.registered_model import MlflowStore
     from tests.support.worlds.tiny_world import TinyArtifacts
+
+
+@pytest.fixture(scope="session")
+def reviewer_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A reviewer's pair of keys where commands look for it."""
+    from product1m.registry.signing import new_key
+
+    home = tmp_path_factory.mktemp("config")
+    new_key(home / "product1m")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(home))
+        yield home / "product1m"
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
 
 
 @pytest.fixture(scope="session")
-def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> "MlflowStore":
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory, reviewer_keys: Path) -> "MlflowStore":
     """A database for the session; the fixture `store` sets the environment to it."""
     from tests.support.worlds.registered_model import MlflowStore
 

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,15 +16,22 @@ from product1m.cli.app import app
 from product1m.config import RegistrationConfig
 from product1m.errors import RegistryError
 from product1m.evaluation.statistics import Interval
-from product1m.registry import acts
+from product1m.registry import acts, champion_files
+from product1m.registry.champion_files import Promotion, make_champion
+from product1m.registry.claims import Source
 from product1m.registry.compare import compare
 from product1m.registry.roles import ModelNames
-from product1m.registry.version_files import as_champion, verify_version
+from product1m.registry.signing import Signer
+from product1m.registry.version_files import as_champion
 from product1m.registry.versions import ModelVersion, champion_among, list_versions, show
+from product1m.serving.asking import ask_apart
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds.registered_model import (
     MlflowStore,
+    ask_here,
+    promote,
     register_changed_copy,
+    rollback,
     run_registration,
 )
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -41,6 +49,14 @@ def names(champion: str) -> ModelNames:
     return ModelNames(STRICT.candidate_model, champion)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def asked_here() -> Iterator[None]:
+    """Models answer in this process: a process of their own takes seconds to import everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(champion_files, "ask_apart", ask_here)
+        yield
+
+
 @pytest.fixture(scope="module")
 def sample(
     made: TinyArtifacts,
@@ -50,7 +66,7 @@ def sample(
 ) -> ModelVersion:
     """A second candidate: of sample data, failing its gate, with the first one as champion."""
     with mlflow_store.active():
-        acts.promote(registered.number, "to compare with", names("compared"), by="ann")
+        promote(registered.number, names("compared"), "to compare with", by="ann")
         return run_registration(made, tmp_path_factory.mktemp("second") / "out", STRICT)
 
 
@@ -59,7 +75,7 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
 ) -> None:
     models = names("promoted")
     assert champion_among(list_versions("promoted")) is None
-    first = acts.promote(registered.number, " ahead everywhere ", models, by="ann")
+    first = promote(registered.number, models, " ahead everywhere ", by="ann")
     assert (first.model, first.number, first.aliases) == ("promoted", "1", ("champion",))
     assert first.tags["by"] == "ann"
     assert first.tags["reason"] == "ahead everywhere"
@@ -68,11 +84,11 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
     assert first.tags["at"].endswith("Z")
     assert first.tags["champion_state"] == "done"
     assert not any(key.startswith("override") for key in first.tags)
-    # The card is the same, its picture comes from the files of the version it describes.
-    own = f"name={registered.model}&version={registered.number})"
-    assert own in registered.description
-    assert first.description == registered.description.replace(own, "name=promoted&version=1)")
-    second = acts.promote(registered.number, "again", models, by="bob")
+    # Who and why is said first, then comes the card with the picture of what it describes.
+    assert first.description.startswith("**Promoted by ann** at 20")
+    assert "ahead everywhere. Gate at that time: **PASSED**" in first.description
+    assert f"name={registered.model}&version={registered.number})" in first.description
+    second = promote(registered.number, models, "again", by="bob")
     assert second.tags["previous_champion"] == "1"
     assert show("promoted", "1").aliases == ()
     crowned = champion_among(list_versions("promoted"))
@@ -84,7 +100,7 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
 
 
 def test_a_promoted_model_answers_under_its_alias(registered: ModelVersion) -> None:
-    acts.promote(registered.number, "to ask it", names("asked"), by="ann")
+    promote(registered.number, names("asked"), "to ask it", by="ann")
     model = registry_mlflow().pyfunc.load_model("models:/asked@champion")
     assert len(model.predict(model.input_example)) == 1
 
@@ -93,9 +109,9 @@ def test_a_promotion_needs_a_reason_and_a_version_that_exists(
     registered: ModelVersion,
 ) -> None:
     with pytest.raises(RegistryError, match="a reason is needed"):
-        acts.promote(registered.number, "  ", names("unreasoned"))
+        promote(registered.number, names("unreasoned"), "  ")
     with pytest.raises(RegistryError, match=r"product1m-candidate: no version '99'; it has"):
-        acts.promote("99", "why", names("unreasoned"))
+        promote("99", names("unreasoned"), "why")
     assert list_versions("unreasoned") == []
     with pytest.raises(RegistryError, match="no version 'champion'; it has no versions"):
         show("unreasoned", "champion")
@@ -123,20 +139,18 @@ def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
 ) -> None:
     models = names("overridden")
     with pytest.raises(RegistryError) as refused:
-        acts.promote(sample.number, "why not", models, by="ann")
+        promote(sample.number, models, "why not", by="ann")
     message = str(refused.value)
     assert "it was trained on sample data" in message
     assert "lead over image only: expected interval above +0.900, found" in message
     assert "add --override-sample --override-gate" in message
     with pytest.raises(RegistryError, match="add --override-gate") as refused:
-        acts.promote(sample.number, "why not", models, overrides=["sample"])
+        promote(sample.number, models, "why not", overrides=["sample"])
     assert "sample data" not in str(refused.value)
     with pytest.raises(RegistryError, match="trained on sample data"):
-        acts.promote(sample.number, "why not", models, overrides=["gate"])
+        promote(sample.number, models, "why not", overrides=["gate"])
     assert list_versions("overridden") == []
-    version = acts.promote(
-        sample.number, "a rehearsal", models, by="ann", overrides=["sample", "gate"]
-    )
+    version = promote(sample.number, models, "a rehearsal", by="ann", overrides=["sample", "gate"])
     assert version.tags["reason"] == "a rehearsal"
     assert version.tags["override_sample"] == "it was trained on sample data"
     assert version.tags["override_gate"].startswith("lead over image only: expected")
@@ -151,9 +165,9 @@ def test_a_rejected_candidate_says_by_whom_and_is_not_promoted(sample: ModelVers
     assert (rejected.rejection["by"], rejected.rejection["reason"]) == ("bob", "worse on gift sets")
     assert rejected.tags["rejected_reason"] == "worse on gift sets"
     with pytest.raises(RegistryError, match=r"bob rejected it at 20.*: worse on gift sets"):
-        acts.promote(sample.number, "oh", models, overrides=["sample", "gate"])
+        promote(sample.number, models, "oh", overrides=["sample", "gate"])
     overrides: list[acts.Objection] = ["sample", "gate", "rejection"]
-    version = acts.promote(sample.number, "bob agreed", models, overrides=overrides)
+    version = promote(sample.number, models, "bob agreed", overrides=overrides)
     assert version.tags["override_rejection"].startswith("bob rejected it at ")
     # Another champion model's reviewers decide for themselves.
     assert show(sample.model, sample.number, names("elsewhere")).rejection == {}
@@ -185,7 +199,7 @@ def test_a_version_whose_files_were_changed_is_not_promoted(
     registered: ModelVersion, changed: str
 ) -> None:
     with pytest.raises(RegistryError, match=f"{changed}.*(damaged|changed since)"):
-        acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+        promote(registered.number, names("tampered"), "looks good", by="ann")
     assert list_versions("tampered") == []
 
 
@@ -197,7 +211,7 @@ def test_evidence_that_was_changed_is_noticed_too(
     path.write_text(content.replace('"index_recall": ', '"was": 1, "index_recall": '), "utf-8")
     try:
         with pytest.raises(RegistryError, match=r"evidence\.json"):
-            acts.promote(registered.number, "looks good", names("tampered"), by="ann")
+            promote(registered.number, names("tampered"), "looks good", by="ann")
     finally:
         path.write_text(content, "utf-8")
 
@@ -207,35 +221,38 @@ def test_rolling_back_restores_the_previous_champion_and_deletes_nothing(
 ) -> None:
     models = names("rolled")
     with pytest.raises(RegistryError, match="rolled: has no champion to roll back"):
-        acts.rollback("complaints", models)
+        rollback("complaints", models)
     for reason in ("first", "second", "third"):
-        acts.promote(registered.number, reason, models, by="ann")
-    restored = acts.rollback("complaints", models, by="bob")
+        promote(registered.number, models, reason, by="ann")
+    restored = rollback("complaints", models, by="bob")
     assert (restored.number, restored.aliases) == ("4", ("champion",))
     assert restored.tags["restored"] == "2"
     assert (restored.tags["by"], restored.tags["reason"]) == ("bob", "complaints")
     assert restored.tags["previous_champion"] == "3"
     # Once more goes one further back, not forth to what was just rolled back.
-    assert acts.rollback("still", models).tags["restored"] == "1"
+    assert rollback("still", models).tags["restored"] == "1"
     with pytest.raises(RegistryError, match="rolled version 5 has no previous champion"):
-        acts.rollback("and still", models)
-    forth = acts.rollback("it was the network", models, by="bob", to="3")
+        rollback("and still", models)
+    forth = rollback("it was the network", models, by="bob", to="3")
     assert (forth.number, forth.tags["restored"]) == ("6", "3")
     assert [version.number for version in list_versions("rolled")] == list("654321")
     with pytest.raises(RegistryError, match="rolled version 6 is the champion already"):
-        acts.rollback("once more", models, to="6")
+        rollback("once more", models, to="6")
     model = registry_mlflow().pyfunc.load_model("models:/rolled@champion")
     assert len(model.predict(model.input_example)) == 1
 
 
 def test_a_version_that_does_not_answer_its_example_is_not_promoted(
-    registered: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    registered: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "product1m.serving.service.extract_regions", lambda *_: 1 / 0
-    )  # this installation is broken, the version's files are not
-    with pytest.raises(RegistryError, match="does not load and answer its input example here: div"):
-        acts.promote(registered.number, "looks good", names("unloadable"))
+    # This installation is broken, the version's files are not.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import faiss\nfaiss.read_index = faiss.deserialize_index = lambda *_: 1 / 0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(champion_files, "ask_apart", ask_apart)
+    with pytest.raises(RegistryError, match=r"does not load and answer its input (.|\n)* by zero"):
+        promote(registered.number, names("unloadable"), "looks good")
     assert list_versions("unloadable") == []
 
 
@@ -259,12 +276,12 @@ def test_during_a_promotion_the_next_one_gets_an_error(
     registered: ModelVersion, store: MlflowStore
 ) -> None:
     models = names("claimed")
-    acts.promote(registered.number, "first", models, by="ann")
+    promote(registered.number, models, "first", by="ann")
     claim(store, registered, "claimed", timedelta(minutes=9))
     with pytest.raises(
         RegistryError, match="claimed version 2 is being made champion by bob since"
     ):
-        acts.rollback("complaints", models)
+        rollback("complaints", models)
     assert show("claimed", "champion").number == "1"
 
 
@@ -272,10 +289,10 @@ def test_a_promotion_that_died_is_abandoned_after_ten_minutes(
     registered: ModelVersion, store: MlflowStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = names("abandoned")
-    acts.promote(registered.number, "first", models, by="ann")
+    promote(registered.number, models, "first", by="ann")
     claim(store, registered, "abandoned", timedelta(minutes=11))
     with caplog.at_level(logging.WARNING):
-        champion = acts.promote(registered.number, "third", models, by="cat")
+        champion = promote(registered.number, models, "third", by="cat")
     assert (champion.number, champion.tags["previous_champion"]) == ("3", "1")
     assert "abandoned version 2: its promotion never ended" in caplog.text
     assert show("abandoned", "2").tags["champion_state"] == "abandoned"
@@ -286,16 +303,17 @@ def test_an_alias_moved_by_hand_meanwhile_ends_the_promotion(
 ) -> None:
     models = names("by-others")
     for reason in ("first", "second"):
-        acts.promote(registered.number, reason, models)
+        promote(registered.number, models, reason)
 
-    def verify_and_move_the_alias(version: ModelVersion) -> None:
-        verify_version(version)
+    def make_and_move_the_alias(promotion: Promotion, by: Signer) -> Source:
+        source = make_champion(promotion, by)
         client = registry_mlflow().MlflowClient()
         client.set_registered_model_alias("by-others", "champion", "1")
+        return source
 
-    monkeypatch.setattr(acts, "verify_version", verify_and_move_the_alias)
+    monkeypatch.setattr(acts, "make_champion", make_and_move_the_alias)
     with pytest.raises(RegistryError, match="the champion was version 2 and is 1 now; nothing"):
-        acts.promote(registered.number, "third", models)
+        promote(registered.number, models, "third")
     assert show("by-others", "champion").number == "1"
 
 

@@ -11,13 +11,19 @@ import pytest
 from product1m.artifacts.folder import open_artifact
 from product1m.data.items import ItemTable
 from product1m.errors import RegistryError
-from product1m.registry import acts, compare
+from product1m.registry import compare
 from product1m.registry.version_files import read_evidence
 from product1m.registry.versions import ModelVersion
 from product1m.steps import feature_extraction, ingestion
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds import tiny_chain
-from tests.support.worlds.registered_model import LENIENT, MlflowStore, models_of, run_registration
+from tests.support.worlds.registered_model import (
+    LENIENT,
+    MlflowStore,
+    models_of,
+    promote,
+    run_registration,
+)
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = [
@@ -83,7 +89,7 @@ def test_a_champion_of_other_queries_answers_these_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = LENIENT.model_copy(update={"champion_model": "of-other-queries", "max_map_loss": 1.0})
-    champion = acts.promote(registered.number, "first", models_of(config))
+    champion = promote(registered.number, models_of(config), "first")
     with caplog.at_level(logging.INFO):
         version = run_registration(other_queries, tmp_path / "out", config)
     assert "of-other-queries version 1 was measured on other queries" in caplog.text
@@ -118,8 +124,8 @@ def test_a_champion_that_cannot_be_run_keeps_no_successor_out(
     tmp_path: Path,
 ) -> None:
     config = LENIENT.model_copy(update={"champion_model": "unreadable"})
-    acts.promote(registered.number, "first", models_of(config))
-    serving = store.files(registered) / "artifacts" / "model" / "serving.json"
+    champion = promote(registered.number, models_of(config), "first")
+    serving = store.files(champion) / "artifacts" / "model" / "serving.json"
     content = serving.read_bytes()
     serving.write_text("{}")
     try:
@@ -130,4 +136,4 @@ def test_a_champion_that_cannot_be_run_keeps_no_successor_out(
     assert "and could not answer these: " in version.description
     assert "serving.json: not a serving configuration" in version.description
     with pytest.raises(RegistryError, match="add --override-gate"):
-        acts.promote(version.number, "why not", models_of(config))
+        promote(version.number, models_of(config), "why not")

@@ -18,7 +18,7 @@ from product1m.registry.roles import PIPELINE, REVIEWER, ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
-from tests.support.worlds.registered_model import LENIENT, run_registration
+from tests.support.worlds.registered_model import LENIENT, promote, rollback, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
@@ -44,7 +44,7 @@ def set_up_roles() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server where the roles were set up, and a user without any."""
     with running_server(tmp_path_factory.mktemp("server")) as started:
         with started.as_user("admin"):
@@ -88,7 +88,7 @@ def test_setting_up_roles_again_corrects_only_what_was_changed(server: Server) -
     found = {(row["resource_type"], row["resource_pattern"]): row["permission"] for row in grants}
     assert found["registered_model", "product1m"] == "READ"
     assert found["registered_model", "product1m-candidate"] == "EDIT"
-    assert len(found) == 3
+    assert len(found) == 4
     assert "product1m-reviewer   EDIT   registered_model product1m" in first.splitlines()
 
 
@@ -96,7 +96,7 @@ def test_the_pipeline_registers_and_cannot_promote(server: Server, candidate: Mo
     assert "challenger" in candidate.aliases
     with server.as_user(PIPELINE):
         with pytest.raises(RegistryError, match=r"\(user product1m-pipeline\).*[Pp]ermission"):
-            acts.promote(candidate.number, "I say so", MODELS)
+            promote(candidate.number, MODELS, "I say so")
         client = registry_mlflow().MlflowClient()
         with pytest.raises(Exception, match=r"(?i)permission"):
             client.set_registered_model_tag("product1m", "rejected.1", "{}")
@@ -111,15 +111,15 @@ def test_a_reviewer_promotes_rejects_and_rolls_back_and_cannot_register(
     tmp_path: Path,
 ) -> None:
     with server.as_user(REVIEWER):
-        champion = acts.promote(candidate.number, "ahead everywhere", MODELS)
+        champion = promote(candidate.number, MODELS, "ahead everywhere")
         assert champion.aliases == ("champion",)
         # Nobody said who: it is the user the server knows.
         assert champion.tags["by"] == REVIEWER
         rejected = acts.reject(candidate.number, "too late", MODELS)
         assert rejected.rejection["by"] == REVIEWER
         assert "rejected_by" not in rejected.tags  # the candidate's page is not a reviewer's
-        acts.promote(candidate.number, "yet", MODELS, overrides=["rejection"])
-        assert acts.rollback("complaints", MODELS).tags["restored"] == champion.number
+        promote(candidate.number, MODELS, "yet", overrides=["rejection"])
+        assert rollback("complaints", MODELS).tags["restored"] == champion.number
         with pytest.raises(Product1MError, match=r"(?i)permission"):
             run_registration(made, tmp_path / "out", LENIENT)
         client = registry_mlflow().MlflowClient()
@@ -132,7 +132,7 @@ def test_an_outsider_can_do_neither(
 ) -> None:
     with server.as_user(OUTSIDER):
         with pytest.raises(RegistryError):
-            acts.promote(candidate.number, "why not", MODELS)
+            promote(candidate.number, MODELS, "why not")
         with pytest.raises(Product1MError, match=r"(?i)permission"):
             run_registration(made, tmp_path / "out", LENIENT)
         client = registry_mlflow().MlflowClient()
@@ -150,21 +150,23 @@ warnings.simplefilter("ignore")
 from product1m.errors import RegistryError
 from product1m.registry import acts
 from product1m.registry.roles import ModelNames
+from tests.support.worlds.registered_model import promote
 
 me, others, number, champion = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
 
-verify = acts.verify_version
+make = acts.make_champion
 
-def verify_and_wait(version):
-    verify(version)
+def make_and_wait(*arguments):
+    made = make(*arguments)
     me.touch()  # decided, not yet done
     while not all(Path(other).exists() for other in others):
         time.sleep(0.005)
+    return made
 
-acts.verify_version = verify_and_wait
+acts.make_champion = make_and_wait
 models = ModelNames("product1m-candidate", champion)
 try:
-    version = acts.promote(number, "a race", models, by=me.name)
+    version = promote(number, models, "a race", by=me.name)
     print(json.dumps({"won": version.number}))
 except RegistryError as error:
     print(json.dumps({"refused": str(error)}))
@@ -175,7 +177,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_gets_an_error(
     server: Server, candidate: ModelVersion, tmp_path: Path
 ) -> None:
     with server.as_user("admin"):
-        first = acts.promote(candidate.number, "first", RACED, by="ann")
+        first = promote(candidate.number, RACED, "first", by="ann")
     lines = [tmp_path / name for name in ("bob", "cat")]
     environment = os.environ | server.environment("admin")
     racers = [
@@ -201,4 +203,4 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_gets_an_error(
     assert {winner.tags["by"], loser.tags["by"]} == {"bob", "cat"}
     # What lost is nothing to go back to.
     with server.as_user("admin"), pytest.raises(RegistryError, match=r"never champion \(lost\)"):
-        acts.rollback("x", RACED, to="3")
+        rollback("x", RACED, to="3")

@@ -39,7 +39,7 @@ def address(
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     with mlflow_store.active():
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PRODUCT1M_ALLOW_UNSIGNED": "true"}
     # The server starts uvicorn by name, which lies beside this Python.
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     with (folder / "serving.log").open("w") as log:
@@ -65,8 +65,13 @@ def ask(address: str, rows: list[dict[str, Any]], **params: int) -> tuple[int, A
 
 
 def test_a_batch_over_http_is_answered_as_in_this_process(
-    address: str, registered: ModelVersion, made: TinyArtifacts, store: MlflowStore
+    address: str,
+    registered: ModelVersion,
+    made: TinyArtifacts,
+    store: MlflowStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PRODUCT1M_ALLOW_UNSIGNED", "true")  # a candidate
     files = sorted((made.root / "dataset" / "images").glob("queries-*.jpg"))[:3]
     rows = [
         {"photo": base64.b64encode(file.read_bytes()).decode(), "title": f"Lumi rose {number}"}

@@ -17,7 +17,7 @@ from product1m.cli.app import app
 from product1m.data.items import ItemTable
 from product1m.errors import StorageError
 from product1m.registry.versions import ModelVersion
-from product1m.serving.search_page import search
+from product1m.serving.search_page import read_photo, search
 from product1m.serving.thumbnails import Thumbnails
 from tests.support.servers.browser import CHROMIUM, browser
 from tests.support.worlds.registered_model import MlflowStore
@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.usefixtures("store"),
     pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
 ]
+UNSIGNED = "--allow-unsigned"
 TITLE = "Lumi <rose> 玫瑰 cream"
 
 
@@ -54,7 +55,7 @@ def test_the_terminal_shows_every_box_with_its_answers(
 ) -> None:
     uri = f"models:/{registered.model}/{registered.number}"
     shown = product1m(str(photo), "--title", TITLE, "--model", uri, "--top-k", "2")
-    answered = search(photo, TITLE, str(folder), 2)  # a folder is as good as a name
+    answered = search(read_photo(photo), TITLE, folder, "it", 2)
     assert len(answered.boxes) > 1
     for box in answered.boxes:
         for answer in box.answers:
@@ -83,9 +84,18 @@ def test_the_page_draws_the_boxes_and_requests_nothing(
     photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     page_path = tmp_path / "answers.html"
-    arguments = [str(photo), "--title", TITLE, "--model", str(folder), "--output", str(page_path)]
+    arguments = [
+        str(photo),
+        "--title",
+        TITLE,
+        "--model",
+        str(folder),
+        UNSIGNED,
+        "--output",
+        str(page_path),
+    ]
     assert "boxes answered" in product1m(*arguments)
-    answered = search(photo, TITLE, str(folder), 5)
+    answered = search(read_photo(photo), TITLE, folder, "it", 5)
     with browser() as page:
         page.open(page_path, 1100, 800)
         assert page.evaluate("document.querySelector('h1').textContent") == TITLE
@@ -108,8 +118,11 @@ def test_the_page_draws_the_boxes_and_requests_nothing(
 
 def test_json_holds_every_answer(photo: Path, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "answers.json"
-    product1m(str(photo), "--title", TITLE, "--model", str(folder), "--output", str(path))
-    written, answered = json.loads(path.read_text("utf-8")), search(photo, TITLE, str(folder), 5)
+    product1m(str(photo), "--title", TITLE, "--model", str(folder), UNSIGNED, "--output", str(path))
+    written, answered = (
+        json.loads(path.read_text("utf-8")),
+        search(read_photo(photo), TITLE, folder, "it", 5),
+    )
     assert written["title"] == TITLE
     assert [item["id"] for item in written["merged"]] == [item for item, _ in answered.merged]
     assert [box["box_xyxy"] for box in written["boxes"]] == [
@@ -127,7 +140,7 @@ def test_without_thumbnails_answers_are_shown_by_name(
     bare = shutil.copytree(folder, tmp_path / "bare")
     shutil.rmtree(bare / "artifacts" / "model" / "thumbnails")
     path = tmp_path / "answers.html"
-    product1m(str(photo), "--title", TITLE, "--model", str(bare), "--output", str(path))
+    product1m(str(photo), "--title", TITLE, "--model", str(bare), UNSIGNED, "--output", str(path))
     text = path.read_text("utf-8")
     assert "no photo" in text
     assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
@@ -141,7 +154,7 @@ def test_a_photo_too_large_to_decode_is_named(tmp_path: Path) -> None:
     ]
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     with pytest.raises(StorageError, match=r"bomb\.png: not a photo that can be decoded \(Image"):
-        search(tmp_path / "bomb.png", TITLE, "nowhere", 5)
+        read_photo(tmp_path / "bomb.png")
 
 
 def test_a_models_folder_answers_without_any_registry(
@@ -149,7 +162,7 @@ def test_a_models_folder_answers_without_any_registry(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
-    assert "gallery-" in product1m(str(photo), "--title", TITLE, "--model", str(folder))
+    assert "gallery-" in product1m(str(photo), "--title", TITLE, "--model", str(folder), UNSIGNED)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,7 +182,7 @@ def test_a_models_folder_answers_without_any_registry(
         (["{photo}", "--title", " "], "title 0: empty"),
         (
             ["{photo}", "--title", "x", "--model", "models:/none@champion"],
-            "reading the files of models:/none",
+            "none: no version 'champion'; it has no versions",
         ),
         (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),
     ],
@@ -178,5 +191,5 @@ def test_what_cannot_be_answered_is_explained(
     photo: Path, folder: Path, arguments: list[str], message: str
 ) -> None:
     given = [argument.format(photo=photo) for argument in arguments]
-    model = [] if "--model" in given else ["--model", str(folder)]
+    model = [] if "--model" in given else ["--model", str(folder), UNSIGNED]
     assert message in product1m(*given, *model, code=1)

@@ -25,6 +25,7 @@ from product1m.registry.versions import ModelVersion, list_versions, shorten
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.serving.model_folder import STEP_OF
 from product1m.steps import registration
+from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_client import registry_mlflow
 from product1m.telemetry.provenance import git_revision
 from tests.support.servers.browser import CHROMIUM, browser
@@ -42,7 +43,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def model(registered: ModelVersion, mlflow_store: MlflowStore) -> Any:
     """The version loaded back."""
-    with mlflow_store.active():
+    with mlflow_store.active(), environment_set({"PRODUCT1M_ALLOW_UNSIGNED": "true"}):
         uri = f"models:/{registered.model}/{registered.number}"
         return registry_mlflow().pyfunc.load_model(uri)
 
@@ -76,7 +77,8 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     uri = f"models:/{registered.model}/{registered.number}"
     paths = [str(tmp_path / name) for name in ("queries.parquet", "answers.json")]
     command = [sys.executable, "-c", FRESH_PROCESS, uri, *paths]
-    subprocess.run(command, check=True, cwd=tmp_path, env=os.environ, capture_output=True)
+    environment = os.environ | {"PRODUCT1M_ALLOW_UNSIGNED": "true"}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
     answers = json.loads((tmp_path / "answers.json").read_text("utf-8"))
 
     evaluated = {}

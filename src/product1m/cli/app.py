@@ -2,15 +2,24 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from product1m.cli.options import Overrides, PresetName, new_app
+from product1m.cli.options import (
+    AllowUnsigned,
+    Overrides,
+    PresetName,
+    TrustedKey,
+    TrustedRoot,
+    new_app,
+)
 from product1m.cli.registry import registry_app
-from product1m.config import load_config
+from product1m.config import RegistrationConfig, load_config
+from product1m.serving.signatures import Trust
 from product1m.telemetry.logs import set_up_logging
 
 Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
@@ -249,13 +258,27 @@ def search(
         Path | None, typer.Option(help="A page (.html) or JSON (.json) to write.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Answers for each box.", min=1)] = 5,
+    trusted_key: TrustedKey = None,
+    trusted_root: TrustedRoot = None,
+    allow_unsigned: AllowUnsigned = False,
+    candidate_model: Annotated[
+        str, typer.Option(help="Registered model whose versions nobody has signed yet.")
+    ] = RegistrationConfig().candidate_model,
 ) -> None:
-    """Show what a registered model answers for every product in a photo."""
+    """Show what a registered model answers for every product in a photo.
+
+    A champion is verified before it is loaded: every byte must be what a trusted key signed.
+    """
+    from product1m.registry.loading import fetch_model
     from product1m.serving import search_page
 
     if output:
         search_page.check_output(output)
-    answered = search_page.search(photo, title, model, top_k)
+    asked = search_page.read_photo(photo)
+    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch_model(model, candidate_model, trust, Path(scratch))
+        answered = search_page.search(asked, title, folder, model, top_k)
     if output:
         search_page.write_output(answered, output)
         typer.echo(f"{len(answered.boxes)} boxes answered: {output}")

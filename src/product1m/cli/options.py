@@ -29,6 +29,18 @@ Overrides = Annotated[
 ]
 PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's scale.")]
 
+TrustedKey = Annotated[
+    list[Path] | None,
+    typer.Option(help="Public key of reviewers, instead of $PRODUCT1M_TRUSTED_KEY; repeatable."),
+]
+TrustedRoot = Annotated[
+    list[Path] | None,
+    typer.Option(help="Root certificate, instead of $PRODUCT1M_TRUSTED_ROOT; repeatable."),
+]
+AllowUnsigned = Annotated[
+    bool, typer.Option("--allow-unsigned", help="Load it although no trusted key signed it.")
+]
+
 
 class FriendlyGroup(TyperGroup):
     """Prints errors without a traceback; exit code 2 for a ConfigError, 70 for a bug.

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from product1m.cli.options import AllowUnsigned
 from product1m.config import RegistrationConfig
+from product1m.registry import signing
 from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, ModelNames
+from product1m.serving.signatures import KEYS, Trust, default_folder
 
 if TYPE_CHECKING:
     from product1m.registry.compare import VersionComparison
@@ -111,26 +115,67 @@ def promote(
     override_rejection: Annotated[
         bool, typer.Option("--override-rejection", help="Promote although it was rejected.")
     ] = False,
+    rules: Annotated[
+        str,
+        typer.Option(
+            help="Preset or YAML file with the gate's rules; by default the installed ones."
+        ),
+    ] = "",
+    key: Annotated[
+        Path | None,
+        typer.Option(envvar=signing.KEY, help="Private key that signs; by default `new-key`'s."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar=signing.CERTIFICATE, help="Certificate of the key.")
+    ] = None,
+    chain: Annotated[
+        list[Path] | None,
+        typer.Option(envvar=signing.CHAIN, help="Certificate between it and the root; repeatable."),
+    ] = None,
     by: By = "",
     as_json: AsJson = False,
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
 ) -> None:
-    """Make a candidate the champion.
+    """Make a candidate the champion: checked, copied, signed.
 
-    Evaluates its gate again, checks its files, loads it and lets it answer its input example.
+    Checks every file, evaluates the gate with your rules, and lets the model answer its input
+    example in a process without credentials.
     """
     from product1m.registry import acts
     from product1m.registry.acts import Objection
+    from product1m.registry.rules import read_rules
 
     flags: dict[Objection, bool] = {
         "sample": override_sample,
         "gate": override_gate,
         "rejection": override_rejection,
     }
-    overrides = [kind for kind, overridden in flags.items() if overridden]
+    review = acts.Review(
+        reason,
+        read_rules(rules),
+        signing.signer(key, certificate, tuple(chain or ())),
+        by,
+        overrides=[kind for kind, overridden in flags.items() if overridden],
+    )
     models = ModelNames(candidate_model, champion_model)
-    _report(acts.promote(version, reason, models, by, overrides), as_json)
+    _report(acts.promote(version, models, review), as_json)
+
+
+@registry_app.command(
+    "new-key", epilog="Example: `product1m registry new-key` on the reviewer's machine"
+)
+def new_key(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write it; by default where commands look for it.")
+    ] = None,
+) -> None:
+    """Make a pair of keys: the private one signs champions, the public one is for consumers."""
+    private, public = signing.new_key(folder or default_folder())
+    typer.echo(
+        f"{private}: private, signs champions (PRODUCT1M_KEY); keep it where only reviewers read"
+    )
+    typer.echo(f"{public}: public, for everyone who loads champions ({KEYS})")
 
 
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
@@ -139,6 +184,7 @@ def rollback(
     to: Annotated[
         str, typer.Option(help="Version to restore; by default the previous champion.")
     ] = "",
+    allow_unsigned: AllowUnsigned = False,
     by: By = "",
     as_json: AsJson = False,
     champion_model: Champion = _DEFAULTS.champion_model,
@@ -147,7 +193,8 @@ def rollback(
     from product1m.registry import acts
 
     models = ModelNames(_DEFAULTS.candidate_model, champion_model)
-    _report(acts.rollback(reason, models, by, to), as_json)
+    trust = Trust.of_consumer(allow_unsigned)
+    _report(acts.rollback(reason, models, trust, by, to), as_json)
 
 
 @registry_app.command(
@@ -232,6 +279,7 @@ def _summary(version: "ModelVersion") -> dict[str, Any]:
         "created": version.created.isoformat(),
         "aliases": list(version.aliases),
         "rejection": dict(version.rejection) or None,
+        "warning": version.warning or None,
         "tags": dict(version.tags),
     }
 
@@ -243,6 +291,7 @@ def _line(version: "ModelVersion") -> str:
         f"rejected by {version.rejection['by']}" if version.rejection else "",
         # Only versions of the champion model have a state; `done` is the usual one.
         tags.get("champion_state", "done").replace("done", ""),
+        version.warning,
         " ".join(version.aliases),
     ]
     return (

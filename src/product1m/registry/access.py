@@ -4,11 +4,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from product1m.errors import RegistryError
-from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, Grants, ModelNames, grants
+from product1m.registry.roles import (
+    CHAMPIONS,
+    EXPERIMENT,
+    PIPELINE,
+    REVIEWER,
+    Grants,
+    ModelNames,
+    grants,
+)
 from product1m.registry.versions import ensure_model
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
 WORKSPACE = "default"
+FORBIDDEN, ANSWER_S = 403, 60
+_CLOSE_CREATION = (
+    "start it with --enable-workspaces (MLFLOW_ENABLE_WORKSPACES=true), so that only the "
+    "administrator creates models, experiments and secrets"
+)
 
 
 @dataclass(frozen=True)
@@ -28,22 +41,58 @@ def set_up_roles(
 
     Returns:
         Role to resource to permission, as they are afterwards.
+
+    Raises RegistryError, after everything was set up, if the server lets every account create
+    models and experiments, or read what nobody gave it.
     """
     with talking_to_registry("setting up roles") as client:
         for name in (models.candidate, models.champion):
             ensure_model(client, name)
-        known = client.get_experiment_by_name(experiment)
-        experiment_id = known.experiment_id if known else client.create_experiment(experiment)
-        by_role = grants(models, experiment_id)
+        by_role = grants(
+            models, *(_experiment_id(client, name) for name in (experiment, CHAMPIONS))
+        )
         for role, identity in ((PIPELINE, pipeline), (REVIEWER, reviewer)):
             role_id = _ensure_role(role, by_role[role])
             ensure_user(identity)
             if role_id not in _role_ids(identity.name):
                 call_auth_api("roles/assign", "POST", username=identity.name, role_id=role_id)
+    _require_closed(pipeline)
     return {
         role: {f"{kind} {name}": permission for (kind, name), permission in allowed.items()}
         for role, allowed in by_role.items()
     }
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    return str(known.experiment_id if known else client.create_experiment(name))
+
+
+def _require_closed(identity: Identity) -> None:
+    """Try, as the pipeline's user, what the server must refuse."""
+    import requests
+
+    server = registry_mlflow().get_tracking_uri().rstrip("/")
+    account = (identity.name, identity.password)
+    # A name that no model can have: who may create models is told that, who may not is refused.
+    creation = requests.post(
+        f"{server}/api/2.0/mlflow/registered-models/create",
+        json={"name": ""}, auth=account, timeout=ANSWER_S,
+    )  # fmt: skip
+    default = requests.get(
+        f"{server}/api/2.0/mlflow/experiments/get",
+        params={"experiment_id": "0"}, auth=account, timeout=ANSWER_S,
+    )  # fmt: skip
+    for answer, setting in (
+        (creation, _CLOSE_CREATION),
+        (default, "set default_permission = NO_PERMISSIONS in its basic_auth.ini"),
+    ):
+        if answer.status_code != FORBIDDEN:
+            raise RegistryError(
+                f"{server}: the roles are set up, but every account may do more than its role says "
+                f"(expected status {FORBIDDEN}, got {answer.status_code}); {setting}, and run this "
+                "again"
+            )
 
 
 def _ensure_role(name: str, grants: Grants) -> int:

@@ -1,106 +1,161 @@
-"""What a reviewer does: promote, roll back, reject. Each is recorded; MLflow records no user.
-
-Every change of the champion is a new version of the champion model, and MLflow's database assigns
-each version number once. The number replaces the compare-and-set that MLflow's aliases lack: if the
-newest version was 6, whoever then gets 7 was alone, and whoever gets 8 was not
-(docs/decisions/0006-promotion-without-a-lock.md).
-"""
+"""What a reviewer does: promote, roll back, reject. Each is recorded; MLflow records no user."""
 
 import getpass
 import json
 import logging
 import os
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from product1m.errors import RegistryError
+from product1m.registry.candidate_files import CandidateFiles, fetch_candidate
+from product1m.registry.champion_files import Promotion, make_champion
+from product1m.registry.claims import Source, Standing, claim, read_standing
+from product1m.registry.evidence import Evidence
 from product1m.registry.gate import Gate, decide
+from product1m.registry.loading import fetch_signed
 from product1m.registry.roles import ModelNames
-from product1m.registry.version_files import as_champion, require_evidence, verify_version
+from product1m.registry.rules import ReviewRules
+from product1m.registry.signing import Signer
+from product1m.registry.version_files import as_champion
 from product1m.registry.versions import (
-    CHAMPION,
+    ABANDONED,
+    CLAIMED,
+    FILES_DIGEST,
+    LOST,
     NONE,
-    REJECTED,
+    STATE,
     ModelVersion,
-    champion_among,
     ensure_model,
     list_versions,
-    page_text,
+    rejection_key,
     show,
+    warning,
 )
+from product1m.serving.signatures import Trust
 from product1m.telemetry.mlflow_client import talking_to_registry
 
 logger = logging.getLogger(__name__)
 
 Objection = Literal["sample", "gate", "rejection"]
 """Objections to a candidate, each with its own override."""
-STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lost", "abandoned"
-"""Tag of a champion version and its values: not champion yet, was or is champion, lost a race,
-never finished."""
-CLAIM_LASTS = timedelta(minutes=10)
-"""After this time an unfinished promotion counts as dead; one takes seconds (ours)."""
-_RECORD = (
-    "act", "by", "at", "reason", "promoted_from", "restored", "previous_champion",
-    "falls_back_to", "promotion_gate", STATE,
-)  # fmt: skip
+Measure = Callable[[CandidateFiles, ModelVersion | None], Evidence]
+"""Measures a candidate, and the champion if there is one, on the reviewer's machine."""
 _OVERRIDE = "override_"
+_OF_THE_ACT = (
+    "act", "by", "at", "reason", "promoted_from", "restored", "previous_champion",
+    "falls_back_to", "promotion_gate",
+)  # fmt: skip
+"""Tags that say how a version became champion; the next act writes its own."""
 
 
-def promote(
-    which: str,
-    reason: str,
-    models: ModelNames,
-    by: str = "",
-    overrides: Collection[Objection] = (),
-) -> ModelVersion:
-    """Copy a candidate to the champion model and make it the champion.
+@dataclass(frozen=True)
+class Review:
+    """What a reviewer brings along to a promotion."""
 
-    First evaluates the gate again, checks every file, and lets the model answer its input example.
+    reason: str
+    """Why; recorded, also for the overrides."""
+    rules: ReviewRules
+    signer: Signer
+    by: str = ""
+    """Who; by default the MLflow user or the account's name."""
+    overrides: Collection[Objection] = ()
+    """Objections to ignore; recorded with their text."""
+    measure: Measure | None = None
+    """None to believe the figures that the pipeline measured."""
+
+
+def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
+    """Copy a candidate to the champion model, signed, and make it the champion.
+
+    Checks every file, evaluates the gate with the reviewer's rules, and lets the model answer its
+    input example in a process without credentials.
 
     Args:
         which: number or alias of a candidate version.
-        reason: why; recorded, also for the overrides.
-        models: names of the two models; the rules are those the version was registered under.
-        by: who; by default the MLflow user or the account's name.
-        overrides: objections to ignore; recorded with their text.
+        models: names of the two models.
+        review: reason, rules, key and overrides.
 
     Raises:
-        RegistryError: an objection that is not overridden, or another reviewer was faster.
+        RegistryError: an objection that is not overridden, a file that was changed, or another
+            reviewer was faster.
+    """
+    by = _named(review.by, review.reason)
+    candidate = show(models.candidate, which, models)
+    standing = read_standing(models)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = fetch_candidate(candidate, Path(scratch))
+        measured = review.measure(files, standing.recorded) if review.measure else None
+        gate = _decide(measured or files.evidence, standing, review.rules)
+        objections = _objections(candidate, files, gate)
+        _require_overridden(candidate, objections, review.overrides)
+        record = {
+            "act": "promotion",
+            "by": by,
+            "at": _now(),
+            "reason": review.reason.strip(),
+            "promoted_from": f"{candidate.model}/{candidate.number}",
+            "previous_champion": standing.number,
+            "falls_back_to": standing.recorded.number if standing.recorded else NONE,
+            "promotion_gate": gate.verdict,
+            "figures": "measured by the reviewer" if measured else "measured by the pipeline",
+            **{f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in objections.items()},
+        }
+        is_sample = "sample" in objections
+        promotion = Promotion(candidate, files, gate, is_sample, record, measured)
+        source = make_champion(promotion, review.signer)
+    return claim(source, models, standing, record)
+
+
+def rollback(
+    reason: str, models: ModelNames, trust: Trust, by: str = "", to: str = ""
+) -> ModelVersion:
+    """Make the previous champion, or version `to`, the champion again.
+
+    It is copied to a new version, so that the numbers stay the order of the champions. Raises
+    RegistryError unless every byte of it is what a trusted key signed.
     """
     by = _named(by, reason)
-    candidate = show(models.candidate, which, models)
-    evidence = require_evidence(candidate)
-    newest, champion = _standing(models)
-    gate = decide(evidence, as_champion(champion) if champion else None)
-    objections = _objections(candidate, gate)
-    _require_overridden(candidate, objections, overrides)
-    verify_version(candidate)
-    previous = champion.number if champion else NONE
+    standing = read_standing(models)
+    if standing.champion is None:
+        raise RegistryError(f"{models.champion}: has no champion to roll back")
+    restored = _restored(models, standing, standing.champion, to)
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch_signed(restored, trust, Path(scratch))
     record = {
-        "act": "promotion",
+        "act": "rollback",
         "by": by,
         "at": _now(),
         "reason": reason.strip(),
-        "promoted_from": f"{candidate.model}/{candidate.number}",
-        "previous_champion": previous,
-        "falls_back_to": previous,
-        "promotion_gate": gate.verdict,
+        "promoted_from": restored.tags.get("promoted_from", NONE),
+        "restored": restored.number,
+        "previous_champion": standing.number,
+        # A second rollback goes one further back, not forth to what was just rolled back.
+        "falls_back_to": restored.tags.get("falls_back_to", NONE),
+        "promotion_gate": restored.tags.get("promotion_gate", NONE),
     }
-    record |= {f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in objections.items()}
-    return _crown(candidate, models, newest, previous, record)
+    kept = {
+        key: value
+        for key, value in restored.tags.items()
+        if key not in _OF_THE_ACT and not key.startswith(_OVERRIDE)
+    }
+    source = Source(restored.uri, restored.run_id, restored.model_id, restored.description, kept)
+    return claim(source, models, standing, record)
 
 
-def rollback(reason: str, models: ModelNames, by: str = "", to: str = "") -> ModelVersion:
-    """Make the previous champion, or version `to`, the champion again.
-
-    It is copied to a new version, so that the numbers stay the order of the champions.
-    """
-    by = _named(by, reason)
-    newest, champion = _standing(models)
-    if champion is None:
-        raise RegistryError(f"{models.champion}: has no champion to roll back")
-    target = to or champion.tags.get("falls_back_to", NONE)
+def _restored(
+    models: ModelNames, standing: Standing, champion: ModelVersion, to: str
+) -> ModelVersion:
+    """The version to go back to."""
+    if not warning(champion, list_versions(models.champion)):
+        previous = champion.tags.get("falls_back_to", NONE)
+    else:  # it was not made by a command, so nothing says what was there before
+        previous = standing.recorded.number if standing.recorded else NONE
+    target = to or previous
     if target == NONE:
         raise RegistryError(
             f"{champion.title} has no previous champion; name a version to go back to"
@@ -110,20 +165,12 @@ def rollback(reason: str, models: ModelNames, by: str = "", to: str = "") -> Mod
         raise RegistryError(f"{champion.title} is the champion already")
     if restored.tags.get(STATE) in (LOST, ABANDONED, CLAIMED):
         raise RegistryError(f"{restored.title} was never champion ({restored.tags[STATE]})")
-    verify_version(restored)
-    record = {
-        "act": "rollback",
-        "by": by,
-        "at": _now(),
-        "reason": reason.strip(),
-        "promoted_from": restored.tags.get("promoted_from", NONE),
-        "restored": restored.number,
-        "previous_champion": champion.number,
-        # A second rollback goes one further back, not forth to what was just rolled back.
-        "falls_back_to": restored.tags.get("falls_back_to", NONE),
-        "promotion_gate": restored.tags.get("promotion_gate", NONE),
-    }
-    return _crown(restored, models, newest, champion.number, record)
+    return restored
+
+
+def _decide(evidence: Evidence, standing: Standing, rules: ReviewRules) -> Gate:
+    champion = as_champion(standing.recorded) if standing.recorded else None
+    return decide(rules.apply(evidence), champion)
 
 
 def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVersion:
@@ -135,10 +182,11 @@ def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVe
     by = _named(by, reason)
     candidate = show(models.candidate, which, models)
     record = {"by": by, "at": _now(), "reason": reason.strip()}
+    what = {"number": candidate.number, "files": candidate.tags.get(FILES_DIGEST, "")}
     with talking_to_registry(f"rejecting {candidate.title}") as client:
         ensure_model(client, models.champion)
         client.set_registered_model_tag(
-            models.champion, f"{REJECTED}{candidate.number}", json.dumps(record)
+            models.champion, rejection_key(candidate), json.dumps(record | what)
         )
     try:
         with talking_to_registry(f"tagging {candidate.title}") as client:
@@ -151,12 +199,14 @@ def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVe
     return show(candidate.model, candidate.number, models)
 
 
-def _objections(candidate: ModelVersion, gate: Gate) -> dict[Objection, list[str]]:
+def _objections(
+    candidate: ModelVersion, files: CandidateFiles, gate: Gate
+) -> dict[Objection, list[str]]:
     failed = [
         f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
     ]
     objections: dict[Objection, list[str]] = {}
-    if candidate.tags.get("sample_data") != "false":
+    if candidate.tags.get("sample_data") != "false" or files.evidence.rules.sample_data:
         objections["sample"] = ["it was trained on sample data"]
     if failed:
         objections["gate"] = failed
@@ -181,103 +231,6 @@ def _require_overridden(
             f"{candidate.title} cannot be promoted:\n  {lines}\n"
             f"To promote it anyway, add {flags}; both are recorded with the reason"
         )
-
-
-def _standing(models: ModelNames) -> tuple[int, ModelVersion | None]:
-    """Newest version number of the champion model, and the champion.
-
-    RegistryError while someone else changes the champion.
-    """
-    versions = list_versions(models.champion)
-    if not versions:
-        return 0, None
-    newest = versions[0]
-    if newest.tags.get(STATE) == CLAIMED:
-        _require_dead(newest)
-    return int(newest.number), champion_among(versions)
-
-
-def _require_dead(claimed: ModelVersion) -> None:
-    age = datetime.now(UTC) - claimed.created
-    if age < CLAIM_LASTS:
-        raise RegistryError(
-            f"{claimed.title} is being made champion by {claimed.tags.get('by', 'somebody')} since "
-            f"{claimed.created:%H:%M:%S} UTC; look at it and try again; if that promotion died, in "
-            f"{CLAIM_LASTS.seconds // 60} minutes"
-        )
-    logger.warning("%s: its promotion never ended; marked as abandoned", claimed.title)
-    if CHAMPION not in claimed.aliases:
-        _set_state(claimed, ABANDONED)
-
-
-def _crown(
-    source: ModelVersion,
-    models: ModelNames,
-    newest: int,
-    previous: str,
-    record: Mapping[str, str],
-) -> ModelVersion:
-    """Claim the next version number with a copy of `source`, and move the alias if it was next.
-
-    `newest` and `previous` are the numbers of the newest version and of the champion at the time
-    of the decision.
-    """
-    model = models.champion
-    kept = {
-        key: value
-        for key, value in source.tags.items()
-        if key not in _RECORD and not key.startswith((_OVERRIDE, "rejected_"))
-    }
-    with talking_to_registry(f"making {source.title} the champion of {model}") as client:
-        ensure_model(client, model)
-        created = client.create_model_version(
-            model,
-            source.uri,
-            source.run_id or None,
-            tags={**kept, **record, STATE: CLAIMED},
-            model_id=source.model_id or None,
-        )
-        number = str(created.version)
-        claimed = show(model, number)
-        if int(number) != newest + 1:
-            _set_state(claimed, LOST)
-            raise RegistryError(_overtaken(model, newest + 1, number))
-        client.update_model_version(model, number, page_text(source.description, model, number))
-        _require_unchanged(claimed, previous)
-        client.set_registered_model_alias(model, CHAMPION, number)
-    _set_state(claimed, DONE)
-    return show(model, number)
-
-
-def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
-    """RegistryError if someone moved the alias, or marked this claim as abandoned."""
-    now = list_versions(claimed.model)
-    found = champion_among(now)
-    champion = found.number if found else NONE
-    own = next(version for version in now if version.number == claimed.number)
-    if champion != previous or own.tags.get(STATE) != CLAIMED:
-        _set_state(claimed, LOST)
-        raise RegistryError(
-            f"{claimed.model}: the champion was version {previous} and is {champion} now; nothing "
-            "was changed, look at it and decide again"
-        )
-
-
-def _overtaken(model: str, winner: int, number: str) -> str:
-    first = next((v for v in list_versions(model) if v.number == str(winner)), None)
-    if first is None:
-        return f"{model}: version {winner} was created and deleted meanwhile; try again"
-    return (
-        f"someone else was faster: {first.title} ({first.tags.get('act', 'change')} by "
-        f"{first.tags.get('by', 'somebody')}: {first.tags.get('reason', 'no reason given')}); this "
-        f"one changed nothing, its copy {model} version {number} is tagged {LOST}; look at the new "
-        "champion and decide again"
-    )
-
-
-def _set_state(version: ModelVersion, state: str) -> None:
-    with talking_to_registry(f"tagging {version.title}") as client:
-        client.set_model_version_tag(version.model, version.number, STATE, state)
 
 
 def _named(by: str, reason: str) -> str:

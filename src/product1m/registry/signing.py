@@ -3,10 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from product1m.errors import RegistryError
 from product1m.serving.signatures import (
-    KEYS,
     PUBLIC_KEY,
     Trust,
     default_folder,
@@ -32,7 +32,9 @@ class Signer:
     """Certificates between `certificate` and the root, PEM; the root need not be among them."""
 
 
-def signer(key: Path | None, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Signer:
+def signer(
+    key: Path | None, certificate: Path | None = None, chain: tuple[Path, ...] = ()
+) -> Signer:
     """Who signs, by default with the key in `default_folder`; RegistryError if there is no key."""
     path = key or default_folder() / PRIVATE_KEY
     if not path.is_file():
@@ -56,7 +58,7 @@ def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
             )
         else:
             # The library hands the password on to a function that takes bytes.
-            secret: object = password.encode() if password else None
+            secret: Any = password.encode() if password else None
             config.use_elliptic_key_signer(private_key=by.key, password=secret)
         config.sign(folder, signature)
     except (ValueError, TypeError, OSError) as error:
@@ -75,8 +77,8 @@ def new_key(folder: Path) -> tuple[Path, Path]:
     for path in (private, public):
         if path.exists():
             raise RegistryError(
-                f"{path}: exists; a new key would make its champions untrusted. To replace it, make "
-                "the new one in another folder (--folder) and trust both until the next promotion"
+                f"{path}: exists; a new key would make its champions untrusted. To replace it, "
+                "make one in another folder (--folder) and trust both until the next promotion"
             )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())

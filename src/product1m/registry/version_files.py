@@ -1,7 +1,6 @@
 """The files of a registered version: their names, reading them, checking them."""
 
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.evidence import EVIDENCE, Champion, Evidence
 from product1m.registry.versions import LINEAGE, ModelVersion
 from product1m.serving.model_folder import (
-    CODE,
-    MODEL_FOLDER,
     SERVING,
     STEP_OF,
     THUMBNAILS,
@@ -30,10 +27,15 @@ _LINEAGE = TypeAdapter(dict[str, Summary])
 def read_evidence(version: ModelVersion) -> Evidence | None:
     """What a version was measured to do; None if it has no evidence."""
     text = _read(version, EVIDENCE)
+    return None if text is None else parse_evidence(text, version.title)
+
+
+def parse_evidence(text: str, title: str) -> Evidence:
+    """`evidence.json` of a version; RegistryError if it is damaged."""
     try:
-        return None if text is None else Evidence.model_validate_json(text)
+        return Evidence.model_validate_json(text)
     except ValidationError as error:
-        raise RegistryError(f"{version.title}: {EVIDENCE} is damaged: {error}") from error
+        raise RegistryError(f"{title}: {EVIDENCE} is damaged: {error}") from error
 
 
 def require_evidence(version: ModelVersion) -> Evidence:
@@ -52,26 +54,20 @@ def as_champion(version: ModelVersion) -> Champion:
 def read_lineage(version: ModelVersion) -> dict[str, Summary]:
     """Summaries of the steps that made a version; empty if it has no lineage."""
     text = _read(version, LINEAGE)
+    return {} if text is None else parse_lineage(text, version.title)
+
+
+def parse_lineage(text: str, title: str) -> dict[str, Summary]:
+    """`lineage.json` of a version; RegistryError if it is damaged."""
     try:
-        return {} if text is None else _LINEAGE.validate_json(text)
+        return _LINEAGE.validate_json(text)
     except ValidationError as error:
-        raise RegistryError(f"{version.title}: {LINEAGE} is damaged: {error}") from error
+        raise RegistryError(f"{title}: {LINEAGE} is damaged: {error}") from error
 
 
 def lineage_json(lineage: Mapping[str, Summary]) -> str:
     """What `read_lineage` reads."""
     return _LINEAGE.dump_json(dict(lineage), indent=2).decode()
-
-
-def verify_version(version: ModelVersion) -> None:
-    """Fetch a version, compare its files with its tags, load it and let it answer its example.
-
-    Raises RegistryError that names a wrong file, or says why the model does not answer.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = download(version.uri, "", Path(scratch))
-        _check_digests(version, folder)
-        _check_answers(version, folder)
 
 
 def digests_of(model: Path, code: Path, files: Path) -> dict[str, str]:
@@ -96,38 +92,6 @@ def digests_of(model: Path, code: Path, files: Path) -> dict[str, str]:
             raise RegistryError(f"{name}: {error}") from error
         digests[name if name == THUMBNAILS else step] = artifact.manifest.content_digest()
     return digests
-
-
-def _check_digests(version: ModelVersion, folder: Path) -> None:
-    digests = digests_of(folder / "artifacts" / MODEL_FOLDER, folder / CODE.name, folder)
-    if f"digest.{THUMBNAILS}" in version.tags:
-        digests.setdefault(THUMBNAILS, MISSING)
-    for name, digest in digests.items():
-        expected = version.tags.get(f"digest.{name}", MISSING)
-        if digest != expected:
-            raise RegistryError(
-                f"{version.title}: {name} has digest {digest}, but was registered with "
-                f"{expected}; it was changed since, register the pipeline's output again"
-            )
-
-
-def _check_answers(version: ModelVersion, folder: Path) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = registry_mlflow().pyfunc.load_model(str(folder))
-            example = model.input_example
-            answers = [list(ids) for ids in model.predict(example)["ids"]]
-    except Exception as error:  # a model that does not load can fail in any way
-        raise RegistryError(
-            f"{version.title}: does not load and answer its input example here: {error}; promote "
-            "from an installation that its requirements.txt describes"
-        ) from error
-    if len(answers) != len(example) or not all(answers):
-        raise RegistryError(
-            f"{version.title}: expected a ranking for each of {len(example)} input examples, got "
-            f"rankings of {[len(answer) for answer in answers]} items"
-        )
 
 
 def _read(version: ModelVersion, name: str) -> str | None:

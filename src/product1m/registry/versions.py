@@ -7,7 +7,7 @@ of the champion model, is in `acts`. A version's files are read by `version_file
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,14 +18,23 @@ from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_regist
 LINEAGE, GATE, CARD = "lineage.json", "gate.json", "model_card.md"
 PAGE, PICTURE = "reviewer.html", "regressions.jpg"
 """Files of a version beside its model and `evidence.json`."""
+FILES_DIGEST = "digest.files.json"
+"""Tag: digest of the list of all files of a candidate, with theirs."""
 NONE = "none"
 CHALLENGER, CHAMPION = "challenger", "champion"
 """Aliases: the newest candidate, and the version that is served."""
+STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lost", "abandoned"
+"""Tag of a champion version and its values: not champion yet, was or is champion, lost a race,
+never finished."""
+RECORD_OF = "record_of_version"
+"""Tag of a champion version: its own number. MLflow copies tags to other versions, numbers not."""
+ACTS = ("promotion", "rollback")
+"""Values of the tag `act` of a version that a reviewer's command made."""
 MAX_CHARS = 5000
 """Width of the description's column in MLflow's database."""
 REJECTED = "rejected."
-"""Tag of the champion model, followed by a candidate's number. It is on that model because
-reviewers may write there and the pipeline may not."""
+"""Tag of the champion model, followed by the id of a candidate's logged model, or by its number if
+it has none. It is on that model because reviewers may write there and the pipeline may not."""
 _LINKED = re.compile(
     rf"\]\((?:model-versions/get-artifact\?path=)?({re.escape(PAGE)}|{re.escape(PICTURE)})[^)]*\)"
 )
@@ -45,6 +54,8 @@ class ModelVersion:
     model_id: str = ""
     rejection: Mapping[str, str] = field(default_factory=dict)
     """`by`, `at`, `reason` of a candidate that a reviewer rejected."""
+    warning: str = ""
+    """What is wrong with how a version of the champion model came to be; empty if nothing is."""
 
     @property
     def title(self) -> str:
@@ -114,7 +125,8 @@ def shorten(card: str) -> str:
 def list_versions(name: str, models: ModelNames | None = None) -> list[ModelVersion]:
     """Every version of a registered model, newest first; none if there is no such model.
 
-    With `models`, versions of the candidate model show who rejected them.
+    With `models`, versions of the candidate model show who rejected them, and those of the champion
+    model whether a reviewer's command made them.
     """
     with talking_to_registry(f"listing {name}") as client:
         if not client.search_registered_models(f"name = '{name}'"):
@@ -124,6 +136,10 @@ def list_versions(name: str, models: ModelNames | None = None) -> list[ModelVers
         with_rejections = models is not None and name == models.candidate
         rejected = _rejections(client, models.champion) if models and with_rejections else {}
         versions = [_version(row, aliases, rejected) for row in rows]
+        if models and name == models.champion:
+            versions = [
+                replace(version, warning=warning(version, versions)) for version in versions
+            ]
     return sorted(versions, key=lambda version: -int(version.number))
 
 
@@ -155,6 +171,37 @@ def champion_among(versions: Iterable[ModelVersion]) -> ModelVersion | None:
     return next((version for version in versions if CHAMPION in version.aliases), None)
 
 
+def is_recorded(version: ModelVersion) -> bool:
+    """Whether a reviewer's command made this version of the champion model.
+
+    MLflow's page can copy versions too; a copy has the tags of another number.
+    """
+    tags = version.tags
+    own = tags.get(RECORD_OF) == version.number
+    return own and tags.get("act") in ACTS and tags.get(STATE) == DONE
+
+
+def warning(version: ModelVersion, versions: Iterable[ModelVersion]) -> str:
+    """What is wrong with how a version came to be, in capitals; empty if nothing is.
+
+    Args:
+        version: of the champion model.
+        versions: all of the champion model.
+    """
+    unfinished = version.tags.get(STATE) in (CLAIMED, LOST, ABANDONED)
+    if not is_recorded(version):
+        own = version.tags.get(RECORD_OF) == version.number
+        return "" if unfinished and own else "NOT MADE BY PROMOTE"
+    newest = max(int(other.number) for other in versions if is_recorded(other))
+    moved = CHAMPION in version.aliases and int(version.number) != newest
+    return "ALIAS MOVED BY HAND" if moved else ""
+
+
+def rejection_key(version: ModelVersion) -> str:
+    """Tag of the champion model for the rejection of a candidate."""
+    return f"{REJECTED}{version.model_id or version.number}"
+
+
 def _version(
     row: Any, aliases: Mapping[str, str], rejected: Mapping[str, Mapping[str, str]]
 ) -> ModelVersion:
@@ -162,18 +209,34 @@ def _version(
     names = tuple(
         sorted(alias for alias, number in aliases.items() if str(number) == str(row.version))
     )
-    number = str(row.version)
-    return ModelVersion(
+    version = ModelVersion(
         row.name,
-        number,
+        str(row.version),
         datetime.fromtimestamp(row.creation_timestamp / 1000, UTC),
         names,
         dict(row.tags),
         row.description or "",
         row.run_id or "",
         row.model_id or "",
-        rejected.get(number, {}),
     )
+    return replace(version, rejection=_rejection_of(version, rejected))
+
+
+def _rejection_of(
+    version: ModelVersion, rejected: Mapping[str, Mapping[str, str]]
+) -> Mapping[str, str]:
+    """Who rejected a candidate: its files, or the version that had its number at that time.
+
+    A candidate model that was renamed or deleted and made again counts from 1 again.
+    """
+    digest = version.tags.get(FILES_DIGEST)
+    for key, record in rejected.items():
+        files = record.get("files")
+        if (version.model_id and key == version.model_id) or (digest and digest == files):
+            return record
+    record = rejected.get(version.number, {})
+    meant = record and datetime.fromisoformat(record["at"]) > version.created
+    return record if meant else {}
 
 
 def _rejections(client: Any, champion_model: str) -> dict[str, dict[str, str]]:

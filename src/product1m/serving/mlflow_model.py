@@ -3,6 +3,10 @@
 Input, one row a photo: `photo` (the file's bytes, or their base64 as text) and `title`. Output, row
 for row: `ids` and `labels` of the merged ranking, and `instances`, each with its box, score and own
 ranking. Parameter `top_k`: length of every ranking.
+
+Nothing is loaded unless a trusted signature covers every file, see `serving.signatures`. MLflow
+runs this file before it can be checked; that only reviewers can change it is up to the server's
+permissions (docs/registry.md).
 """
 
 import base64
@@ -16,25 +20,23 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from product1m.errors import Product1MError, RetrievalError
-from product1m.serving.model_folder import MODEL_FOLDER
-from product1m.serving.service import PhotoAnswers, SearchService
+from product1m.serving.model_folder import CODE, MODEL_FOLDER
+from product1m.serving.service import SearchService
+from product1m.serving.signatures import Trust, remove_bytecode, require_signed, signature_of
 
 
 class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are not followed
     """A photo and its title to per-instance rankings of the gallery."""
 
     _service: SearchService
-    _labels: dict[str, str]
-    """Of every gallery item."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load everything once; MLflow calls this by keyword."""
-        self._service = SearchService.load(Path(context.artifacts[MODEL_FOLDER]))
-        rows = self._service.searcher.gallery.rows
-        self._labels = {
-            item: labels[0] if labels else ""
-            for item, labels in zip(rows["id"], rows["labels"], strict=True)
-        }
+        """Verify and load everything once; MLflow calls this by keyword."""
+        model = Path(context.artifacts[MODEL_FOLDER])
+        folder = model.parent.parent
+        remove_bytecode(folder / CODE.name)
+        require_signed(folder, signature_of(folder), Trust.of_consumer(), folder.name)
+        self._service = SearchService.load(model)
 
     def predict(
         self,
@@ -51,26 +53,8 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
             answers = self._service.answer(photos, titles, int((params or {}).get("top_k", 10)))
         except Product1MError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        rows = [_row(answer, self._labels) for answer in answers]
+        rows = [self._service.row(answer) for answer in answers]
         return pd.DataFrame(rows, index=model_input.index)
-
-
-def _row(answer: PhotoAnswers, labels: dict[str, str]) -> dict[str, Any]:
-    result = answer.result
-    instances = [
-        {
-            "box_xyxy": [float(edge) for edge in box],
-            "score": float(score),
-            "ids": [item for item, _ in ranking],
-            "labels": [labels[item] for item, _ in ranking],
-            "scores": [similarity for _, similarity in ranking],
-        }
-        for box, score, ranking in zip(
-            answer.boxes_xyxy, result.boxes.scores, result.rankings, strict=True
-        )
-    ]
-    merged = result.merged
-    return {"ids": merged, "labels": [labels[item] for item in merged], "instances": instances}
 
 
 def _photo_bytes(photo: Any, position: int) -> bytes:

@@ -4,16 +4,20 @@
 need not be there, and `serving.json` holds the settings that the evaluated queries went through.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.manifest import MANIFEST
 from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.errors import ArtifactError
+from product1m.serving.signatures import DOWNLOADED_FROM, SIGNATURE
+from product1m.storage.base import sha256_of
 
 MODEL_FOLDER = "model"
 """Name of the MLflow artifact that is this folder."""
@@ -28,6 +32,8 @@ STEP_OF = {
 SERVING = "serving.json"
 CODE = Path(__file__).with_name("mlflow_model.py")
 """The Python file that MLflow runs the folder with; logged beside it under its own name."""
+FILES = "files.json"
+"""List of a version's files with their digests; its own digest is a tag of the version."""
 
 
 class ServingConfig(BaseModel):
@@ -56,8 +62,17 @@ class ServingConfig(BaseModel):
 
 
 def open_part(model: Path, name: str) -> Artifact:
-    """One of the artifacts in a model folder; ArtifactError if it is missing or another's."""
-    return open_artifact(model / name, STEP_OF[name])
+    """One of the artifacts in a model folder.
+
+    Raises ArtifactError if it is missing, another's, or keeps files elsewhere.
+    """
+    artifact = open_artifact(model / name, STEP_OF[name])
+    if stored := [name for name, entry in artifact.manifest.files.items() if entry.stored]:
+        raise ArtifactError(
+            f"{artifact.folder / stored[0]}: kept in {artifact.manifest.storage}; a model holds "
+            "its own files"
+        )
+    return artifact
 
 
 def link_parts(model: Path, parts: Mapping[str, Artifact]) -> None:
@@ -67,6 +82,54 @@ def link_parts(model: Path, parts: Mapping[str, Artifact]) -> None:
     """
     for name, artifact in parts.items():
         shutil.copytree(artifact.folder, model / name, copy_function=_link)
+
+
+def copy_parts(model: Path, target: Path) -> None:
+    """Copy a model folder that nobody vouches for: what its manifests list, and nothing else.
+
+    Raises ArtifactError for a file that is damaged, missing, too many, or not in the folder.
+    """
+    names = {path.name for path in model.iterdir()}
+    if unknown := names - STEP_OF.keys() - {SERVING}:
+        expected = ", ".join((*STEP_OF, SERVING))
+        raise ArtifactError(f"{model / min(unknown)}: not a part of a model; expected {expected}")
+    target.mkdir()
+    ServingConfig.read(model).write(target)
+    for name in STEP_OF:
+        if name in names or name != THUMBNAILS:
+            _copy_part(open_part(model, name), target / name)
+
+
+def _copy_part(artifact: Artifact, target: Path) -> None:
+    listed = {MANIFEST, *artifact.manifest.files}
+    for path in files_below(artifact.folder):
+        if path.relative_to(artifact.folder).as_posix() not in listed:
+            raise ArtifactError(f"{path}: not a file that {artifact.manifest.step} wrote")
+    artifact.verify()
+    shutil.copytree(artifact.folder, target, copy_function=_link)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder; ArtifactError for a link or anything else that is no file."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"{path}: expected a file, got a link or a device")
+        if path.is_file():
+            yield path
+
+
+def digests_by_name(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a version, by its path, without the list and signature of them."""
+    names = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
+    aside = {FILES, SIGNATURE, DOWNLOADED_FROM}
+    return {name: sha256_of(path) for name, path in names.items() if name not in aside}
+
+
+def write_file_list(folder: Path, digests: Mapping[str, str]) -> Path:
+    """Write the list of a version's files into a folder."""
+    path = folder / FILES
+    path.write_text(json.dumps(dict(sorted(digests.items())), indent=1), "utf-8")
+    return path
 
 
 def _link(source: str, target: str) -> None:

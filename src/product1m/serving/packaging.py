@@ -1,7 +1,9 @@
 """A model folder logged to MLflow as a model that anybody can load, and asked once it is there."""
 
 import base64
+import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from product1m.evaluation.examples import Example
-from product1m.serving.model_folder import CODE, MODEL_FOLDER
+from product1m.serving.model_folder import CODE, MODEL_FOLDER, digests_by_name
+from product1m.serving.signatures import ALLOW
+from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_client import download, registry_mlflow
 
 NAME = "product1m"
@@ -34,25 +38,67 @@ def log_model(
         MLflow's `ModelInfo`.
     """
     mlflow = registry_mlflow()
-    logged = mlflow.pyfunc.log_model(
-        name=NAME,
-        python_model=str(CODE),
-        artifacts={MODEL_FOLDER: str(model)},
-        signature=_signature(),
-        input_example=(_as_input([example]), {"top_k": TOP_K}),
-        pip_requirements=pinned_requirements(),
-        metadata={"digests": dict(digests)},
-    )
+    with environment_set({ALLOW: "true"}):  # MLflow asks the model its example
+        logged = mlflow.pyfunc.log_model(
+            name=NAME, **_contents(model, _as_input([example]), digests)
+        )
     mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
     return logged
 
 
-def answers(model_uri: str, examples: Sequence[Example]) -> list[list[str]]:
-    """Rankings of the examples by a logged model, loaded back from MLflow."""
-    with tempfile.TemporaryDirectory() as scratch:
-        model = registry_mlflow().pyfunc.load_model(str(download(model_uri, "", Path(scratch))))
+def save_model(
+    folder: Path, model: Path, question: pd.DataFrame, digests: Mapping[str, str], identity: Any
+) -> None:
+    """Write a model folder as an MLflow model on this machine.
+
+    Args:
+        folder: to write.
+        model: the model folder.
+        question: the input example.
+        digests: as in `log_model`.
+        identity: MLflow's `LoggedModel` that the files are for.
+    """
+    mlflow = registry_mlflow()
+    described = mlflow.models.Model(
+        artifact_path=identity.artifact_location,
+        model_uuid=identity.model_id,
+        run_id=identity.source_run_id,
+        model_id=identity.model_id,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            path=str(folder), mlflow_model=described, **_contents(model, question, digests)
+        )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache)
+
+
+def _contents(model: Path, question: pd.DataFrame, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "python_model": str(CODE),
+        "artifacts": {MODEL_FOLDER: str(model)},
+        "signature": _signature(),
+        "input_example": (question, {"top_k": TOP_K}),
+        "pip_requirements": pinned_requirements(),
+        "metadata": {"digests": dict(digests)},
+    }
+
+
+def read_back(
+    model_uri: str, examples: Sequence[Example]
+) -> tuple[list[list[str]], dict[str, str]]:
+    """Fetch a model that was just logged, and ask it.
+
+    Returns:
+        Its rankings of the examples, and the digest of every file.
+    """
+    with tempfile.TemporaryDirectory() as scratch, environment_set({ALLOW: "true"}):
+        folder = download(model_uri, "", Path(scratch))
+        files = digests_by_name(folder)  # before Python writes its caches
+        model = registry_mlflow().pyfunc.load_model(str(folder))
         answered = model.predict(_as_input(examples), params={"top_k": TOP_K})
-    return [list(ranking) for ranking in answered["ids"]]
+    return [list(ranking) for ranking in answered["ids"]], files
 
 
 def pinned_requirements() -> list[str]:

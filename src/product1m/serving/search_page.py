@@ -2,14 +2,12 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from PIL import Image, ImageOps
 
 from product1m.data.intake import photo_errors
@@ -17,8 +15,8 @@ from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.evaluation.report.cards import AnswerCard, BoxCard
 from product1m.evaluation.report.html import html_templates
 from product1m.serving.model_folder import MODEL_FOLDER, THUMBNAILS
+from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
-from product1m.telemetry.mlflow_client import download, import_mlflow, registry_mlflow
 
 PAGE_PHOTO_SIDE_PX = 1120
 """Longer side of the photo on the page; it is shown at half of this (ours)."""
@@ -43,39 +41,51 @@ class AnsweredPhoto:
     """Gallery id and label, best first, of all boxes together."""
 
 
-def search(photo: Path, title: str, model_uri: str, top_k: int) -> AnsweredPhoto:
-    """Let a registered model answer a photo.
+@dataclass(frozen=True)
+class Photo:
+    """A photo file that can be decoded."""
+
+    path: Path
+    encoded: bytes
+    upright: Image.Image
+
+
+def read_photo(path: Path) -> Photo:
+    """StorageError for a file that cannot be read or decoded."""
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error}); expected a photo file") from error
+    return Photo(path, encoded, _upright(encoded, path))
+
+
+def search(photo: Photo, title: str, folder: Path, name: str, top_k: int) -> AnsweredPhoto:
+    """Let a model answer a photo, run by this package's code, not by the model's.
 
     Args:
-        photo: a photo file.
+        photo: what to search.
         title: what its seller calls it.
-        model_uri: as MLflow takes it, `models:/product1m@champion`, or a folder of such a model.
+        folder: of a version's files; whether they can be trusted is the caller's business.
+        name: of the model, to show.
         top_k: answers for each box.
 
-    Raises StorageError for a photo or folder that cannot be read, RegistryError for a model that
-    cannot be fetched, RetrievalError if the model refuses photo or title.
+    Raises RetrievalError for a photo or title that the model refuses, ArtifactError for damaged
+    files.
     """
+    model = folder / "artifacts" / MODEL_FOLDER
+    service = SearchService.load(model)
     try:
-        encoded = photo.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{photo}: cannot be read ({error}); expected a photo file") from error
-    upright = _upright(encoded, photo)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _fetch(model_uri, Path(scratch))
-        mlflow = import_mlflow()
-        model = mlflow.pyfunc.load_model(str(folder))
-        query = pd.DataFrame({"photo": [encoded], "title": [title]})
-        try:
-            answer = model.predict(query, params={"top_k": top_k}).iloc[0]
-        except mlflow.exceptions.MlflowException as error:
-            raise RetrievalError(f"{photo}: {error}") from error
-        thumbnails = Thumbnails(folder / "artifacts" / MODEL_FOLDER / THUMBNAILS)
-        boxes = [
-            BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails))
-            for box in answer["instances"]
-        ]
+        (found,) = service.answer([photo.encoded], [title], top_k)
+    except RetrievalError as error:
+        raise RetrievalError(f"{photo.path}: {error}") from error
+    answer = service.row(found)
+    thumbnails = Thumbnails(model / THUMBNAILS)
+    boxes = [
+        BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails))
+        for box in answer["instances"]
+    ]
     merged = list(zip(answer["ids"], answer["labels"], strict=True))
-    return AnsweredPhoto(upright, title, model_uri, boxes, merged)
+    return AnsweredPhoto(photo.upright, title, name, boxes, merged)
 
 
 def check_output(path: Path) -> None:
@@ -122,18 +132,6 @@ def _upright(encoded: bytes, path: Path) -> Image.Image:
             return ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
     except PhotoError as error:
         raise StorageError(f"{path}: {error}") from error
-
-
-def _fetch(model_uri: str, scratch: Path) -> Path:
-    if Path(model_uri).is_dir():
-        return Path(model_uri)
-    if ":/" not in model_uri:
-        raise StorageError(
-            f"{model_uri}: no such folder; expected the folder of a model, or a registered one as "
-            "in models:/product1m@champion"
-        )
-    registry_mlflow()
-    return download(model_uri, "", scratch)
 
 
 def _answer_cards(box: Mapping[str, Any], thumbnails: Thumbnails) -> list[AnswerCard]:

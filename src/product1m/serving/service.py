@@ -6,6 +6,7 @@ The registered model is this, over its own folder (see `model_folder`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -45,6 +46,12 @@ class SearchService:
         self.region_settings = region_settings
         self.searcher = searcher
         self.config = config
+        rows = searcher.gallery.rows
+        self.labels = {
+            item: labels[0] if labels else ""
+            for item, labels in zip(rows["id"], rows["labels"], strict=True)
+        }
+        """First label of every gallery item."""
 
     @classmethod
     def load(cls, folder: Path) -> "SearchService":
@@ -88,6 +95,25 @@ class SearchService:
             boxes = result.boxes.boxes_xyxy / np.float32(kept.downscaled)
             answers.append(PhotoAnswers(boxes, _cut(result, top_k)))
         return answers
+
+    def row(self, answer: PhotoAnswers) -> dict[str, Any]:
+        """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box."""
+        boxes = zip(
+            answer.boxes_xyxy, answer.result.boxes.scores, answer.result.rankings, strict=True
+        )
+        instances = [
+            {
+                "box_xyxy": [float(edge) for edge in box],
+                "score": float(score),
+                "ids": [item for item, _ in ranking],
+                "labels": [self.labels[item] for item, _ in ranking],
+                "scores": [similarity for _, similarity in ranking],
+            }
+            for box, score, ranking in boxes
+        ]
+        merged = answer.result.merged
+        labels = [self.labels[item] for item in merged]
+        return {"ids": merged, "labels": labels, "instances": instances}
 
 
 def _cut(result: SearchResult, top_k: int) -> SearchResult:

@@ -1,13 +1,13 @@
 """Signatures of a model's folder: who is trusted, and whether every byte is what was signed.
 
 A signature is a file beside the folder (OpenSSF `model-signing`, offline). It covers the name and
-the content of every file: no name is exempt. This module is what consumers need; whoever signs is in
-`registry.signing`.
+the content of every file: no name is exempt. This module is what consumers need; whoever signs is
+in `registry.signing`.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,16 @@ class Trust:
     """Load what has no valid signature too."""
 
     @classmethod
-    def of_consumer(cls, allow_unsigned: bool = False) -> "Trust":
-        """From the environment, else the public key in `default_folder`."""
-        keys, roots = _paths(KEYS), _paths(ROOTS)
+    def of_consumer(
+        cls,
+        allow_unsigned: bool = False,
+        keys: Iterable[Path] = (),
+        roots: Iterable[Path] = (),
+    ) -> "Trust":
+        """What options give, else the environment, else the public key in `default_folder`."""
+        keys, roots = tuple(keys), tuple(roots)
+        if not keys and not roots:
+            keys, roots = _paths(KEYS), _paths(ROOTS)
         own = default_folder() / PUBLIC_KEY
         if not keys and not roots and own.is_file():
             keys = (own,)
@@ -58,7 +65,23 @@ class Trust:
 
 
 def _paths(name: str) -> tuple[Path, ...]:
-    return tuple(Path(part).expanduser() for part in os.environ.get(name, "").split(os.pathsep) if part)
+    return tuple(
+        Path(part).expanduser() for part in os.environ.get(name, "").split(os.pathsep) if part
+    )
+
+
+def signature_of(folder: Path) -> Path:
+    """Where the signature of a folder is: among what was downloaded, else beside the folder."""
+    inside = folder / SIGNATURE
+    return inside if inside.exists() else folder.parent / SIGNATURE
+
+
+def remove_bytecode(code: Path) -> None:
+    """Remove what Python cached of a model's code when MLflow ran it, which nobody signs."""
+    for cached in (code.parent / "__pycache__").glob(f"{code.stem}.*.pyc"):
+        cached.unlink()
+        if not any(cached.parent.iterdir()):
+            cached.parent.rmdir()
 
 
 def require_signed(folder: Path, signature: Path, trust: Trust, title: str) -> bool:
@@ -152,7 +175,7 @@ def _key_of(fingerprint: str | None, keys: tuple[Path, ...]) -> Path:
     if fingerprint not in known:
         names = ", ".join(f"{path} ({name[:12]})" for name, path in known.items()) or "none"
         raise RegistryError(
-            f"it is signed with another key ({str(fingerprint)[:12]}) than those trusted here: {names}"
+            f"it is signed with the key {str(fingerprint)[:12]}; trusted here are {names}"
         )
     return known[fingerprint]
 
@@ -179,7 +202,9 @@ def _require_nothing_exempt(bundle: dict[str, Any]) -> None:
 
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     if statement.get("predicateType") != _PREDICATE:
-        raise RegistryError(f"the signature is a {statement.get('predicateType')}, not {_PREDICATE}")
+        raise RegistryError(
+            f"the signature is a {statement.get('predicateType')}, not {_PREDICATE}"
+        )
     if statement["predicate"]["serialization"] != _SIGNED_BY:
         raise RegistryError("the signature exempts files, or does not cover whole files")
 

@@ -20,16 +20,20 @@ from product1m.registry.versions import register
 from product1m.serving.model_folder import (
     CAPTURE,
     CODE,
+    FILES,
     INDEX,
     MODEL_FOLDER,
     RPN,
     THUMBNAILS,
     ServingConfig,
+    digests_by_name,
     link_parts,
+    write_file_list,
 )
-from product1m.serving.packaging import answers, log_model
+from product1m.serving.packaging import log_model, read_back
 from product1m.serving.thumbnails import write_thumbnails
 from product1m.steps.bracket import OpenStep, open_step
+from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
 logger = logging.getLogger(__name__)
@@ -119,7 +123,8 @@ def _register(
     examples = read_examples(evaluation)
     digests = {key: summary.digest for key, summary in lineage.items()}
     logged = log_model(model, examples[0], digests, all_metrics(lineage))
-    served = agreement(answers(logged.model_uri, examples), examples)
+    answers, files = read_back(logged.model_uri, examples)
+    served = agreement(answers, examples)
     opponent = meet_champion(config.champion_model, lineage, inputs["queries"], inputs["gallery"])
     rules = Rules.model_validate(config.model_dump())
     evidence = gather_evidence(
@@ -128,8 +133,13 @@ def _register(
     gate = decide(evidence, opponent.champion)
     subject = describe_candidate(inputs, lineage, evidence, gate, opponent, model)
     card = write_files(step.folder, subject)
-    registry_mlflow().MlflowClient().log_model_artifacts(logged.model_id, str(step.folder))
-    tags = version_tags(digests_of(model, CODE, step.folder), subject)
+    client = registry_mlflow().MlflowClient()
+    client.log_model_artifacts(logged.model_id, str(step.folder))
+    # Beside the model folder: times and ids in it would change the digest of the step's artifact.
+    listed = write_file_list(model.parent, files | digests_by_name(step.folder))
+    client.log_model_artifact(logged.model_id, str(listed))
+    digests = digests_of(model, CODE, step.folder) | {FILES: sha256_of(listed)}
+    tags = version_tags(digests, subject)
     version = register(logged.model_uri, config.candidate_model, tags, card)
     step.details.update(name=config.candidate_model, version=version, verdict=gate.verdict)
     step.metrics.update(

@@ -5,19 +5,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from product1m.artifacts.folder import open_artifact
-from product1m.config import RegistrationConfig
+from product1m.config import EvaluationConfig, RegistrationConfig
+from product1m.evaluation.statistics import BootstrapPlan
+from product1m.registry import acts
+from product1m.registry.evidence import Rules
 from product1m.registry.roles import ModelNames
+from product1m.registry.rules import ReviewRules
+from product1m.registry.signing import signer
 from product1m.registry.versions import ModelVersion, show
+from product1m.serving.model_folder import CODE
+from product1m.serving.signatures import (
+    Trust,
+    remove_bytecode,
+    require_signed,
+    signature_of,
+)
 from product1m.steps import registration
+from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 LENIENT = RegistrationConfig(min_baseline_lead=-1)
 """A model of two epochs on eight products beats no baseline."""
+LENIENT_RULES = ReviewRules(
+    Rules.model_validate(LENIENT.model_dump()), BootstrapPlan.from_config(EvaluationConfig())
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,33 @@ def run_registration(made: TinyArtifacts, folder: Path, config: RegistrationConf
     registration.run(*inputs, folder, config)
     details = open_artifact(folder, "registration").manifest.details
     return show(details["name"], details["version"])
+
+
+def promote(
+    which: str,
+    models: ModelNames,
+    reason: str = "good",
+    **changes: Any,
+) -> ModelVersion:
+    """Promote as a reviewer does who has a key, under rules that the tiny models pass."""
+    review = acts.Review(reason, LENIENT_RULES, signer(None), **changes)
+    return acts.promote(which, models, review)
+
+
+def ask_here(folder: Path, trust: Trust, title: str) -> list[list[str]]:
+    """What `ask_apart` does, in this process: for tests that promote often and test something else."""
+    require_signed(folder, signature_of(folder), trust, title)
+    with environment_set({"PRODUCT1M_ALLOW_UNSIGNED": "true"}):
+        model = registry_mlflow().pyfunc.load_model(str(folder))
+        answered = [list(ids) for ids in model.predict(model.input_example)["ids"]]
+    remove_bytecode(folder / CODE.name)
+    assert all(answered)
+    return answered
+
+
+def rollback(reason: str, models: ModelNames, **changes: Any) -> ModelVersion:
+    """Roll back as a reviewer does."""
+    return acts.rollback(reason, models, Trust.of_consumer(), **changes)
 
 
 def models_of(config: RegistrationConfig) -> ModelNames:

@@ -1,0 +1,91 @@
+"""Fetch a model to load it: verified before anything of it is read."""
+
+from pathlib import Path
+
+from product1m.errors import RegistryError, StorageError
+from product1m.registry.versions import ModelVersion, is_recorded, list_versions, show, warning
+from product1m.serving.signatures import (
+    ALLOW,
+    ALLOW_OPTION,
+    DOWNLOADED_FROM,
+    SIGNATURE,
+    Trust,
+    require_signed,
+    signature_of,
+)
+from product1m.telemetry.mlflow_client import download, registry_mlflow
+
+MODELS = "models:/"
+
+
+def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -> Path:
+    """The folder of a model, as far as it may be loaded.
+
+    Candidates are what reviewers look at before anybody signs, so a version of the candidate model
+    is fetched as it is; whoever loads it runs this package's code on its data. Everything else must
+    be signed by a trusted key, and a champion must have been made by `promote` or `rollback`.
+
+    Args:
+        model: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/ID`, or a folder.
+        candidate_model: name of the model that the pipeline writes.
+        trust: whose signature counts.
+        scratch: where files are downloaded to.
+
+    Raises StorageError for something else, RegistryError for what is not signed or not there.
+    """
+    if Path(model).is_dir():
+        require_signed(Path(model), signature_of(Path(model)), trust, model)
+        return Path(model)
+    if not model.startswith(MODELS):
+        raise StorageError(
+            f"{model}: no such folder; expected the folder of a model, or a registered one as "
+            "in models:/product1m@champion"
+        )
+    registry_mlflow()
+    name, which = _name_and_version(model)
+    if not which:
+        return _fetch(model, trust, scratch, model)
+    if name == candidate_model:
+        return download(show(name, which).uri, "", scratch)
+    version = show(name, which)
+    _require_recorded(version, which, trust)
+    return fetch_signed(version, trust, scratch)
+
+
+def fetch_signed(version: ModelVersion, trust: Trust, scratch: Path) -> Path:
+    """Download a version and verify it, before anything of it is read."""
+    return _fetch(version.uri, trust, scratch, version.title)
+
+
+def _fetch(uri: str, trust: Trust, scratch: Path, title: str) -> Path:
+    """The files, and the signature beside them."""
+    (scratch / "model").mkdir()
+    folder = download(uri, "", scratch / "model")
+    (folder / DOWNLOADED_FROM).unlink(missing_ok=True)
+    signature = scratch / SIGNATURE
+    if (folder / SIGNATURE).is_file():
+        (folder / SIGNATURE).rename(signature)
+    require_signed(folder, signature, trust, title)
+    return folder
+
+
+def _name_and_version(uri: str) -> tuple[str, str]:
+    """Name and version or alias; no version if it is a logged model."""
+    text = uri.removeprefix(MODELS)
+    separator = "@" if "@" in text else "/"
+    name, _, which = text.rpartition(separator)
+    return (name, which) if name else (text, "")
+
+
+def _require_recorded(version: ModelVersion, which: str, trust: Trust) -> None:
+    """RegistryError if the champion is one that neither `promote` nor `rollback` made."""
+    if trust.allow_unsigned:
+        return
+    by_alias = which in version.aliases
+    if not is_recorded(version) or (by_alias and warning(version, list_versions(version.model))):
+        raise RegistryError(
+            f"{version.title}: neither promote nor rollback made it champion, somebody did so on "
+            f"MLflow's page or by its API; nothing was loaded. Look at it with `product1m registry "
+            f"show {version.model}/{version.number}`; to load it anyway add {ALLOW_OPTION} or set "
+            f"{ALLOW}=true"
+        )
