@@ -28,7 +28,6 @@ from product1m.serving.asking import ask_apart
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds.registered_model import (
     MlflowStore,
-    ask_here,
     promote,
     register_changed_copy,
     rollback,
@@ -37,7 +36,7 @@ from tests.support.worlds.registered_model import (
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = [
-    pytest.mark.usefixtures("store"),
+    pytest.mark.usefixtures("store", "asked_here"),
     pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
 ]
 
@@ -47,14 +46,6 @@ STRICT = RegistrationConfig(min_baseline_lead=0.9, sample_data=True, champion_mo
 def names(champion: str) -> ModelNames:
     """A champion model of the test's own."""
     return ModelNames(STRICT.candidate_model, champion)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def asked_here() -> Iterator[None]:
-    """Models answer in this process: a process of their own takes seconds to import everything."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(champion_files, "ask_apart", ask_here)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -139,18 +130,20 @@ def test_sample_data_and_a_failed_gate_are_overridden_one_by_one_and_recorded(
 ) -> None:
     models = names("overridden")
     with pytest.raises(RegistryError) as refused:
-        promote(sample.number, models, "why not", by="ann")
+        promote(sample.number, models, "why not", STRICT, by="ann")
     message = str(refused.value)
     assert "it was trained on sample data" in message
     assert "lead over image only: expected interval above +0.900, found" in message
     assert "add --override-sample --override-gate" in message
     with pytest.raises(RegistryError, match="add --override-gate") as refused:
-        promote(sample.number, models, "why not", overrides=["sample"])
+        promote(sample.number, models, "why not", STRICT, overrides=["sample"])
     assert "sample data" not in str(refused.value)
     with pytest.raises(RegistryError, match="trained on sample data"):
-        promote(sample.number, models, "why not", overrides=["gate"])
+        promote(sample.number, models, "why not", STRICT, overrides=["gate"])
     assert list_versions("overridden") == []
-    version = promote(sample.number, models, "a rehearsal", by="ann", overrides=["sample", "gate"])
+    version = promote(
+        sample.number, models, "a rehearsal", STRICT, by="ann", overrides=["sample", "gate"]
+    )
     assert version.tags["reason"] == "a rehearsal"
     assert version.tags["override_sample"] == "it was trained on sample data"
     assert version.tags["override_gate"].startswith("lead over image only: expected")
@@ -361,7 +354,7 @@ def test_a_figure_that_differs_is_compared_with_both_intervals(
 
 
 def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
-    registered: ModelVersion,
+    registered: ModelVersion, tmp_path: Path
 ) -> None:
     def product1m(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["registry", *arguments], catch_exceptions=False)
@@ -371,9 +364,11 @@ def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
     assert "product1m-candidate" in product1m("list")
     assert registered.description.splitlines()[0] in product1m("show", registered.number)
     to = ["--champion-model", "by-hand"]
+    lenient = tmp_path / "rules.yaml"
+    lenient.write_text("registration:\n  min_baseline_lead: -1\n")
     for reason in ("first", "second"):
         promotion = ["--version", registered.number, "--reason", reason, "--by", "ann", *to]
-        shown = product1m("promote", *promotion)
+        shown = product1m("promote", *promotion, "--rules", str(lenient))
     assert shown.split()[:2] == ["by-hand", "2"]
     rolled = json.loads(product1m("rollback", "--reason", "complaints", "--json", *to))
     assert (rolled["version"], rolled["tags"]["restored"]) == ("3", "1")
@@ -385,7 +380,7 @@ def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
     assert mine[0]["aliases"] == ["champion"]
     described = json.loads(product1m("show", "champion", "--json", *to))
     assert described["tags"]["reason"] == "complaints"
-    assert described["description"].startswith("**Gate: PASSED**")
+    assert described["description"].startswith("**Promoted by ann**")
     nobody = CliRunner().invoke(app, ["registry", "promote", "--version", "1"])
     assert nobody.exit_code == 2
     assert "Missing option '--reason'" in nobody.output

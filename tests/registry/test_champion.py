@@ -27,7 +27,7 @@ from tests.support.worlds.registered_model import (
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = [
-    pytest.mark.usefixtures("store"),
+    pytest.mark.usefixtures("store", "asked_here"),
     pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
 ]
 

@@ -21,7 +21,10 @@ from tests.support.servers.mlflow_server import PASSWORDS, Server, running_serve
 from tests.support.worlds.registered_model import LENIENT, promote, rollback, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
+pytestmark = [
+    pytest.mark.usefixtures("asked_here"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
 
 OUTSIDER = "outsider"
 MODELS = ModelNames(LENIENT.candidate_model, LENIENT.champion_model)
@@ -148,12 +151,13 @@ import json, sys, time, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 from product1m.errors import RegistryError
-from product1m.registry import acts
+from product1m.registry import acts, champion_files
 from product1m.registry.roles import ModelNames
-from tests.support.worlds.registered_model import promote
+from tests.support.worlds.registered_model import ask_here, promote
 
 me, others, number, champion = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
 
+champion_files.ask_apart = ask_here
 make = acts.make_champion
 
 def make_and_wait(*arguments):

@@ -34,7 +34,7 @@ from product1m.registry.versions import (
     ensure_model,
     is_recorded,
     list_versions,
-    page_text,
+    shorten,
     show,
     warning,
 )
@@ -112,8 +112,7 @@ def claim(
         if int(claimed.number) != expected:
             _set_state(claimed, LOST)
             raise RegistryError(_overtaken(model, expected, claimed.number))
-        text = page_text(source.description, model, claimed.number)
-        client.update_model_version(model, claimed.number, text)
+        client.update_model_version(model, claimed.number, shorten(source.description))
         _require_unchanged(claimed, standing.number)
         client.set_registered_model_alias(model, CHAMPION, claimed.number)
     _set_state(claimed, DONE)

@@ -217,9 +217,15 @@ def _version(
         dict(row.tags),
         row.description or "",
         row.run_id or "",
-        row.model_id or "",
+        row.model_id or _logged_model(row.source),
     )
     return replace(version, rejection=_rejection_of(version, rejected))
+
+
+def _logged_model(source: str | None) -> str:
+    """Id of the logged model that a version shows; MLflow's search leaves it out."""
+    logged = re.fullmatch(r"models:/(m-\w+)", source or "")
+    return logged[1] if logged else ""
 
 
 def _rejection_of(

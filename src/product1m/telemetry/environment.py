@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _HARMLESS = (
-    "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
+    "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE",
+    "LANG", "LC_ALL", "LC_CTYPE", "TZ",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 """Variables that a program needs to run, and that hold no credentials."""

@@ -32,9 +32,6 @@ from tests.support.worlds.tiny_world import TinyArtifacts
 
 LENIENT = RegistrationConfig(min_baseline_lead=-1)
 """A model of two epochs on eight products beats no baseline."""
-LENIENT_RULES = ReviewRules(
-    Rules.model_validate(LENIENT.model_dump()), BootstrapPlan.from_config(EvaluationConfig())
-)
 
 
 @dataclass(frozen=True)
@@ -80,15 +77,17 @@ def promote(
     which: str,
     models: ModelNames,
     reason: str = "good",
+    rules: RegistrationConfig = LENIENT,
     **changes: Any,
 ) -> ModelVersion:
-    """Promote as a reviewer does who has a key, under rules that the tiny models pass."""
-    review = acts.Review(reason, LENIENT_RULES, signer(None), **changes)
-    return acts.promote(which, models, review)
+    """Promote as a reviewer does who has a key; the tiny models pass the default rules."""
+    limits = Rules.model_validate(rules.model_dump())
+    own = ReviewRules(limits, BootstrapPlan.from_config(EvaluationConfig()))
+    return acts.promote(which, models, acts.Review(reason, own, signer(None), **changes))
 
 
 def ask_here(folder: Path, trust: Trust, title: str) -> list[list[str]]:
-    """What `ask_apart` does, in this process: for tests that promote often and test something else."""
+    """What `ask_apart` does, in this process; for tests that promote often."""
     require_signed(folder, signature_of(folder), trust, title)
     with environment_set({"PRODUCT1M_ALLOW_UNSIGNED": "true"}):
         model = registry_mlflow().pyfunc.load_model(str(folder))
