@@ -143,7 +143,8 @@ def rollback(
         for key, value in restored.tags.items()
         if key not in _OF_THE_ACT and not key.startswith(_OVERRIDE)
     }
-    source = Source(restored.uri, restored.run_id, restored.model_id, restored.description, kept)
+    uri = f"models:/{restored.model_id}" if restored.model_id else restored.uri
+    source = Source(uri, restored.run_id, restored.model_id, restored.description, kept)
     return claim(source, models, standing, record)
 
 

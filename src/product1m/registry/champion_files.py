@@ -86,7 +86,7 @@ def _logged_model(promotion: Promotion) -> Iterator[tuple[Any, Any]]:
             status, ended = "READY", "FINISHED"
         finally:
             client.finalize_logged_model(logged.model_id, status)
-            client.set_terminated(run.info.run_id, ended)
+            client.update_run(run.info.run_id, ended)  # `set_terminated` prints
 
 
 def _write_files(folder: Path, model: Path, promotion: Promotion, logged: Any) -> None:
