@@ -18,7 +18,7 @@ SAMPLE := build/sample$(if $(filter docker,$(RUNNER)),-docker)
 REGISTRY ?=
 STEPS := ingestion background-synthesis rpn-training feature-extraction capture-pretraining \
 	indexing evaluation registration
-UNTRIMMED := rpn-training capture-pretraining mlflow-server image-tools
+UNTRIMMED := rpn-training capture-pretraining registration mlflow-server image-tools
 LOCK_IMAGE = $(BIN)/uv pip compile --constraint requirements.txt --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet
 CODE := src components pipelines tests benchmarks
@@ -111,7 +111,7 @@ lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with h
 	$(MAKE) --no-print-directory lock-images
 
 # Trimmed targets leave out packages that MLflow's client needs only to sign in to clouds (the
-# Kubernetes client of the training steps needs them). kfp is locked without its dependencies, because
+# Kubernetes client of the training steps and the signatures of registration need them). kfp is locked without its dependencies, because
 # its executor uses none of them.
 lock-images: $(INSTALLED) ## Pin the packages of every image, at the versions of requirements.txt
 	for target in $(filter-out $(UNTRIMMED),$(STEPS)); do \

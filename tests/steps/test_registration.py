@@ -150,7 +150,7 @@ def test_the_input_example_runs(model: Any) -> None:
 @pytest.mark.parametrize(
     ("photo", "title", "message"),
     [
-        (b"", "cream", "photo 1: not a photo that can be decoded"),
+        (b"", "cream", "photo 1: the file is empty"),
         (b"no photo at all", "cream", "photo 1: not a photo that can be decoded"),
         ("photo.jpg", "cream", "photo 1: text that is not base64"),
         (17, "cream", "photo 1: expected a photo file's bytes or their base64 as text, got int"),

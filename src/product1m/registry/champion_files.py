@@ -27,7 +27,7 @@ from product1m.serving.asking import ask_apart
 from product1m.serving.model_folder import CODE, MODEL_FOLDER, copy_parts
 from product1m.serving.packaging import NAME, save_model
 from product1m.serving.signatures import SIGNATURE
-from product1m.telemetry.mlflow_client import talking_to_registry
+from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
 RECORD = "promotion.json"
 """Who promoted what, when, why and with which rules; signed with the model."""
@@ -75,8 +75,7 @@ def _logged_model(promotion: Promotion) -> Iterator[tuple[Any, Any]]:
     """A run and a logged model that are finished if the block ends without an error."""
     title = promotion.candidate.title
     with talking_to_registry(f"logging a champion from {title}") as client:
-        known = client.get_experiment_by_name(CHAMPIONS)
-        experiment = known.experiment_id if known else client.create_experiment(CHAMPIONS)
+        experiment = _experiment(client, promotion.candidate)
         tags = {key: promotion.record[key] for key in ("by", "reason", "promoted_from")}
         run = client.create_run(experiment, run_name=f"promotion of {title}", tags=tags)
         logged = client.create_logged_model(experiment, NAME, run.info.run_id)
@@ -87,6 +86,20 @@ def _logged_model(promotion: Promotion) -> Iterator[tuple[Any, Any]]:
         finally:
             client.finalize_logged_model(logged.model_id, status)
             client.update_run(run.info.run_id, ended)  # `set_terminated` prints
+
+
+def _experiment(client: Any, candidate: ModelVersion) -> str:
+    """The experiment of champions; at a server `set-up-roles` has made it."""
+    known = client.get_experiment_by_name(CHAMPIONS)
+    if known:
+        return str(known.experiment_id)
+    location = None
+    if not registry_mlflow().get_tracking_uri().startswith("http"):
+        # A database file has no place for artifacts: they go beside the candidate's.
+        run = client.get_run(candidate.run_id)
+        beside = client.get_experiment(run.info.experiment_id).artifact_location
+        location = f"{beside.rstrip('/')}-{CHAMPIONS}"
+    return str(client.create_experiment(CHAMPIONS, location))
 
 
 def _write_files(folder: Path, model: Path, promotion: Promotion, logged: Any) -> None:
