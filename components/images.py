@@ -41,14 +41,14 @@ def locked_images(lock: Path = LOCK) -> dict[str, str]:
 def read_lock(lock: Path = LOCK) -> dict[str, object]:
     """Everything that the lock names, as it is; PipelineError if there is none or it is no map."""
     try:
-        found = yaml.safe_load(lock.read_text("utf-8"))
+        content = yaml.safe_load(lock.read_text("utf-8"))
     except FileNotFoundError:
         raise PipelineError(f"{lock}: does not exist; run `make images` first") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{lock}: not YAML or JSON: {error}; run `make images`") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(content, Mapping):
         raise PipelineError(f"{lock}: expected a mapping of step to image; run `make images`")
-    return {str(step).replace("-", "_"): reference for step, reference in found.items()}
+    return {str(step).replace("-", "_"): reference for step, reference in content.items()}
 
 
 def _checked(reference: object, step: str, lock: Path) -> str:

@@ -55,9 +55,9 @@ def _open_runs(uri: str, run_id: str) -> dict[str, list[Any]]:
         return {}
     which = f" and tags.{PIPELINE_RUN_TAG} = '{run_id}'" if run_id else ""
     is_open = "attributes.status = 'RUNNING'"
-    found = client.search_runs([experiment.experiment_id], is_open + which, max_results=MAX_RUNS)
+    runs = client.search_runs([experiment.experiment_id], is_open + which, max_results=MAX_RUNS)
     by_pipeline_run: dict[str, list[Any]] = {}
-    for run in found:
+    for run in runs:
         name = run.data.tags.get(PIPELINE_RUN_TAG, "")
         if name and name != run.info.run_id:  # a local run is its own pipeline run
             by_pipeline_run.setdefault(name, []).append(run)

@@ -67,10 +67,10 @@ def ensure_version(cluster: Cluster, made: Package) -> UploadedVersion:
     def find() -> UploadedVersion | None:
         return _find_version(cluster, pipeline_id, made.version)
 
-    found = find()
-    if found:
+    version = find()
+    if version:
         logger.info("version %s already exists", made.version)
-        return found
+        return version
     created = create_once(lambda: _upload(cluster, pipeline_id, made), find)
     logger.info("version %s uploaded", made.version)
     return created
@@ -132,8 +132,8 @@ def _find_pipeline(cluster: Cluster) -> str:
         filter=cluster.named(NAME),
         **cluster.scope,
     )
-    found = next(listed, None)
-    return str(found.pipeline_id) if found else ""
+    pipeline = next(listed, None)
+    return str(pipeline.pipeline_id) if pipeline else ""
 
 
 def _create_pipeline(cluster: Cluster) -> str:
@@ -155,8 +155,8 @@ def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> UploadedVers
         pipeline_id=pipeline_id,
         filter=cluster.named(name),
     )
-    found = next(listed, None)
-    return UploadedVersion(pipeline_id, found.pipeline_version_id, name) if found else None
+    version = next(listed, None)
+    return UploadedVersion(pipeline_id, version.pipeline_version_id, name) if version else None
 
 
 def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> UploadedVersion:

@@ -179,12 +179,12 @@ def _watch(bench: Bench, name: str) -> int:
 
 def _remove(bench: Bench, name: str) -> None:
     """Switch the schedule off, stop its runs, delete it."""
-    found = [one for one in reconcile.ours(bench.cluster) if one.display_name == name]
+    schedules = [one for one in reconcile.ours(bench.cluster) if one.display_name == name]
     switch = bench.cluster.schedules
-    for schedule in found:
+    for schedule in schedules:
         method = switch.recurring_run_service_disable_recurring_run
         bench.cluster.call(f"switching {name} off", method, schedule.recurring_run_id)
     for run_id in _fired(bench, name):
         bench.stop(run_id)
         bench.end(run_id)
-    reconcile.apply(bench.cluster, reconcile.Action("delete", name, retired=found), None)
+    reconcile.apply(bench.cluster, reconcile.Action("delete", name, retired=schedules), None)

@@ -68,16 +68,16 @@ def closed_pod(view: View, wanted: Probe, name: str) -> Json:
 
 def environment() -> list[Json]:
     """The variables of a step, as the compiled pipeline names them."""
-    found: list[Json] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 the pod's own
+    variables: list[Json] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 the pod's own
     for names, optional in ((REQUIRED_SETTINGS, False), (OPTIONAL_SETTINGS, True)):
         for name in names:
             source = {"name": CONFIG_MAP, "key": name, "optional": optional}
-            found.append({"name": name, "valueFrom": {"configMapKeyRef": source}})
+            variables.append({"name": name, "valueFrom": {"configMapKeyRef": source}})
     for secret, names in CREDENTIALS.items():
         for name in names:
             source = {"name": secret, "key": name, "optional": secret == S3_SECRET}
-            found.append({"name": name, "valueFrom": {"secretKeyRef": source}})
-    return found
+            variables.append({"name": name, "valueFrom": {"secretKeyRef": source}})
+    return variables
 
 
 def _pod(view: View, name: str, labels: Mapping[str, str], first: list[Json], main: Json) -> Json:
@@ -187,8 +187,8 @@ def _read(view: View, name: str, phase: str) -> Iterator[Finding]:
     except Exception as error:
         yield Finding("probe pod", "unknown", short(error), "its log", "")
         return
-    found = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    yield from (Finding(**values) for values in found)
-    if phase == "Failed" or not found:
+    reports = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    yield from (Finding(**values) for values in reports)
+    if phase == "Failed" or not reports:
         tail = " | ".join(log.splitlines()[-3:])
         yield Finding("probe pod", "problem", f"ended early: {tail}", "every check runs", "")

@@ -16,11 +16,11 @@ _TIMEZONE = "CRON_SCHEDULE_TIMEZONE"
 def retries(view: View) -> Iterator[Finding]:
     """The policy that Argo adds to every step's retries."""
     path = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/workflow-controller-configmap"
-    found = view.get(path)
-    if found is None:
+    config_map = view.get(path)
+    if config_map is None:
         yield Finding("retries", "unknown", "no workflow-controller-configmap", "", "")
         return
-    defaults = yaml.safe_load((found.get("data") or {}).get("workflowDefaults") or "{}") or {}
+    defaults = yaml.safe_load((config_map.get("data") or {}).get("workflowDefaults") or "{}") or {}
     templates = (defaults.get("spec") or {}).get("templateDefaults") or {}
     policy = (templates.get("retryStrategy") or {}).get("retryPolicy", "")
     if policy == "OnError":
@@ -40,14 +40,14 @@ def retries(view: View) -> Iterator[Finding]:
 def time_zone(view: View) -> Iterator[Finding]:
     """The zone in which the scheduler reads cron expressions."""
     path = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/ml-pipeline-scheduledworkflow"
-    found = view.get(path)
-    if found is None:
+    deployment = view.get(path)
+    if deployment is None:
         yield Finding(
             "time zone", "unknown", "no deployment ml-pipeline-scheduledworkflow",
             "schedules need it", "install all of Kubeflow Pipelines",
         )  # fmt: skip
         return
-    (container, *_) = found["spec"]["template"]["spec"]["containers"]
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     values = {entry["name"]: entry.get("value", "") for entry in container.get("env") or ()}
     zone = values.get(_TIMEZONE) or "UTC"
     wanted = view.wanted.timezone
@@ -60,14 +60,14 @@ def time_zone(view: View) -> Iterator[Finding]:
 def pod_security(view: View) -> Iterator[Finding]:
     """The Pod Security Standard of the namespace; steps keep to `restricted`."""
     namespace = view.wanted.namespace
-    found = view.get(f"/api/v1/namespaces/{namespace}")
-    if found is None:
+    existing = view.get(f"/api/v1/namespaces/{namespace}")
+    if existing is None:
         yield Finding(
             "namespace", "problem", f"{namespace} does not exist", namespace,
             "create it as manifests/README.md says",
         )  # fmt: skip
         return
-    level = (found["metadata"].get("labels") or {}).get(ENFORCE, "none")
+    level = (existing["metadata"].get("labels") or {}).get(ENFORCE, "none")
     yield Finding(
         "pod security", "ok", f"{namespace} enforces {level}", "any; steps are restricted"
     )

@@ -29,12 +29,12 @@ def account(view: View) -> Iterator[Finding]:
 def addresses(view: View) -> Iterator[Finding]:
     """The ConfigMap with addresses and experiment."""
     subject = f"ConfigMap {CONFIG_MAP}"
-    found = view.get(view.own("configmaps", CONFIG_MAP))
-    if found is None:
+    config_map = view.get(view.own("configmaps", CONFIG_MAP))
+    if config_map is None:
         needed = f"keys {', '.join(REQUIRED_SETTINGS)}"
         yield Finding(subject, "problem", "does not exist", needed, APPLY)
         return
-    data = found.get("data") or {}
+    data = config_map.get("data") or {}
     missing = [key for key in REQUIRED_SETTINGS if not data.get(key)]
     if missing:
         seen = f"without {', '.join(missing)}"
@@ -48,12 +48,12 @@ def secrets(view: View) -> Iterator[Finding]:
     """The Secrets with credentials; only the names of their keys are looked at."""
     for name, keys in CREDENTIALS.items():
         subject = f"Secret {name}"
-        found = view.get(view.own("secrets", name))
-        missing = [key for key in keys if key not in ((found or {}).get("data") or {})]
-        seen = "does not exist" if found is None else f"without {', '.join(missing)}"
+        secret = view.get(view.own("secrets", name))
+        missing = [key for key in keys if key not in ((secret or {}).get("data") or {})]
+        seen = "does not exist" if secret is None else f"without {', '.join(missing)}"
         if not missing:
             yield Finding(subject, "ok", f"keys {', '.join(keys)}")
-        elif name == S3_SECRET and found is None:
+        elif name == S3_SECRET and secret is None:
             advice = f"{SECRETS}, unless the pods have a cloud role"
             yield Finding(subject, "note", seen, "keys, or a cloud role of the account", advice)
         elif name == S3_SECRET:
@@ -73,11 +73,11 @@ def volume(view: View) -> Iterator[Finding]:
             )  # fmt: skip
         return
     subject = f"work volume {name}"
-    found = view.get(view.own("persistentvolumeclaims", name))
-    if found is None:
+    claim = view.get(view.own("persistentvolumeclaims", name))
+    if claim is None:
         yield Finding(subject, "problem", "does not exist", f"the claim {name}", APPLY)
         return
-    modes, phase = found["spec"]["accessModes"], found.get("status", {}).get("phase", "Pending")
+    modes, phase = claim["spec"]["accessModes"], claim.get("status", {}).get("phase", "Pending")
     if phase == "Lost":
         yield Finding(subject, "problem", phase, "Bound", "see `kubectl describe pvc`")
     elif view.wanted.num_nodes > 1 and "ReadWriteMany" not in modes:

@@ -16,8 +16,8 @@ _UNITS = {
 
 def quantity(text: object) -> float:
     """A Kubernetes quantity as a number; 0 if it is none."""
-    found = re.fullmatch(r"([\d.]+)([a-zA-Z]*)", str(text))
-    return float(found[1]) * _UNITS.get(found[2], 0.0) if found else 0.0
+    match = re.fullmatch(r"([\d.]+)([a-zA-Z]*)", str(text))
+    return float(match[1]) * _UNITS.get(match[2], 0.0) if match else 0.0
 
 
 def nodes(view: View) -> Iterator[Finding]:
@@ -53,10 +53,10 @@ def quota(view: View) -> Iterator[Finding]:
     """Whether a ResourceQuota leaves room for one pod of each size."""
     wanted = _largest(view)
     count = view.wanted.num_nodes
-    for found in view.items(view.own("resourcequotas")):
-        name = f"quota {found['metadata']['name']}"
-        status = found.get("status") or {}
-        hard = status.get("hard") or found["spec"].get("hard", {})
+    for quota_object in view.items(view.own("resourcequotas")):
+        name = f"quota {quota_object['metadata']['name']}"
+        status = quota_object.get("status") or {}
+        hard = status.get("hard") or quota_object["spec"].get("hard", {})
         used, short = status.get("used") or {}, []
         for key, size in wanted.requests.items():
             limit = hard.get(f"requests.{key}", hard.get(key))
@@ -75,9 +75,9 @@ def _largest(view: View) -> Resources:
     """The largest pod of the profile, by GPUs and processors."""
     steps = PROFILES[view.wanted.profile].items()
     chosen = [
-        found for step, found in steps if view.wanted.num_nodes == 1 or step in TRAINING_STEPS
+        sizes for step, sizes in steps if view.wanted.num_nodes == 1 or step in TRAINING_STEPS
     ]
-    return max(chosen, key=lambda found: (found.gpus, quantity(found.requests["cpu"])))
+    return max(chosen, key=lambda sizes: (sizes.gpus, quantity(sizes.requests["cpu"])))
 
 
 def _free(node: Mapping[str, Any]) -> tuple[str, dict[str, float]]:

@@ -42,10 +42,10 @@ def trainer(view: View) -> Iterator[Finding]:
 
 def _gpus(runtime: dict[str, object]) -> list[str]:
     """GPU resources that the runtime's containers request."""
-    found = []
+    gpus = []
     spec: dict[str, object] = runtime["spec"]["template"]["spec"]  # type: ignore[index]
     for job in spec["replicatedJobs"]:  # type: ignore[attr-defined]
         for container in job["template"]["spec"]["template"]["spec"]["containers"]:
             limits = container.get("resources", {}).get("limits", {})
-            found += [key for key in limits if "/" in key]
-    return found
+            gpus += [key for key in limits if "/" in key]
+    return gpus

@@ -13,12 +13,12 @@ _DEPLOYMENTS = {"Kubeflow Pipelines": "ml-pipeline", "Argo Workflows": "workflow
 
 def versions(view: View) -> Iterator[Finding]:
     """A finding each."""
-    told = view.get("/version") or {}
-    yield compared("Kubernetes", str(told.get("gitVersion", "")).removeprefix("v"))
+    answer = view.get("/version") or {}
+    yield compared("Kubernetes", str(answer.get("gitVersion", "")).removeprefix("v"))
     for name, deployment in _DEPLOYMENTS.items():
         path = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{deployment}"
-        found = view.get(path)
-        if found is None:
+        deployment_object = view.get(path)
+        if deployment_object is None:
             yield Finding(
                 name,
                 "problem",
@@ -27,8 +27,8 @@ def versions(view: View) -> Iterator[Finding]:
                 "install Kubeflow Pipelines, see manifests/README.md",
             )
         else:
-            yield compared(name, image_version(found))
-            yield from _ready(name, found)
+            yield compared(name, image_version(deployment_object))
+            yield from _ready(name, deployment_object)
 
 
 def compared(name: str, version: str) -> Finding:

@@ -52,8 +52,8 @@ class View:
 
     def items(self, path: str) -> list[Json]:
         """The objects of a list; none if the cluster does not know the kind."""
-        found = self.get(path)
-        return list(found["items"]) if found else []
+        listing = self.get(path)
+        return list(listing["items"]) if listing else []
 
     def request(self, method: str, path: str, body: Json | None = None) -> Json | None:
         """Send a request; None for 404. ClusterError names what was asked for."""

@@ -115,9 +115,9 @@ def check_stored(store: Store, shard: ShardId, step: str) -> None:
         return stored.num_bytes, stored.sha256 if path is None else sha256_of(path)
 
     expected = (shard.num_bytes, shard.sha256)
-    found = agreed(look, lambda facts: facts, expected)
-    if found != expected:
-        sha256 = found[1]
+    stored_copy = agreed(look, lambda facts: facts, expected)
+    if stored_copy != expected:
+        sha256 = stored_copy[1]
         raise _damaged(store, shard, sha256, step)
 
 

@@ -235,11 +235,11 @@ def score(
     wanted = [name for name in DEFINITIONS if definition in (name, "both")]
     if as_released and definition == "both":
         wanted = ["official"]
-    found = score_rankings(lists, rankings, wanted, as_released)
+    scores = score_rankings(lists, rankings, wanted, as_released)
     if as_json:
-        typer.echo(json.dumps(found.scores))
+        typer.echo(json.dumps(scores.scores))
         return
-    for name, depths in found.scores.items():
+    for name, depths in scores.scores.items():
         for depth, metrics in depths.items():
             figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
             typer.echo(f"{name:<8} @{depth:<4} {figures}")

@@ -160,8 +160,8 @@ def _config_changes(subject: Subject) -> list[str]:
     """`section.key: before → after`; empty if the champion has no lineage to compare with."""
     if not subject.champion_lineage:
         return []
-    found = config_differences(subject.champion_lineage, subject.lineage)
-    return [f"{key}: {before} → {after}" for key, (before, after) in found.items()]
+    changes = config_differences(subject.champion_lineage, subject.lineage)
+    return [f"{key}: {before} → {after}" for key, (before, after) in changes.items()]
 
 
 def _limits(lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: Rules) -> list[str]:

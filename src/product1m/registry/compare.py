@@ -115,11 +115,11 @@ def _measured(name: str, value: float | None, evidence: Evidence) -> Metric:
 
 
 def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for key in DATA_PARTS:
         if key in lineage:
             summary = lineage[key]
             part = key.removeprefix("ingestion/")
-            found[f"{part}/content"] = str(summary.details.get("content", ""))[:12]
-            found |= {f"{part}/{name}": value for name, value in summary.metrics.items()}
-    return found
+            figures[f"{part}/content"] = str(summary.details.get("content", ""))[:12]
+            figures |= {f"{part}/{name}": value for name, value in summary.metrics.items()}
+    return figures

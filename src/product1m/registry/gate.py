@@ -188,12 +188,12 @@ def _relative(
 def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:
     ours = pd.Series(candidate.ap)
     theirs = theirs.reindex(ours.index)
-    found = []
+    gains = []
     for slicing, members in candidate.slices.items():
         for name, gain in (ours - theirs).groupby(pd.Series(members).reindex(ours.index)):
             if len(gain) >= candidate.rules.min_slice_queries:
                 interval = bootstrap_interval(gain, candidate.bootstrap)
-                found.append(
+                gains.append(
                     SliceChange(
                         slicing=slicing,
                         name=str(name),
@@ -204,7 +204,7 @@ def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:
                         high=interval.high,
                     )
                 )
-    return sorted(found, key=lambda change: change.candidate - change.champion)
+    return sorted(gains, key=lambda change: change.candidate - change.champion)
 
 
 def _worst_slice(config: Rules, slices: list[SliceChange]) -> Rule:

@@ -162,11 +162,11 @@ def _about_space(code: int | None, place: Path | None, folders: Sequence[Path]) 
 def _free(folder: Path) -> tuple[int, int, int]:
     """Free and total bytes, and free files, where `folder` is or will be."""
     try:
-        found = os.statvfs(_existing(folder))
+        space = os.statvfs(_existing(folder))
     except OSError:
         return 1 << 62, 1 << 62, 1
-    files_left = found.f_favail if found.f_files else 1
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, files_left
+    files_left = space.f_favail if space.f_files else 1
+    return space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize, files_left
 
 
 def _existing(path: Path) -> Path:

@@ -159,5 +159,5 @@ class Folder:
                 ) from error
             raise NotStoredError(f"{path}: no such file") from error
         except OSError as error:
-            told = explain(error, [self.root]) or f"{self.address(name)}: {error.strerror}"
-            raise StorageError(str(told)) from error
+            reason = explain(error, [self.root]) or f"{self.address(name)}: {error.strerror}"
+            raise StorageError(str(reason)) from error

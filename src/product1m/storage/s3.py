@@ -110,7 +110,7 @@ class S3Prefix:
                     manager.upload(str(path), self.bucket, self._key(name), extra).result()
             except KeyError as error:  # a field that s3transfer takes for granted
                 raise interrupted(address, f"an answer without {error}") from error
-            stored = agreed(lambda: self.find(name), lambda found: found, expected)
+            stored = agreed(lambda: self.find(name), lambda facts: facts, expected)
             if stored != expected:
                 raise interrupted(
                     address,
@@ -151,17 +151,17 @@ class S3Prefix:
         limit = datetime.now(UTC) - older_than
         with explained(self.uri, self.bucket):
             pages = client().get_paginator("list_multipart_uploads")
-            found = [
+            uploads = [
                 upload
                 for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix)
                 for upload in page.get("Uploads", ())
                 if upload["Initiated"] <= limit
             ]
-            for upload in found:
+            for upload in uploads:
                 client().abort_multipart_upload(
                     Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-        return [f"{S3}{self.bucket}/{upload['Key']}" for upload in found]
+        return [f"{S3}{self.bucket}/{upload['Key']}" for upload in uploads]
 
     def _published(self, name: str) -> bytes | None:
         """What stands under a name after a conditional put; None if it was removed meanwhile.

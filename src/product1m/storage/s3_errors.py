@@ -106,8 +106,8 @@ def _client_error(error: ClientError, address: str, bucket: str) -> Exception:
         (text for codes, text in explain.items() if code in codes),
         f"{endpoint()} answered {code} to {error.operation_name}: {message}; try again",
     )
-    told = StorageError(f"{address}: {reason}")
-    return InterruptedTransferError(told) if has_answered() and code not in _FINAL else told
+    failure = StorageError(f"{address}: {reason}")
+    return InterruptedTransferError(failure) if has_answered() and code not in _FINAL else failure
 
 
 def _transport_error(error: BotoCoreError, address: str) -> Exception:
@@ -116,6 +116,6 @@ def _transport_error(error: BotoCoreError, address: str) -> Exception:
         return StorageError(f"{address}: {reason}AWS_PROFILE, or give the pod a role")
     if isinstance(error, HTTPClientError | NoConnectionError):
         reason = f"{endpoint()} cannot be reached ({error}); check AWS_ENDPOINT_URL"
-        told = StorageError(f"{address}: {reason}")
-        return InterruptedTransferError(told) if has_answered() else told
+        failure = StorageError(f"{address}: {reason}")
+        return InterruptedTransferError(failure) if has_answered() else failure
     return StorageError(f"{address}: {error}")

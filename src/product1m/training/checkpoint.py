@@ -68,10 +68,10 @@ def restore_checkpoint(
 
     Raises TrainingError if it was made under another plan or for another module.
     """
-    found = checkpoints(work)
-    if not found:
+    folders = checkpoints(work)
+    if not folders:
         return TrainingState(plan)
-    folder = found[-1]
+    folder = folders[-1]
     values = json.loads((folder / STATE).read_text("utf-8"))
     if values["plan"] != plan:
         raise TrainingError(

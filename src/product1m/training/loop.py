@@ -204,12 +204,12 @@ def _backward(
     if not all(math.isfinite(value) for value in values.values()):
         ids = getattr(batch, "item_ids", None) or "not named"
         finite = bool(own.isfinite().all())
-        found = distributed.gather_objects(None if finite else (own.tolist(), ids))
+        rows = distributed.gather_objects(None if finite else (own.tolist(), ids))
         raise _NotFiniteError(
             "; ".join(
-                f"{dict(zip(names, one[0], strict=True))}, items of the batch: {one[1]}"
-                for one in found
-                if one
+                f"{dict(zip(names, row[0], strict=True))}, items of the batch: {row[1]}"
+                for row in rows
+                if row
             )
         )
     torch.autograd.backward(total / plan.accumulation_steps)
