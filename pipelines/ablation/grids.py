@@ -108,7 +108,7 @@ _TASKS = {
     "masked-region": ("masked_region_weight", "masked region regression"),
     "matching": ("image_text_matching_weight", "image-text matching"),
     "contrast": ("contrast_weight", "cross-modal contrast"),
-    "scene-contrast": ("scene_contrast_weight", "contrast of pasted instances with their sources"),
+    "scene-contrast": ("scene_contrast_weight", "contrast of pasted products with their sources"),
 }
 
 

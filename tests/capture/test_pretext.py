@@ -185,7 +185,7 @@ def test_scenes_of_other_products_are_refused(
 ) -> None:
     few = make_train(tmp_path / "few", num_items=5)
     foreign = FeatureSet(open_artifact(few, "feature_extraction", "train"))
-    with pytest.raises(ArtifactError, match=r"sources of its instances, .* are not train items"):
+    with pytest.raises(ArtifactError, match=r"pasted products, .* come from no train item"):
         _batches(foreign, scenes, tokenizer)
 
 

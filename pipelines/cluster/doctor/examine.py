@@ -30,7 +30,7 @@ def examine(view: View) -> Iterator[Finding]:
         try:
             yield from check(view)
         except HiddenError as error:
-            advice = "ask somebody who may read it, or trust `check-cluster`"
+            advice = "ask someone who may read it, or rely on `check-cluster`"
             yield Finding(subject, "unknown", str(error), "the right to read it", advice)
 
 

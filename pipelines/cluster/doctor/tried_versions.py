@@ -39,7 +39,9 @@ def compared(name: str, version: str) -> Finding:
     if _numbers(version) < _numbers(OLDEST[name]):
         return Finding(name, "problem", f"version {version}", needed, f"upgrade {name}")
     is_tried = _numbers(version) == _numbers(TRIED[name])
-    advice = "" if is_tried else "run `check-cluster` after every upgrade: nobody tried this one"
+    advice = (
+        "" if is_tried else "run `check-cluster` after every upgrade; this version was not tried"
+    )
     return Finding(name, "ok" if is_tried else "note", f"version {version}", needed, advice)
 
 

@@ -108,8 +108,8 @@ class PretrainingBatches:
             self._views = SceneViews(scenes, "train", rows)
             if not len(self._views):
                 raise ArtifactError(
-                    f"{scenes.artifact.folder}: no instance in a train scene; make more scenes or "
-                    "set capture_pretraining.scene_contrast_weight=0"
+                    f"{scenes.artifact.folder}: no box of a product in a train scene; make more "
+                    "scenes or set capture_pretraining.scene_contrast_weight=0"
                 )
             self._instances = EpochSampler(
                 len(self._views), settings.scene_batch_size, settings.seed + 1

@@ -58,8 +58,8 @@ class SceneViews:
         foreign = sorted(set(frame["source_id"]) - set(row_of_item))
         if foreign:
             raise ArtifactError(
-                f"{scenes.artifact.folder}: {len(foreign)} sources of its instances, {foreign[0]} "
-                "first, are not train items; make both feature sets from one ingestion"
+                f"{scenes.artifact.folder}: {len(foreign)} pasted products, {foreign[0]} for "
+                "example, come from no train item; make both feature sets from one ingestion"
             )
         self.sources = np.array([row_of_item[source] for source in frame["source_id"]], np.int64)
         """The row of the item each instance came from."""

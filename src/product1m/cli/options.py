@@ -27,7 +27,9 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-PresetName = Annotated[Preset, typer.Option(help="`reference` is the paper's scale.")]
+PresetName = Annotated[
+    Preset, typer.Option(help="`reference` is the paper's scale, `sample` a small run.")
+]
 
 TrustedKey = Annotated[
     list[Path] | None,

@@ -21,8 +21,10 @@ _DEFAULTS = RegistrationConfig()
 
 Candidate = Annotated[str, typer.Option(help="Registered model that the pipeline writes.")]
 Champion = Annotated[str, typer.Option(help="Registered model that reviewers promote to.")]
-Reason = Annotated[str, typer.Option(help="Why; recorded with the version.")]
-By = Annotated[str, typer.Option(help="Who; by default the MLflow user or your account's name.")]
+Reason = Annotated[str, typer.Option(help="The reason, recorded with the version.")]
+By = Annotated[
+    str, typer.Option(help="Your name, recorded too; default: the MLflow user or your account.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[
     str,
@@ -107,7 +109,7 @@ def promote(
     reason: Reason,
     override_sample: Annotated[
         bool,
-        typer.Option("--override-sample", help="Although it was trained on sample data."),
+        typer.Option("--override-sample", help="Promote although it was trained on sample data."),
     ] = False,
     override_gate: Annotated[
         bool, typer.Option("--override-gate", help="Promote although its gate did not pass.")
@@ -224,17 +226,19 @@ def reject(
 def set_up_roles(
     pipeline_password: Annotated[
         str,
-        typer.Option(envvar="PRODUCT1M_PIPELINE_PASSWORD", help="For the pipeline's user."),
+        typer.Option(envvar="PRODUCT1M_PIPELINE_PASSWORD", help="Password of the pipeline's user."),
     ],
     reviewer_password: Annotated[
-        str, typer.Option(envvar="PRODUCT1M_REVIEWER_PASSWORD", help="For the reviewer.")
+        str, typer.Option(envvar="PRODUCT1M_REVIEWER_PASSWORD", help="Password of the reviewer.")
     ],
     pipeline_user: Annotated[
-        str, typer.Option(envvar="PRODUCT1M_PIPELINE_USER", help="Registers candidates.")
+        str, typer.Option(envvar="PRODUCT1M_PIPELINE_USER", help="User that registers candidates.")
     ] = PIPELINE,
     reviewer_user: Annotated[
         str,
-        typer.Option(envvar="PRODUCT1M_REVIEWER_USER", help="Promotes, rolls back, rejects."),
+        typer.Option(
+            envvar="PRODUCT1M_REVIEWER_USER", help="User that promotes, rolls back and rejects."
+        ),
     ] = REVIEWER,
     experiment: Annotated[
         str, typer.Option(help="Experiment that the pipeline logs to.")

@@ -116,10 +116,15 @@ def check_index_fits(factory: str, num_items: int) -> None:
     bits = (4 if code[2] else int(code[1] or 8)) if code else 0
     needed = max(int(cells[1]) if cells else 0, 2**bits if code else 0)
     if num_items < needed:
-        raise ConfigError(
-            f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
-            f"gives {num_items}; set indexing.factory={fitting_index(num_items)}"
-        )
+        raise ConfigError(too_few_to_train(factory, needed, num_items))
+
+
+def too_few_to_train(factory: str, needed: int, num_items: int) -> str:
+    """What to do if a gallery is too small for an index."""
+    return (
+        f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
+        f"gives {num_items}; set indexing.factory={fitting_index(num_items)}"
+    )
 
 
 def fitting_index(num_items: int) -> str:

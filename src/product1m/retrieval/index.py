@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
-from product1m.data.early_checks import POINTS_PER_CELL, fitting_index
+from product1m.data.early_checks import POINTS_PER_CELL, too_few_to_train
 from product1m.errors import RetrievalError
 
 logger = logging.getLogger(__name__)
@@ -204,10 +204,7 @@ def _check_points(index: Any, factory: str, num_points: int) -> None:
         if hasattr(part, "pq"):
             needed = max(needed, part.pq.ksub)
     if num_points < needed:
-        raise RetrievalError(
-            f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
-            f"gives {num_points}; set indexing.factory={fitting_index(num_points)}"
-        )
+        raise RetrievalError(too_few_to_train(factory, needed, num_points))
     if num_points < needed * POINTS_PER_CELL:
         logger.warning(
             "%s: %d training points for %d cells; %d would make good ones",
