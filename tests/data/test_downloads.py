@@ -18,6 +18,7 @@ import pytest
 from product1m.artifacts.folder import open_artifact
 from product1m.config import IngestionConfig
 from product1m.data import downloads
+from product1m.data.allowed_sources import AllowedSources
 from product1m.data.downloads import Downloads
 from product1m.data.items import ItemTable
 from product1m.errors import PhotoError
@@ -26,7 +27,9 @@ from product1m.storage.opening import open_store
 from tests.support.worlds.photo_files import encoded, picture
 
 ROLES = ("train", "gallery", "queries")
-CONFIG = IngestionConfig(download_attempts=3, download_timeout_s=0.5, num_workers=2)
+CONFIG = IngestionConfig(
+    download_attempts=3, download_timeout_s=0.5, num_workers=2, allowed_sources=("127.0.0.1",)
+)
 PHOTO = encoded(picture(7))
 MAX_BYTES = 100_000
 
@@ -154,6 +157,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[PhotoHost]:
 def new_downloads(folder: Path) -> Downloads:
     return Downloads(
         open_store(str(folder)),
+        AllowedSources(CONFIG.allowed_sources),
         attempts=CONFIG.download_attempts,
         timeout_s=CONFIG.download_timeout_s,
         num_connections=CONFIG.num_workers,
@@ -312,7 +316,8 @@ def test_a_killed_ingestion_goes_on_where_it_was(host: PhotoHost, tmp_path: Path
         from product1m.config import IngestionConfig
         from product1m.steps import ingestion
         outputs = (Path({str(tmp_path)!r}, role) for role in {ROLES!r})
-        ingestion.run({str(data)!r}, *outputs, IngestionConfig(num_workers=1))
+        config = IngestionConfig(num_workers=1, allowed_sources=("127.0.0.1",))
+        ingestion.run({str(data)!r}, *outputs, config)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     assert host.held.wait(60), "it never came to the tenth photo"

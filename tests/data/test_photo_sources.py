@@ -75,7 +75,8 @@ def test_product1m_lists_on_s3_find_their_photos_by_id_and_by_key(
             for name in "yw"
         ]
         (keyed / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    metrics = ingestion.run(str(keyed), *outputs(tmp_path / "k"), INGESTION)
+    allowed = INGESTION.model_copy(update={"allowed_sources": (address,)})
+    metrics = ingestion.run(str(keyed), *outputs(tmp_path / "k"), allowed)
     assert [metrics[f"{role}/items"] for role in ROLES] == [2, 2, 2]
     table = ItemTable(open_artifact(tmp_path / "k" / "train", "ingestion"))
     assert table.encoded(0) == photo

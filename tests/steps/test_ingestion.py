@@ -184,7 +184,12 @@ def test_a_bad_photo_is_quarantined_with_its_place_and_the_others_stay(
 ) -> None:
     folder.add("train", "bad", photo)
     folder.add("train", "last")
-    config = IngestionConfig(max_quarantine_share=0.5, max_photo_bytes=65536, num_workers=2)
+    config = IngestionConfig(
+        max_quarantine_share=0.5,
+        max_photo_bytes=65536,
+        num_workers=2,
+        allowed_sources=("127.0.0.1",),
+    )
     metrics, artifacts = folder.ingest(config)
     (place,) = quarantine_of(artifacts["train"])
     assert place == "train.jsonl:4:bad"
@@ -198,7 +203,9 @@ def test_missing_photos_addresses_and_folders_are_set_aside(folder: Folder) -> N
     folder.add("train", "a", image="images/nowhere.jpg")
     folder.add("train", "b", image="http://127.0.0.1:1/b.jpg")
     folder.add("train", "c", image="images")
-    _, artifacts = folder.ingest(LENIENT.model_copy(update={"download_attempts": 1}))
+    _, artifacts = folder.ingest(
+        LENIENT.model_copy(update={"download_attempts": 1, "allowed_sources": ("127.0.0.1",)})
+    )
     assert list(quarantine_of(artifacts["train"]).values()) == [
         "photo images/nowhere.jpg: missing",
         "no connection in 1 tries: http://127.0.0.1:1/b.jpg",

@@ -28,6 +28,11 @@ class IngestionConfig(StepConfig):
     dev_share: Fraction = 0.3
     """Share of the queries used as dev if the data set does not split them; Product1M has 0.29
     (ours)."""
+    allowed_sources: tuple[str, ...] = ()
+    """Where photos may come from besides the data set and public web servers: host names, IP
+    addresses or networks (`10.0.0.0/8`), `s3://` prefixes, and folders that links in the data set
+    may lead to. Anything else is quarantined, so that a list cannot reach what only the pipeline
+    may read (ours)."""
     download_attempts: PositiveInt = 4
     """Attempts to download a photo (ours)."""
     download_timeout_s: PositiveFloat = 60.0

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from product1m import __version__
+from product1m.data.allowed_sources import AllowedSources
 from product1m.data.request_deadline import Deadline, TimedAdapter, deadline
 from product1m.errors import PhotoError
 from product1m.storage.base import Store
@@ -37,12 +38,19 @@ class Downloads:
     """Downloads photos from the first of their URLs that works; thread-safe."""
 
     def __init__(
-        self, kept: Store, *, attempts: int, timeout_s: float, num_connections: int
+        self,
+        kept: Store,
+        allowed: AllowedSources,
+        *,
+        attempts: int,
+        timeout_s: float,
+        num_connections: int,
     ) -> None:
         """Keep photos in a store.
 
         Args:
             kept: where downloaded photos are kept and looked up first.
+            allowed: which hosts may be asked, also after a redirect.
             attempts: tries for each URL.
             timeout_s: for one request, from connecting to the last byte.
             num_connections: threads that download at once.
@@ -63,7 +71,7 @@ class Downloads:
             raise_on_status=False,
             retry_after_max=MAX_RETRY_AFTER_S,
         )
-        adapter = TimedAdapter(pool_maxsize=num_connections, max_retries=retries)
+        adapter = TimedAdapter(allowed.addresses, pool_maxsize=num_connections, max_retries=retries)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
 
@@ -110,6 +118,8 @@ class Downloads:
         timeouts = (min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s)
         try:
             return self._session.get(url, stream=True, timeout=timeouts)
+        except PhotoError as error:  # a host that is not allowed
+            raise PhotoError(f"{error}: {url}") from error
         except requests.TooManyRedirects as error:
             raise PhotoError(f"more than {MAX_REDIRECTS} redirects: {url}") from error
         except (requests.ConnectionError, requests.Timeout) as error:

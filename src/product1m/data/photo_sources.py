@@ -1,12 +1,14 @@
 """The bytes of an item's photo: from the data set, from storage or from a URL."""
 
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from product1m.data.allowed_sources import AllowedSources
 from product1m.data.downloads import Downloads
 from product1m.data.lists import DATASET_FILES, PHOTO_FOLDER, ListItem
 from product1m.errors import DatasetError, NotStoredError, PhotoError, StorageError, TooLargeError
@@ -33,37 +35,59 @@ class DatasetPhotos:
     refuses a single file costs that item.
     """
 
-    def __init__(self, store: Store, downloads: Downloads) -> None:
+    def __init__(self, store: Store, downloads: Downloads, allowed: AllowedSources) -> None:
         self._store = store
         self._downloads = downloads
+        self._allowed = allowed
 
     def read(self, item: ListItem, max_bytes: int) -> bytes:
         """Read the file, or download it from the first of the item's URLs that works."""
         if item.image.startswith(("http://", "https://")):
             return self._downloads.read((item.image,), max_bytes)
         if is_remote(item.image):
+            self._allowed.check_s3(item.image)
             return _read(*_at_address(item.image), item.image, max_bytes)
-        if item.image:
-            return _read(self._store, item.image, item.image, max_bytes)
-        name = self._by_id(item.id)
+        name = item.image or self._by_id(item.id)
         if name:
-            return _read(self._store, name, name, max_bytes)
+            return self._read_own(name, max_bytes)
         if item.urls:
             return self._downloads.read(item.urls, max_bytes)
         raise PhotoError(f"photo {PHOTO_FOLDER}/{item.id}{{{','.join(EXTENSIONS)}}}: missing")
+
+    def _read_own(self, name: str, max_bytes: int) -> bytes:
+        """A file of the data set, whichever form of Unicode its name has there."""
+        forms = _forms(name)
+        if isinstance(self._store, Folder):
+            existing = (form for form in forms if self._store.local(form).exists())
+            form = next(existing, name)
+            self._allowed.check_file(self._store.root, self._store.local(form))
+            return _read(self._store, form, name, max_bytes)
+        stored = (form for form in forms[1:] if self._store.find(form) is not None)
+        try:
+            return _read(self._store, name, name, max_bytes)
+        except PhotoError as error:
+            form = next(stored, "") if isinstance(error.__cause__, NotStoredError) else ""
+            if not form:
+                raise
+            return _read(self._store, form, name, max_bytes)
 
     def _by_id(self, id: str) -> str:
         """The photo named by an id; empty if there is none.
 
         Looked up one by one: listing a million names would fill memory.
         """
-        names = (f"{PHOTO_FOLDER}/{id}{extension}" for extension in _ANY_CASE)
+        names = [
+            f"{PHOTO_FOLDER}/{form}{extension}" for form in _forms(id) for extension in _ANY_CASE
+        ]
         if isinstance(self._store, Folder):
             return next((name for name in names if self._store.local(name).is_file()), "")
         if not self._has_photos:
             return ""
-        stem = f"{PHOTO_FOLDER}/{id}."
-        stored = {file.name for file in self._store.files(stem)}
+        stored = {
+            file.name
+            for form in _forms(id)
+            for file in self._store.files(f"{PHOTO_FOLDER}/{form}.")
+        }
         return next((name for name in names if name in stored), "")
 
     @cached_property
@@ -91,6 +115,12 @@ def list_names(store: Store) -> list[str]:
             f"{store.uri}: expected a data set with lists and photos, got an empty folder"
         )
     return [name for name in DATASET_FILES if store.find(name) is not None]
+
+
+def _forms(name: str) -> list[str]:
+    """A name as it is, composed (NFC) and decomposed (NFD, as macOS writes it into archives)."""
+    composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return list(dict.fromkeys((name, composed, decomposed)))
 
 
 def _at_address(address: str) -> tuple[Store, str]:

@@ -5,15 +5,19 @@ or a TLS handshake now and then outlasts them. Here a timer shuts the connection
 whoever waits for its next byte gets an error.
 """
 
+import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 _current = threading.local()
 
@@ -64,7 +68,9 @@ def deadline(seconds: float) -> Iterator[Deadline]:
 
 
 class _Timed(HTTPConnection):
-    """Tells the deadline of its thread when a request starts."""
+    """Tells the deadline of its thread when a request starts; connects to checked addresses."""
+
+    addresses: Callable[[str, int], Sequence[str]]
 
     def connect(self) -> None:
         self._restart()
@@ -76,6 +82,23 @@ class _Timed(HTTPConnection):
         # A response that ends the connection takes the socket away from it.
         self.sent_through = self.sock
 
+    def _new_conn(self) -> socket.socket:
+        """A socket to the first address of the host that accepts one."""
+        name = self._dns_host
+        try:
+            addresses = self.addresses(name, self.port or self.default_port)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        try:
+            for address in addresses[:-1]:
+                self._dns_host = address
+                with contextlib.suppress(NewConnectionError, ConnectTimeoutError):
+                    return super()._new_conn()
+            self._dns_host = addresses[-1]
+            return super()._new_conn()
+        finally:
+            self._dns_host = name
+
     def _restart(self) -> None:
         current = getattr(_current, "deadline", None)
         if current is not None:
@@ -86,18 +109,33 @@ class _TimedTLS(_Timed, HTTPSConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Timed
-
-
-class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _TimedTLS
-
-
 class TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no types here
-    """An adapter whose requests end at the `deadline` of their thread."""
+    """An adapter whose requests end at the `deadline` of their thread.
+
+    Args:
+        addresses: the IP addresses of a host and port to connect to; raises what the caller gets
+            for a host that is refused.
+        keywords: of `HTTPAdapter`.
+    """
+
+    def __init__(self, addresses: Callable[[str, int], Sequence[str]], **keywords: Any) -> None:
+        self._addresses = addresses
+        super().__init__(**keywords)
 
     def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
-        """Use connections that know the deadline."""
+        """Use connections that know the deadline and the addresses."""
         super().init_poolmanager(*arguments, **keywords)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        known = {"addresses": staticmethod(self._addresses)}
+        plain, encrypted = type("_Plain", (_Timed,), known), type("_TLS", (_TimedTLS,), known)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+            "https": type("_TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": encrypted}),
+        }
+
+    def send(self, request: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Send; a proxy connects by itself, so the host is checked before it is asked."""
+        if select_proxy(request.url, keywords.get("proxies")):
+            parts = urlsplit(request.url)
+            with contextlib.suppress(socket.gaierror):  # perhaps only the proxy knows the name
+                self._addresses(parts.hostname or "", parts.port or 0)
+        return super().send(request, *arguments, **keywords)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import ArtifactWriter, work_root
 from product1m.config import IngestionConfig
+from product1m.data.allowed_sources import AllowedSources
 from product1m.data.boxes import Box, BoxError, BoxTable, check_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
@@ -78,13 +79,15 @@ def run(
         unrestricted_pillow(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
+        allowed = AllowedSources(config.allowed_sources, open_store(dataset).uri)
         downloads = Downloads(
             open_store(kept),
+            allowed,
             attempts=config.download_attempts,
             timeout_s=config.download_timeout_s,
             num_connections=config.num_workers,
         )
-        source = DatasetPhotos(open_store(dataset), downloads)
+        source = DatasetPhotos(open_store(dataset), downloads, allowed)
         lists = find_lists(list_folder, dataset)
         writers = {role: step.writers[role] for role in ROLES}
         keys = {role: _ingest(lists[role], source, pool, writers[role], config) for role in ROLES}

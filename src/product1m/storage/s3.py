@@ -39,6 +39,7 @@ class S3Prefix:
         self.bucket, _, prefix = self.uri.removeprefix(S3).partition("/")
         if not _BUCKET.fullmatch(self.bucket):
             raise StorageError(f"{uri}: expected s3://BUCKET/PREFIX, got bucket {self.bucket!r}")
+        prefix = "/".join(part for part in prefix.split("/") if part not in ("", "."))
         self._prefix = f"{prefix}/" if prefix else ""
 
     def address(self, name: str) -> str:
