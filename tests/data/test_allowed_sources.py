@@ -119,12 +119,12 @@ def write_dataset(folder: Path, images: Sequence[str]) -> None:
 
 def ingested(folder: Path, out: Path, *allowed: str) -> tuple[int, list[str]]:
     """Number of gallery items, and why the others were quarantined."""
-    outputs = [out / role for role in ("train", "gallery", "queries")]
+    train, gallery, queries = (out / role for role in ("train", "gallery", "queries"))
     config = IngestionConfig(
         num_workers=1, max_quarantine_share=0.9, download_attempts=1, allowed_sources=allowed
     )
-    metrics = ingestion.run(str(folder), *outputs, config)
-    table = open_artifact(outputs[1], "ingestion").file("quarantine.parquet")
+    metrics = ingestion.run(str(folder), train, gallery, queries, config)
+    table = open_artifact(gallery, "ingestion").file("quarantine.parquet")
     return int(metrics["gallery/items"]), pd.read_parquet(table)["reason"].tolist()
 
 
