@@ -25,7 +25,9 @@ def check_cluster(
 
     A whole run of the sample with little work, its digests compared with a run on this machine, a
     second run from the cache, a failure told with its reason, stop and resume, a schedule and its
-    limit of one run at a time. The cluster needs what `doctor` looks for. Exit code: 0 all passed,
+    limit of one run at a time. The cluster needs what `doctor` looks for. Two candidate versions of
+    a hardly trained model stay in the registry, and the runs in a KFP experiment of their own. Exit
+    code: 0 all passed,
     1 a case failed.
     """
     from pipelines.cluster.api import Cluster
@@ -47,6 +49,7 @@ def check_cluster(
         print(result.line())
     report = as_json(results, bench.cluster.endpoint)
     if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     else:
         print(json.dumps(report, indent=2))
