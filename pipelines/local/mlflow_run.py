@@ -12,6 +12,7 @@ from typing import Any
 from product1m.errors import redacted
 from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
+from product1m.telemetry.mlflow_files import files_beside, follow_move, sqlite_uri
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
     """
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / "mlflow.db")
+    follow_move(uri)
     logger.info("MLflow tracking at %s", uri)
     with talking_to_mlflow("starting a run", uri):
         client = MlflowClient(uri)
@@ -103,7 +105,7 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 # A server has its own artifact location; a database file has none.
-                folder = (output / "mlflow-artifacts").as_uri() if "sqlite:" in uri else None
+                folder = files_beside(uri)
                 client.create_experiment(EXPERIMENT, folder)
                 experiment = client.get_experiment_by_name(EXPERIMENT)
             run = client.create_run(experiment.experiment_id, run_name=name)

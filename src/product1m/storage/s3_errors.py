@@ -72,7 +72,7 @@ def explained(address: str, bucket: str) -> Iterator[None]:
         raise _client_error(error, address, bucket) from error
     except FlexibleChecksumError as error:
         raise interrupted(address, f"{DAMAGED} ({error})") from error
-    except ResponseParserError as error:
+    except (ResponseParserError, ValueError) as error:  # a field whose bytes changed on the way
         raise interrupted(address, f"{endpoint()} sent an answer that is not S3's") from error
     except BotoCoreError as error:
         raise _transport_error(error, address) from error

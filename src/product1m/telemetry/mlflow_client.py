@@ -19,6 +19,7 @@ from product1m.errors import RegistryError, TrackingError
 from product1m.storage.disk import explain
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
+from product1m.telemetry.mlflow_files import follow_move, sqlite_path
 
 DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
 """MLflow's variable: `true` fetches files from the store, past the server."""
@@ -61,6 +62,7 @@ def registry_mlflow() -> Any:
             "MLFLOW_TRACKING_URI is not set; set it to the server or database of the registry, "
             "as in MLFLOW_TRACKING_URI=sqlite:///build/sample/mlflow.db"
         )
+    follow_move(os.environ["MLFLOW_TRACKING_URI"])
     return import_mlflow()
 
 
@@ -105,8 +107,8 @@ def is_of_mlflow(error: Exception) -> bool:
 
 def _reason(error: Exception, uri: str) -> str:
     """What an error says, without the SQL statement; a full disk or a locked database in words."""
-    is_file = uri.startswith("sqlite:")
-    explained = explain(error, [Path(uri.partition("///")[2])] if is_file else [])
+    database = sqlite_path(uri)
+    explained = explain(error, [database] if database else [])
     return str(explained) if explained else str(error).partition("\n[SQL")[0]
 
 

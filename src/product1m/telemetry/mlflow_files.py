@@ -1,0 +1,82 @@
+"""Where a SQLite store of MLflow keeps its files: beside the database, also after both moved.
+
+MLflow writes absolute addresses into its database. Whoever moves or copies the folder of a run
+takes the files along, so the addresses are corrected when the database is opened at another place.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+logger = logging.getLogger(__name__)
+
+FILES = "mlflow-artifacts"
+"""Folder of the files, beside the database."""
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+"""Table and column of MLflow 3.17 that hold addresses of files."""
+
+
+def sqlite_uri(path: Path) -> str:
+    """MLflow's address of a database file; `?`, `#` and `%` in its name are quoted."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of an address; None for other addresses and databases in memory."""
+    if not uri.startswith("sqlite:"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database
+    return Path(name).absolute() if name and name != ":memory:" else None
+
+
+def files_beside(uri: str) -> str | None:
+    """Address of a SQLite store's own files; None for a server, which has a place for them."""
+    path = sqlite_path(uri)
+    return (path.parent / FILES).as_uri() if path else None
+
+
+def follow_move(uri: str) -> None:
+    """Correct the addresses in a database that was moved together with its files.
+
+    An address is changed if its folder is gone and the one beside the database exists.
+    """
+    path = sqlite_path(uri)
+    if path is None or not path.is_file() or not (path.parent / FILES).is_dir():
+        return
+    new = (path.parent / FILES).as_uri()
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+        try:
+            rows = database.execute("SELECT artifact_location FROM experiments").fetchall()
+        except sqlite3.OperationalError:  # not yet MLflow's
+            return
+        for (old,) in rows:
+            gone = str(old).endswith(f"/{FILES}") and old != new and not _exists(old)
+            if gone and (path.parent / FILES).is_dir():
+                logger.info("%s: moved; its files are now at %s, not at %s", path, new, old)
+                _replace(database, old, new)
+
+
+def _exists(address: str) -> bool:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    return Path(local_file_uri_to_path(address)).is_dir()
+
+
+def _replace(database: sqlite3.Connection, old: str, new: str) -> None:
+    with database:
+        for table, column in _ADDRESSES:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
