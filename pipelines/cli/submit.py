@@ -14,7 +14,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.runs import follow_to_the_end
 from product1m.cli.options import Overrides, PresetName
-from product1m.config import load_config
+from product1m.config import Config, load_config
 from product1m.registry.roles import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -73,14 +73,11 @@ def submit(
     """
     config = load_config(preset, overrides)
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.submission import RunRequest, data_of
+    from pipelines.cluster.submission import RunRequest
     from pipelines.graph.package import Variant
-    from pipelines.graph.preflight import check_data
 
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
-    data = data_of(dataset, backgrounds, dataset_digest, cache)
-    if cache and not dataset_digest:  # the data was read from here
-        check_data(config, dataset, backgrounds)
+    data = _data(config, dataset, backgrounds, dataset_digest, cache)
     parameters = {**data, **variant.run_parameters()}
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
@@ -88,6 +85,19 @@ def submit(
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)
     print(f"the run continues; follow it with `python -m pipelines runs follow {run_id}`")
+
+
+def _data(
+    config: Config, dataset: str, backgrounds: str, digest: str, cache: bool
+) -> dict[str, str]:
+    """The run's data parameters; the data is checked if it is read here."""
+    from pipelines.cluster.submission import data_of
+    from pipelines.graph.preflight import check_data
+
+    data = data_of(dataset, backgrounds, digest, cache)
+    if cache and not digest:
+        check_data(config, dataset, backgrounds)
+    return data
 
 
 def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:

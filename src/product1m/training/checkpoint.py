@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from product1m.artifacts.atomic import whole_folder
 from product1m.errors import TrainingError
 
-STATE = "state.json"
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 
 
 @dataclass
@@ -44,8 +44,8 @@ def save_checkpoint(
     values = {**vars(state), "scheduler": {"last_epoch": scheduler.last_epoch}}
     older = [path for path in checkpoints(work) if path != folder]
     with whole_folder(folder) as partial:
-        save_file(module.state_dict(), partial / "model.safetensors")
-        torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+        save_file(module.state_dict(), partial / WEIGHTS)
+        torch.save(optimizer.state_dict(), partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps(values), "utf-8")
     for path in older:
         shutil.rmtree(path)
@@ -79,9 +79,9 @@ def restore_checkpoint(
             f"delete {work} to start over"
         )
     try:
-        module.load_state_dict(load_file(folder / "model.safetensors"))
+        module.load_state_dict(load_file(folder / WEIGHTS))
         # On the CPU first, or every rank would put the moments on the GPU that saved them.
-        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        moments = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
         optimizer.load_state_dict(moments)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
