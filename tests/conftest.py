@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
 for _name in ("PRODUCT1M_TRUSTED_KEY", "PRODUCT1M_TRUSTED_ROOT", "PRODUCT1M_ALLOW_UNSIGNED"):
     os.environ.pop(_name, None)
+os.fsync = lambda fd: None  # no test cuts the power, and thousands of files would wait for the disk
 
 if TYPE_CHECKING:
     from product1m.registry.versions import ModelVersion

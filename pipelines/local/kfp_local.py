@@ -1,5 +1,6 @@
 """Run a graph with `kfp.local`: one process or container per task, results cached."""
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from kfp.dsl.base_component import BaseComponent
 from pipelines.local.console import StepTime, Transcript, transcript
 from pipelines.local.containers import Containers
 from pipelines.local.content_cache import use_content_cache
+from pipelines.local.leftovers import cleaned_up
 from product1m.errors import PipelineError
 from product1m.telemetry.environment import environment_set
+from product1m.telemetry.processes import PARENT
 
 LOG = "run.log"
 STEP_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
@@ -40,7 +43,8 @@ def run_graph(
     """Run a graph; return the time of each task and the graph's outputs.
 
     Artifacts go below `output/pipeline`, everything printed to `output/run.log`. Unchanged tasks
-    take their results from the cache of the name `cache`; with an empty name every task runs.
+    take their results from the cache of the name `cache`; with an empty name every task runs. What
+    an earlier graph left unfinished there is removed first.
     With `containers` every task runs in its image, else in a process of this environment.
     Raises StepError with the name of the failed task and its error message.
     """
@@ -54,9 +58,11 @@ def run_graph(
     if cache:
         use_content_cache(str(output / "cache" / cache))
     log = output / LOG
+    parent = {} if containers else {PARENT: str(os.getpid())}
     with (
+        cleaned_up(output),
         warnings.catch_warnings(),
-        environment_set({**environment, **STEP_PYTHON}),
+        environment_set({**environment, **STEP_PYTHON, **parent}),
         transcript(log, shown_names(pipeline), containers.failure if containers else str) as lines,
     ):
         # kfp.local warns that it ignores images and display names.

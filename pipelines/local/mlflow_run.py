@@ -13,6 +13,8 @@ from product1m.errors import redacted
 from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.mlflow_files import files_beside, follow_move, sqlite_uri
+from product1m.telemetry.mlflow_sqlite import ready_store
+from product1m.telemetry.pipeline_runs import OUTPUT_TAG, end_killed_runs, output_tag
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,10 @@ class TrackedRun:
 
         with talking_to_mlflow("starting a run", self.uri):
             client = MlflowClient(self.uri)
-            parent = {"mlflow.parentRunId": self.run_id}
-            run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **parent})
+            own = client.get_run(self.run_id).data.tags
+            shared = {key: value for key, value in own.items() if key == OUTPUT_TAG}
+            shared["mlflow.parentRunId"] = self.run_id
+            run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **shared})
             for key, value in parameters.items():
                 client.log_param(run.info.run_id, key, redacted(str(value)))
         return dataclasses.replace(self, run_id=run.info.run_id)
@@ -88,27 +92,44 @@ class TrackedRun:
 def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> TrackedRun:
     """Start a run, or join the one in `MLFLOW_RUN_ID`.
 
+    Runs that killed processes left RUNNING for this output folder are ended as KILLED; the caller
+    holds the folder's lock.
+
     Raises TrackingError if the server in `MLFLOW_TRACKING_URI` cannot be reached.
     """
     from mlflow import MlflowClient
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / "mlflow.db")
-    follow_move(uri)
+    tags = {name: redacted(value) for name, value in tags.items()}
     logger.info("MLflow tracking at %s", uri)
     with talking_to_mlflow("starting a run", uri):
+        ready_store(uri)
+        follow_move(uri)
         client = MlflowClient(uri)
         joined = os.environ.get("MLFLOW_RUN_ID")
         if joined:
             run = client.get_run(joined)
             experiment = client.get_experiment(run.info.experiment_id)
+            for tag, value in tags.items():
+                client.set_tag(joined, tag, value)
         else:
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                # A server has its own artifact location; a database file has none.
-                folder = files_beside(uri)
-                client.create_experiment(EXPERIMENT, folder)
-                experiment = client.get_experiment_by_name(EXPERIMENT)
-            run = client.create_run(experiment.experiment_id, run_name=name)
-        for tag, value in tags.items():
-            client.set_tag(run.info.run_id, tag, redacted(value))
+            own_tags = {**tags, **output_tag(output)}
+            experiment = _experiment(client, files_beside(uri))
+            run = client.create_run(experiment.experiment_id, run_name=name, tags=own_tags)
+            end_killed_runs(client, run)
     return TrackedRun(uri, experiment.experiment_id, experiment.creation_time, run.info.run_id)
+
+
+def _experiment(client: Any, folder: str | None) -> Any:
+    """The experiment of the pipeline, created if missing, also if another process does that now."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        try:  # a server has its own place for files, a database file has none
+            client.create_experiment(EXPERIMENT, folder)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+    return experiment

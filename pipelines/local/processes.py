@@ -1,7 +1,6 @@
 """Allow one run at a time in an output folder; end the steps of a run that was killed."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -11,7 +10,7 @@ from types import FrameType
 
 import psutil
 
-from product1m.errors import PipelineError
+from product1m.storage.locks import hold
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +20,12 @@ GRACE_S = 10.0
 
 @contextlib.contextmanager
 def only_run(output: Path, work: Path) -> Iterator[None]:
-    """Lock the output folder; PipelineError if another run holds the lock.
+    """Lock the output folder; LockedError if another run holds the lock.
 
     The step of a killed run may still run and write the checkpoints that this run resumes from.
     Such a process, found by its `PRODUCT1M_WORK`, is ended first.
     """
-    with (output / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(
-                f"{output}: another run is writing here; wait until it ends or use another --output"
-            ) from None
+    with hold(output / ".lock", output):
         orphans = [process for process in psutil.process_iter() if _works_in(process, work)]
         if orphans:
             logger.warning("ending %d processes left by a killed run", len(orphans))

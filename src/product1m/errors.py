@@ -83,6 +83,10 @@ class StorageError(Product1MError):
     """A path or URI that cannot be read or written."""
 
 
+class LockedError(StorageError):
+    """A file or folder that another run is writing."""
+
+
 class NotStoredError(StorageError):
     """No file at an address; the store was reached."""
 

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from product1m.artifacts.atomic import require_unused, whole_file, whole_folder, write_text
-from product1m.errors import StorageError
+from product1m.artifacts.atomic import (
+    finish_removals,
+    recover_replaced,
+    require_unused,
+    whole_file,
+    whole_folder,
+    write_text,
+)
+from product1m.errors import LockedError, StorageError
+from tests.support.worlds.other_process import holding
 
 
-def killed_while(script: str, folder: Path) -> None:
-    """Run a script that kills its process; `folder` is its first argument."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(folder)], check=False)
+def killed_while(script: str, *arguments: object) -> None:
+    """Run a script that ends its process with exit code 9."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    done = subprocess.run(command, check=False)
     assert done.returncode == 9
 
 
@@ -67,11 +76,71 @@ def test_a_killed_writer_leaves_only_a_hidden_name_and_the_next_one_removes_it(
     """
     killed_while(script, tmp_path)
     assert visible(tmp_path) == []
-    assert len(list(tmp_path.iterdir())) == 2
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".file.partial", ".folder.lock", ".folder.partial"]
     with whole_folder(tmp_path / "folder") as partial:
         assert list(partial.iterdir()) == []
     write_text(tmp_path / "file", "fresh")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("killed_at", ["first rename", "second rename", "removal"])
+def test_a_replacement_that_was_killed_loses_neither_the_old_nor_the_new(
+    killed_at: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifact"
+    with whole_folder(folder) as partial:
+        (partial / "old.txt").write_text("old")
+    script = """
+        import os, shutil, sys
+        from pathlib import Path
+        from product1m.artifacts.atomic import whole_folder
+        rename, renames = Path.rename, []
+        def stop_at(self, target):
+            renames.append(target)
+            if len(renames) == int(sys.argv[2]):
+                os._exit(9)
+            return rename(self, target)
+        Path.rename = stop_at
+        with whole_folder(Path(sys.argv[1], "artifact")) as folder:
+            (folder / "new.txt").write_text("new")
+    """
+    number = ["first rename", "second rename", "removal"].index(killed_at) + 1
+    killed_while(script, tmp_path, str(number))
+    recover_replaced(folder)
+    assert visible(folder) == ["old.txt" if killed_at == "first rename" else "new.txt"]
+    with whole_folder(folder) as partial:
+        (partial / "newest.txt").write_text("newest")
+    assert visible(folder) == ["newest.txt"]
+    assert list(tmp_path.iterdir()) == [folder], "nothing hidden is left"
+
+
+def test_two_writers_of_one_folder_are_told_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    with (
+        holding(folder) as pid,
+        pytest.raises(LockedError, match=rf"{folder}: another run \(pid {pid} on .*since \d\d:"),
+        whole_folder(folder),
+    ):
+        pytest.fail("the second writer must not start")
+    with whole_folder(folder):
+        pass
+
+
+def test_a_folder_is_removed_at_once_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "work" / "sub").mkdir(parents=True)
+    (tmp_path / "work" / "sub" / "file").touch()
+    script = """
+        import os, sys
+        from pathlib import Path
+        from product1m.artifacts import atomic
+        atomic.shutil.rmtree = lambda folder, ignore_errors=False: ignore_errors or os._exit(9)
+        atomic.remove_folder(Path(sys.argv[1], "work"))
+    """
+    killed_while(script, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".removing-work"]
+    finish_removals(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

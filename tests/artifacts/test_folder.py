@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from product1m.artifacts.folder import Artifact, open_artifact, work_folder, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.artifacts.lineage import require_descends
 from product1m.config import IndexingConfig, IngestionConfig
 from product1m.errors import ArtifactError
@@ -255,20 +255,3 @@ def test_a_lineage_holds_every_ancestor_with_its_metrics(tmp_path: Path) -> None
     assert manifest.lineage["ingestion/train"].digest == train.digest
     assert manifest.lineage["ingestion/train"].metrics == {"items": 3}
     assert manifest.lineage["feature_extraction"].metrics == {"regions": 7}
-
-
-def test_a_work_folder_belongs_to_inputs_and_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PRODUCT1M_WORK", str(tmp_path / "work"))
-    one, two = write(tmp_path / "one"), write(tmp_path / "two", text="other")
-
-    def folder(artifact: Artifact, probes: int, output: str = "out") -> Path:
-        config = IndexingConfig(probes=probes)
-        return work_folder(tmp_path / output, "indexing", config, {"gallery": artifact})
-
-    assert folder(one, 1) == folder(one, 1, output="next attempt")
-    assert folder(one, 1).parent == tmp_path / "work"
-    assert len({folder(one, 1), folder(one, 2), folder(two, 1)}) == 3
-    monkeypatch.delenv("PRODUCT1M_WORK")
-    assert folder(one, 1).parent == tmp_path / ".work"

@@ -9,7 +9,6 @@ With a storage root, the bulk files of an artifact are stored there, named by th
 the folder contains only the manifest and tables.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,12 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from product1m.artifacts.atomic import whole_folder
+from product1m.artifacts.atomic import (
+    partial_of,
+    recover_replaced,
+    replace_damaged,
+    whole_folder,
+)
 from product1m.artifacts.manifest import (
     MANIFEST,
     FileEntry,
@@ -39,8 +43,9 @@ from product1m.artifacts.shards import (
     scratch_copy,
 )
 from product1m.config import StepConfig
-from product1m.errors import ArtifactError
+from product1m.errors import ArtifactError, Product1MError
 from product1m.storage.base import Store, sha256_of
+from product1m.storage.locks import only_writer
 from product1m.storage.opening import open_store
 from product1m.telemetry.usage import Meter, Usage
 
@@ -196,6 +201,8 @@ def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
     """
     path = folder / MANIFEST
     if not path.is_file():
+        recover_replaced(folder)
+    if not path.is_file():
         raise ArtifactError(
             f"{folder}: no {MANIFEST}; expected a finished artifact of {step}; run this step first"
         )
@@ -236,11 +243,26 @@ def write_artifact(
 
     An older artifact at `folder` is replaced then; any other content is refused at once. With a
     storage root, a folder or `s3://` prefix, bulk files are stored there, and the artifact is
-    published there too, so that `published.fetch_artifact` can create its folder anywhere.
+    published there too, so that `published.fetch_artifact` can create its folder anywhere. Raises
+    LockedError if another run is writing `folder`.
     """
-    _refuse_other_content(folder)
+    with only_writer(folder):
+        _refuse_other_content(folder)
+        with _written(folder, step, config, inputs or {}, part, storage_root) as writer:
+            yield writer
+
+
+@contextmanager
+def _written(
+    folder: Path,
+    step: str,
+    config: StepConfig,
+    inputs: Mapping[str, Artifact],
+    part: str,
+    storage_root: str,
+) -> Iterator[ArtifactWriter]:
     store = open_store(storage_root) if storage_root else None
-    manifest = _new_manifest(step, part, config, inputs or {}, store)
+    manifest = _new_manifest(step, part, config, inputs, store)
     meter = Meter()
     with whole_folder(folder) as partial:
         with closing(ShardUploads(store)) as uploads:
@@ -258,33 +280,28 @@ def write_artifact(
     logger.info("%s: %s in %.1f s, digest %s", *figures, extra={"fields": cost})
 
 
-def work_folder(
-    folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Artifact]
-) -> Path:
-    """Folder for checkpoints between attempts, one for each combination of inputs and config.
-
-    It is below `work_root`, because a pipeline gives every attempt a new output folder. The step
-    removes it when its artifact is whole.
-    """
-    identity = json.dumps(
-        [step, config.model_dump(mode="json"), {k: a.digest for k, a in inputs.items()}]
-    )
-    name = f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    work = work_root(folder) / name
-    work.mkdir(parents=True, exist_ok=True)
-    return work
-
-
-def work_root(folder: Path) -> Path:
-    """What attempts at an artifact keep is below this folder, by default beside it."""
-    return Path(os.environ.get("PRODUCT1M_WORK") or folder.parent / ".work")
-
-
 def _refuse_other_content(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    """ArtifactError unless an artifact, nothing, or the rest of a replaced artifact is there."""
+    recover_replaced(folder)
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file()):
+        return
+    if folder.is_dir() and _is_complete(partial_of(folder)):
+        logger.warning("%s: half removed; using the new artifact that is complete", folder)
+        replace_damaged(folder)
+    elif folder.exists():
         raise ArtifactError(
             f"{folder}: contains something that is not an artifact; choose an empty or new folder"
         )
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder holds an undamaged artifact, of whatever step."""
+    try:
+        text = (folder / MANIFEST).read_text("utf-8")
+        Artifact(folder, parse_manifest(text, str(folder), "its step")).verify()
+    except (OSError, UnicodeDecodeError, Product1MError):
+        return False
+    return True
 
 
 def _new_manifest(

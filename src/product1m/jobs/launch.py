@@ -5,7 +5,8 @@ from pathlib import Path
 
 from product1m.artifacts.folder import open_artifact
 from product1m.config import StepConfig, TrainingJobConfig
-from product1m.jobs.torchrun import ended_by_sigterm, run_torchrun, step_command
+from product1m.jobs.torchrun import run_torchrun, step_command
+from product1m.telemetry.processes import end_with_run, ended_by_sigterm
 
 
 def launch(
@@ -32,6 +33,7 @@ def launch(
     """
     if job.num_nodes == job.processes_per_node == 1:
         return run(*inputs, checkpoint, config)
+    end_with_run()
     with ended_by_sigterm():
         if job.num_nodes > 1:
             from product1m.jobs import train_job  # only this needs the Kubernetes client

@@ -4,7 +4,6 @@
 process that failed; torchrun itself ends with 1 and a long traceback.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -12,14 +11,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from product1m.config import StepConfig, TrainingJobConfig, section_model
 from product1m.errors import RANK_EXIT_CODE, TrainingError
+from product1m.telemetry.processes import PARENT, end_with_run
 
 logger = logging.getLogger(__name__)
 
@@ -86,23 +84,6 @@ def step_command(
     ]
 
 
-@contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM raises SystemExit, so that everything started is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run_torchrun(step: str, command: Sequence[str], job: TrainingJobConfig) -> None:
     """Train with the processes of this pod, again from the last checkpoint if one is lost.
 
@@ -135,7 +116,7 @@ def _run_round(command: Sequence[str], num_processes: int) -> tuple[int, str]:
     log = FailureLog()
     with subprocess.Popen(
         [*torchrun, "-m", *command],
-        env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        env={"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())},
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -165,6 +146,8 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    end_with_run()
+    os.environ[PARENT] = str(os.getpid())  # of the ranks
     try:
         run.run(run.parse_args(list(arguments)))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from product1m.artifacts.folder import (
     Artifact,
     ArtifactWriter,
     open_artifact,
-    work_folder,
 )
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.geometry import CORNERS
@@ -76,7 +74,8 @@ def run(
     ):
         source = open_artifact(products, "ingestion")
         background_photos = find_backgrounds(backgrounds)
-        work = work_folder(scenes, STEP, config, step.read({"products": source}))
+        step.read({"products": source})
+        work = step.work_folder()
         candidates, counts = draw_candidates(
             source,
             max_candidates=config.max_cutouts,
@@ -96,7 +95,6 @@ def run(
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)
         step.attach(SCENES_PICTURE)
-    shutil.rmtree(work)
     return step.all_metrics()
 
 

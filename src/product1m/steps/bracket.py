@@ -6,26 +6,37 @@ the artifacts appear, whole, and only then the metrics and pictures go to MLflow
 away by then costs a log entry, not the work.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from product1m.artifacts.atomic import remove_folder
 from product1m.artifacts.folder import Artifact, ArtifactWriter, write_artifact
+from product1m.artifacts.work import locked_work_folder
 from product1m.config import StepConfig
+from product1m.telemetry.processes import end_with_run, ended_by_sigterm
 from product1m.telemetry.tracking import StepRun, step_run
 
 
 class OpenStep:
     """A step at work: what it reads, the artifacts it writes, and its MLflow run."""
 
-    def __init__(self, tracking: StepRun, writers: dict[str, ArtifactWriter]) -> None:
+    def __init__(
+        self,
+        tracking: StepRun,
+        writers: dict[str, ArtifactWriter],
+        open_work: Callable[[Mapping[str, Artifact]], Path] | None = None,
+    ) -> None:
         self.tracking = tracking
         """For curves and pictures that should not wait for the end."""
         self.writers = writers
         """By part; a step that writes one artifact uses `writer`."""
         self.inputs: dict[str, Artifact] = {}
         self._attached: list[str] = []
+        self._open_work = open_work
+        self._work: Path | None = None
 
     @property
     def writer(self) -> ArtifactWriter:
@@ -60,6 +71,18 @@ class OpenStep:
             writer.add_inputs(inputs)
         return dict(inputs)
 
+    def work_folder(self) -> Path:
+        """Folder for what the next attempt continues from; removed when the step has ended well.
+
+        It belongs to the inputs that were read and to the section. LockedError if another run uses
+        it.
+        """
+        if self._work is None:
+            if self._open_work is None:
+                raise RuntimeError("a step with several artifacts has no work folder")
+            self._work = self._open_work(self.inputs)
+        return self._work
+
     def attach(self, *names: str) -> None:
         """Files of the only artifact that MLflow gets when the artifact is whole."""
         self._attached += names
@@ -80,6 +103,11 @@ class OpenStep:
         for name in self._attached:
             self.tracking.log_file(folder / name)
 
+    def remove_work(self) -> None:
+        """Remove the work folder, if there is one."""
+        if self._work is not None:
+            remove_folder(self._work)
+
 
 @contextmanager
 def open_step(
@@ -90,11 +118,14 @@ def open_step(
     Its metrics go to MLflow as `step/name`, or `step/part/name`. With a storage root, a folder or
     `s3://` prefix, bulk files go there.
     """
-    with step_run(step, config, part) as tracking:
+    with _running(step, config, part, [folder]) as (tracking, locks):
         with write_artifact(folder, step, config, part=part, storage_root=storage_root) as writer:
-            opened = OpenStep(tracking, {part: writer})
+            tracking.end_killed_runs()
+            open_work = partial(_open_work, locks, folder, step, config)
+            opened = OpenStep(tracking, {part: writer}, open_work)
             yield opened
         opened.report(folder)
+        opened.remove_work()
 
 
 @contextmanager
@@ -102,7 +133,7 @@ def open_step_with_parts(
     step: str, config: StepConfig, folders: Mapping[str, Path], storage_root: str = ""
 ) -> Iterator[OpenStep]:
     """Open a step that writes several artifacts, given as part to folder."""
-    with step_run(step, config) as tracking:
+    with _running(step, config, "", list(folders.values())) as (tracking, _):
         with ExitStack() as stack:
             writers = {
                 part: stack.enter_context(
@@ -110,6 +141,27 @@ def open_step_with_parts(
                 )
                 for part, folder in folders.items()
             }
+            tracking.end_killed_runs()
             opened = OpenStep(tracking, writers)
             yield opened
         tracking.log_metrics(opened.all_metrics())
+
+
+@contextmanager
+def _running(
+    step: str, config: StepConfig, part: str, folders: Sequence[Path]
+) -> Iterator[tuple[StepRun, ExitStack]]:
+    """The step's MLflow run, and a stack for what is released at its end."""
+    end_with_run()
+    with (
+        ended_by_sigterm(),
+        step_run(step, config, part, folders[0]) as tracking,
+        ExitStack() as stack,
+    ):
+        yield tracking, stack
+
+
+def _open_work(
+    stack: ExitStack, folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Artifact]
+) -> Path:
+    return stack.enter_context(locked_work_folder(folder, step, config, inputs))

@@ -1,6 +1,5 @@
 """Pretrain CAPTURE on items and on scenes whose instances are known (paper; scenes: ours)."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from product1m.artifacts.folder import Artifact, open_artifact, work_folder
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.work import work_folder
 from product1m.capture.batches import (
     BatchSettings,
     PretrainingBatch,
@@ -65,7 +65,7 @@ def run(
             return {}
         with open_step(STEP, config, checkpoint) as step:
             inputs = step.read(_open(train_features, scene_features))
-            work = work_folder(checkpoint, STEP, config, inputs)
+            work = step.work_folder()
             training = _Training.prepare(inputs, config)
             curve = training.train(work, step.tracking)
             training.tokenizer.save(step.folder)
@@ -78,7 +78,6 @@ def run(
             step.metrics.update(_last_losses(curve))
             step.metrics.update(instance_recall(loaded, training.items, training.scenes))
             step.attach(PICTURE)
-    shutil.rmtree(work)
     return step.all_metrics()
 
 

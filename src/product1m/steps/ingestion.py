@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from product1m.artifacts.folder import ArtifactWriter, work_root
+from product1m.artifacts.folder import ArtifactWriter
+from product1m.artifacts.work import work_root
 from product1m.config import IngestionConfig
 from product1m.data.allowed_sources import AllowedSources
 from product1m.data.boxes import Box, BoxError, BoxTable, check_boxes

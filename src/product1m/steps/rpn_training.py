@@ -1,6 +1,5 @@
 """Train the class-agnostic region proposal network on the scenes (paper), and measure it."""
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from product1m.artifacts.folder import Artifact, open_artifact, work_folder
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.work import work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import Boxes, BoxSelection
 from product1m.detection.held_out_boxes import HeldOutBoxes
@@ -51,7 +51,7 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             return {}
         with open_step(STEP, config, checkpoint) as step:
             inputs = step.read(_open(scenes))
-            work = work_folder(checkpoint, STEP, config, inputs)
+            work = step.work_folder()
             all_scenes = Scenes(inputs["scenes"])
             held_out = all_scenes.split("held_out")
             network = _new_network(config)
@@ -65,7 +65,6 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
-    shutil.rmtree(work)
     return step.all_metrics()
 
 

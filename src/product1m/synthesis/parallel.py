@@ -1,6 +1,7 @@
 """Work for several processes: results in order, a bounded number of tasks in flight."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +11,7 @@ import cv2
 
 from product1m.data.in_order import in_order
 from product1m.errors import DatasetError
+from product1m.telemetry.processes import end_with_parent
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -29,7 +31,9 @@ class Workers:
     def __enter__(self) -> Self:
         if self._number > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._number, context, initializer=_use_one_thread)
+            self._pool = ProcessPoolExecutor(
+                self._number, context, initializer=_begin, initargs=(os.getpid(),)
+            )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -53,5 +57,6 @@ class Workers:
             ) from error
 
 
-def _use_one_thread() -> None:
+def _begin(parent: int) -> None:
+    end_with_parent(parent)
     cv2.setNumThreads(1)

@@ -20,6 +20,7 @@ from product1m.storage.disk import explain
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
 from product1m.telemetry.mlflow_files import follow_move, sqlite_path
+from product1m.telemetry.mlflow_sqlite import ready_store
 
 DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
 """MLflow's variable: `true` fetches files from the store, past the server."""
@@ -62,8 +63,10 @@ def registry_mlflow() -> Any:
             "MLFLOW_TRACKING_URI is not set; set it to the server or database of the registry, "
             "as in MLFLOW_TRACKING_URI=sqlite:///build/sample/mlflow.db"
         )
+    mlflow = import_mlflow()
+    ready_store(os.environ["MLFLOW_TRACKING_URI"])
     follow_move(os.environ["MLFLOW_TRACKING_URI"])
-    return import_mlflow()
+    return mlflow
 
 
 @contextmanager

@@ -5,6 +5,8 @@ find it by a tag. A step's pod can vanish and its run with it; the next attempt 
 """
 
 import logging
+import socket
+from pathlib import Path
 from typing import Any
 
 from product1m.telemetry.provenance import UNKNOWN, pipeline_run
@@ -18,6 +20,8 @@ STEP_TAG = "product1m.step"
 KIND_TAG, PIPELINE = "product1m.kind", "pipeline"
 PARENT_TAG = "mlflow.parentRunId"
 LAST_STEP = "registration"
+OUTPUT_TAG = "product1m.output"
+"""`HOST:FOLDER` that a run writes, by which the next run that writes there finds it."""
 
 
 class ParentRun:
@@ -76,3 +80,23 @@ class ParentRun:
 def has_parent() -> bool:
     """Whether this process is a step of a pipeline run."""
     return pipeline_run() != UNKNOWN
+
+
+def output_tag(folder: Path) -> dict[str, str]:
+    """The tag of a run that writes to a folder of this machine."""
+    return {OUTPUT_TAG: f"{socket.gethostname()}:{folder.resolve()}"}
+
+
+def end_killed_runs(client: Any, run: Any) -> None:
+    """End, as KILLED, the RUNNING runs that have the output tag of `run`, except `run` itself.
+
+    The caller holds the folder's lock, so no process works for them any more. Runs of a pipeline
+    run on a cluster are left alone: they belong to other machines.
+    """
+    output = run.data.tags[OUTPUT_TAG]
+    quote = '"' if "'" in output else "'"
+    filters = f"tags.`{OUTPUT_TAG}` = {quote}{output}{quote} and attributes.status = 'RUNNING'"
+    for other in client.search_runs([run.info.experiment_id], filters, max_results=1000):
+        if other.info.run_id != run.info.run_id:
+            logger.info("MLflow run %s: its process was killed, ending it", other.info.run_id)
+            client.set_terminated(other.info.run_id, "KILLED")

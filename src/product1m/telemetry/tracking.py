@@ -15,7 +15,14 @@ from product1m.config import StepConfig
 from product1m.errors import TrackingError, redacted
 from product1m.telemetry.logs import step_logs
 from product1m.telemetry.mlflow_client import talking_to_mlflow
-from product1m.telemetry.pipeline_runs import ParentRun, has_parent
+from product1m.telemetry.mlflow_sqlite import ready_store
+from product1m.telemetry.pipeline_runs import (
+    OUTPUT_TAG,
+    ParentRun,
+    end_killed_runs,
+    has_parent,
+    output_tag,
+)
 from product1m.telemetry.provenance import UNKNOWN, pipeline_run
 
 logger = logging.getLogger(__name__)
@@ -33,6 +40,12 @@ class StepRun(Protocol):
     def log_file(self, path: Path) -> None:
         """Attach a picture, a report or a table."""
 
+    def end_killed_runs(self) -> None:
+        """End the runs of killed processes that wrote to the same folder.
+
+        Only for a process that holds the folder's lock: another's run would be ended too.
+        """
+
 
 class _Untracked:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -40,6 +53,9 @@ class _Untracked:
 
     def log_file(self, path: Path) -> None:
         """Nowhere to log to."""
+
+    def end_killed_runs(self) -> None:
+        """There are no runs."""
 
 
 class _MlflowRun:
@@ -62,21 +78,36 @@ class _MlflowRun:
         with talking_to_mlflow(f"attaching {path.name}"):
             mlflow.log_artifact(str(path), self._prefix)
 
+    def end_killed_runs(self) -> None:
+        import mlflow
+
+        with talking_to_mlflow("ending the runs of killed processes"):
+            run = mlflow.active_run()
+            if OUTPUT_TAG in run.data.tags:
+                end_killed_runs(mlflow.MlflowClient(), run)
+
 
 @contextmanager
-def step_run(step: str, config: StepConfig, part: str = "") -> Iterator[StepRun]:
+def step_run(
+    step: str, config: StepConfig, part: str = "", folder: Path | None = None
+) -> Iterator[StepRun]:
     """Join `MLFLOW_RUN_ID`, or start a run named after the step; the section becomes parameters.
+
+    A run that is started here has a tag with the host and the `folder` that the step writes.
 
     On a cluster the steps' runs are children of one run for the pipeline run (`pipeline_runs`).
     With `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true` MLflow samples processor, memory and GPU under
     `system/<step>/`. A step that fails leaves its name and its error as tags of the run.
     """
-    with step_logs(step, part), _tracked(step, config, part) as run:
+    tags = output_tag(folder) if folder else {}
+    with step_logs(step, part), _tracked(step, config, part, tags) as run:
         yield run
 
 
 @contextmanager
-def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
+def _tracked(
+    step: str, config: StepConfig, part: str, tags: Mapping[str, str]
+) -> Iterator[StepRun]:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         logger.info("%s: MLFLOW_TRACKING_URI is not set, nothing is logged to MLflow", step)
         yield _Untracked()
@@ -90,7 +121,11 @@ def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
     parent: ParentRun | None = None
     try:
         with talking_to_mlflow("starting a run"):
-            mlflow.start_run(run_id=run_id, run_name=None if run_id else prefix)
+            ready_store(os.environ["MLFLOW_TRACKING_URI"])
+            if run_id:
+                mlflow.start_run(run_id=run_id)
+            else:
+                mlflow.start_run(run_name=prefix, tags=dict(tags))
             if pipeline_run() != UNKNOWN:
                 mlflow.set_tag("pipeline_run", pipeline_run())
             mlflow.log_params(
@@ -105,7 +140,8 @@ def _tracked(step: str, config: StepConfig, part: str) -> Iterator[StepRun]:
     except BaseException as failure:
         try:
             _tell_failure(prefix, failure)
-            _end_run("FAILED", parent)
+            ended_from_outside = isinstance(failure, KeyboardInterrupt | SystemExit)
+            _end_run("KILLED" if ended_from_outside else "FAILED", parent)
         except TrackingError as error:  # what stopped the step is the news
             logger.warning("%s", error)
         raise

@@ -23,6 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from product1m.errors import TrainingError
+from product1m.telemetry.processes import end_with_run
 
 MAX_LAST_PART = timedelta(days=2)
 """How long rank 0 may measure and write after the last step while the others wait (ours)."""
@@ -52,6 +53,7 @@ def process_group() -> Iterator[None]:
     Only rank 0 reports what it does; the others still warn. All ranks leave the block together, so
     that they end with an error if rank 0 fails after the last step, and rank 0 if one of them does.
     """
+    end_with_run()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return

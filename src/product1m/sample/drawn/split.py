@@ -25,6 +25,7 @@ from product1m.sample.drawn.plan import (
 )
 from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.sample.drawn.rooms import render_room
+from product1m.telemetry.processes import end_with_parent
 from product1m.telemetry.progress import track
 
 URL_B = "http://photos.example/product1m/datasets/images/{id}.jpg"
@@ -87,14 +88,18 @@ def _write_photos(
         for batch in track(batches, "rendering photos by brand"):
             boxes |= _write_batch(batch)
         return boxes
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_one_thread) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(
+        num_workers, spawn, initializer=_begin, initargs=(os.getpid(),)
+    ) as pool:
         done = pool.map(_write_batch, batches)
         for batch_boxes in track(done, "rendering photos by brand", total=len(batches)):
             boxes |= batch_boxes
     return boxes
 
 
-def _one_thread() -> None:
+def _begin(parent: int) -> None:
+    end_with_parent(parent)
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 

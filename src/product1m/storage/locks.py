@@ -1,0 +1,109 @@
+"""One writer at a time: a lock beside what is written, which ends with its holder.
+
+It is an `flock` of the operating system, so a killed process holds nothing; the file that it leaves
+is taken over by the next writer. It works on local disks and on shared volumes whose file system
+passes locks on to its server (NFS, CephFS). Where a file system has no locks, one warning says so
+and nothing is locked.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from product1m.errors import LockedError, StorageError
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: dict[Path, int] = {}
+"""Locks that this process holds, each with the thread that took it."""
+
+
+@contextmanager
+def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a file or folder within the block, `.NAME.lock` beside it; see `hold`.
+
+    Missing parents are created.
+    """
+    place = path.resolve()
+    with hold(place.with_name(f".{place.name}.lock"), path, wait=wait):
+        yield
+
+
+@contextmanager
+def hold(lock: Path, place: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `lock` within the block.
+
+    If another run holds it: LockedError, about `place`, or with `wait` a pause until it ends.
+    Blocks of one thread may nest.
+    """
+    if _held.get(lock) == threading.get_ident():
+        yield
+        return
+    with _acquired(lock, place, wait):
+        _held[lock] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _held[lock]
+            lock.unlink(missing_ok=True)  # while it is held, or another's would be removed
+
+
+@contextmanager
+def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[None]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _open_locked(lock, wait)
+    except BlockingIOError:
+        raise LockedError(
+            f"{place}: another run{_holder(lock)} is writing here; wait until it ends, or choose "
+            "another folder"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{place}: cannot be written: {error.strerror}") from error
+    with file:
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        file.flush()
+        yield
+
+
+def _open_locked(lock: Path, wait: bool) -> TextIO:
+    kind = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    while True:
+        file = lock.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(file, kind)
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except FileNotFoundError:  # its holder removed it, and ended, after it was opened here
+            pass
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                logger.warning("%s: the file system has no locks, so nothing is locked", lock)
+                return file
+            file.close()
+            raise
+        file.close()
+
+
+def _holder(lock: Path) -> str:
+    """Who holds a lock, in parentheses; empty if that cannot be read."""
+    try:
+        held = json.loads(lock.read_text("utf-8"))
+        since = datetime.fromisoformat(held["since"]).astimezone()
+        today = since.date() == datetime.now().astimezone().date()
+        clock = since.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
+        return f" (pid {held['pid']} on {held['host']}, since {clock})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""

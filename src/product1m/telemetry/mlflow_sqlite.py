@@ -1,0 +1,124 @@
+"""MLflow's database on SQLite: created whole, once, however many processes start with it.
+
+MLflow creates its tables and migrates them in place, which takes seconds and is not one
+transaction: a process that is killed in between, or a second one at the same time, leaves a
+database that MLflow never opens again. So it is created in a hidden file, under a lock, and
+renamed.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from product1m.errors import TrackingError
+from product1m.storage.folder import hidden_beside
+from product1m.storage.locks import only_writer
+from product1m.telemetry.mlflow_files import sqlite_path, sqlite_uri
+
+logger = logging.getLogger(__name__)
+
+_CONTENT = (
+    "SELECT COUNT(*) FROM runs",
+    "SELECT COUNT(*) FROM registered_models",
+    "SELECT COUNT(*) FROM experiments WHERE experiment_id <> 0",
+)
+_FAST = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
+"""A file that a crash may damage, because nobody has seen it yet."""
+_ready: set[tuple[Path, int]] = set()
+"""Databases that this process has checked: path and inode."""
+
+
+def ready_store(uri: str) -> None:
+    """Create the SQLite database of an MLflow address if it is missing or was left half made.
+
+    Does nothing for other addresses. Raises TrackingError for a database that has another schema
+    and holds runs, and for a file that is not a database.
+    """
+    path = sqlite_path(uri)
+    if path is None or (path.exists() and (path, path.stat().st_ino) in _ready):
+        return
+    from mlflow import MlflowClient
+
+    if not _is_whole(path):
+        with only_writer(path, wait=True):
+            if not _is_whole(path):
+                _require_empty(path)
+                _create(path)
+                # MLflow adds its default experiment when it opens a database; two at once fail.
+                MlflowClient(uri).search_experiments(max_results=1)
+    _ready.add((path, path.stat().st_ino))
+
+
+def _is_whole(path: Path) -> bool:
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    if not path.exists() or _revision(path) != _get_latest_schema_revision():
+        return False
+    return bool(_ask(path, "SELECT COUNT(*) FROM experiments")[0])
+
+
+def _revision(path: Path) -> str:
+    """The database's schema version; empty if it has none."""
+    try:
+        row = _ask(path, "SELECT version_num FROM alembic_version")
+    except sqlite3.OperationalError:
+        return ""
+    return str(row[0]) if row else ""
+
+
+def _require_empty(path: Path) -> None:
+    """Raise TrackingError if an unfinished database, or one of another version, holds anything."""
+    if not path.exists():
+        return
+    for question in _CONTENT:
+        with contextlib.suppress(sqlite3.OperationalError):  # the table is not there yet
+            (count,) = _ask(path, question)
+            if count:
+                raise TrackingError(
+                    f"{path}: this database of MLflow has the schema {_revision(path) or 'none'}, "
+                    "so another version of MLflow made it, or its migration was interrupted; it "
+                    f"holds runs: copy it and run `mlflow db upgrade {sqlite_uri(path)}`, "
+                    "or use another --output or MLFLOW_TRACKING_URI"
+                )
+    logger.warning("%s: a killed process left this database without runs; making it anew", path)
+
+
+def _ask(path: Path, question: str) -> Any:
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as database:
+            return database.execute(question).fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(
+            f"{path}: expected MLflow's SQLite database, got something else ({error}); use another "
+            "--output or MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _create(path: Path) -> None:
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 both declare their tables
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    with hidden_beside(path) as partial:
+        engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(partial)))
+
+        @sqlalchemy.event.listens_for(engine, "connect")
+        def write_fast(connection: Any, _record: Any) -> None:
+            for pragma in _FAST:
+                connection.execute(pragma)
+
+        _initialize_tables(engine)
+        engine.dispose()
+        for rest in (f"{path.name}-journal", f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(rest).unlink(missing_ok=True)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)

@@ -1,0 +1,74 @@
+"""Processes that end in order: SIGTERM cleans up, and a child does not outlive its parent."""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+PARENT = "PRODUCT1M_PARENT"
+"""Environment variable of a step: id of the process that it must not outlive."""
+_PR_SET_PDEATHSIG = 1
+_watched: set[int] = set()
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM raises SystemExit, so that everything started is cleaned up.
+
+    Does nothing outside the main thread, or where SIGTERM has a handler already.
+    """
+    own = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if threading.current_thread() is not threading.main_thread() or not own:
+        yield
+        return
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the system kill this process when its parent ends, however it ends.
+
+    `parent` is the parent's id: if it has ended already, this process ends at once. Only Linux can
+    do this; elsewhere this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_run() -> None:
+    """Send this process SIGTERM when the process that `$PRODUCT1M_PARENT` names has ended.
+
+    It need not be the parent: `kfp.local` starts a shell in between.
+    """
+    parent = os.environ.get(PARENT, "")
+    if parent.isdecimal() and int(parent) not in _watched:
+        _watched.add(int(parent))
+        threading.Thread(target=_end_after, args=(int(parent),), daemon=True).start()
+
+
+def _end_after(pid: int) -> None:
+    try:
+        if sys.platform.startswith("linux"):
+            select.select([os.pidfd_open(pid)], [], [])  # psutil waits for zombies too
+        else:
+            psutil.Process(pid).wait()
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
