@@ -95,7 +95,7 @@ tests: $(INSTALLED) ## Tests only
 	$(BIN)/pytest -n $(JOBS)
 
 faults: $(INSTALLED) ## Tests that take long: every step killed at every file operation, and other faults
-	$(BIN)/pytest -m slow -n $(JOBS) -s
+	$(BIN)/pytest -m slow -n $(JOBS) -rP
 
 format: $(INSTALLED) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff format $(CODE)

@@ -4,6 +4,7 @@ There is one for each combination of step, inputs and section, so another config
 pick it up. It stays when a step fails or is killed, and is removed when its artifact is whole.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,9 @@ from product1m.artifacts.atomic import finish_removals
 from product1m.artifacts.folder import Artifact
 from product1m.config import StepConfig
 from product1m.storage.locks import only_writer
+
+WORK = "PRODUCT1M_WORK"
+"""Environment variable: folder for all work folders."""
 
 
 def work_root(folder: Path) -> Path:
@@ -47,6 +51,9 @@ def locked_work_folder(
         finish_removals(work.parent)
         work.mkdir(exist_ok=True)
         yield work
+    if not os.environ.get(WORK):
+        with contextlib.suppress(OSError):  # others are in it
+            work.parent.rmdir()
 
 
 def _path(folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Artifact]) -> Path:
@@ -54,5 +61,5 @@ def _path(folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Arti
         [step, config.model_dump(mode="json"), {k: a.digest for k, a in inputs.items()}]
     )
     name = f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    root = Path(os.environ.get("PRODUCT1M_WORK") or folder.parent / ".work")
+    root = Path(os.environ.get(WORK) or folder.parent / ".work")
     return root / name

@@ -61,7 +61,6 @@ def hold(lock: Path, place: Path, *, wait: bool = False) -> Iterator[None]:
 @contextmanager
 def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[None]:
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         file = _open_locked(lock, wait)
     except BlockingIOError:
         raise LockedError(
@@ -81,7 +80,11 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[None]:
 def _open_locked(lock: Path, wait: bool) -> TextIO:
     kind = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
-        file = lock.open("a", encoding="utf-8")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = lock.open("a", encoding="utf-8")
+        except FileNotFoundError:  # another run removed the empty folder
+            continue
         try:
             fcntl.flock(file, kind)
             if os.path.samestat(os.fstat(file.fileno()), lock.stat()):

@@ -1,0 +1,227 @@
+"""A campaign: a scenario killed at every file operation, once more while it recovers, then not."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from product1m.artifacts.folder import Artifact
+from product1m.artifacts.manifest import MANIFEST, parse_manifest
+from product1m.errors import Product1MError
+from tests.support.kills.shim import BEFORE, WRITE
+from tests.support.paths import ROOT
+
+Answer = dict[str, Any]
+_WRITES_FOLLOW = ("open", "os.mkdir", "os.rename", "os.link")
+"""Operations after which a file is written; after the others the same write as before is next."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a scenario does and leaves when nobody kills it."""
+
+    operations: Sequence[str]
+    digests: Mapping[str, str]
+    files: Sequence[str]
+
+    def kills(self) -> list[tuple[int, str]]:
+        """Every way to kill it: number of the operation, and how."""
+        numbered = list(enumerate(self.operations, start=1))
+        before = [(number, BEFORE) for number, _ in numbered]
+        return before + [(n, WRITE) for n, name in numbered if name.startswith(_WRITES_FOLLOW)]
+
+
+@dataclass
+class Report:
+    """How many attempts there were, and what went wrong."""
+
+    scenario: str
+    attempts: int = 0
+    runs: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = Counter(failure.partition("|")[0] for failure in self.failures)
+        shown = "".join(f"\n    {count} x {kind}" for kind, count in kinds.most_common())
+        return (
+            f"{self.scenario:<24} {self.attempts:>4} attempts {self.runs:>5} runs "
+            f"{len(self.failures):>4} failures {self.seconds:>6.0f} s{shown}"
+        )
+
+
+class Campaign:
+    """Attempts at scenarios on the artifacts below `world`, in sandboxes below `scratch`."""
+
+    def __init__(self, process: "subprocess.Popen[str]", world: Path, scratch: Path) -> None:
+        self._process, self._world, self._scratch = process, world, scratch
+        self._number = 0
+
+    def ask(self, scenario: str, sandbox: Path, at: int = 0, how: str = BEFORE) -> Answer:
+        """Run a scenario in a sandbox, killed at operation number `at` if that is above 0."""
+        request = {
+            "scenario": scenario,
+            "world": str(self._world),
+            "sandbox": str(sandbox),
+            "at": at,
+            "how": how,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer: Answer = json.loads(self._process.stdout.readline())
+        return answer
+
+    def undisturbed(self, scenario: str, before: Path | None = None) -> Undisturbed:
+        """Run a scenario without a kill, in a copy of the folder `before`."""
+        sandbox = self._sandbox(before)
+        answer = self.ask(scenario, sandbox)
+        assert not answer["error"], answer["error"]
+        return Undisturbed(answer["names"], digests(sandbox), listing(sandbox))
+
+    def run(
+        self, scenario: str, *, every: int = 1, replacing: bool = False, seed: int = 0
+    ) -> Report:
+        """Kill a scenario at every operation, or every so many, also where old artifacts are."""
+        started = time.monotonic()
+        report = Report(scenario + (", replacing" if replacing else ""))
+        old = self._with_old_artifacts(scenario) if replacing else None
+        expected = self.undisturbed(scenario, old)
+        for place, (number, how) in enumerate(expected.kills()):
+            if (place + seed) % every == 0:
+                self._attempt(scenario, number, how, expected, old, report)
+        report.seconds = time.monotonic() - started
+        return report
+
+    def _attempt(
+        self,
+        scenario: str,
+        number: int,
+        how: str,
+        expected: Undisturbed,
+        old: Path | None,
+        report: Report,
+    ) -> None:
+        """One kill, another in the recovery, then none: what a user finds must be as expected."""
+        report.attempts += 1
+        name = expected.operations[number - 1]
+        sandbox = self._sandbox(old)
+        self.ask(scenario, sandbox, number, how)
+        problems = [] if old is None else lost_artifacts(sandbox, digests(old), expected.digests)
+        again = _second(number, how, len(expected.operations))
+        second = self.ask(scenario, sandbox, again)
+        if second["error"]:
+            problems.append(f"recovery: {_last_line(second['error'])}")
+        last = self.ask(scenario, sandbox)
+        report.runs += 3
+        if last["error"]:
+            problems.append(f"after the recovery: {_last_line(last['error'])}")
+        elif digests(sandbox) != expected.digests:
+            problems.append("another digest")
+        elif extra := sorted(set(listing(sandbox)) ^ set(expected.files)):
+            problems.append(f"left or missing: {extra[0]}")
+        report.failures += [f"{problem}|{number} {how} {name}" for problem in problems[:1]]
+        shutil.rmtree(sandbox)
+
+    def _with_old_artifacts(self, scenario: str) -> Path:
+        """A sandbox with finished artifacts of other content, as an older code would leave them."""
+        sandbox = self._sandbox(None)
+        answer = self.ask(scenario, sandbox)
+        assert not answer["error"], answer["error"]
+        for path in list(sandbox.rglob(MANIFEST)):
+            if path.is_relative_to(sandbox / "out"):
+                _add_file(path.parent)
+        return sandbox
+
+    def _sandbox(self, before: Path | None) -> Path:
+        self._number += 1
+        folder = self._scratch / f"sandbox-{self._number}"
+        if before is None:
+            folder.mkdir(parents=True)
+        else:
+            shutil.copytree(before, folder)
+        return folder
+
+
+@contextmanager
+def campaign(world: Path, scratch: Path) -> Iterator[Campaign]:
+    """Start the process that forks for every attempt."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.kills.server"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield Campaign(process, world, scratch)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def digests(sandbox: Path) -> dict[str, str]:
+    """Digest of every undamaged artifact below `out`, by its folder."""
+    out = sandbox / "out"
+    folders = [path.parent for path in out.rglob(MANIFEST)] if out.is_dir() else []
+    found = {str(folder.relative_to(sandbox)): _digest(folder) for folder in folders}
+    return {name: digest for name, digest in found.items() if "/." not in f"/{name}"}
+
+
+def listing(sandbox: Path) -> list[str]:
+    """Every file and folder, hidden ones too."""
+    return sorted(str(path.relative_to(sandbox)) for path in sandbox.rglob("*"))
+
+
+def lost_artifacts(sandbox: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Artifacts of which after a kill neither the old nor the new one is whole, anywhere."""
+    lost = []
+    for name in old:
+        place = sandbox / name
+        around = [place, place.with_name(f".{place.name}.older")]
+        found = {_digest(folder) for folder in around}
+        if not found & {old[name], new[name]}:
+            lost.append("neither the old nor the new artifact is whole")
+    return lost
+
+
+def _digest(folder: Path) -> str:
+    try:
+        text = (folder / MANIFEST).read_text("utf-8")
+        artifact = Artifact(folder, parse_manifest(text, str(folder), "its step"))
+        artifact.verify()
+    except (OSError, ValueError, Product1MError):
+        return "damaged"
+    return artifact.digest
+
+
+def _add_file(folder: Path) -> None:
+    """Give an artifact a further file, and with it another digest."""
+    path = folder / MANIFEST
+    manifest = parse_manifest(path.read_text("utf-8"), str(path), "its step")
+    (folder / "older.txt").write_text("older")
+    entry = {"sha256": hashlib.sha256(b"older").hexdigest(), "num_bytes": 5}
+    values = json.loads(manifest.model_dump_json())
+    values["files"]["older.txt"] = entry
+    changed = type(manifest).model_validate(values)
+    changed.digest = changed.content_digest()
+    path.write_text(changed.model_dump_json(indent=2), "utf-8")
+
+
+def _second(number: int, how: str, total: int) -> int:
+    """The operation at which the recovery is killed: any, but always the same."""
+    return int(hashlib.sha256(f"{number} {how}".encode()).hexdigest(), 16) % total + 1
+
+
+def _last_line(error: str) -> str:
+    line = error.strip().splitlines()[-1]
+    return " ".join(word if "/" not in word else "PATH" for word in line.split())[:160]

@@ -1,0 +1,117 @@
+"""What is killed: every step on tiny inputs, writing below a sandbox.
+
+The artifacts are `SANDBOX/out`, or the folders in it for a step that writes several.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from product1m.config import IndexingConfig
+from product1m.steps import (
+    background_synthesis,
+    capture_pretraining,
+    evaluation,
+    feature_extraction,
+    indexing,
+    ingestion,
+    rpn_training,
+)
+from product1m.steps.bracket import open_step
+from product1m.training.loop import train
+from tests.support.worlds import tiny_training
+from tests.support.worlds.tiny_chain import CONFIG
+
+Scenario = Callable[[Path, Path], None]
+"""Runs a step: folder of its inputs, sandbox."""
+
+
+def small_training(world: Path, sandbox: Path) -> None:
+    """A step with a work folder, checkpoints and an artifact that trains in a second."""
+    with open_step("indexing", IndexingConfig(), sandbox / "out") as step:
+        work = step.work_folder()
+        network = tiny_training.make_network()
+        curve = train(
+            network,
+            tiny_training.losses,
+            tiny_training.batch_at,
+            tiny_training.PLAN,
+            work=work,
+            report=tiny_training.silent,
+        )
+        (step.folder / "curve.json").write_text(str(curve))
+        (step.folder / "weights").write_text(str(list(network.parameters())))
+
+
+def ingest(world: Path, sandbox: Path, storage_root: str = "") -> None:
+    """Ingestion of the data set."""
+    out = sandbox / "out"
+    ingestion.run(
+        str(world / "dataset"),
+        out / "train",
+        out / "gallery",
+        out / "queries",
+        CONFIG.ingestion,
+        storage_root,
+    )
+
+
+def ingest_into_storage(world: Path, sandbox: Path) -> None:
+    """Ingestion with a storage root."""
+    ingest(world, sandbox, str(sandbox / "storage"))
+
+
+def synthesize(world: Path, sandbox: Path) -> None:
+    """Synthesis of scenes."""
+    background_synthesis.run(world / "train", "", sandbox / "out", CONFIG.background_synthesis)
+
+
+def train_rpn(world: Path, sandbox: Path) -> None:
+    """RPN training."""
+    section = CONFIG.rpn_training.model_copy(update={"checkpoint_interval_steps": 1})
+    rpn_training.run(world / "scenes", sandbox / "out", section)
+
+
+def extract(world: Path, sandbox: Path) -> None:
+    """Feature extraction of the gallery."""
+    section = CONFIG.feature_extraction
+    feature_extraction.run(world / "gallery", world / "rpn", sandbox / "out", section)
+
+
+def pretrain(world: Path, sandbox: Path) -> None:
+    """CAPTURE pretraining."""
+    features = (world / "train_features", world / "scenes_features")
+    section = CONFIG.capture_pretraining.model_copy(update={"checkpoint_interval_steps": 1})
+    capture_pretraining.run(*features, sandbox / "out", section)
+
+
+def index(world: Path, sandbox: Path) -> None:
+    """Indexing."""
+    section = CONFIG.indexing
+    indexing.run(world / "gallery_features", world / "capture", sandbox / "out", section)
+
+
+def evaluate(world: Path, sandbox: Path) -> None:
+    """Evaluation."""
+    evaluation.run(
+        world / "queries_features",
+        world / "capture",
+        world / "index",
+        world / "queries",
+        world / "gallery",
+        sandbox / "out",
+        CONFIG.evaluation,
+        world / "rpn",
+    )
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "small_training": small_training,
+    "ingestion": ingest,
+    "ingestion_into_storage": ingest_into_storage,
+    "background_synthesis": synthesize,
+    "rpn_training": train_rpn,
+    "feature_extraction": extract,
+    "capture_pretraining": pretrain,
+    "indexing": index,
+    "evaluation": evaluate,
+}

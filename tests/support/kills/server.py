@@ -1,0 +1,71 @@
+"""A process that has imported everything and forks for every attempt at a scenario.
+
+Reads a JSON line for each attempt, answers with one: `{"signal", "names", "error"}`. A fork
+costs milliseconds, starting Python and importing torch some seconds.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tests.support.kills.scenarios import SCENARIOS
+from tests.support.kills.shim import Shim
+
+
+def serve() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # nothing else may print between the answers
+    for line in sys.stdin:
+        answer = attempt(json.loads(line))
+        for name in answer.pop("modules"):
+            _import(name)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def attempt(request: dict[str, Any]) -> dict[str, Any]:
+    """Run a scenario in a child process; its signal, operations and error."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run(request, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    answer: dict[str, Any] = {"signal": killed, "names": [], "error": "", "modules": []}
+    return answer | (json.loads(text) if text else {})
+
+
+def _run(request: dict[str, Any], writer: int) -> None:
+    error, known = "", set(sys.modules)
+    sandbox = Path(request["sandbox"])
+    shim = Shim(sandbox, request.get("at", 0), request.get("how", "before"))
+    try:
+        os.chdir(sandbox)
+        os.environ.update(request.get("environment", {}))
+        shim.install()
+        SCENARIOS[request["scenario"]](Path(request["world"]), sandbox)
+    except BaseException:
+        error = traceback.format_exc()
+    answer = {"names": shim.names, "error": error, "modules": sorted({*sys.modules} - known)}
+    with os.fdopen(writer, "wb") as pipe:
+        pipe.write(json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _import(name: str) -> None:
+    """Import what an attempt imported late, so that the next one finds it."""
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    serve()
