@@ -25,9 +25,10 @@ from pipelines.local.run import step_environment
 from pipelines.local.summary import PRODUCED_BY, verified
 from product1m.artifacts.folder import write_artifact
 from product1m.config import load_config
-from product1m.errors import DatasetError, PipelineError, StorageError
+from product1m.errors import DatasetError, LockedError, PipelineError, StorageError
 from product1m.storage.folder import Folder
 from tests.support.paths import ROOT
+from tests.support.worlds.other_process import holding_lock
 from tests.support.worlds.small_datasets import small_dataset
 
 
@@ -306,9 +307,10 @@ def test_a_missing_artifact_fails_the_run_with_the_steps_name(tmp_path: Path) ->
 
 
 def test_two_runs_do_not_share_an_output_folder(tmp_path: Path) -> None:
+    expected = rf"{tmp_path}: another run \(pid \d+ on .*, since .*\) is writing here"
     with (
-        only_run(tmp_path, tmp_path / "work"),
-        pytest.raises(PipelineError, match="another run is writing here"),
+        holding_lock(tmp_path / ".lock"),
+        pytest.raises(LockedError, match=expected),
         only_run(tmp_path, tmp_path / "work"),
     ):
         pytest.fail("the second run must not start")
