@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from product1m.artifacts.manifest import MANIFEST
+from product1m.artifacts.work import WORK
 from product1m.config import StepConfig, TrainingJobConfig
 from product1m.errors import TrainingError
 from product1m.jobs.follow import Follower
@@ -25,7 +26,6 @@ from product1m.jobs.kubernetes_api import GROUP, VERSION, Json, OwnPod, TrainJob
 from product1m.jobs.torchrun import MODULE, step_command
 from product1m.jobs.work_volume import (
     JOBS,
-    WORK,
     is_artifact,
     remove_leftovers,
     shared_volume,

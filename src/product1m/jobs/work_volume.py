@@ -16,13 +16,13 @@ from pathlib import Path
 from product1m.artifacts.atomic import whole_folder
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST, parse_manifest
+from product1m.artifacts.work import WORK
 from product1m.config import STEPS
 from product1m.errors import ArtifactError, ConfigError, TrainingError
 from product1m.jobs.kubernetes_api import OwnPod
 
 logger = logging.getLogger(__name__)
 
-WORK = "PRODUCT1M_WORK"
 JOBS = "train-jobs"
 MAX_AGE_DAYS = 14
 """Age at which checkpoints that nobody continues from are removed (ours)."""

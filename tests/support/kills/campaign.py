@@ -214,7 +214,7 @@ def _add_file(folder: Path) -> None:
     values["files"]["older.txt"] = entry
     changed = type(manifest).model_validate(values)
     changed.digest = changed.content_digest()
-    path.write_text(changed.model_dump_json(indent=2), "utf-8")
+    path.write_text(changed.sealed(), "utf-8")
 
 
 def _second(number: int, how: str, total: int) -> int:
