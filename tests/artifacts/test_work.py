@@ -65,6 +65,7 @@ def test_a_step_that_fails_keeps_its_work_folder_and_one_that_succeeds_removes_i
                     raise ValueError("stop")
         except ValueError:
             assert (work / "half").exists()
+    step.remove_work()
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "no work folder, no lock"
 
 

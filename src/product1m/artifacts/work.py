@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from product1m.artifacts.atomic import finish_removals
+from product1m.artifacts.atomic import finish_removals, remove_folder
 from product1m.artifacts.folder import Artifact
 from product1m.config import StepConfig
+from product1m.errors import LockedError
 from product1m.storage.locks import only_writer
 
 WORK = "PRODUCT1M_WORK"
@@ -51,6 +52,12 @@ def locked_work_folder(
         finish_removals(work.parent)
         work.mkdir(exist_ok=True)
         yield work
+
+
+def remove_work_folder(work: Path) -> None:
+    """Remove a work folder, unless another run has begun to use it."""
+    with contextlib.suppress(LockedError), only_writer(work):
+        remove_folder(work)
     if not os.environ.get(WORK):
         with contextlib.suppress(OSError):  # others are in it
             work.parent.rmdir()

@@ -95,6 +95,7 @@ def run(
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)
         step.attach(SCENES_PICTURE)
+    step.remove_work()
     return step.all_metrics()
 
 

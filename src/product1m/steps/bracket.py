@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from product1m.artifacts.atomic import remove_folder
 from product1m.artifacts.folder import Artifact, ArtifactWriter, write_artifact
-from product1m.artifacts.work import locked_work_folder
+from product1m.artifacts.work import locked_work_folder, remove_work_folder
 from product1m.config import StepConfig
 from product1m.telemetry.processes import end_with_run, ended_by_sigterm
 from product1m.telemetry.tracking import StepRun, step_run
@@ -72,7 +71,7 @@ class OpenStep:
         return dict(inputs)
 
     def work_folder(self) -> Path:
-        """Folder for what the next attempt continues from; removed when the step has ended well.
+        """Folder for what the next attempt continues from; a step that ended well removes it.
 
         It belongs to the inputs that were read and to the section. LockedError if another run uses
         it.
@@ -104,9 +103,13 @@ class OpenStep:
             self.tracking.log_file(folder / name)
 
     def remove_work(self) -> None:
-        """Remove the work folder, if there is one."""
+        """Remove the work folder, if there is one; the last thing that a step does.
+
+        With several ranks it comes after all have ended: one that fails late makes the step run
+        again.
+        """
         if self._work is not None:
-            remove_folder(self._work)
+            remove_work_folder(self._work)
 
 
 @contextmanager
@@ -125,7 +128,6 @@ def open_step(
             opened = OpenStep(tracking, {part: writer}, open_work)
             yield opened
         opened.report(folder)
-        opened.remove_work()
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def run(
             step.metrics.update(_last_losses(curve))
             step.metrics.update(instance_recall(loaded, training.items, training.scenes))
             step.attach(PICTURE)
+    step.remove_work()
     return step.all_metrics()
 
 

@@ -65,6 +65,7 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
+    step.remove_work()
     return step.all_metrics()
 
 

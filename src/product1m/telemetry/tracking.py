@@ -121,19 +121,7 @@ def _tracked(
     parent: ParentRun | None = None
     try:
         with talking_to_mlflow("starting a run"):
-            ready_store(os.environ["MLFLOW_TRACKING_URI"])
-            if run_id:
-                mlflow.start_run(run_id=run_id)
-            else:
-                mlflow.start_run(run_name=prefix, tags=dict(tags))
-            if pipeline_run() != UNKNOWN:
-                mlflow.set_tag("pipeline_run", pipeline_run())
-            mlflow.log_params(
-                {
-                    f"{step}.{name}": redacted(value) if isinstance(value, str) else value
-                    for name, value in config.model_dump(mode="json").items()
-                }
-            )
+            _start(step, prefix, run_id, config, tags)
         if not run_id and has_parent():
             parent = _parent_run(prefix)
         yield _MlflowRun(prefix)
@@ -150,6 +138,26 @@ def _tracked(
     finally:
         if run_id:  # mlflow forgets it when a run ends, and the next step would miss it
             os.environ["MLFLOW_RUN_ID"] = run_id
+
+
+def _start(
+    step: str, prefix: str, run_id: str | None, config: StepConfig, tags: Mapping[str, str]
+) -> None:
+    import mlflow
+
+    ready_store(os.environ["MLFLOW_TRACKING_URI"])
+    if run_id:
+        mlflow.start_run(run_id=run_id)
+    else:
+        mlflow.start_run(run_name=prefix, tags=dict(tags))
+    if pipeline_run() != UNKNOWN:
+        mlflow.set_tag("pipeline_run", pipeline_run())
+    mlflow.log_params(
+        {
+            f"{step}.{name}": redacted(value) if isinstance(value, str) else value
+            for name, value in config.model_dump(mode="json").items()
+        }
+    )
 
 
 def _tell_failure(step: str, failure: BaseException) -> None:

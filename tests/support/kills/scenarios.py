@@ -40,6 +40,7 @@ def small_training(world: Path, sandbox: Path) -> None:
         )
         (step.folder / "curve.json").write_text(str(curve))
         (step.folder / "weights").write_text(str(list(network.parameters())))
+    step.remove_work()
 
 
 def ingest(world: Path, sandbox: Path, storage_root: str = "") -> None:
