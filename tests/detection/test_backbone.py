@@ -98,8 +98,13 @@ def test_the_last_three_stages_have_the_widths_of_the_two_presets(lite0: Backbon
     ]
 
 
-def test_the_reference_backbone_trains_a_step_and_yields_2048_channels() -> None:
-    config = RpnTrainingConfig(weights="none")
+@pytest.mark.parametrize(
+    ("stages", "layers"), [({}, set()), ({"trainable_stages": 3}, {"layer2", "layer3", "layer4"})]
+)
+def test_the_reference_backbone_takes_a_step_and_has_the_configured_trainable_stages(
+    stages: dict[str, int], layers: set[str]
+) -> None:
+    config = RpnTrainingConfig.model_validate({"weights": "none", **stages})
     assert config.backbone == "resnet101"
     network = ProposalNetwork(NetworkSettings.from_config(config), config.weights).train()
     assert network.feature_dim == 2048
@@ -107,7 +112,7 @@ def test_the_reference_backbone_trains_a_step_and_yields_2048_channels() -> None
     losses = network.losses(network(noise(0, 64, 64)), [box])
     torch.autograd.backward(losses["objectness"] + losses["boxes"])
     trained = {name for name, p in network.backbone.body.named_parameters() if p.grad is not None}
-    assert {name.split(".")[0] for name in trained} == {"layer2", "layer3", "layer4"}
+    assert {name.split(".")[0] for name in trained} == layers
 
 
 @pytest.mark.parametrize(
