@@ -3,24 +3,26 @@
 import hashlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from product1m.artifacts.folder import open_artifact
 from product1m.artifacts.manifest import published_name
 from product1m.artifacts.published import fetch_artifact
 from product1m.artifacts.shards import ShardId, check_stored, fetch_verified
+from product1m.cli.app import app
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, StorageError
 from product1m.storage import s3_client
 from product1m.storage.base import agreed
 from product1m.storage.opening import open_store
-from product1m.storage.s3 import S3Prefix
+from tests.support.paths import ROOT
 from tests.support.servers.fault_proxy import EVERY_FAULT, FaultProxy, running_proxy
 from tests.support.servers.s3_server import BUCKET, S3Server
 from tests.support.worlds.stored_features import NUM_ITEMS, regions_of, write_features
@@ -162,8 +164,28 @@ def test_unfinished_uploads_are_removed_once_they_are_old(s3: S3Server, tmp_path
     for key in keys:
         upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
         client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * MIB)
-    store = S3Prefix(f"s3://{BUCKET}/{tmp_path.name}")
-    assert store.abort_unfinished(timedelta(hours=1)) == []
-    assert store.abort_unfinished(timedelta(0)) == [f"s3://{BUCKET}/{keys[0]}"]
+    address = f"s3://{BUCKET}/{tmp_path.name}"
+    command = ["clean-uploads", address, "--older-than-hours"]
+    assert CliRunner().invoke(app, [*command, "1"]).output == "0 unfinished uploads aborted\n"
+    aborted = CliRunner().invoke(app, [*command, "0"]).output.splitlines()
+    assert aborted == [f"s3://{BUCKET}/{keys[0]}", "1 unfinished uploads aborted"]
     left = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
     assert {entry["Key"] for entry in left}.intersection(keys) == {keys[1]}
+
+
+def test_the_job_of_the_local_overlay_removes_unfinished_uploads(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same script, for which every upload is old."""
+    client, key = s3.client(), "objects/cd/shard"
+    for bucket in ("mlflow", "product1m"):
+        client.create_bucket(Bucket=bucket)
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{s3.port}")
+    script = ROOT / "manifests/overlays/local/stores/clean_uploads.py"
+    runpy.run_path(str(script))
+    assert "product1m: 0 of 1 unfinished uploads aborted" in capsys.readouterr().out
+    old = script.read_text().replace("timedelta(days=1)", "timedelta(0)")
+    exec(compile(old, str(script), "exec"), {})
+    assert "product1m: 1 of 1 unfinished uploads aborted" in capsys.readouterr().out
+    assert not client.list_multipart_uploads(Bucket="product1m").get("Uploads")

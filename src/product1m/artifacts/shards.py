@@ -192,6 +192,7 @@ def _damaged(store: Store, shard: ShardId, sha256: str, step: str) -> ArtifactEr
 def _scratch() -> Path:
     named = os.environ.get("PRODUCT1M_SCRATCH")
     folder = Path(named or Path(tempfile.gettempdir(), f"product1m-{os.getuid()}"))
+    folder = folder.expanduser()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -22,8 +22,14 @@ from product1m.config import RegistrationConfig, load_config
 from product1m.serving.signatures import Trust
 from product1m.telemetry.logs import set_up_logging
 
-Written = Annotated[Path, typer.Argument(help="Artifact folder to write.")]
-Read = Annotated[Path, typer.Argument(help="Artifact folder to read.")]
+
+def _without_tilde(path: Path | None) -> Path | None:
+    """`~` as the home folder: shells leave it alone in `--output=~/x`."""
+    return path.expanduser() if path else None
+
+
+Written = Annotated[Path, typer.Argument(help="Artifact folder to write.", callback=_without_tilde)]
+Read = Annotated[Path, typer.Argument(help="Artifact folder to read.", callback=_without_tilde)]
 
 app = new_app("Retrain instance-level product search, step by step.")
 config_app = new_app("Show the configuration in effect, or its documentation.")
@@ -157,7 +163,10 @@ def evaluation(
     results: Written,
     overrides: Overrides,
     rpn: Annotated[
-        Path | None, typer.Option(help="RPN artifact; also encodes the crops of boxes with it.")
+        Path | None,
+        typer.Option(
+            help="RPN artifact; also encodes the crops of boxes with it.", callback=_without_tilde
+        ),
     ] = None,
     preset: PresetName = "sample",
 ) -> None:
@@ -198,7 +207,8 @@ def make_sample(
     folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same sample.", min=0)] = 0,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Take the sample from this data set.")
+        Path | None,
+        typer.Option("--from", help="Take the sample from this data set.", callback=_without_tilde),
     ] = None,
     classes: Annotated[
         int, typer.Option(help="With --from: approximate number of classes to keep.", min=1)
@@ -255,7 +265,8 @@ def search(
         str, typer.Option(help="A registered model, or its folder.")
     ] = "models:/product1m@champion",
     output: Annotated[
-        Path | None, typer.Option(help="A page (.html) or JSON (.json) to write.")
+        Path | None,
+        typer.Option(help="A page (.html) or JSON (.json) to write.", callback=_without_tilde),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Answers for each box.", min=1)] = 5,
     trusted_key: TrustedKey = None,
@@ -284,6 +295,22 @@ def search(
         typer.echo(f"{len(answered.boxes)} boxes answered: {output}")
         return
     _print_table(search_page.COLUMNS, search_page.table_rows(answered))
+
+
+@app.command(epilog="Example: `product1m clean-uploads s3://product1m --older-than-hours 24`")
+def clean_uploads(
+    address: Annotated[str, typer.Argument(help="s3://BUCKET or s3://BUCKET/PREFIX to clean.")],
+    older_than_hours: Annotated[
+        float, typer.Option(help="Uploads that began later are left alone.", min=0)
+    ] = 24,
+) -> None:
+    """Abort multipart uploads that killed processes left unfinished; they take space."""
+    from product1m.storage.opening import abort_unfinished_uploads
+
+    aborted = abort_unfinished_uploads(address, older_than_hours)
+    for upload in aborted:
+        typer.echo(upload)
+    typer.echo(f"{len(aborted)} unfinished uploads aborted")
 
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")

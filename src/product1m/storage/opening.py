@@ -7,8 +7,9 @@ Endpoint and credentials of S3 come from the standard AWS environment (`AWS_ENDP
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from product1m.errors import NotStoredError, StorageError
 from product1m.storage.base import S3, Store, checked_name, is_remote
@@ -29,6 +30,18 @@ def open_store(uri: str) -> Store:
     return Folder(_local_path(uri))
 
 
+def abort_unfinished_uploads(address: str, older_than_hours: float) -> list[str]:
+    """Abort multipart uploads below an `s3://` address that began earlier; their addresses.
+
+    Raises StorageError for a folder, which has none.
+    """
+    if not address.startswith(S3):
+        raise StorageError(f"{address}: expected s3://BUCKET or s3://BUCKET/PREFIX")
+    from product1m.storage.s3 import S3Prefix
+
+    return S3Prefix(address).abort_unfinished(timedelta(hours=older_than_hours))
+
+
 def open_file(address: str) -> tuple[Store, str]:
     """The store that holds a single file, and the file's name in it."""
     if not is_remote(address):
@@ -41,7 +54,8 @@ def open_file(address: str) -> tuple[Store, str]:
 
 
 def _local_path(address: str) -> Path:
-    return Path(urlsplit(address).path if address.startswith("file://") else address)
+    path = unquote(urlsplit(address).path) if address.startswith("file://") else address
+    return Path(path).expanduser()
 
 
 @contextmanager

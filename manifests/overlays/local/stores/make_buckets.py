@@ -11,6 +11,9 @@ for bucket in ("mlflow", "product1m"):
         s3.create_bucket(Bucket=bucket)
         print(f"{bucket}: created")
     except ClientError as error:
-        if error.response["Error"]["Code"] not in {"BucketAlreadyExists", "BucketAlreadyOwnedByYou"}:
+        if error.response["Error"]["Code"] not in {
+            "BucketAlreadyExists",
+            "BucketAlreadyOwnedByYou",
+        }:
             raise
         print(f"{bucket}: exists")
