@@ -91,12 +91,17 @@ def test_a_job_that_trains_for_too_long_is_ended(
     assert not api.jobs
 
 
+@pytest.mark.parametrize("rounds_left", [3, 0])
 def test_an_error_of_the_step_ends_the_job_in_its_first_round(
-    api: TrainerWorld, features: list[Path], tmp_path: Path
+    api: TrainerWorld, features: list[Path], tmp_path: Path, rounds_left: int
 ) -> None:
+    """By the follower's decision, or because the cluster fails the job without another round."""
+
     def damaged(node: Node) -> int:
         node.log("some progress")
         if node.number == 0:
+            if not rounds_left:  # only the pod with the step's error fails a job at once
+                node.stopped.wait(30)
             node.log("[rank0]: RuntimeError: Connection closed by peer")
             for line in range(34):
                 node.log(f"torchrun's farewell, line {line}")
@@ -105,7 +110,8 @@ def test_an_error_of_the_step_ends_the_job_in_its_first_round(
         return RANK_EXIT_CODE
 
     api.run_node = damaged
-    api.deletion = "never"
+    api.max_restarts = rounds_left
+    api.deletion = "never" if rounds_left else "at once"
     expected = r"failed\npod \S+-node-0-1-\w{5} ended with exit code 65 .*regions-00000.*: damaged$"
     with pytest.raises(TrainingError, match=expected):
         run(features, tmp_path)
