@@ -82,7 +82,7 @@ def _all(
     return [found.joint_text, found.joint_image, found.stream_text, found.stream_image]
 
 
-def test_an_embedding_does_not_depend_on_its_batch_neighbours(loaded: LoadedCapture) -> None:
+def test_an_embedding_does_not_depend_on_its_batch_neighbors(loaded: LoadedCapture) -> None:
     together = _all(loaded, CAPTIONS, PHOTOS)
     for size in (1, 2):
         for whole, part in zip(together, _all(loaded, CAPTIONS, PHOTOS, size), strict=True):

@@ -154,7 +154,7 @@ def test_exact_search_of_a_small_gallery_finds_all_of_it() -> None:
     assert np.sort(exact.positions(), axis=1).tolist() == [list(range(12))] * 3
 
 
-def test_recall_is_the_share_of_the_true_neighbours_found() -> None:
+def test_recall_is_the_share_of_the_true_neighbors_found() -> None:
     found = np.array([[1, 2, 3, 4], [9, 8, -1, -1]])
     truth = np.array([[4, 3, 2, 1], [8, 7, 6, 5]])
     assert recall_at_depth(found, truth) == pytest.approx((1.0 + 0.25) / 2)

@@ -1,7 +1,7 @@
-"""What CAPTURE is trained on: items, and pasted instances with the items they came from.
+"""What CAPTURE is trained on: items, and pasted products with the items they came from.
 
 A batch is a function of the seed and its number: an interrupted training continues with the batches
-that it would have had. Ranks share it: together they hold the items and instances that a single
+that it would have had. Ranks share it: together they hold the items and products that a single
 process would, each its own part. Proposals and masks are drawn by each rank for itself.
 """
 
@@ -24,7 +24,7 @@ from product1m.training import distributed
 
 @dataclass(frozen=True)
 class PretrainingBatch(OnDevice):
-    """Items of the epoch, then other items that views need, then views of pasted instances.
+    """Items of the epoch, then other items that views need, then views of pasted products.
 
     With several ranks each holds a part: some of the items, and the views that came from them.
     """
@@ -48,7 +48,7 @@ class BatchSettings:
     batch_size: int
     """Items of the epoch, over all ranks."""
     scene_batch_size: int
-    """Pasted instances, over all ranks; 0 for none."""
+    """Pasted products, over all ranks; 0 for none."""
     max_tokens: int
     max_regions: int
     token_mask_probability: float
@@ -121,7 +121,7 @@ class PretrainingBatches:
         return self._items.batches_per_epoch
 
     def __call__(self, index: int) -> PretrainingBatch:
-        """This rank's part of batch `index`: items, masked, and views of instances of them."""
+        """This rank's part of batch `index`: items, masked, and views of products cut from them."""
         shared = np.random.default_rng([self._settings.seed, 2, index, 0])
         items, num_items, instances = self._rows(index, shared)
         rank = distributed.rank()

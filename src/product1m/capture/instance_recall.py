@@ -1,4 +1,4 @@
-"""How well instances of held-out scenes find the items they came from, against raw features."""
+"""How well pasted products of held-out scenes find their items, against raw features."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from product1m.capture.scene_views import SceneViews
 from product1m.data.regions import FeatureSet, Regions
 
 MAX_INSTANCES = 1000
-"""Maximum number of held-out instances to measure, evenly spaced (ours)."""
+"""Maximum number of held-out products to measure, evenly spaced (ours)."""
 MAX_OTHERS = 2000
 """Maximum number of other items to search beside the sources, evenly spaced (ours)."""
 DEPTHS = (1, 10)
@@ -20,7 +20,7 @@ DEPTHS = (1, 10)
 def instance_recall(
     loaded: LoadedCapture, train: FeatureSet, scenes: FeatureSet
 ) -> dict[str, float]:
-    """Share of held-out instances whose source is among the first 1 and 10 items.
+    """Share of held-out pasted products whose source is among the first 1 and 10 items.
 
     Names are `held_out/instance_recall@1` for the two streams, and the same with `/joint` for the
     product of joint tokens (paper) and `/raw` for the standardized region features. Empty where no

@@ -31,7 +31,7 @@ class JointTransformer(nn.Module):
         """Hidden states of both sides, zero at padding; a sample's padding is masked for it alone.
 
         The released code tiles its masks over the heads in the wrong order, so that a sample gets
-        its neighbours' masks.
+        its neighbors' masks.
         """
         text = text + self.text_position(text_packing.places())
         regions = regions + self.region_position(region_packing.places())

@@ -170,7 +170,7 @@ def _scene_contrast(
     batch: PretrainingBatch,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """A pasted instance with its scene's title finds its source with its own title (ours).
+    """A pasted product with its scene's title finds its source with its own title (ours).
 
     The mean over the visual stream, both streams concatenated, and the product of the joint tokens.
     """

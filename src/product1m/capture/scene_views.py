@@ -1,4 +1,4 @@
-"""Pasted instances of scenes, each a view of the item that it was cut from."""
+"""Pasted products of scenes, each a view of the item that it was cut from."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,7 +43,7 @@ class KeptRegions:
 
 
 class SceneViews:
-    """Pasted instances of one split of the scenes, and the rows of the items they came from."""
+    """Pasted products of one split of the scenes, and the rows of the items they came from."""
 
     def __init__(self, scenes: FeatureSet, split: str, row_of_item: Mapping[str, int]) -> None:
         self._regions = KeptRegions(scenes)

@@ -1,4 +1,4 @@
-"""Pretrain CAPTURE on items and on scenes whose instances are known (paper; scenes: ours)."""
+"""Pretrain CAPTURE on items and on scenes whose products are known (paper; scenes: ours)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -110,18 +110,18 @@ def test_text_stands_out_from_what_is_behind_it(
     chromium.open(report, 1280, 900, scheme)
     names = ("page", "card", "shade", "text", "faint", "accent", "right", "wrong")
     script = "(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
-    colours = {name: str(chromium.evaluate(f"{script}('{name}')")) for name in names}
+    colors = {name: str(chromium.evaluate(f"{script}('{name}')")) for name in names}
     for behind in ("page", "card", "shade"):
         for front in ("text", "faint", "accent", "right", "wrong"):
-            ratio = contrast(colours[front], colours[behind])
+            ratio = contrast(colors[front], colors[behind])
             assert ratio >= 4.5, (front, behind, ratio)
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's ratio of two colours written as #rrggbb."""
+    """WCAG 2.2's ratio of two colors written as #rrggbb."""
 
-    def luminance(colour: str) -> float:
-        channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    def luminance(color: str) -> float:
+        channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -152,7 +152,7 @@ def test_slices_fusion_and_facts_are_there(document: Document) -> None:
 
 def test_slices_carry_their_definition_and_the_lead_over_the_rest(document: Document) -> None:
     captions = document.text_of("caption")
-    assert "By products as labelled." in captions
+    assert "By products as labeled." in captions
     assert "By brand first word." in captions
     assert document.text_of("td").count("+0.020[-0.040, +0.080]") == 2
 

@@ -193,8 +193,8 @@ def test_the_plot_puts_every_cell_at_its_difference(
     panels = drawn[0].axes
     assert len(panels) == 2
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["unsplit", "without-a"]
-    labelled = [line for line in panels[0].lines if not str(line.get_label()).startswith("_")]
-    dots = {line.get_label(): tuple(np.ravel(line.get_xydata())) for line in labelled}
+    labeled = [line for line in panels[0].lines if not str(line.get_label()).startswith("_")]
+    dots = {line.get_label(): tuple(np.ravel(line.get_xydata())) for line in labeled}
     rows = results.rows_for("shipped")
     assert dots == {
         "unsplit": (rows[2].difference.mean, 0.0),

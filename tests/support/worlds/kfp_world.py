@@ -242,11 +242,11 @@ class World:
         return self.kept_logs[key]
 
     def list_pods(self, namespace: str, labelSelector: str = "", **_: str) -> Any:  # noqa: N803
-        chosen = _labelled(self.pods.values(), namespace, labelSelector)
+        chosen = _labeled(self.pods.values(), namespace, labelSelector)
         return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": chosen}
 
     def list_workflows(self, namespace: str, labelSelector: str = "", **_: str) -> Any:  # noqa: N803
-        chosen = _labelled(self.workflows, namespace, labelSelector)
+        chosen = _labeled(self.workflows, namespace, labelSelector)
         return {"kind": "WorkflowList", "apiVersion": "argoproj.io/v1alpha1", "items": chosen}
 
     def read_pod_log(self, namespace: str, pod: str, **_: str) -> str:
@@ -303,7 +303,7 @@ def _enter(run: Any, state: str) -> None:
         run.state_history = [*(run.state_history or ()), status]
 
 
-def _labelled(items: Iterable[Json], namespace: str, selector: str) -> list[Json]:
+def _labeled(items: Iterable[Json], namespace: str, selector: str) -> list[Json]:
     key, wanted = selector.split("=")
     return [
         item
