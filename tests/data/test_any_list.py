@@ -159,7 +159,8 @@ def check(folder: Path, per_role: dict[str, list[dict[str, Any] | bytes]], port:
         stand = enumerate(content.split(b"\n"), start=1)
         numbers[role] = [number for number, line in stand if line.strip()]
     outputs = [folder / "out" / role for role in ROLES]
-    ingestion.run(str(folder), *outputs, CONFIG)
+    train, gallery, queries = outputs
+    ingestion.run(str(folder), train, gallery, queries, CONFIG)
     refused = 0
     for role, output in zip(ROLES, outputs, strict=True):
         artifact = open_artifact(output, "ingestion", role)
@@ -175,10 +176,10 @@ def check(folder: Path, per_role: dict[str, list[dict[str, Any] | bytes]], port:
 
 
 every_role = st.fixed_dictionaries(dict.fromkeys(ROLES, lines))
-within = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+CHECKS = tuple(HealthCheck)
 
 
-@settings(max_examples=12, **within)
+@settings(max_examples=12, deadline=None, suppress_health_check=CHECKS)
 @given(every_role)
 def test_ingestion_ends_keeps_what_is_valid_and_names_every_other_line(
     tmp_path_factory: pytest.TempPathFactory, port: int, per_role: Any
@@ -195,7 +196,7 @@ def test_a_campaign_of_bad_lists_stops_no_ingestion(
     monkeypatch.setattr(downloads, "BACKOFF_S", 0.0)
     tried, refused, stopped = 0, 0, []
 
-    @settings(max_examples=ATTEMPTS, database=None, **within)
+    @settings(max_examples=ATTEMPTS, database=None, deadline=None, suppress_health_check=CHECKS)
     @given(every_role)
     def attempt(per_role: Any) -> None:
         nonlocal tried, refused

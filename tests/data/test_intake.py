@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from product1m.config import IngestionConfig
-from product1m.data.intake import normalize_photo, unrestricted_pillow
+from product1m.data.intake import normalize_photo, unrestricted_pillow, upright_image
 from product1m.data.limits import PhotoLimits
 from product1m.data.photos import decode_photo
 from product1m.errors import PhotoError
@@ -102,6 +102,14 @@ def test_a_stored_photo_has_the_same_size_for_every_reader() -> None:
         encoded_photo = np.frombuffer(photo.encoded, np.uint8)
         by_opencv = np.asarray(cv2.imdecode(encoded_photo, cv2.IMREAD_COLOR))
         assert by_opencv.shape == (photo.height, photo.width, 3)
+
+
+def test_the_photo_that_is_shown_lies_as_the_one_that_is_searched() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for raw in (tagged(6), tagged(0, exif.tobytes()[:-3]), tagged(0, b"Exif\0\0noise")):
+        photo = normalize_photo(raw, DEFAULTS)
+        assert upright_image(raw).size == (photo.width, photo.height)
 
 
 def test_a_photo_keeps_its_pixels_when_its_metadata_goes() -> None:

@@ -77,6 +77,8 @@ def test_a_batch_over_http_is_answered_as_in_this_process(
         {"photo": base64.b64encode(file.read_bytes()).decode(), "title": f"Lumi rose {number}"}
         for number, file in enumerate(files)
     ]
+    lines = base64.encodebytes(files[1].read_bytes()).decode()  # as MIME writes it
+    rows[1]["photo"] = f"data:image/jpeg;base64,{lines}"
     status, answer = ask(address, rows, top_k=4)
     assert status == 200, answer
     model = registry_mlflow().pyfunc.load_model(f"models:/{registered.model}/{registered.number}")
@@ -99,6 +101,7 @@ def test_a_batch_over_http_is_answered_as_in_this_process(
     [
         ({"photo": "not base64!", "title": "x"}, "photo 0: text that is not base64"),
         ({"photo": "bm8gcGhvdG8=", "title": "x"}, "photo 0: not a photo that can be decoded"),
+        ({"photo": "", "title": "x" * 5000}, "title 0: 5000 characters, more than 4096 bytes"),
         ({"title": "x"}, "missing inputs ['photo']"),
         ({"photo": "bm8gcGhvdG8=", "title": 17}, "title"),
     ],

@@ -2,9 +2,10 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from product1m.data.limits import (
 )
 from product1m.data.photos import Photo, encode_jpeg, resize_photo
 from product1m.errors import PhotoError
+
+Read = TypeVar("Read")
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -54,16 +57,37 @@ def normalize_photo(
     absent. With a `budget` the photo waits until it may be decoded.
     """
     check_photo_bytes(raw, limits)
+    return _despite_metadata(raw, lambda photo: _normalized(photo, limits, budget))
+
+
+def upright_image(raw: bytes) -> Image.Image:
+    """A photo file in full size, turned as `normalize_photo` turns it; PhotoError if it cannot be.
+
+    The caller has let `normalize_photo` check its limits, or trusts the file.
+    """
+    return _despite_metadata(raw, _upright)
+
+
+def _despite_metadata(raw: bytes, read: Callable[[bytes], Read]) -> Read:
+    """Read a file, and if it cannot be decoded, what it holds besides metadata."""
     try:
-        return _normalized(raw, limits, budget)
+        return read(raw)
     except PhotoError as error:
         sound = without_metadata(raw)
         if sound == raw or error.__cause__ is None:
             raise
         try:
-            return _normalized(sound, limits, budget)
+            return read(sound)
         except PhotoError:
             raise error from None
+
+
+def _upright(raw: bytes) -> Image.Image:
+    with photo_errors():
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        orientation = _orientation(image)
+        upright = image if orientation == 1 else image.transpose(_TURNS[orientation])
+        return upright.convert("RGB")
 
 
 def _normalized(raw: bytes, limits: PhotoLimits, budget: PixelBudget | None) -> StoredPhoto:

@@ -1,16 +1,14 @@
 """The registered model as MLflow runs it: this file is logged as its code.
 
-Input, one row a photo: `photo` (the file's bytes, or their base64 as text) and `title`. Output, row
-for row: `ids` and `labels` of the merged ranking, and `instances`, each with its box, score and own
-ranking. Parameter `top_k`: length of every ranking.
+Input, one row a photo: `photo` (the file's bytes, or their base64 as text, also with line ends or
+as a `data:` URI) and `title`. Output, row for row: `ids` and `labels` of the merged ranking, and
+`instances`, each with its box, score and own ranking. Parameter `top_k`: length of every ranking.
 
 Nothing is loaded unless a trusted signature covers every file, see `serving.signatures`. MLflow
 runs this file before it can be checked; that only reviewers can change it is up to the server's
 permissions (docs/registry.md).
 """
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from product1m.errors import Product1MError, RetrievalError
+from product1m.data.limits import photo_from_text
+from product1m.errors import PhotoError, Product1MError, RetrievalError
 from product1m.serving.model_folder import CODE, MODEL_FOLDER
 from product1m.serving.service import SearchService
 from product1m.serving.signatures import Trust, remove_bytecode, require_signed, signature_of
@@ -47,7 +46,8 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
         """Answer a batch; what the caller can fix becomes a bad request, not a crash."""
         try:
             photos = [
-                _photo_bytes(photo, position) for position, photo in enumerate(model_input["photo"])
+                _photo_bytes(photo, position, self._service.config.ingestion.max_photo_bytes)
+                for position, photo in enumerate(model_input["photo"])
             ]
             titles = [_title(title, row) for row, title in enumerate(model_input["title"])]
             answers = self._service.answer(photos, titles, int((params or {}).get("top_k", 10)))
@@ -57,7 +57,7 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
         return pd.DataFrame(rows, index=model_input.index)
 
 
-def _photo_bytes(photo: Any, position: int) -> bytes:
+def _photo_bytes(photo: Any, position: int, max_bytes: int) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         return bytes(photo)
     if not isinstance(photo, str):
@@ -66,11 +66,9 @@ def _photo_bytes(photo: Any, position: int) -> bytes:
             f"got {type(photo).__name__}"
         )
     try:
-        return base64.b64decode(photo, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RetrievalError(
-            f"photo {position}: text that is not base64 ({error}); encode the photo file's bytes"
-        ) from error
+        return photo_from_text(photo, max_bytes)
+    except PhotoError as error:
+        raise RetrievalError(f"photo {position}: {error}") from error
 
 
 def _title(title: Any, position: int) -> str:

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from product1m.data.intake import photo_errors
+from product1m.data.intake import upright_image
 from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.evaluation.report.cards import AnswerCard, BoxCard
 from product1m.evaluation.report.html import html_templates
@@ -128,8 +128,7 @@ def table_rows(answered: AnsweredPhoto) -> list[tuple[str, ...]]:
 
 def _upright(encoded: bytes, path: Path) -> Image.Image:
     try:
-        with photo_errors():
-            return ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+        return upright_image(encoded)
     except PhotoError as error:
         raise StorageError(f"{path}: {error}") from error
 

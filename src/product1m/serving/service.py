@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from product1m.data.intake import normalize_photo
-from product1m.data.limits import PhotoLimits
+from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import clean_caption
 from product1m.data.photos import decode_photo
 from product1m.detection.extraction import RegionSettings, extract_regions
@@ -78,6 +78,8 @@ class SearchService:
         limits = PhotoLimits.from_config(self.config.ingestion)
         stored, captions = [], []
         for position, (photo, title) in enumerate(zip(photos, titles, strict=True)):
+            if fault := title_fault(title, self.config.ingestion.max_title_bytes):
+                raise RetrievalError(f"title {position}: {fault}")
             try:
                 stored.append(normalize_photo(photo, limits))
             except PhotoError as error:
