@@ -43,7 +43,7 @@ def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(
             vectors.append(regions.features[row])
     table = pd.DataFrame(rows, columns=["scene", "x1", "y1", "x2", "y2"])
     world = with_queries(tiny_artifacts, tmp_path, instances=(table, np.stack(vectors)))
-    metrics = tiny_world.evaluate(world, tmp_path / "evaluation")
+    metrics = tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     done = open_artifact(tmp_path / "evaluation", "evaluation")
     scores = read_json(done, "metrics.json")
     for split in ("dev", "test"):
@@ -60,7 +60,7 @@ def test_true_boxes_of_some_queries_only_make_no_method_and_the_report_says_so(
     table = pd.DataFrame([(39, 0, 0, 50, 50)], columns=["scene", "x1", "y1", "x2", "y2"])
     vectors = np.zeros((1, tiny_world.FEATURE_DIM), np.float16)
     world = with_queries(tiny_artifacts, tmp_path, instances=(table, vectors))
-    tiny_world.evaluate(world, tmp_path / "evaluation")
+    tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     done = open_artifact(tmp_path / "evaluation", "evaluation")
     assert "oracle_boxes" not in read_json(done, "metrics.json")["test"]
     report = done.file("report.html").read_text("utf-8")
@@ -79,7 +79,7 @@ def test_queries_are_sliced_by_the_training_titles_that_ingestion_counted(
     content = (world.queries / "classes.parquet").read_bytes()
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content)}
     rewrite_manifest(world.queries, lambda values: values["files"].update({CLASSES: entry}))
-    tiny_world.evaluate(world, tmp_path / "evaluation")
+    tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     done = open_artifact(tmp_path / "evaluation", "evaluation")
     slices = pd.read_parquet(done.file("slices.parquet")).set_index("query_id")
     features = FeatureSet(open_artifact(world.queries_features, "feature_extraction"))
@@ -99,7 +99,7 @@ def test_a_query_label_that_the_gallery_lacks_is_counted_and_reported(
         rows["labels"] = labels
 
     world = with_queries(tiny_artifacts, tmp_path, rows=lose_labels)
-    metrics = tiny_world.evaluate(world, tmp_path / "evaluation")
+    metrics = tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     assert metrics["test/num_queries_lacking_labels"] == 2
     scores = read_json(open_artifact(tmp_path / "evaluation", "evaluation"), "metrics.json")
     assert scores["test"]["oracle"]["strict"]["10"]["mAP"] == pytest.approx(1.0)
@@ -116,7 +116,7 @@ def test_a_damaged_query_stops_the_step_with_its_id(
 
     world = with_queries(tiny_artifacts, tmp_path, features=spoil)
     with pytest.raises(RetrievalError, match=r"query 317: a region's feature .* not a finite"):
-        tiny_world.evaluate(world, tmp_path / "evaluation")
+        tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -129,7 +129,7 @@ def test_a_query_that_cannot_be_embedded_is_named_too(
 
     world = with_queries(tiny_artifacts, tmp_path, rows=no_title)
     with pytest.raises(RetrievalError, match="query 322: "):
-        tiny_world.evaluate(world, tmp_path / "evaluation")
+        tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
 
 
 @pytest.mark.parametrize("missing", ["dev", "test"])
@@ -141,7 +141,7 @@ def test_queries_of_one_split_only_are_refused(
 
     world = with_queries(tiny_artifacts, tmp_path, rows=one_split)
     with pytest.raises(RetrievalError, match=f"no {missing} queries among 40"):
-        tiny_world.evaluate(world, tmp_path / "evaluation")
+        tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
 
 
 def test_a_photo_without_proposals_is_searched_as_a_whole(
@@ -151,7 +151,7 @@ def test_a_photo_without_proposals_is_searched_as_a_whole(
         numbers["scores"][:] = 0.0
 
     world = with_queries(tiny_artifacts, tmp_path, features=no_scores)
-    metrics = tiny_world.evaluate(world, tmp_path / "evaluation")
+    metrics = tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
     assert metrics["test/instances_per_query"] == 1
     for method in (SHIPPED, *CAPTURE_ALONE, *WITHOUT_CAPTURE):
         names = [f"test/strict/{name}/mAP@10" for name in (method, f"{method}_whole_photo")]
@@ -175,7 +175,7 @@ def test_an_index_of_another_capture_is_refused_with_both_digests(
         other.details.update(source.manifest.details)
     digest = open_artifact(world.capture, "capture_pretraining").digest
     with pytest.raises(ArtifactError, match=f"digest {source.digest}, but .* {digest}; run index"):
-        tiny_world.evaluate(world, tmp_path / "evaluation")
+        tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
 
 
 def test_photos_of_other_queries_are_refused(tiny_artifacts: TinyArtifacts, tmp_path: Path) -> None:
@@ -185,4 +185,4 @@ def test_photos_of_other_queries_are_refused(tiny_artifacts: TinyArtifacts, tmp_
     with pytest.raises(
         ArtifactError, match=r"made from ingestion/queries with digest .*; run feat"
     ):
-        tiny_world.evaluate(world, tmp_path / "evaluation")
+        tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)

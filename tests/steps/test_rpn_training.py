@@ -1,10 +1,5 @@
 """RPN training: finds products it never saw, goes on after a kill, draws what it finds."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -16,10 +11,16 @@ from safetensors.torch import load_file
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
-from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
+from product1m.detection.scene_batches import (
+    SceneBatch,
+    SceneBatches,
+    SceneBatchSettings,
+    Scenes,
+    losses,
+)
 from product1m.errors import DatasetError
 from product1m.steps import rpn_training
-from tests.support.paths import ROOT
+from tests.support.processes import hold_when, kill_when
 from tests.support.worlds.tiny_scenes import RPN, write_scenes
 
 JITTERED = RPN.model_copy(update={"color_jitter": 0.2, "scale_jitter": 0.3})
@@ -62,22 +63,20 @@ def test_the_checkpoint_says_what_features_it_gives_and_draws_its_proposals(
 def test_training_killed_midway_ends_with_the_same_weights(
     scenes: Artifact, checkpoint: Artifact, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys; from pathlib import Path; from tests.support.worlds.tiny_scenes import RPN\n"
-        "from product1m.config import RpnTrainingConfig\n"
-        "from product1m.steps import rpn_training\n"
-        "config = RpnTrainingConfig.model_validate_json(sys.argv[3])\n"
-        "rpn_training.run(Path(sys.argv[1]), Path(sys.argv[2]), config)\n"
-    )
-    killed = subprocess.Popen(
-        [sys.executable, "-c", code, scenes.folder, tmp_path / "rpn", SLOW.model_dump_json()],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".work/*/checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    make_batch = SceneBatches.__call__
+
+    def has_checkpoint() -> bool:
+        return any(tmp_path.glob(".work/*/checkpoint-*/state.json"))
+
+    def held(self: SceneBatches, number: int) -> SceneBatch:
+        hold_when(has_checkpoint)
+        return make_batch(self, number)
+
+    def train_until_held() -> None:
+        SceneBatches.__call__ = held  # type: ignore[method-assign]
+        rpn_training.run(scenes.folder, tmp_path / "rpn", SLOW)
+
+    kill_when(has_checkpoint, train_until_held)
     assert not (tmp_path / "rpn").exists()
     (left,) = tmp_path.glob(".work/*/checkpoint-*")
     assert 0 < int(left.name.removeprefix("checkpoint-")) < 72

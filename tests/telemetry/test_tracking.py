@@ -15,6 +15,7 @@ from product1m.config import IndexingConfig
 from product1m.errors import TrackingError
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import step_run
+from tests.support.clocks import replace_clock
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_progress_is_a_log_line_every_few_seconds_and_one_at_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = iter([0.0, 2.0, 4.0, 6.0, 8.0])  # start, then one look an item
-    monkeypatch.setattr("product1m.telemetry.progress.time.monotonic", lambda: next(clock))
+    replace_clock(monkeypatch, "product1m.telemetry.progress", monotonic=lambda: next(clock))
     with caplog.at_level(logging.INFO, "product1m"):
         assert list(track("abcd", "photos")) == list("abcd")
     assert [record.getMessage() for record in caplog.records] == [

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
 from product1m.telemetry.usage import Meter, peak_memory_mib
+from tests.support.clocks import replace_clock
 
 
 def test_a_meter_counts_time_and_processor_time_from_its_creation(
@@ -15,8 +17,9 @@ def test_a_meter_counts_time_and_processor_time_from_its_creation(
 ) -> None:
     clock = iter([100.0, 107.25])
     processor = iter([(3.0, 1.0, 0.5, 0.25, 0.0), (5.0, 1.5, 1.0, 0.75, 0.0)])
-    monkeypatch.setattr("product1m.telemetry.usage.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("product1m.telemetry.usage.os.times", lambda: next(processor))
+    replace_clock(monkeypatch, "product1m.telemetry.usage", monotonic=lambda: next(clock))
+    processes = SimpleNamespace(times=lambda: next(processor))
+    monkeypatch.setattr("product1m.telemetry.usage.os", processes)
     usage = Meter().read()
     assert usage.seconds == 7.25
     assert usage.cpu_seconds == 2.0 + 0.5 + 0.5 + 0.5, "user and system, own and of children"

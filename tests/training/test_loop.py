@@ -1,8 +1,4 @@
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from product1m.training import distributed
 from product1m.training.checkpoint import checkpoints
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup, make_optimizer, warmup_and_decay
-from tests.support.paths import ROOT
+from tests.support.processes import hold_when, kill_when
 from tests.support.worlds.tiny_training import PLAN, Batch, batch_at, losses, make_network, silent
 
 
@@ -50,30 +46,18 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) 
         assert torch.equal(mine, theirs)
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from tests.support.worlds.tiny_training import PLAN, batch_at, losses, make_network, silent
-from product1m.training.loop import train
-def slow(index):
-    print(index, flush=True)
-    time.sleep(0.05)
-    return batch_at(index)
-train(make_network(), losses, slow, PLAN, work=Path(sys.argv[1]), report=silent)
-"""
-
-
 def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     expected = train(make_network(), losses, batch_at, PLAN, work=tmp_path / "whole", report=silent)
     work = tmp_path / "killed"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(work)], cwd=ROOT, stdout=subprocess.PIPE
+
+    def held(index: int) -> Batch:
+        hold_when(lambda: checkpoints(work))
+        return batch_at(index)
+
+    kill_when(
+        lambda: checkpoints(work),
+        lambda: train(make_network(), losses, held, PLAN, work=work, report=silent),
     )
-    while not checkpoints(work):
-        assert killed.poll() is None
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
     reported: list[int] = []
     curve = train(
         make_network(),

@@ -23,12 +23,11 @@ from tests.support.worlds import tiny_world
 from tests.support.worlds.small_datasets import small_dataset
 from tests.support.worlds.tiny_world import TinyArtifacts
 
-QUICK = {"fusion_weights": [0, 1], "num_bootstrap": 50, "num_report_queries": 1}
 BASE = parse_config(
     {
         "capture_pretraining": {**tiny_world.CAPTURE.model_dump(), "num_epochs": 1},
         "indexing": tiny_world.INDEXING.model_dump(),
-        "evaluation": {**tiny_world.EVALUATION.model_dump(), **QUICK},
+        "evaluation": tiny_world.QUICK.model_dump(),
     }
 )
 

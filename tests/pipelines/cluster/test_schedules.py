@@ -20,6 +20,7 @@ from pipelines.cluster.schedules import (
 )
 from pipelines.graph.package import package
 from product1m.errors import ConfigError
+from tests.support.clocks import replace_clock
 from tests.support.servers.kfp_server import KfpServer
 
 compiled = functools.cache(package)
@@ -232,7 +233,7 @@ def test_apply_can_wait_for_the_run_of_a_schedule_that_it_replaces(
         assert {key: one.status for key, one in server.world.schedules.items()} == {old: "DISABLED"}
         server.world.end(in_flight, "SUCCEEDED")
 
-    monkeypatch.setattr("pipelines.cluster.reconcile.time.sleep", end_run)
+    replace_clock(monkeypatch, "pipelines.cluster.reconcile", sleep=end_run)
     run("apply", "--file", file, "--yes", "--wait", "1")
     (new,) = server.world.schedules.values()
     assert (new.status, new.trigger.cron_schedule.cron) == ("ENABLED", "0 0 2 * * *")
@@ -242,7 +243,7 @@ def test_apply_can_wait_for_the_run_of_a_schedule_that_it_replaces(
 
     server.world.tick(new.recurring_run_id)
     write(file, NIGHTLY)
-    monkeypatch.setattr("pipelines.cluster.reconcile.time.sleep", interrupt)
+    replace_clock(monkeypatch, "pipelines.cluster.reconcile", sleep=interrupt)
     CliRunner().invoke(app, ["schedule", "apply", "--file", str(file), "--yes", "--wait", "1"])
     assert list(server.world.schedules.values()) == [new]
     assert new.status == "ENABLED", "an interrupted command leaves the old schedule on"
