@@ -47,9 +47,14 @@ def check_cluster(
         results.append(result)
         print(result.line())
     report = as_json(results, bench.cluster.endpoint)
+    _write(json.dumps(report, indent=2), output)
+    raise typer.Exit(0 if report["passed"] else 1)
+
+
+def _write(report: str, output: Path | None) -> None:
+    """Write the report to a file, or print it."""
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        output.write_text(f"{report}\n", "utf-8")
     else:
-        print(json.dumps(report, indent=2))
-    raise typer.Exit(0 if report["passed"] else 1)
+        print(report)

@@ -25,6 +25,30 @@ Reason = Annotated[str, typer.Option(help="The reason, recorded with the version
 By = Annotated[
     str, typer.Option(help="Your name, recorded too; default: the MLflow user or your account.")
 ]
+OverrideSample = Annotated[
+    bool, typer.Option("--override-sample", help="Promote although it was trained on sample data.")
+]
+OverrideGate = Annotated[
+    bool, typer.Option("--override-gate", help="Promote although its gate did not pass.")
+]
+OverrideRejection = Annotated[
+    bool, typer.Option("--override-rejection", help="Promote although it was rejected.")
+]
+Rules = Annotated[
+    str,
+    typer.Option(help="Preset or YAML file with the gate's rules; by default the installed ones."),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(envvar=signing.KEY, help="Private key that signs; by default `new-key`'s."),
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar=signing.CERTIFICATE, help="Certificate of the key.")
+]
+Chain = Annotated[
+    list[Path] | None,
+    typer.Option(envvar=signing.CHAIN, help="Certificate between it and the root; repeatable."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[
     str,
@@ -107,33 +131,13 @@ def compare(
 def promote(
     version: Annotated[str, typer.Option(help="Number or alias of a candidate version.")],
     reason: Reason,
-    override_sample: Annotated[
-        bool,
-        typer.Option("--override-sample", help="Promote although it was trained on sample data."),
-    ] = False,
-    override_gate: Annotated[
-        bool, typer.Option("--override-gate", help="Promote although its gate did not pass.")
-    ] = False,
-    override_rejection: Annotated[
-        bool, typer.Option("--override-rejection", help="Promote although it was rejected.")
-    ] = False,
-    rules: Annotated[
-        str,
-        typer.Option(
-            help="Preset or YAML file with the gate's rules; by default the installed ones."
-        ),
-    ] = "",
-    key: Annotated[
-        Path | None,
-        typer.Option(envvar=signing.KEY, help="Private key that signs; by default `new-key`'s."),
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(envvar=signing.CERTIFICATE, help="Certificate of the key.")
-    ] = None,
-    chain: Annotated[
-        list[Path] | None,
-        typer.Option(envvar=signing.CHAIN, help="Certificate between it and the root; repeatable."),
-    ] = None,
+    override_sample: OverrideSample = False,
+    override_gate: OverrideGate = False,
+    override_rejection: OverrideRejection = False,
+    rules: Rules = "",
+    key: SigningKey = None,
+    certificate: Certificate = None,
+    chain: Chain = None,
     by: By = "",
     as_json: AsJson = False,
     candidate_model: Candidate = _DEFAULTS.candidate_model,
