@@ -91,8 +91,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# A file's tests run in one worker, which makes the file's fixtures once.
 tests: $(INSTALLED) ## Tests only
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED) ## Tests that take long: every step killed at every file operation, and other faults
 	$(BIN)/pytest -m slow -n $(JOBS) -rP

@@ -1,6 +1,7 @@
-"""Fixtures of several test files."""
+"""Fixtures of several test files, and the order in which workers get the files."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ import pytest
 # Before torch loads: a process that is forked while OpenMP has threads waits forever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
+# Tests start dozens of processes; without compiled files each would compile torch again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 for _name in ("PRODUCT1M_TRUSTED_KEY", "PRODUCT1M_TRUSTED_ROOT", "PRODUCT1M_ALLOW_UNSIGNED"):
     os.environ.pop(_name, None)
 os.fsync = lambda fd: None  # no test cuts the power, and thousands of files would wait for the disk
@@ -31,6 +35,30 @@ def reviewer_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(home))
         yield home / "product1m"
+
+
+LONGEST = (
+    "registry/",
+    "training/test_distributed.py",
+    "pipelines/cluster/doctor/",
+    "pipelines/ablation/test_running.py",
+    "jobs/test_train_job.py",
+    "steps/",
+    "manifests/test_server.py",
+    "pipelines/graph/",
+)
+"""Files that take the longest: started first, so that all workers end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort tests by file, the longest files first."""
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(tests).as_posix()
+        return next((n for n, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
