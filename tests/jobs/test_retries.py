@@ -1,14 +1,23 @@
 """A step tries again what may pass, and nothing else."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from product1m.errors import DatasetError, Product1MError, StorageError, TrackingError
+from product1m.errors import (
+    DatasetError,
+    LockedError,
+    Product1MError,
+    StorageError,
+    TrackingError,
+)
 from product1m.jobs.retries import may_pass, with_retries
+from product1m.storage.locks import only_writer
 from product1m.storage.opening import open_store
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from tests.support.servers.ports import free_port
+from tests.support.worlds.other_process import holding
 
 
 def mlflow_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +48,16 @@ def test_a_server_that_is_away_may_come_back(
 ) -> None:
     with pytest.raises((TrackingError, StorageError)) as raised:
         lost(monkeypatch)
+    assert may_pass(raised.value)
+
+
+def test_the_attempt_before_on_a_lost_node_may_still_end(tmp_path: Path) -> None:
+    with (
+        holding(tmp_path / "work"),
+        pytest.raises(LockedError) as raised,
+        only_writer(tmp_path / "work"),
+    ):
+        pytest.fail("another process holds it")
     assert may_pass(raised.value)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from product1m.errors import Product1MError
+from product1m.errors import LockedError, Product1MError
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,10 @@ def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = P
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a lost connection or a server that is away caused the error."""
+    """Whether a lost connection, a server that is away or another run's lock caused the error.
+
+    On a lost node a step may go on for a while, and hold its locks, when its next attempt begins.
+    """
     return any(_is_outage(cause) for cause in _causes(error))
 
 
@@ -70,7 +73,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_outage(error: BaseException) -> bool:
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError | LockedError):
         return True
     if any(kind.__name__ in _PASSING_NAMES for kind in type(error).__mro__):
         return True
