@@ -31,7 +31,7 @@ _EXECUTOR_LOG = "executor-logs-"
 
 
 @dataclass(frozen=True)
-class Source:
+class LogSource:
     """Where a task's log can be."""
 
     run: api.V2beta1Run
@@ -44,12 +44,12 @@ class Source:
 
 def source_of(
     run: api.V2beta1Run, task: str, pod: Pod | None, workflow: Workflow | None, node: Node | None
-) -> Source:
+) -> LogSource:
     """Where the log of a task's last attempt can be."""
-    return Source(run, task, pod, node, workflow.bucket if workflow else "")
+    return LogSource(run, task, pod, node, workflow.bucket if workflow else "")
 
 
-def read_log(cluster: Cluster, source: Source) -> list[str]:
+def read_log(cluster: Cluster, source: LogSource) -> list[str]:
     """The step's own lines; empty if it printed nothing yet.
 
     Raises ClusterError that names each place that was tried and why it has no log.
@@ -117,7 +117,7 @@ def error_in(lines: Sequence[str]) -> str:
     return "\n".join(error)
 
 
-def _places(cluster: Cluster, source: Source) -> Iterator[tuple[str, Callable[[], str]]]:
+def _places(cluster: Cluster, source: LogSource) -> Iterator[tuple[str, Callable[[], str]]]:
     pod, node, run_id = source.pod, source.node, str(source.run.run_id)
     if pod:
         yield "pod", lambda: _pod_log(pod)

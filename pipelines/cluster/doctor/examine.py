@@ -3,23 +3,23 @@
 from collections.abc import Callable, Iterator
 
 from pipelines.cluster.api import Cluster, ClusterError
-from pipelines.cluster.doctor import rules, settings, sizes, trainer, tried_versions
+from pipelines.cluster.doctor import installation, settings, sizes, trainer, tried_versions
 from pipelines.cluster.doctor.finding import Finding
 from pipelines.cluster.doctor.view import HiddenError, View
 
 Check = Callable[[View], Iterator[Finding]]
 CHECKS: dict[str, Check] = {
     "versions": tried_versions.versions,
-    "namespace": rules.pod_security,
+    "namespace": installation.pod_security,
     "service account": settings.account,
     "addresses": settings.addresses,
     "secrets": settings.secrets,
     "work volume": settings.volume,
     "nodes": sizes.nodes,
     "quota": sizes.quota,
-    "retries": rules.retries,
-    "time zone": rules.time_zone,
-    "network policies": rules.network,
+    "retries": installation.retries,
+    "time zone": installation.time_zone,
+    "network policies": installation.network,
     "Kubeflow Trainer": trainer.trainer,
 }
 
