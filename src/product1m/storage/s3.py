@@ -93,10 +93,14 @@ class S3Prefix:
         if self._size(name) <= s3_client.PART_BYTES:
             target.write_bytes(self.read(name))
             return
-        target.unlink(missing_ok=True)
-        self._fetch_parts(name, target)
-        if not (sha256_of(target) == sha256 if sha256 else s3_client.is_encrypted()):
+
+        def fetch() -> None:
+            target.unlink(missing_ok=True)
             self._fetch_parts(name, target)
+            if not (sha256_of(target) == sha256 if sha256 else s3_client.is_encrypted()):
+                self._fetch_parts(name, target)
+
+        self._tried(self.address(name), fetch)
 
     def put(self, path: Path, name: str, sha256: str) -> None:
         """Upload in parts; the object appears when all parts have arrived."""
@@ -209,10 +213,9 @@ class S3Prefix:
 
         content = agreed(read, _sha256) if first else read()
         if len(content) != length:
-            address = self.address(name)
-            raise StorageError(
-                f"{address}: {len(content)} of {length} bytes at {start}; it changed while it was "
-                "read, try again"
+            raise interrupted(
+                self.address(name),
+                f"{len(content)} of {length} bytes at {start}; it changed while it was read",
             )
         return content
 

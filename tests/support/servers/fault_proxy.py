@@ -21,7 +21,7 @@ EVERY_FAULT: tuple[Fault, ...] = get_args(Fault)
 STALL_S = 3.0
 """How long a stalled response sends nothing before it ends."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
-_WRONG_LENGTH: dict[Fault | None, int] = {"too_long": 13, "too_short": -13}
+_WRONG_LENGTH: dict[Fault | None, int] = {"too_long": 1, "too_short": -1}
 _ANSWERS = {"error": (500, "InternalError"), "slow_down": (503, "SlowDown")}
 
 
@@ -49,6 +49,11 @@ class FaultProxy:
     def count(self, method: str) -> int:
         """Requests of a method so far."""
         return sum(seen == method for seen, _ in self.requests)
+
+    def wrong_by(self, fault: Fault | None) -> int:
+        """Bytes that a stated length is off: 13, or any number if faults are random."""
+        far = self._random[0].randrange(1, 1000) if self._random else 13
+        return _WRONG_LENGTH.get(fault, 0) * far
 
     def flipped(self, content: bytes) -> bytes:
         """The content with one bit changed: in the middle, or anywhere if faults are random."""
@@ -123,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
             if name.lower() == "content-length":
-                self.send_header(name, str(max(0, int(value) + _WRONG_LENGTH.get(fault, 0))))
+                length = max(0, int(value) + self.proxy.wrong_by(fault))
+                self.send_header(name, str(length))
             elif name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
         self.end_headers()
