@@ -2,11 +2,16 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from product1m.cli.app import app
 from product1m.errors import PhotoError, StorageError, redacted
 from product1m.telemetry.logs import JsonLines, WithoutSecrets
+from tests.support.worlds.photo_files import encoded, picture
+from tests.support.worlds.registered_model import MlflowStore
 
 
 @pytest.mark.parametrize(
@@ -61,3 +66,65 @@ def test_errors_and_log_lines_hide_secrets() -> None:
         assert "pass@" not in shown
         assert "abc" not in shown
     assert json.loads(JsonLines().format(record))["message"] == ("at http://***@host/x?token=***")
+
+
+SECRETS = ("photo-pass", "photo-signature", "store-pass", "store-key", "tracking-pass")
+PHOTO = (
+    "http://me:photo-pass@127.0.0.1:9/a.jpg?X-Amz-Signature=photo-signature",
+    "https://me:photo-pass@127.0.0.1:9/b.jpg?token=photo-signature",
+)
+
+
+def write_dataset(folder: Path, addresses: tuple[str, ...]) -> None:
+    """Sound lists, with photos at `addresses` in the gallery."""
+    (folder / "images").mkdir(parents=True)
+    for number in range(2):
+        (folder / "images" / f"{number}.jpg").write_bytes(encoded(picture(number)))
+    for role in ("train", "gallery", "queries"):
+        images = ["images/0.jpg", "images/1.jpg", *(addresses if role == "gallery" else ())]
+        rows = [
+            {"id": f"{role}{place}", "caption": f"{role} {place}", "labels": ["A"], "image": image}
+            | ({"split": ("dev", "test")[place]} if role == "queries" else {})
+            for place, image in enumerate(images)
+        ]
+        (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_ingestion(dataset: Path, out: Path, *settings: str) -> str:
+    """What the command prints and logs."""
+    outputs = [str(out / role) for role in ("train", "gallery", "queries")]
+    changed = [
+        "ingestion.num_workers=1", "ingestion.download_attempts=1",
+        "ingestion.max_quarantine_share=0.9", *settings,
+    ]  # fmt: skip
+    options = [word for setting in changed for word in ("--set", setting)]
+    return CliRunner().invoke(app, ["ingestion", str(dataset), *outputs, *options]).output
+
+
+def test_no_secret_stands_in_anything_that_a_step_writes(
+    tmp_path: Path, store: MlflowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos that cannot be fetched, a store and a tracking server that do not answer."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:store-pass@127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "store-key")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_dataset(tmp_path / "data", PHOTO)
+    write_dataset(tmp_path / "stored", ("s3://bucket/a.jpg",))
+    local = 'ingestion.allowed_sources=["127.0.0.1", "s3://bucket"]'
+    shown = run_ingestion(tmp_path / "data", tmp_path / "out", local)
+    assert "gallery/quarantined" in shown
+    failed = run_ingestion(tmp_path / "stored", tmp_path / "none", local)
+    assert "http://***@127.0.0.1:9 cannot be reached" in failed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:tracking-pass@127.0.0.1:9")
+    lost = run_ingestion(tmp_path / "data", tmp_path / "lost", local)
+    assert "http://***@127.0.0.1:9" in lost
+    written = [
+        path.read_bytes()
+        for path in (*tmp_path.rglob("*"), *store.folder.glob("mlflow.db*"))
+        if path.is_file() and path.parent.name not in ("data", "stored")
+    ]
+    assert len(written) > 10
+    everything = b"\n".join([*written, *(text.encode() for text in (shown, failed, lost))])
+    assert [secret for secret in SECRETS if secret.encode() in everything] == []
