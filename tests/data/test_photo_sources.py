@@ -1,16 +1,19 @@
 """Data sets, photos and backgrounds that lie on S3, from the lists to the items."""
 
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.graph.data import check_dataset, data_parameters
 from product1m.artifacts.folder import open_artifact
 from product1m.config import IngestionConfig
 from product1m.data.items import ItemTable
-from product1m.errors import DatasetError
+from product1m.errors import DatasetError, StorageError
 from product1m.steps import ingestion
 from product1m.synthesis.backgrounds import find_backgrounds, read_background
 from tests.support.servers.s3_server import S3Server
@@ -99,3 +102,53 @@ def test_background_photos_on_s3_are_those_of_the_folder(s3: S3Server, tmp_path:
     np.testing.assert_array_equal(photos[0], photos[1])
     with pytest.raises(DatasetError, match=f"{address}/none: expected background photos"):
         find_backgrounds(f"{address}/none")
+
+
+class Forbidding(BaseHTTPRequestHandler):
+    """An S3 endpoint that denies one key, has no other, or is broken."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        broken = "broken" in self.path
+        status, code = (403, "AccessDenied") if "secret" in self.path else (404, "NoSuchKey")
+        status, code = (500, "InternalError") if broken else (status, code)
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_key_that_s3_denies_costs_that_item_and_a_broken_store_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forbidding) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_MAX_ATTEMPTS": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        data = small_dataset(tmp_path / "data")
+        lines = (data / "train.jsonl").read_text()
+        bad = {"a": "s3://bucket/secret.jpg", "b": "s3://bucket/absent.jpg", "c": "s3://"}
+        rows = [{"id": name, "caption": name, "image": image} for name, image in bad.items()]
+        (data / "train.jsonl").write_text(lines + "".join(json.dumps(row) + "\n" for row in rows))
+        config = IngestionConfig(max_quarantine_share=1, allowed_sources=("s3://bucket",))
+        metrics = ingestion.run(str(data), *outputs(tmp_path), config)
+        assert (metrics["train/items"], metrics["train/quarantined"]) == (3, 3)
+        table = pq.read_table(tmp_path / "train" / "quarantine.parquet").to_pylist()
+        assert [(row["line"], row["id"]) for row in table] == [(4, "a"), (5, "b"), (6, "c")]
+        assert "access denied" in table[0]["reason"]
+        assert "missing" in table[1]["reason"]
+        row = {"id": "d", "caption": "d", "image": "s3://bucket/broken.jpg"}
+        (data / "train.jsonl").write_text(lines + json.dumps(row) + "\n")
+        with pytest.raises(StorageError, match=r"s3://bucket/broken\.jpg"):
+            ingestion.run(str(data), *outputs(tmp_path / "again"), config)
+        server.shutdown()
