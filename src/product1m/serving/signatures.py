@@ -7,6 +7,7 @@ in `registry.signing`.
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,5 +217,16 @@ def _refusals(meaning: str) -> Iterator[None]:
     except RegistryError:
         raise
     except Exception as error:  # the libraries refuse in many ways
-        words = str(error) or type(error).__name__
+        words = _differences(str(error)) or str(error) or type(error).__name__
         raise RegistryError(f"{meaning} ({words})") from error
+
+
+def _differences(message: str) -> str:
+    """Names of the files in the library's message, without its digests; empty if it is another."""
+    plain = message.replace("\\'", "'")
+    found = {
+        "changed": re.findall(r"Hash mismatch for '([^']+)'", plain),
+        "added": re.findall(r"Extra files found in model '[^']*': ([^\"']+)", plain),
+        "missing": re.findall(r"Missing files in model '[^']*': ([^\"']+)", plain),
+    }
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
