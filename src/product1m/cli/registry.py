@@ -1,6 +1,7 @@
 """`product1m registry`: list, compare, promote and reject registered versions."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,9 @@ from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, ModelNames
 from product1m.serving.signatures import KEYS, Trust, default_folder
 
 if TYPE_CHECKING:
+    from product1m.registry.acts import Measure
     from product1m.registry.compare import VersionComparison
+    from product1m.registry.rules import ReviewRules
     from product1m.registry.versions import ModelVersion
 
 _DEFAULTS = RegistrationConfig()
@@ -37,6 +40,9 @@ OverrideRejection = Annotated[
 Rules = Annotated[
     str,
     typer.Option(help="Preset or YAML file with the gate's rules; by default the installed ones."),
+]
+Evaluate = Annotated[
+    str, typer.Option(help="Data set to measure candidate and champion on again, here.")
 ]
 SigningKey = Annotated[
     Path | None,
@@ -135,6 +141,7 @@ def promote(
     override_gate: OverrideGate = False,
     override_rejection: OverrideRejection = False,
     rules: Rules = "",
+    evaluate: Evaluate = "",
     key: SigningKey = None,
     certificate: Certificate = None,
     chain: Chain = None,
@@ -157,15 +164,42 @@ def promote(
         "gate": override_gate,
         "rejection": override_rejection,
     }
+    limits = read_rules(rules)
     review = acts.Review(
         reason,
-        read_rules(rules),
+        limits,
         signing.signer(key, certificate, tuple(chain or ())),
         by,
         overrides=[kind for kind, overridden in flags.items() if overridden],
+        measure=_measure_on(evaluate, limits),
     )
     models = ModelNames(candidate_model, champion_model)
     _report(acts.promote(version, models, review), as_json)
+
+
+def _measure_on(dataset: str, limits: "ReviewRules") -> "Measure | None":
+    """How to measure on a data set; None without one."""
+    if not dataset:
+        return None
+    from product1m.registry.candidate_files import CandidateFiles
+    from product1m.registry.evidence import Evidence
+    from product1m.registry.measuring import ReviewerData
+    from product1m.serving.model_folder import ServingConfig
+    from product1m.steps import ingestion
+    from product1m.telemetry.environment import environment_set
+
+    def measure(files: CandidateFiles, champion: "ModelVersion | None") -> Evidence:
+        config = ServingConfig.read(files.model).ingestion  # photos as the model is served them
+        with tempfile.TemporaryDirectory() as scratch:
+            train, gallery, queries = (
+                Path(scratch) / part for part in ("train", "gallery", "queries")
+            )
+            with environment_set({"MLFLOW_TRACKING_URI": ""}):  # a reviewer logs no run of a step
+                ingestion.run(dataset, train, gallery, queries, config)
+            data = ReviewerData.open(queries, gallery, limits.bootstrap)
+            return data.measure(files, champion)
+
+    return measure
 
 
 @registry_app.command(

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -90,7 +90,7 @@ def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
     with tempfile.TemporaryDirectory() as scratch:
         files = fetch_candidate(candidate, Path(scratch))
         measured = review.measure(files, standing.recorded) if review.measure else None
-        gate = _decide(measured or files.evidence, standing, review.rules)
+        gate = _decide(files, measured, standing, review.rules)
         objections = _objections(candidate, files, gate)
         _require_overridden(candidate, objections, review.overrides)
         record = {
@@ -169,9 +169,13 @@ def _restored(
     return restored
 
 
-def _decide(evidence: Evidence, standing: Standing, rules: ReviewRules) -> Gate:
+def _decide(
+    files: CandidateFiles, measured: Evidence | None, standing: Standing, rules: ReviewRules
+) -> Gate:
     champion = as_champion(standing.recorded) if standing.recorded else None
-    return decide(rules.apply(evidence), champion)
+    if champion and measured:  # only what was measured here counts, of both
+        champion = replace(champion, evidence=None)
+    return decide(rules.apply(measured or files.evidence), champion)
 
 
 def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVersion:

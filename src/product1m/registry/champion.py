@@ -23,6 +23,7 @@ from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import Product1MError
+from product1m.evaluation.methods import SHIPPED, SHIPPED_WHOLE_PHOTO
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.registry.evidence import DEPTH, EVIDENCE, Champion, Evidence, Remeasured
 from product1m.registry.version_files import as_champion, read_lineage
@@ -99,7 +100,7 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
     )
     with tempfile.TemporaryDirectory() as scratch:
         model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", Path(scratch))
-        top = _answers(model, queries, gallery, Path(scratch))
+        top = rank_by_methods(model, queries, gallery, Path(scratch))[SHIPPED]
     truth = GroundTruth.from_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
     scores = score_queries(top, truth, "strict", (DEPTH,))
     return Remeasured(
@@ -110,10 +111,22 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
     )
 
 
-def _answers(
-    model: Path, queries: Artifact, gallery: Artifact, scratch: Path
-) -> dict[str, list[str]]:
-    """Merged rankings of the test queries."""
+def rank_by_methods(
+    model: Path,
+    queries: Artifact,
+    gallery: Artifact,
+    scratch: Path,
+    others: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, dict[str, list[str]]]:
+    """Merged rankings of the test queries by a model folder: as shipped, and by whole photos.
+
+    Args:
+        model: the folder.
+        queries: of an ingestion.
+        gallery: of an ingestion.
+        scratch: where features and index are written.
+        others: other block weights to rank with, by the method's name.
+    """
     serving = ServingConfig.read(model)
     rpn, capture = open_part(model, RPN), open_part(model, CAPTURE)
     features = {
@@ -125,7 +138,13 @@ def _answers(
     photos = FeatureSet(features[queries])
     test_rows = np.flatnonzero(photos.rows["split"] == "test").tolist()
     vectors = searcher.embed(photos).select(test_rows)
-    return searcher.rank(vectors, serving.weights, whole_photo=False)
+    methods = {SHIPPED: serving.weights, **(others or {})}
+    ranked = {
+        name: searcher.rank(vectors, weights, whole_photo=False)
+        for name, weights in methods.items()
+    }
+    ranked[SHIPPED_WHOLE_PHOTO] = searcher.rank(vectors, serving.weights, whole_photo=True)
+    return ranked
 
 
 def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:
