@@ -159,11 +159,8 @@ def promote(
     from product1m.registry.acts import Objection
     from product1m.registry.rules import read_rules
 
-    flags: dict[Objection, bool] = {
-        "sample": override_sample,
-        "gate": override_gate,
-        "rejection": override_rejection,
-    }
+    flags: dict[Objection, bool] = {"sample": override_sample, "gate": override_gate}
+    flags["rejection"] = override_rejection
     limits = read_rules(rules)
     review = acts.Review(
         reason,
@@ -173,8 +170,8 @@ def promote(
         overrides=[kind for kind, overridden in flags.items() if overridden],
         measure=_measure_on(evaluate, limits),
     )
-    models = ModelNames(candidate_model, champion_model)
-    _report(acts.promote(version, models, review), as_json)
+    names = ModelNames(candidate_model, champion_model)
+    _report(acts.promote(version, names, review), as_json)
 
 
 def _measure_on(dataset: str, limits: "ReviewRules") -> "Measure | None":
