@@ -66,8 +66,10 @@ def test_show_ends_the_mlflow_runs_of_a_recorded_run_that_is_over(
     shown = CliRunner().invoke(app, ["runs", "show", run_id]).output
     assert tracked.statuses(ids) == expected
     assert tracked.statuses(others) == ("RUNNING", "RUNNING")
-    said = f"note         MLflow: 2 open runs of {run_id} ended, the pipeline run as {expected[0]}"
-    assert (said in shown) == (expected[0] != "RUNNING")
+    message = (
+        f"note         MLflow: 2 open runs of {run_id} ended, the pipeline run as {expected[0]}"
+    )
+    assert (message in shown) == (expected[0] != "RUNNING")
 
 
 def test_they_end_when_the_pipeline_run_ended(kfp_server: KfpServer, tracked: Tracked) -> None:

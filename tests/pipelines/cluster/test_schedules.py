@@ -201,14 +201,19 @@ def test_a_commit_that_changes_nothing_here_replaces_nothing(
     }
 
 
-def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
-    server: KfpServer, tmp_path: Path
-) -> None:
+def changed_while_it_runs(server: KfpServer, tmp_path: Path) -> tuple[Path, str, Any]:
+    """A schedule with a run in flight and another time in its file: file, id, run."""
     file = write(tmp_path / "s.yaml", NIGHTLY)
     run("apply", "--file", file, "--yes")
     (old,) = server.world.schedules
     in_flight = server.world.tick(old)
-    write(file, NIGHTLY | {"cron": "0 0 2 * * *"})
+    return write(file, NIGHTLY | {"cron": "0 0 2 * * *"}), old, in_flight
+
+
+def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
+    server: KfpServer, tmp_path: Path
+) -> None:
+    file, old, in_flight = changed_while_it_runs(server, tmp_path)
     shown = run("apply", "--file", file, "--yes").output
     assert f"not replaced yet, its run {in_flight.run_id} is in flight; apply again" in shown
     assert in_flight.state == "RUNNING"
@@ -223,11 +228,7 @@ def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
 def test_apply_can_wait_for_the_run_of_a_schedule_that_it_replaces(
     server: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write(tmp_path / "s.yaml", NIGHTLY)
-    run("apply", "--file", file, "--yes")
-    (old,) = server.world.schedules
-    in_flight = server.world.tick(old)
-    write(file, NIGHTLY | {"cron": "0 0 2 * * *"})
+    file, old, in_flight = changed_while_it_runs(server, tmp_path)
 
     def end_run(_: float) -> None:
         assert {key: one.status for key, one in server.world.schedules.items()} == {old: "DISABLED"}
