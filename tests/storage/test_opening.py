@@ -302,3 +302,23 @@ def test_memory_does_not_grow_with_a_file(s3: S3Server, tmp_path: Path) -> None:
     ).stdout
     assert (tmp_path / "back").stat().st_size == 60 * MIB
     assert float(out) < 45
+
+
+def test_a_tilde_is_the_home_folder_and_file_addresses_are_unquoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a b%c?d").write_text("content")
+    for address in ("~/a b%c?d", str(tmp_path / "a b%c?d"), (tmp_path / "a b%c?d").as_uri()):
+        store, name = open_file(address)
+        assert store.read(name) == b"content"
+    assert open_store("~").uri == str(tmp_path)
+    with with_remote_fetched("~/bert") as folder:
+        assert folder == str(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["./photos/a.jpg", "photos//a.jpg", "photos/./a.jpg"])
+def test_a_name_has_one_form(store: Store, name: str) -> None:
+    store.publish("photos/a.jpg", b"photo")
+    assert store.read(name) == b"photo"
+    assert store.address(name).endswith("/photos/a.jpg")

@@ -24,7 +24,7 @@ WORK = "PRODUCT1M_WORK"
 
 def work_root(folder: Path) -> Path:
     """What attempts at an artifact keep is below this folder, by default beside it."""
-    return Path(os.environ.get(WORK) or folder.parent / ".work")
+    return Path(os.environ.get(WORK) or folder.parent / ".work").expanduser()
 
 
 def work_folder(
@@ -68,5 +68,5 @@ def _path(folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Arti
         [step, config.model_dump(mode="json"), {k: a.digest for k, a in inputs.items()}]
     )
     name = f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    root = Path(os.environ.get(WORK) or folder.parent / ".work")
+    root = Path(os.environ.get(WORK) or folder.parent / ".work").expanduser()
     return root / name

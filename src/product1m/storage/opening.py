@@ -65,7 +65,7 @@ def with_remote_fetched(name: str) -> Iterator[str]:
     Raises NotStoredError if there are no files below the prefix.
     """
     if not name.startswith(S3):
-        yield name
+        yield str(Path(name).expanduser()) if name.startswith("~") else name
         return
     store = open_store(name)
     with tempfile.TemporaryDirectory(prefix="product1m-") as scratch:
