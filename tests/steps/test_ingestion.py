@@ -357,3 +357,23 @@ def test_the_content_digest_tells_the_queries_from_what_surrounds_them(folder: F
         _, artifacts = folder.ingest(name=name)
         contents.append(artifacts["queries"].manifest.details["content"])
     assert contents[0] == contents[1] != contents[2]
+
+
+def test_photos_that_leave_nothing_for_a_later_step_stop_ingestion(folder: Folder) -> None:
+    same = encoded(picture(97))
+    for number in (1, 2, 3):
+        (folder.root / f"images/train-t{number}.jpg").write_bytes(same)
+    with pytest.raises(
+        DatasetError, match=r"train: 3 items of 1 product .*need different products"
+    ):
+        folder.ingest()
+    folder.add("train", "another")
+    (folder.root / "images/queries-q1.jpg").write_bytes(b"no photo")  # the only dev query
+    with pytest.raises(DatasetError, match=r"no dev query, .* all 1 have the split 'test'"):
+        folder.ingest()
+    (folder.root / "images/queries-q1.jpg").write_bytes(encoded(picture(96)))
+    folder.rows["queries"][1]["labels"] = ["b"]
+    with pytest.raises(
+        DatasetError, match=r"1 test queries .*'b' of query q2 .*the nearest is 'B'"
+    ):
+        folder.ingest()
