@@ -18,9 +18,6 @@ WITHOUT_A_MIRROR = {"repository", "recordings", "support"}
 """Folders of tests of what surrounds the code, of recorded answers, and of helpers."""
 CLOCKS = {"monotonic", "perf_counter", "process_time", "time"}
 
-ABOUT_TO_BE_CUT = {"promote"}
-"""A function that is being divided."""
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
