@@ -16,7 +16,6 @@ from product1m.registry.version_files import read_evidence
 from product1m.registry.versions import ModelVersion
 from product1m.telemetry import mlflow_answer, mlflow_client
 from tests.support.servers.mlflow_server import PASSWORDS, STORE, Server, running_server
-from tests.support.servers.ports import free_port
 from tests.support.servers.s3_server import S3Server
 from tests.support.worlds.registered_model import LENIENT, models_of, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -116,7 +115,7 @@ def test_a_server_that_never_answers_ends_a_download_with_its_address(
 ) -> None:
     monkeypatch.setattr(mlflow_answer, "ANSWER_S", 0.1)
     monkeypatch.setattr(mlflow_answer, "PAUSES_S", (0.0,))
-    with socket.create_server(("127.0.0.1", free_port())) as silent:  # connects, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, says nothing
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         expected = rf"reading a\.json of models:/m/1 at {address}.*: no answer to try 2"
