@@ -1,7 +1,6 @@
 """A folder as a store, and files written under a hidden name first."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,27 +9,39 @@ from pathlib import Path
 from product1m.errors import NotStoredError, StorageError, TooLargeError
 from product1m.storage.base import StoredFile, checked_name, sha256_of
 from product1m.storage.disk import disk_errors_explained, explain
+from product1m.storage.locks import hold
 
 LOST_AND_FOUND = "lost+found"
 """Folder at the root of an ext file system; never part of anybody's data."""
 
 
 @contextmanager
-def hidden_beside(target: Path, tag: str = "") -> Iterator[Path]:
+def hidden_beside(target: Path) -> Iterator[Path]:
     """Yield a hidden path in the folder of `target` to write a file or folder to.
 
-    Nothing is there when the block starts, and what is still there when it ends is removed.
-    Writers that work at the same time need different tags. DiskError if the disk is full, or for
-    whatever else the file system refuses in the block.
+    Nothing is there when the block starts, and what is still there when it ends is removed. One
+    writer at a time. DiskError if the disk is full, or for whatever else the file system refuses in
+    the block.
     """
-    suffix = f".{tag}.partial" if tag else ".partial"
-    partial = target.absolute().with_name(f".{target.absolute().name}{suffix}")
+    partial = _partial(target)
     try:
         with disk_errors_explained(partial.parent):
             _remove(partial)
             yield partial
     finally:
         _remove(partial)
+
+
+@contextmanager
+def _shared_partial(target: Path) -> Iterator[Path]:
+    """As `hidden_beside`, for a file that several processes may write at once: they take turns."""
+    partial = _partial(target)
+    with disk_errors_explained(partial.parent), hold(partial, target, wait=True):
+        yield partial
+
+
+def _partial(target: Path) -> Path:
+    return target.absolute().with_name(f".{target.absolute().name}.partial")
 
 
 def _remove(path: Path) -> None:
@@ -124,7 +135,7 @@ class Folder:
             return
         with self._explained(name):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with hidden_beside(target, secrets.token_hex(8)) as partial:
+            with _shared_partial(target) as partial:
                 shutil.copyfile(path, partial)
                 if (copied := sha256_of(partial)) != sha256:
                     raise StorageError(
@@ -138,7 +149,7 @@ class Folder:
         target = self.local(name)
         with self._explained(name):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with hidden_beside(target, secrets.token_hex(8)) as partial:
+            with _shared_partial(target) as partial:
                 partial.write_bytes(content)
                 try:
                     target.hardlink_to(partial)
