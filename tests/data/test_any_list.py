@@ -36,28 +36,28 @@ deep = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=8,
 )
+ADDRESSES = [
+    "http://[bad/x.jpg",
+    f"http://{'a' * 70}/x.jpg",
+    "http://",
+    "https://:0/",
+    "http://127.0.0.1:1/x",
+    "http://127.0.0.1:99999/x",
+    "s3://",
+    "s3:///key",
+    "s3://B/k",
+    "s3://bucket",
+    "file:///etc/passwd",
+    "images/../../x",
+    "images",
+    "images/" + "n" * 300,
+    "images/" + "x/" * 3000 + "y",
+    "images/0.jpg\0",
+    "data:image/png;base64,AAAA",
+    "\\\\host\\share",
+]
 addresses = st.one_of(
-    st.sampled_from(
-        [
-            "http://[bad/x.jpg",
-            f"http://{'a' * 70}/x.jpg",
-            "http://",
-            "https://:0/",
-            "http://127.0.0.1:1/x",
-            "http://127.0.0.1:99999/x",
-            "s3://",
-            "s3:///key",
-            "s3://B/k",
-            "s3://bucket",
-            "file:///etc/passwd",
-            "images/../../x",
-            "images",
-            "images/" + "n" * 300,
-            "images/0.jpg\0",
-            "data:image/png;base64,AAAA",
-            "\\\\host\\share",
-        ]
-    ),
+    st.sampled_from(ADDRESSES),
     st.builds("http://{}/{}".format, st.text(max_size=8), st.text(max_size=4)),
     st.builds("http://127.0.0.1:{port}/{}".format, st.integers(0, 30), port=st.just("{port}")),
     st.builds("images/{}".format, st.text(max_size=8)),
@@ -173,6 +173,31 @@ def check(folder: Path, per_role: dict[str, list[dict[str, Any] | bytes]], port:
         assert set(quarantine["list"]) <= {f"{role}.jsonl"}
         refused += len(quarantine)
     return refused
+
+
+def test_an_id_whose_decomposed_form_is_too_long_for_a_file_costs_that_item(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "images").mkdir()
+    names = {"train": "ab", "gallery": "c", "dev": "d", "test": "e"}
+    for seed, item in enumerate("abcde"):
+        (tmp_path / f"images/{item}.jpg").write_bytes(encoded(picture(seed)))
+    for name, ids in names.items():
+        label = "" if name == "train" else "#####A"
+        lines = [f"{item}#####title {item}##########{label}\n" for item in (*ids, "각" * 32)]
+        (tmp_path / f"product1m_{name}_ossurl_v2.txt").write_text("".join(lines), "utf-8")
+    train, gallery, queries = (tmp_path / "out" / role for role in ROLES)
+    metrics = ingestion.run(str(tmp_path), train, gallery, queries, CONFIG)
+    assert [metrics[f"{role}/items"] for role in ROLES] == [2, 1, 2]
+    assert [metrics[f"{role}/quarantined"] for role in ROLES] == [1, 1, 2]
+
+
+def test_no_address_stops_ingestion(tmp_path: Path, port: int) -> None:
+    rows: list[dict[str, Any] | bytes] = [{"image": address} for address in ADDRESSES]
+    for number, row in enumerate(rows):
+        assert isinstance(row, dict)
+        row["id"] = f"address {number}"
+    assert check(tmp_path, dict.fromkeys(ROLES, rows), port) == 3 * len(ADDRESSES)
 
 
 every_role = st.fixed_dictionaries(dict.fromkeys(ROLES, lines))

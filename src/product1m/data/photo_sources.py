@@ -58,9 +58,12 @@ class DatasetPhotos:
         """A file of the data set, whichever form of Unicode its name has there."""
         forms = _forms(name)
         if isinstance(self._store, Folder):
-            existing = (form for form in forms if self._store.local(form).exists())
-            form = next(existing, name)
-            self._allowed.check_file(self._store.root, self._store.local(form))
+            try:
+                existing = (form for form in forms if self._store.local(form).exists())
+                form = next(existing, name)
+                self._allowed.check_file(self._store.root, self._store.local(form))
+            except OSError as error:  # a name that is too long, or a loop of links
+                raise PhotoError(f"photo {name:.80}: {error.strerror}") from error
             return _read(self._store, form, name, max_bytes)
         stored = (form for form in forms[1:] if self._store.find(form) is not None)
         try:
@@ -80,7 +83,7 @@ class DatasetPhotos:
             f"{PHOTO_FOLDER}/{form}{extension}" for form in _forms(id) for extension in _ANY_CASE
         ]
         if isinstance(self._store, Folder):
-            return next((name for name in names if self._store.local(name).is_file()), "")
+            return next((name for name in names if _is_file(self._store.local(name))), "")
         if not self._has_photos:
             return ""
         stored = {
@@ -115,6 +118,13 @@ def list_names(store: Store) -> list[str]:
             f"{store.uri}: expected a data set with lists and photos, got an empty folder"
         )
     return [name for name in DATASET_FILES if store.find(name) is not None]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the decomposed form of a name can be too long for a file
+        return False
 
 
 def _forms(name: str) -> list[str]:
