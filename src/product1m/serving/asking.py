@@ -72,4 +72,7 @@ def _main(folder: str, answered: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except Exception as error:  # a model that does not load can fail in any way
+        sys.exit(f"{type(error).__name__}: {error}")
