@@ -78,7 +78,9 @@ class Campaign:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer: Answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, (self._scratch / "server.log").read_text()[-2000:]
+        answer: Answer = json.loads(line)
         return answer
 
     def undisturbed(self, scenario: str, before: Path | None = None) -> Undisturbed:
@@ -155,15 +157,19 @@ class Campaign:
 @contextmanager
 def campaign(world: Path, scratch: Path) -> Iterator[Campaign]:
     """Start the process that forks for every attempt."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.kills.server"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        (scratch / "server.log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.kills.server"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as process,
+    ):
         yield Campaign(process, world, scratch)
         assert process.stdin is not None
         process.stdin.close()

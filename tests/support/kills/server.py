@@ -19,6 +19,7 @@ from tests.support.kills.shim import Shim
 
 def serve() -> None:
     """Answer requests until the input ends."""
+    sys.dont_write_bytecode = True  # a kill in the middle of a write would leave a damaged one
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may print between the answers
     for line in sys.stdin:
