@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,11 +125,14 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 def only_small_files() -> Iterator[None]:
     """No file of this process grows beyond 20 kB within the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # modules imported here would be cut short for ever
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = writes_bytecode
 
 
 @pytest.mark.parametrize("library", WRITERS)

@@ -26,6 +26,7 @@ print(MlflowClient(sys.argv[1]).create_run("0").info.run_id)
 MAKE_IN_PLACE = """
 import resource, signal, sys
 from mlflow import MlflowClient
+sys.dont_write_bytecode = True
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
 MlflowClient(sys.argv[1]).create_run("0")
