@@ -1,5 +1,7 @@
 """Fixtures of several test files, and the order in which workers get the files."""
 
+import functools
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 for _name in ("PRODUCT1M_TRUSTED_KEY", "PRODUCT1M_TRUSTED_ROOT", "PRODUCT1M_ALLOW_UNSIGNED"):
     os.environ.pop(_name, None)
+# KFP reads the stack with its source lines at each setting of a task. In a worker of pytest-xdist
+# the lowest frames have no file, and the search for one visits all modules: 30 s a pipeline.
+inspect.stack = functools.partial(inspect.stack, 0)
 os.fsync = lambda fd: None  # no test cuts the power, and thousands of files would wait for the disk
 
 if TYPE_CHECKING:
