@@ -5,7 +5,7 @@
 # (`set_env_variable`, `set_cpu_limit`, ...) calls `inspect.stack()` with source lines. The lowest
 # frames of a worker were executed from text, so they have no file, and for each of them Python visits
 # every loaded module, at every call. The same test then spends most of its time there.
-# Lesson: give `inspect.stack` a context of 0 in conftest.py; kfp reads only the caller's name.
+# Lesson: in conftest.py, let `inspect.stack` return names alone; kfp reads only the caller's name.
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT

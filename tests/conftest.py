@@ -1,9 +1,9 @@
 """Fixtures of several test files, and the order in which workers get the files."""
 
-import functools
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,22 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 for _name in ("PRODUCT1M_TRUSTED_KEY", "PRODUCT1M_TRUSTED_ROOT", "PRODUCT1M_ALLOW_UNSIGNED"):
     os.environ.pop(_name, None)
-# KFP reads the stack with its source lines at each setting of a task. In a worker of pytest-xdist
-# the lowest frames have no file, and the search for one visits all modules: 30 s a pipeline.
-inspect.stack = functools.partial(inspect.stack, 0)
 os.fsync = lambda fd: None  # no test cuts the power, and thousands of files would wait for the disk
+
+
+def _stack_without_source(context: int = 0) -> list[inspect.FrameInfo]:
+    """The callers, without the files and lines of their source.
+
+    KFP reads the stack at each setting of a task. In a worker of pytest-xdist the lowest frames
+    have no file, and the search for one visits all modules: 30 s a pipeline.
+    """
+    return [
+        inspect.FrameInfo(frame, frame.f_code.co_filename, line, frame.f_code.co_name, None, None)
+        for frame, line in traceback.walk_stack(sys._getframe(1))
+    ]
+
+
+inspect.stack = _stack_without_source
 
 if TYPE_CHECKING:
     from product1m.registry.versions import ModelVersion
