@@ -24,6 +24,7 @@ from kfp.dsl import PipelineTask
 from components.images import LOCK, SERVER, image, locked_images
 from pipelines.graph.resources import USER_ID
 from product1m.errors import PipelineError
+from product1m.telemetry.mlflow_files import FILES
 
 RUN_LABEL, STEP_LABEL = "product1m.run", "product1m.step"
 PASSED_PREFIXES = ("AWS_", "GOMP_", "HF_", "MLFLOW_", "OMP_", "PRODUCT1M_")
@@ -96,7 +97,7 @@ class Containers:
         passed = {
             name: value for name, value in os.environ.items() if name.startswith(PASSED_PREFIXES)
         }
-        writable = [self._output / name for name in ("work", "mlflow-artifacts")]
+        writable = [self._output / name for name in ("work", FILES)]
         return local.DockerRunner(
             **_LOCKED,
             user=self._user,
@@ -185,7 +186,7 @@ def _user_of(output: Path) -> str:
 
     In the latter case the output folder is given to that user, because root may own files in it.
     """
-    for name in ("pipeline", "work", "mlflow-artifacts"):
+    for name in ("pipeline", "work", FILES):
         (output / name).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return f"{os.geteuid()}:{os.getegid()}"

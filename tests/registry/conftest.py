@@ -5,7 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from product1m.registry import champion_files
-from tests.support.worlds.registered_model import ask_here
+from product1m.registry.roles import PIPELINE
+from product1m.registry.versions import ModelVersion
+from tests.support.servers.mlflow_server import Server
+from tests.support.worlds.registered_model import LENIENT, ask_here, run_registration
+from tests.support.worlds.tiny_world import TinyArtifacts
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +18,12 @@ def asked_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(champion_files, "ask_apart", ask_here)
         yield
+
+
+@pytest.fixture(scope="module")
+def candidate(
+    server: Server, made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory
+) -> ModelVersion:
+    """Registered over HTTP by the pipeline's account, at the server of the test's module."""
+    with server.as_user(PIPELINE):
+        return run_registration(made, tmp_path_factory.mktemp("candidate") / "out", LENIENT)

@@ -53,15 +53,6 @@ def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="module")
-def candidate(
-    server: Server, made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory
-) -> ModelVersion:
-    """Registered by the pipeline's user."""
-    with server.as_user(PIPELINE):
-        return run_registration(made, tmp_path_factory.mktemp("candidate") / "out", LENIENT)
-
-
-@pytest.fixture(scope="module")
 def champion(server: Server, candidate: ModelVersion) -> ModelVersion:
     """Promoted by the reviewer."""
     with server.as_user(REVIEWER):

@@ -17,7 +17,7 @@ from product1m.registry.versions import ModelVersion
 from product1m.telemetry import mlflow_answer, mlflow_client
 from tests.support.servers.mlflow_server import PASSWORDS, STORE, Server, running_server
 from tests.support.servers.s3_server import S3Server
-from tests.support.worlds.registered_model import LENIENT, models_of, run_registration
+from tests.support.worlds.registered_model import LENIENT, models_of
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
@@ -36,15 +36,6 @@ def server(
                 Identity(REVIEWER, PASSWORDS[REVIEWER]),
             )
         yield started
-
-
-@pytest.fixture(scope="module")
-def candidate(
-    server: Server, made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory
-) -> ModelVersion:
-    """Registered by the pipeline's account; registration loads the model back."""
-    with server.as_user(PIPELINE):
-        return run_registration(made, tmp_path_factory.mktemp("candidate") / "out", LENIENT)
 
 
 @pytest.fixture(autouse=True)

@@ -57,15 +57,6 @@ def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield started
 
 
-@pytest.fixture(scope="module")
-def candidate(
-    server: Server, made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory
-) -> ModelVersion:
-    """Registered over HTTP by the pipeline's identity."""
-    with server.as_user(PIPELINE):
-        return run_registration(made, tmp_path_factory.mktemp("candidate") / "out", LENIENT)
-
-
 def test_setting_up_roles_again_corrects_only_what_was_changed(server: Server) -> None:
     with server.as_user("admin"):
         first = set_up_roles()

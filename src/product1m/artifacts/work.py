@@ -67,6 +67,4 @@ def _path(folder: Path, step: str, config: StepConfig, inputs: Mapping[str, Arti
     identity = json.dumps(
         [step, config.model_dump(mode="json"), {k: a.digest for k, a in inputs.items()}]
     )
-    name = f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    root = Path(os.environ.get(WORK) or folder.parent / ".work").expanduser()
-    return root / name
+    return work_root(folder) / f"{step}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

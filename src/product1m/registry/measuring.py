@@ -62,7 +62,8 @@ class ReviewerData:
         queries. Slices are the pipeline's, so they are left out; index recall,
         agreement and what was wrong with the training data stay as the pipeline recorded them.
         """
-        logger.info("measuring the candidate and the champion on %d queries", len(self._test_ids()))
+        truth = GroundTruth.from_rows(ItemTable(self.queries).rows, ItemTable(self.gallery).rows)
+        logger.info("measuring the candidate and the champion on the test queries")
         with tempfile.TemporaryDirectory() as scratch:
             top = rank_by_methods(
                 files.model,
@@ -71,7 +72,7 @@ class ReviewerData:
                 Path(scratch),
                 {IMAGE: FIXED[IMAGE], TEXT: FIXED[TEXT], IMAGE_TEXT: BOTH},
             )
-        ap = {method: self._ap(rankings) for method, rankings in top.items()}
+        ap = {method: _ap(rankings, truth) for method, rankings in top.items()}
         leads = {
             method: paired_difference(ap[SHIPPED], ap[method], self.bootstrap).as_dict()
             for method in (IMAGE, TEXT, IMAGE_TEXT, SHIPPED_WHOLE_PHOTO)
@@ -91,11 +92,7 @@ class ReviewerData:
         }
         return files.evidence.model_copy(update=changes)
 
-    def _ap(self, rankings: Mapping[str, list[str]]) -> pd.Series:
-        truth = GroundTruth.from_rows(ItemTable(self.queries).rows, ItemTable(self.gallery).rows)
-        scores = score_queries(dict(rankings), truth, "strict", (DEPTH,))
-        return pd.Series(dict(zip(scores["query_id"], scores["ap"], strict=True)))
 
-    def _test_ids(self) -> list[str]:
-        rows = ItemTable(self.queries).rows
-        return [str(query) for query in rows["id"][rows["split"] == "test"]]
+def _ap(rankings: Mapping[str, list[str]], truth: GroundTruth) -> pd.Series:
+    scores = score_queries(dict(rankings), truth, "strict", (DEPTH,))
+    return pd.Series(dict(zip(scores["query_id"], scores["ap"], strict=True)))

@@ -11,6 +11,7 @@ from product1m.serving.signatures import (
     Trust,
     default_folder,
     every_byte,
+    public_pem,
 )
 
 PRIVATE_KEY = "reviewer.key"
@@ -49,7 +50,6 @@ def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
     """Sign the name and content of every file of a folder; RegistryError if a key does not fit."""
     from model_signing import signing
 
-    password = os.environ.get(PASSWORD)
     config = signing.Config().set_hashing_config(every_byte())
     try:
         if by.certificate:
@@ -58,7 +58,7 @@ def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
             )
         else:
             # The library hands the password on to a function that takes bytes.
-            secret: Any = password.encode() if password else None
+            secret: Any = _password()
             config.use_elliptic_key_signer(private_key=by.key, password=secret)
         config.sign(folder, signature)
     except (ValueError, TypeError, OSError) as error:
@@ -82,9 +82,9 @@ def new_key(folder: Path) -> tuple[Path, Path]:
             )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
-    password = os.environ.get(PASSWORD)
+    password = _password()
     encryption = (
-        serialization.BestAvailableEncryption(password.encode())
+        serialization.BestAvailableEncryption(password)
         if password
         else serialization.NoEncryption()
     )
@@ -93,11 +93,7 @@ def new_key(folder: Path) -> tuple[Path, Path]:
     )
     with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(encoded)
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
+    public.write_bytes(public_pem(key.public_key()))
     return private, public
 
 
@@ -107,17 +103,15 @@ def trust_in(by: Signer, scratch: Path) -> Trust:
         return Trust.of_consumer()
     from cryptography.hazmat.primitives import serialization
 
-    password = os.environ.get(PASSWORD)
     try:
-        key = serialization.load_pem_private_key(
-            by.key.read_bytes(), password.encode() if password else None
-        )
+        key = serialization.load_pem_private_key(by.key.read_bytes(), _password())
     except (ValueError, TypeError, OSError) as error:
         raise RegistryError(f"{by.key}: not a private key that can be used ({error})") from error
     public = scratch / PUBLIC_KEY
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
+    public.write_bytes(public_pem(key.public_key()))
     return Trust(keys=(public,))
+
+
+def _password() -> bytes | None:
+    """The password of the private key; None if it has none."""
+    return os.environ.get(PASSWORD, "").encode() or None

@@ -191,10 +191,17 @@ def fingerprint_of(public_key: Path) -> str:
         key = serialization.load_pem_public_key(public_key.read_bytes())
     except (OSError, ValueError) as error:
         raise RegistryError(f"{public_key}: expected a public key in PEM ({error})") from error
-    encoded = key.public_bytes(
+    return hashlib.sha256(public_pem(key)).hexdigest()
+
+
+def public_pem(key: Any) -> bytes:
+    """A public key of `cryptography` as the PEM that its fingerprint is made of."""
+    from cryptography.hazmat.primitives import serialization
+
+    encoded: bytes = key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return hashlib.sha256(encoded).hexdigest()
+    return encoded
 
 
 def _require_nothing_exempt(bundle: dict[str, Any]) -> None:
