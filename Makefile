@@ -43,7 +43,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 		$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.txt && \
 		$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .; \
 	else \
-		$(BIN)/python -m pip install --require-hashes --requirement requirements.txt && \
+		$(BIN)/python -m pip install --require-hashes --no-deps --requirement requirements.txt && \
 		$(BIN)/python -m pip install --no-deps --editable .; \
 	fi
 	touch $@
