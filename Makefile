@@ -26,7 +26,7 @@ JOBS ?= 2
 SET ?=
 RAN ?=
 
-.PHONY: help install sample images push sample-data check-cached check-same test check lint types tests faults format docs lock lock-images ui clean
+.PHONY: help install sample images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
 
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ format: $(INSTALLED) ## Format the code and apply ruff's automatic fixes
 docs: $(INSTALLED) ## Write docs/configuration.md from the settings
 	$(BIN)/product1m config docs > docs/configuration.md
 
+site: $(INSTALLED) ## Build the documentation as a site in build/site
+	$(BIN)/zensical build --strict --clean -f zensical.toml
+
 lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras \
 		--group dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
@@ -128,4 +131,4 @@ ui: $(INSTALLED) ## Open the MLflow UI of the sample run
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db
 
 clean: ## Remove the files of runs and tests; keep .venv
-	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,4 +1,4 @@
-"""Print the result tables of README and docs as Markdown, from the summaries of runs.
+"""Print the result tables of README and docs/results.md as Markdown, from the summaries of runs.
 
     python benchmarks/result_table.py build/sample/summary.json
     python benchmarks/result_table.py build/seed0/summary.json build/seed1/summary.json

@@ -1,6 +1,9 @@
 """Commands and links in the documents work, and the paths they name exist."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,16 @@ def test_the_architecture_page_names_every_package_and_only_paths_that_exist() -
         assert any((root / path).exists() for root in (ROOT, LIBRARY, ROOT / "pipelines/graph")), (
             path
         )
+
+
+def test_the_documentation_site_builds_without_warnings_and_names_every_page(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
+    assert set(re.findall(r'"([\w/-]+\.md)"', (tmp_path / "zensical.toml").read_text())) == pages
+    command = [Path(sys.executable).with_name("zensical"), "build", "--strict"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "<title>Glossary" in (tmp_path / "build/site/glossary.html").read_text("utf-8")
