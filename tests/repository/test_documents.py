@@ -64,7 +64,7 @@ def test_the_documentation_site_builds_without_warnings_and_names_every_page(
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
     assert set(re.findall(r'"([\w/-]+\.md)"', (tmp_path / "zensical.toml").read_text())) == pages
-    command = [Path(sys.executable).with_name("zensical"), "build", "--strict"]
+    command = [str(Path(sys.executable).with_name("zensical")), "build", "--strict"]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     assert "<title>Glossary" in (tmp_path / "build/site/glossary.html").read_text("utf-8")
