@@ -17,7 +17,8 @@ from pipelines.cluster.tasks import FINAL_STATES, ended_at, run_state
 from product1m.errors import TrackingError
 from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
-from product1m.telemetry.pipeline_runs import KIND_TAG, PIPELINE, PIPELINE_RUN_TAG
+from product1m.telemetry.pipeline_runs import PIPELINE_RUN_TAG
+from product1m.telemetry.signs_of_life import KIND_TAG, PIPELINE
 
 STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "KILLED"}
 """State of a pipeline run to the status of its MLflow run."""

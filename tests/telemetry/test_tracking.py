@@ -145,22 +145,68 @@ def test_a_failure_is_the_pipeline_runs_and_a_resumed_step_opens_it_again(
         assert cluster.get_run(parent.info.run_id).info.status == "RUNNING"
 
 
-def test_the_run_of_a_lost_attempt_is_ended_by_the_next_one(
-    store: tuple[str, str], cluster: MlflowClient
-) -> None:
+def lose_a_pod(step: str) -> None:
+    """Run a step in a process that ends without a chance to say so."""
     script = (
         "import os\n"
         "from product1m.config import IndexingConfig\n"
         "from product1m.telemetry.tracking import step_run\n"
-        "with step_run('indexing', IndexingConfig()):\n"
+        f"with step_run('{step}', IndexingConfig()):\n"
         "    os._exit(137)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 137
+
+
+def test_the_run_of_a_lost_attempt_is_ended_by_the_next_one(
+    store: tuple[str, str], cluster: MlflowClient
+) -> None:
+    lose_a_pod("indexing")
     (lost,) = [run for name, run in runs_of(cluster, store[1]).items() if name == "indexing"]
     assert lost.info.status == "RUNNING"
     cluster.set_tag(lost.info.run_id, "mlflow.runName", "lost")
     with step_run("indexing", IndexingConfig()):
         assert cluster.get_run(lost.info.run_id).info.status == "KILLED"
+
+
+def test_the_last_step_ends_the_runs_of_all_lost_attempts(
+    store: tuple[str, str], cluster: MlflowClient
+) -> None:
+    lose_a_pod("indexing")
+    lost = runs_of(cluster, store[1])["indexing"]
+    with step_run("registration", IndexingConfig()):
+        assert cluster.get_run(lost.info.run_id).info.status == "KILLED"
+
+
+def test_a_silent_run_is_ended_by_whichever_pipeline_run_comes_next(
+    store: tuple[str, str], cluster: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_a_pod("indexing")
+    left = runs_of(cluster, store[1])
+    (parent,) = [run.info.run_id for name, run in left.items() if "pipe" in name]
+    step = left["indexing"].info.run_id
+
+    def statuses_of_next_run(silent_s: dict[str, int]) -> list[str]:
+        for run_id, seconds in silent_s.items():
+            cluster.set_tag(run_id, "product1m.alive", str(int(time.time()) - seconds))
+        monkeypatch.setenv("PRODUCT1M_PIPELINE_RUN", f"run-{time.monotonic_ns()}")
+        with step_run("ingestion", IndexingConfig()):
+            return [cluster.get_run(run_id).info.status for run_id in (parent, step)]
+
+    assert statuses_of_next_run({}) == ["RUNNING", "RUNNING"], "it may be at work"
+    assert statuses_of_next_run({step: 7200, parent: 7200}) == ["RUNNING", "KILLED"]
+    assert cluster.get_run(step).info.end_time / 1000 < time.time() - 7000
+    assert statuses_of_next_run({parent: 90_000}) == ["KILLED", "KILLED"]
+
+
+def test_a_step_at_work_gives_signs_of_life(
+    store: tuple[str, str], cluster: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("product1m.telemetry.signs_of_life.BEAT_S", 0.05)
+    with step_run("indexing", IndexingConfig()):
+        for run in runs_of(cluster, store[1]).values():
+            cluster.set_tag(run.info.run_id, "product1m.alive", "0")
+            while cluster.get_run(run.info.run_id).data.tags["product1m.alive"] == "0":
+                time.sleep(0.05)
 
 
 def test_mlflow_samples_the_machine_only_if_enabled(

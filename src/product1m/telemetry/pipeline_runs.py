@@ -1,7 +1,8 @@
 """The MLflow run of a pipeline run: the parent of its steps' runs on a cluster.
 
 No service starts a pipeline run on a cluster, so its first step creates the parent and the others
-find it by a tag. A step's pod can vanish and its run with it; the next attempt closes that run.
+find it by a tag. A step's pod can vanish and its run with it; the next attempt closes that run, the
+last step all that are open, and whatever else is left the next pipeline run (`signs_of_life`).
 """
 
 import logging
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from product1m.telemetry.provenance import UNKNOWN, pipeline_run
+from product1m.telemetry.signs_of_life import KIND_TAG, PIPELINE, SignsOfLife, end_silent_runs
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,6 @@ PIPELINE_RUN_TAG = "pipeline_run"
 """Id of the pipeline run; on the parent, on each step's run, on a registered version."""
 STEP_TAG = "product1m.step"
 """Of a step's run: `feature_extraction/train`."""
-KIND_TAG, PIPELINE = "product1m.kind", "pipeline"
 PARENT_TAG = "mlflow.parentRunId"
 LAST_STEP = "registration"
 OUTPUT_TAG = "product1m.output"
@@ -41,9 +42,12 @@ class ParentRun:
         client.set_tag(step_run.info.run_id, STEP_TAG, step)
         client.update_run(self.run_id, status="RUNNING")
         self._close_lost_attempts()
+        self._signs = SignsOfLife(client, (step_run.info.run_id, self.run_id))
+        end_silent_runs(client, self._experiment)
 
     def end(self, status: str) -> None:
         """The step ended: a failure is the pipeline run's, success of the last step its end."""
+        self._signs.stop()
         if status != "FINISHED" or self._step == LAST_STEP:
             self._client.set_terminated(self.run_id, status)
 
@@ -65,11 +69,17 @@ class ParentRun:
         return oldest
 
     def _close_lost_attempts(self) -> None:
-        """End the runs of earlier attempts of this step whose pods were lost."""
-        for run in self._search(f"tags.`{STEP_TAG}` = '{self._step}'"):
+        """End the runs of earlier attempts of this step whose pods were lost.
+
+        The last step ends those of all steps: they have ended when it starts.
+        """
+        is_last = self._step == LAST_STEP
+        steps = f"tags.`{STEP_TAG}` LIKE '%'" if is_last else f"tags.`{STEP_TAG}` = '{self._step}'"
+        for run in self._search(steps):
             is_own = run.info.run_id == self._run.info.run_id
             if run.info.status == "RUNNING" and not is_own:
-                logger.info("%s: an earlier attempt was lost, ending its MLflow run", self._step)
+                step = run.data.tags[STEP_TAG]
+                logger.info("%s: an earlier attempt was lost, ending its MLflow run", step)
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _search(self, condition: str) -> list[Any]:

@@ -11,7 +11,8 @@ from pipelines.__main__ import app
 from pipelines.cluster.api import Cluster
 from pipelines.cluster.open_runs import end_open_runs
 from product1m.registry.roles import EXPERIMENT
-from product1m.telemetry.pipeline_runs import KIND_TAG, PARENT_TAG, PIPELINE, PIPELINE_RUN_TAG
+from product1m.telemetry.pipeline_runs import PARENT_TAG, PIPELINE_RUN_TAG
+from product1m.telemetry.signs_of_life import KIND_TAG, PIPELINE
 from tests.support.servers.kfp_server import KfpServer
 
 
