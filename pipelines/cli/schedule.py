@@ -66,12 +66,15 @@ def apply(
     """
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster
+    from pipelines.cluster.schedule_changes import names_of
     from pipelines.cluster.schedules import read_schedules
 
     content = read_schedules(file)
     cluster = Cluster(endpoint, namespace)
     packages = _packages(content)
-    actions = reconcile.plan(content.schedules, packages, reconcile.ours(cluster))
+    existing = reconcile.ours(cluster)
+    names = names_of(cluster, existing)
+    actions = reconcile.plan(content.schedules, packages, existing, names)
     for action in actions:
         _show(action, content)
     if not any(action.changes for action in actions):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, NotFoundError, create_once
+from pipelines.cluster.schedule_changes import MARK, Names, description, differences, is_of
 from pipelines.cluster.schedules import Schedule
 from pipelines.cluster.submission import UploadedVersion, ensure_version, find_version
 from pipelines.cluster.tasks import FINAL_STATES, run_state
@@ -23,8 +24,6 @@ from product1m.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
-MARK = "product1m schedule "
-"""Begins the description of a schedule that is ours; its fingerprint follows."""
 Kind = Literal["create", "replace", "enable", "disable", "delete", "keep"]
 POLL_S = 15.0
 """Between two looks at a run that is waited for (ours)."""
@@ -66,6 +65,7 @@ def plan(
     schedules: Iterable[Schedule],
     packages: Mapping[str, Package],
     existing: Iterable[api.V2beta1RecurringRun],
+    names: Names,
 ) -> list[Action]:
     """The actions that make the cluster equal to the file, in its order, deletions last."""
     by_name: dict[str, list[api.V2beta1RecurringRun]] = {}
@@ -74,7 +74,7 @@ def plan(
     actions = []
     for schedule in schedules:
         version = schedule.version or packages[schedule.name].version
-        actions.append(_action(schedule, version, by_name.pop(schedule.name, [])))
+        actions.append(_action(schedule, version, by_name.pop(schedule.name, []), names))
     gone = [
         Action("delete", name, retired=old, reasons=["not in the file"])
         for name, old in sorted(by_name.items())
@@ -144,16 +144,22 @@ def run_prefix(schedule: str) -> str:
 
 
 def _action(
-    schedule: Schedule, version: str, existing: Sequence[api.V2beta1RecurringRun]
+    schedule: Schedule,
+    version: str,
+    existing: Sequence[api.V2beta1RecurringRun],
+    names: Names,
 ) -> Action:
-    mark = MARK + schedule.fingerprint(version)
-    same = [recurring for recurring in existing if recurring.description == mark]
-    if not same:
-        kind: Kind = "replace" if existing else "create"
-        return Action(
-            kind, schedule.name, schedule, version, None, existing, _reasons(schedule, existing)
-        )
-    current, others = same[0], [recurring for recurring in existing if recurring is not same[0]]
+    if not existing:
+        return Action("create", schedule.name, schedule, version)
+    newest_first = sorted(
+        existing, key=lambda each: (each.status == "ENABLED", each.created_at), reverse=True
+    )
+    same = [each for each in newest_first if is_of(each, schedule, version)]
+    current = same[0] if same else newest_first[0]
+    reasons = [] if same else differences(schedule, version, current, names)
+    if reasons:
+        return Action("replace", schedule.name, schedule, version, None, existing, reasons)
+    others = [recurring for recurring in existing if recurring is not current]
     is_enabled = current.status == "ENABLED"
     switched: Kind = "enable" if schedule.enabled else "disable"
     kind = "keep" if is_enabled == schedule.enabled else switched
@@ -161,52 +167,11 @@ def _action(
     return Action(kind, schedule.name, schedule, version, current, others, reasons)
 
 
-def _reasons(schedule: Schedule, existing: Sequence[api.V2beta1RecurringRun]) -> list[str]:
-    if not existing:
-        return []
-    old = max(existing, key=lambda recurring: (recurring.status == "ENABLED", recurring.created_at))
-    runtime = old.runtime_config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "cron": (_cron(old), schedule.cron),
-        "max_concurrency": (int(old.max_concurrency or 0), schedule.max_concurrency),
-        "no_catchup": (bool(old.no_catchup), schedule.no_catchup),
-        "parameters": ((runtime and runtime.parameters) or {}, schedule.parameters()),
-    }
-    # What the file leaves out KFP fills in.
-    if schedule.service_account:
-        pairs["service_account"] = (old.service_account or "", schedule.service_account)
-    if schedule.pipeline_root:
-        root = (runtime and runtime.pipeline_root) or ""
-        pairs["pipeline_root"] = (root, schedule.pipeline_root)
-    changed = [
-        f"{name}: {old_value} -> {value}"
-        if name != "parameters"
-        else _changed_parameters(old_value, value)
-        for name, (old_value, value) in pairs.items()
-        if old_value != value
-    ]
-    return changed or [
-        "version, experiment, or a service account or pipeline root that was named before"
-    ]
-
-
-def _changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    names = sorted(
-        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-    )
-    return f"parameters: {', '.join(names)}"
-
-
-def _cron(schedule: api.V2beta1RecurringRun) -> str:
-    trigger = schedule.trigger and schedule.trigger.cron_schedule
-    return (trigger.cron or "") if trigger else ""
-
-
 def _create(cluster: Cluster, action: Action, made: Package | None) -> None:
     schedule = action.wanted
     assert schedule is not None
     experiment_id = cluster.experiment_id(schedule.experiment)
-    mark = MARK + schedule.fingerprint(action.version)
+    mark = description(schedule, action.version)
     wanted = api.V2beta1RecurringRun(
         display_name=schedule.name,
         description=mark,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.cluster import reconcile
 from pipelines.cluster.conformance.bench import EXPERIMENT, Bench, digests_in
 from pipelines.cluster.diagnosis import cluster_story
+from pipelines.cluster.schedule_changes import Names
 from pipelines.cluster.schedules import Schedule
 from pipelines.cluster.tasks import FINAL_STATES, run_state
 from pipelines.graph.package import package
@@ -120,7 +121,7 @@ def scheduled_runs(bench: Bench) -> str:
         }
     )
     made = package(schedule.variant)
-    (action,) = reconcile.plan([schedule], {schedule.name: made}, [])
+    (action,) = reconcile.plan([schedule], {schedule.name: made}, [], Names({}, {}))
     reconcile.apply(bench.cluster, action, made)
     try:
         bench.until("the schedule fires", lambda: bool(_fired(bench, schedule.name)))

@@ -177,13 +177,15 @@ def test_a_changed_schedule_is_replaced_and_what_changed_is_said(
     (old,) = server.world.schedules
     write(file, NIGHTLY | {"cron": "0 0 2 * * *", "dataset": "s3://p1m/other"})
     shown = run("apply", "--file", file, "--yes").output
-    assert "replace  nightly (cron: 0 30 1 * * * -> 0 0 2 * * *; parameters: dataset_uri)" in shown
+    assert "replace  nightly (cron: 0 30 1 * * * -> 0 0 2 * * *; dataset_uri: " in shown
     (new,) = server.world.schedules.values()
     assert new.recurring_run_id != old
     assert new.trigger.cron_schedule.cron == "0 0 2 * * *"
     assert server.asked(f"POST {RECURRING}/{old}:disable") == 1
     write(file, NIGHTLY | {"cron": "0 0 2 * * *", "pipeline_root": "s3://p1m/runs"})
-    assert "pipeline_root:  -> s3://p1m/runs" in run("apply", "--file", file).output
+    assert (
+        "pipeline_root: the installation's -> s3://p1m/runs" in run("apply", "--file", file).output
+    )
 
 
 def test_a_commit_that_changes_nothing_here_replaces_nothing(
