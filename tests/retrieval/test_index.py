@@ -176,3 +176,26 @@ def test_a_coarse_index_is_measured_against_the_truth() -> None:
 def test_an_index_that_does_not_fit_its_list_of_items_is_refused() -> None:
     with pytest.raises(RetrievalError, match=r"holds 30 vectors but gallery\.parquet lists 29"):
         as_gallery(build("Flat", clustered(30)), 29)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8"])
+def test_copies_of_a_listing_come_by_item_id_at_any_depth_and_in_any_batch(factory: str) -> None:
+    distinct = clustered(600)
+    vectors = np.concatenate([distinct, distinct[:1], distinct[:1], distinct[1:2], distinct[:1]])
+    captions = [*map(str, range(600)), "0", "0", "1", "0"]
+    ids = [f"g{n:03}" for n in range(600)] + ["a", "z", "b", "c"]
+    rows = pd.DataFrame({"id": ids, "sha256": captions, "caption": captions})
+    gallery = GalleryIndex(build(factory, vectors, probes=8), rows)
+
+    def first(query: int, depth: int, batch: int) -> list[str]:
+        queries = np.repeat(distinct[query : query + 1], batch, axis=0)
+        scores, found = gallery.search(queries, depth)
+        assert (np.diff(scores[-1]) <= 0).all()
+        return [ids[place] for place in found[-1]]
+
+    for depth in (1, 2, 3, 4, 9):
+        for batch in (1, 2, 700):
+            expected = ["a", "c", "g000", "z"][:depth]
+            assert first(0, depth, batch)[:4] == expected
+            assert first(1, depth, batch)[:2] == ["b", "g001"][:depth]
+    assert len(set(first(0, 9, 700))) == 9

@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 INDEX = "index.faiss"
 GALLERY = "gallery.parquet"
+VECTOR_ID = "vector_id"
+"""Column of the gallery's table, only of an index that was refreshed in place."""
+COPY_TOLERANCE = 0.01
+"""Vectors of one photo and caption differ by rounding and a step of one byte at most (ours)."""
 QUERY_CHUNK = 1024
 """Queries searched at once: bounds the memory of exact search (ours)."""
 
@@ -39,7 +43,7 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
             "try Flat, HNSW32, IVF1024,SQ8 or IVF1024,PQ64"
         ) from None
     _check_points(index, factory, num_points)
-    for part in _parts(index):
+    for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
             part.cp.seed = seed
             part.cp.min_points_per_centroid = 1  # _check_points warns
@@ -51,7 +55,7 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
 
 def set_probes(index: Any, probes: int) -> None:
     """How much of the index a query visits: cells of an IVF, breadth of an HNSW search."""
-    for part in _parts(index):
+    for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
             part.nprobe = min(probes, part.nlist)
         if isinstance(part, faiss.IndexHNSW):
@@ -60,7 +64,7 @@ def set_probes(index: Any, probes: int) -> None:
 
 def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
     """Add gallery vectors; a graph is built by one thread, so that it is always the same."""
-    if not any(isinstance(part, faiss.IndexHNSW) for part in _parts(index)):
+    if not any(isinstance(part, faiss.IndexHNSW) for part in parts_of(index)):
         index.add(vectors)
         return
     threads = faiss.omp_get_max_threads()
@@ -131,7 +135,13 @@ def recall_at_depth(nearest: Int64[np.ndarray, "Q N"], truth: Int64[np.ndarray, 
 
 
 class GalleryIndex:
-    """The filled index with the gallery items that its vectors belong to."""
+    """The filled index with the gallery items that its vectors belong to.
+
+    Args:
+        index: the FAISS index.
+        rows: the items, one per vector. In an index that was refreshed in place, the column
+            `vector_id` is the id of a vector, ascending; otherwise it is the position of the row.
+    """
 
     def __init__(self, index: Any, rows: pd.DataFrame) -> None:
         if index.ntotal != len(rows):
@@ -139,11 +149,16 @@ class GalleryIndex:
                 f"the index holds {index.ntotal} vectors but {GALLERY} lists {len(rows)} items; "
                 "run indexing again"
             )
-        for part in _parts(index):
-            if isinstance(part, faiss.IndexIVF):
-                part.make_direct_map()  # so that stored vectors can be looked up by row
+        self._vector_ids = rows[VECTOR_ID].to_numpy(np.int64) if VECTOR_ID in rows else None
+        for part in parts_of(index):
+            if isinstance(part, faiss.IndexIVF):  # so that stored vectors can be looked up
+                if self._vector_ids is None:
+                    part.make_direct_map()
+                else:
+                    part.set_direct_map_type(faiss.DirectMap.Hashtable)
         self._index = index
         self.rows = rows
+        self._copies = self._find_copies()
         self.ids: list[str] = rows["id"].tolist()
 
     @classmethod
@@ -159,21 +174,63 @@ class GalleryIndex:
     def search(
         self, queries: Float32[np.ndarray, "Q D"], depth: int
     ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
-        """Inner products and row positions of the nearest items; -1 in unused places."""
+        """Inner products and row positions of the nearest items; -1 in unused places.
+
+        Copies of one listing, photo and caption alike, share the best one's score and place, in
+        the order of their ids, whatever the depth and the other queries.
+        """
         depth = min(depth, len(self))
         scores = np.empty((len(queries), depth), np.float32)
         positions = np.empty((len(queries), depth), np.int64)
         for start in range(0, len(queries), QUERY_CHUNK):
             rows = slice(start, start + QUERY_CHUNK)
-            scores[rows], positions[rows] = self._index.search(
-                np.ascontiguousarray(queries[rows]), depth
-            )
+            scores[rows], nearest = self._index.search(np.ascontiguousarray(queries[rows]), depth)
+            positions[rows] = self._positions(nearest)
+        self._order_copies(scores, positions)
         return scores, positions
 
     def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
         """Stored vectors of gallery rows, with the precision of the index."""
-        stored: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(positions)
+        ids = positions if self._vector_ids is None else self._vector_ids[positions]
+        stored: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(ids)
         return stored
+
+    def _find_copies(self) -> dict[int, tuple[int, ...]]:
+        """Row positions of each item that has copies: all of its listing, by item id."""
+        if not {"sha256", "caption"} <= set(self.rows):
+            return {}
+        listings = self.rows[["id", "sha256", "caption"]].reset_index(drop=True)
+        repeated = listings[listings.duplicated(["sha256", "caption"], keep=False)]
+        copies: dict[int, tuple[int, ...]] = {}
+        for _, listing in repeated.sort_values("id").groupby(["sha256", "caption"], sort=False):
+            positions = listing.index.to_numpy(np.int64)
+            vectors = self.vectors(positions)
+            if np.abs(vectors - vectors[0]).max() <= COPY_TOLERANCE:
+                copies |= dict.fromkeys(positions.tolist(), tuple(positions.tolist()))
+        return copies
+
+    def _positions(self, vector_ids: Int64[np.ndarray, "Q N"]) -> Int64[np.ndarray, "Q N"]:
+        if self._vector_ids is None:
+            return vector_ids
+        rows = np.searchsorted(self._vector_ids, vector_ids)
+        return np.where(vector_ids < 0, -1, rows)
+
+    def _order_copies(
+        self, scores: Float32[np.ndarray, "Q N"], positions: Int64[np.ndarray, "Q N"]
+    ) -> None:
+        """Put all copies of an item where its best one is; FAISS orders them by how it computes."""
+        if not self._copies:
+            return
+        copied = np.zeros(len(self) + 1, bool)  # the last one for places that are not used
+        copied[list(self._copies)] = True
+        for row in np.flatnonzero(copied[positions].any(axis=1)):
+            order: dict[int, float] = {}
+            for position, score in zip(positions[row].tolist(), scores[row].tolist(), strict=True):
+                for copy in self._copies.get(position, (position,)):
+                    order.setdefault(copy, score)
+            used = [place for place in order if place >= 0][: positions.shape[1]]
+            positions[row, : len(used)] = used
+            scores[row, : len(used)] = [order[place] for place in used]
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -186,19 +243,19 @@ def read_index(path: Path) -> Any:
     return faiss.read_index(str(path))
 
 
-def _parts(index: Any) -> list[Any]:
+def parts_of(index: Any) -> list[Any]:
     """An index and the indexes it wraps, each as its own class."""
     index = faiss.downcast_index(index)
     parts = [index]
     for name in ("index", "base_index"):
         if getattr(index, name, None) is not None:
-            parts += _parts(getattr(index, name))
+            parts += parts_of(getattr(index, name))
     return parts
 
 
 def _check_points(index: Any, factory: str, num_points: int) -> None:
     needed = 0
-    for part in _parts(index):
+    for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
             needed = max(needed, part.nlist)
         if hasattr(part, "pq"):
