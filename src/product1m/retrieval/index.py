@@ -24,6 +24,7 @@ VECTOR_ID = "vector_id"
 """Column of the gallery's table, only of an index that was refreshed in place."""
 COPY_TOLERANCE = 0.01
 """Vectors of one photo and caption differ by rounding and a step of one byte at most (ours)."""
+_HASHTABLE: int = faiss.DirectMap.Hashtable  # type: ignore[attr-defined]
 QUERY_CHUNK = 1024
 """Queries searched at once: bounds the memory of exact search (ours)."""
 
@@ -155,7 +156,7 @@ class GalleryIndex:
                 if self._vector_ids is None:
                     part.make_direct_map()
                 else:
-                    part.set_direct_map_type(faiss.DirectMap.Hashtable)
+                    part.set_direct_map_type(_HASHTABLE)
         self._index = index
         self.rows = rows
         self._copies = self._find_copies()
