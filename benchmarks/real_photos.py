@@ -2,7 +2,8 @@
 
 One photo of every product goes to the gallery, one to the queries, the others to train. A query
 shows held-out photos of two to four products on a room that no other list uses; its title contains
-the full names of about 15 % of the products. Boxes and labels are known (`query_boxes.jsonl`).
+the full names of about 15 % of the products. The boxes of the products are known, with their
+labels.
 
     PRODUCT1M_SHARED_DATA=… python benchmarks/real_photos.py build/clothing
     python -m pipelines run --preset sample --dataset build/clothing --output build/clothing-run
@@ -86,15 +87,14 @@ def main() -> None:
     rows = [copy_photo(photo, folder) for photo in train]
     composed = compose_all(train, train_rooms, arguments.composed, rng)
     rows += write_scenes(composed, "composed", folder, rng)
-    write_rows(folder / "train.jsonl", rows, leave_out={"labels", "boxes_xyxy"})
+    write_rows(folder / "train.jsonl", rows, leave_out={"labels", "boxes", "box_labels"})
     write_rows(folder / "gallery.jsonl", [copy_photo(photo, folder) for photo in gallery])
 
     scenes = compose_all(held_out, query_rooms, arguments.dev + arguments.test, rng)
     queries = write_scenes(scenes, "query", folder, rng)
     for number, row in enumerate(queries):
         row["split"] = "dev" if number < arguments.dev else "test"
-    write_rows(folder / "queries.jsonl", queries, leave_out={"boxes_xyxy"})
-    write_rows(folder / "query_boxes.jsonl", queries, leave_out={"caption", "image"})
+    write_rows(folder / "queries.jsonl", queries)
     print(f"{folder}: {len(rows)} train, {len(gallery)} gallery, {len(queries)} queries")
 
 
@@ -170,7 +170,8 @@ def write_scenes(
                 "caption": title(scene.sources, rng),
                 "image": image,
                 "labels": [source.label for source in scene.sources],
-                "boxes_xyxy": scene.boxes_xyxy,
+                "boxes": scene.boxes_xyxy,
+                "box_labels": [source.label for source in scene.sources],
             }
         )
     return rows

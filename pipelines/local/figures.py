@@ -1,11 +1,12 @@
 """The figures that a run ends with, here and on a cluster: shipped ranking and baselines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.markup import escape
 from rich.table import Table
 
+from product1m.evaluation.detection_quality import FIGURES, MATCH_IOU, NEEDED, SHARES
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import METRICS, Interval
 
@@ -21,6 +22,8 @@ class Figures:
     """Method, definition, metric to value; what is unknown is left out."""
     leads: Mapping[str, Mapping[str, float]]
     """Method to the gain of the shipped ranking over it, in strict mAP: mean, low, high."""
+    detection: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Share of products found, of boxes that lie on a product, … to mean, low, high."""
 
 
 def method_table(figures: Figures) -> Table:
@@ -45,4 +48,17 @@ def method_table(figures: Figures) -> Table:
             escape(lead),
             style="bold" if method == SHIPPED else None,
         )
+    return table
+
+
+def products_table(figures: Figures) -> Table:
+    """Products found, and how many boxes lie on products."""
+    table = Table(title=f"Test queries, products and boxes (IoU {MATCH_IOU})")
+    table.add_column("share", no_wrap=True)
+    table.add_column("value [95 %]", justify="right", no_wrap=True)
+    table.add_column("meaning")
+    for name in SHARES:
+        known = figures.detection.get(name)
+        value = "unknown" if known is None else str(Interval(**known))
+        table.add_row(name, escape(value), FIGURES[name] if known else NEEDED)
     return table

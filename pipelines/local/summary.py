@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.local.console import StepTime
-from pipelines.local.figures import Figures, method_table
+from pipelines.local.figures import Figures, method_table, products_table
 from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
 from product1m.artifacts.atomic import write_text
@@ -83,6 +83,8 @@ class RunSummary(BaseModel):
     differences: dict[str, dict[str, float]]
     """Shipped minus method, strict mAP@10 on the test queries, with interval."""
     intervals: dict[str, Any] = {}
+    detection: dict[str, dict[str, float]] = {}
+    """Products found, precision and recall of the boxes, … on the test queries, with interval."""
     fusion: dict[str, float]
     rpn: dict[str, float]
     """Recall of the proposals and of both baselines on held-out scenes."""
@@ -103,7 +105,7 @@ class RunSummary(BaseModel):
             method: {definition: depths[DEPTH] for definition, depths in definitions.items()}
             for method, definitions in self.metrics["test"].items()
         }
-        return Figures(scores, self.differences)
+        return Figures(scores, self.differences, self.detection)
 
     def write(self, path: Path) -> None:
         """Write the summary as JSON."""
@@ -142,6 +144,7 @@ def summarize(
         metrics={split: scores[split] for split in ("test", "dev")},
         differences=scores["differences"],
         intervals=scores.get("intervals", {}),
+        detection=scores.get("detection", {}),
         fusion=scores["fusion"],
         rpn=dict(artifacts["rpn"].manifest.metrics),
         steps=rows,
@@ -203,7 +206,8 @@ def show(summary: RunSummary, seconds: float) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    console.print(_step_table(summary), method_table(summary.figures))
+    figures = summary.figures
+    console.print(_step_table(summary), method_table(figures), products_table(figures))
     console.print(
         f"report            {summary.report}\n"
         f"registered model  {summary.model.name}, version {summary.model.version}\n"

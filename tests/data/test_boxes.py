@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,8 @@ from product1m.steps import ingestion
 CONFIG = IngestionConfig(num_workers=1, max_photo_side_px=100, max_quarantine_share=0.5)
 
 
-def write_dataset(folder: Path, boxes: object) -> Path:
-    """Two photos of 200 × 100 pixels; the second query has the boxes under test."""
+def write_dataset(folder: Path, boxes: object, extra: Mapping[str, object] | None = None) -> Path:
+    """Two photos of 200 × 100 pixels; the second query has the boxes and fields under test."""
     (folder / "images").mkdir(parents=True)
     for n in range(2):
         photo = np.random.default_rng(n).integers(0, 255, (100, 200, 3), dtype=np.uint8)
@@ -33,6 +35,7 @@ def write_dataset(folder: Path, boxes: object) -> Path:
             | ({} if role == "train" else {"labels": ["Lumi rose"]})
             | ({"split": "test" if n == 2 else "dev"} if role == "queries" else {})
             | ({"boxes": boxes} if (role, n) == ("queries", 1) and boxes else {})
+            | (dict(extra) if (role, n) == ("queries", 1) and extra else {})
             for n in range(count)
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -60,6 +63,48 @@ def test_boxes_follow_the_photo_to_its_stored_size(tmp_path: Path, place: str) -
     # The photo is stored at half its size; a box that leads out of it ends at its edge.
     expected = np.array([[10, 5, 50, 30], [75.25, 0, 100, 50]])
     np.testing.assert_allclose(table[["x1", "y1", "x2", "y2"]], expected)
+
+
+@pytest.mark.parametrize("place", ["field", "file"])
+def test_labels_of_boxes_follow_them(tmp_path: Path, place: str) -> None:
+    boxes: list[list[float]] = [[20, 10, 100, 60], [300, 0, 340, 50], [110, 10, 190, 60]]
+    labels = ["Lumi rose", "Lumi rose", " Lumi rose "]
+    inside = [boxes[0], [150, 0, 260, 120], boxes[2]]
+    extra = {"box_labels": labels} if place == "field" else None
+    dataset = write_dataset(tmp_path / "dataset", inside if extra else None, extra)
+    if place == "file":
+        known = {"queries1": inside, "queries0": [boxes[0]]}
+        write_boxes(dataset / "boxes.jsonl", known, {"queries1": labels})
+    metrics = ingest(dataset, tmp_path)
+    assert metrics["queries/with_box_labels"] == 1
+    queries = open_artifact(tmp_path / "queries", "ingestion", "queries")
+    table = pd.read_parquet(queries.file(BOXES))
+    assert table.loc[table["item"] == 1, "label"].tolist() == ["Lumi rose"] * 3
+    assert table.loc[table["item"] == 0, "label"].tolist() == ([""] if place == "file" else [])
+
+
+@pytest.mark.parametrize("place", ["field", "file"])
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (["Lumi rose", "Lumi rose"], "one label for each of the 1 boxes, got 2"),
+        ([], "one label for each of the 1 boxes, got 0"),
+        ("Lumi rose", "expected a list of strings, one per box, got 'Lumi rose'"),
+        ([7], r"expected a list of strings, one per box, got \[7\]"),
+        (["Nori rose"], "'Nori rose' is not a label of the query; its labels are Lumi rose"),
+    ],
+)
+def test_labels_that_do_not_belong_to_the_boxes_are_rejected_with_the_reason(
+    tmp_path: Path, labels: object, reason: str, place: str
+) -> None:
+    row = {"boxes": [[5, 5, 90, 90]], "box_labels": labels}
+    dataset = write_dataset(tmp_path / "dataset", None, row if place == "field" else None)
+    if place == "file":
+        (dataset / "boxes.jsonl").write_text(json.dumps({"id": "queries1", **row}) + "\n", "utf-8")
+    ingest(dataset, tmp_path)
+    (line,) = pd.read_parquet(tmp_path / "queries/quarantine.parquet").to_dict("records")
+    assert line["id"] == "queries1"
+    assert re.search(reason, line["reason"])
 
 
 def test_a_data_set_without_boxes_gives_none(tmp_path: Path) -> None:
@@ -170,12 +215,16 @@ def test_a_box_outside_the_photo_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_product_in_front_takes_from_the_box_of_the_one_behind() -> None:
     seen, layer = Seen(20, 40), np.ones((10, 10, 4), np.float32)
-    seen.add(layer, 0, 5)
-    seen.add(layer, 6, 5)
-    seen.add(layer, -5, 0)
+    seen.add(layer, 0, 5, "behind")
+    seen.add(layer, 6, 5, "in front")
+    seen.add(layer, -5, 0, "corner")
     faint = layer * 0.2
-    seen.add(faint, 20, 5)
-    assert seen.boxes() == [(0, 0, 5, 10), (0, 5, 6, 15), (6, 5, 16, 15)]
+    seen.add(faint, 20, 5, "invisible")
+    assert seen.boxes() == [
+        ((0, 0, 5, 10), "corner"),
+        ((0, 5, 6, 15), "behind"),
+        ((6, 5, 16, 15), "in front"),
+    ]
 
 
 def test_a_sample_photo_has_a_box_for_every_product_it_shows() -> None:
@@ -184,7 +233,9 @@ def test_a_sample_photo_has_a_box_for_every_product_it_shows() -> None:
         photo, boxes = render_with_boxes(row)
         height, width = photo.shape[:2]
         assert 1 <= len(boxes) <= len(row.products)
-        for x1, y1, x2, y2 in boxes:
+        labels = [label for _, label in boxes]
+        assert not Counter(labels) - Counter(product.label for product in row.products)
+        for (x1, y1, x2, y2), _ in boxes:
             assert 0 <= x1 < x2 <= width
             assert 0 <= y1 < y2 <= height
             assert (x2 - x1) * (y2 - y1) > 0.003 * width * height

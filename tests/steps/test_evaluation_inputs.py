@@ -14,6 +14,7 @@ from product1m.config import IngestionConfig
 from product1m.data.class_names import CLASSES, write_classes
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RetrievalError
+from product1m.evaluation.artifact_files import read_products, shipped_weights
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WITHOUT_CAPTURE
 from product1m.retrieval.query_boxes import choose_boxes
 from tests.support.worlds import tiny_world
@@ -21,6 +22,7 @@ from tests.support.worlds.changed_manifests import rewrite_manifest
 from tests.support.worlds.changed_queries import linked, with_queries
 from tests.support.worlds.evaluation_files import (
     SETTINGS,
+    open_searcher,
     query_features,
     read_json,
 )
@@ -54,6 +56,47 @@ def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(
     assert "Left out: oracle_boxes" not in done.file("report.html").read_text("utf-8")
 
 
+def test_products_found_are_those_whose_own_box_names_them(
+    tiny_artifacts: TinyArtifacts, queries: FeatureSet, tmp_path: Path
+) -> None:
+    items = queries.rows
+    rows, vectors = [], []
+    for query, labels in enumerate(items["labels"]):
+        regions = queries.regions(query)
+        for row, label in enumerate(labels, start=1):  # region 1 shows the first product, …
+            rows.append((query, *regions.boxes_xyxy[row].tolist(), label))
+            vectors.append(regions.features[row])
+    table = pd.DataFrame(rows, columns=["scene", "x1", "y1", "x2", "y2", "label"])
+    world = with_queries(tiny_artifacts, tmp_path, instances=(table, np.stack(vectors)))
+    metrics = tiny_world.evaluate(world, tmp_path / "evaluation", tiny_world.QUICK)
+    done = open_artifact(tmp_path / "evaluation", "evaluation")
+
+    searcher, weights = open_searcher(world), shipped_weights(done)
+    label_of = dict(zip(searcher.gallery.ids, searcher.gallery.rows["labels"], strict=True))
+    products, found = 0, {1: 0, 5: 0}
+    for query in np.flatnonzero(items["split"] == "test").tolist():
+        result = searcher.search(items["caption"][query], queries.regions(query), weights)
+        shown = result.boxes.boxes_xyxy.tolist()
+        for box, label in table.loc[table["scene"] == query, ["x1", "label"]].to_numpy():
+            products += 1
+            for depth in found:
+                answers = [
+                    label_of[item][0]
+                    for place, ranking in zip(shown, result.rankings, strict=True)
+                    if place[0] == box
+                    for item, _ in ranking[:depth]
+                ]
+                found[depth] += label in answers
+    figures = read_json(done, "metrics.json")["detection"]
+    for depth, number in found.items():
+        assert figures[f"products_found@{depth}"]["mean"] == pytest.approx(number / products)
+        assert metrics[f"detection/products_found@{depth}"] == pytest.approx(number / products)
+    counts = read_products(done)
+    assert counts is not None
+    assert counts["products_found@1"].sum() == found[1]
+    assert "Left out: products found" not in done.file("report.html").read_text("utf-8")
+
+
 def test_true_boxes_of_some_queries_only_make_no_method_and_the_report_says_so(
     tiny_artifacts: TinyArtifacts, tmp_path: Path
 ) -> None:
@@ -65,6 +108,7 @@ def test_true_boxes_of_some_queries_only_make_no_method_and_the_report_says_so(
     assert "oracle_boxes" not in read_json(done, "metrics.json")["test"]
     report = done.file("report.html").read_text("utf-8")
     assert "true boxes of every test query; they are known for 1 of 26" in report
+    assert "Left out: products found. They need the labels of the true boxes" in report
     assert "Left out: instance_crops; evaluation got no RPN" in report
     assert "Left out: slices by classes seen in training" in report
 

@@ -2,10 +2,12 @@
 
 JSON Lines hold them in `queries.jsonl`. Beside lists of either format a file `boxes.jsonl` may hold
 them: one object per query with `id` and `boxes`, each `[x1, y1, x2, y2]` in pixels of the upright
-photo. They measure the detection; no training uses them.
+photo. `box_labels` may say which product each box shows, in the order of the boxes. They measure
+the detection and which products are found; no training uses them.
 """
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,16 @@ from product1m.data.limits import MAX_LABELS
 
 BOXES_LIST = "boxes.jsonl"
 BOXES = "boxes.parquet"
-"""Beside an artifact's item table: one row per box, `item` is the row of its photo there."""
-SCHEMA = pa.schema([("item", pa.int64()), *((corner, pa.float32()) for corner in CORNERS)])
+"""Beside an artifact's item table: one row per box, `item` is the row of its photo there, `label`
+the product that it shows, empty if unknown."""
+LABEL = "label"
+SCHEMA = pa.schema(
+    [
+        ("item", pa.int64()),
+        *((corner, pa.float32()) for corner in CORNERS),
+        (LABEL, pa.string()),
+    ]
+)
 
 MAX_COORDINATE = 1e6
 """Largest coordinate of a box, in pixels (ours)."""
@@ -43,6 +53,34 @@ def parse_boxes(value: Any) -> tuple[Box, ...]:
     return tuple(_parse_box(box) for box in value)
 
 
+def parse_box_labels(value: Any, num_boxes: int) -> tuple[str, ...]:
+    """One label per box from JSON, none for null; BoxError if they are not that."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise BoxError(f"box_labels: expected a list of strings, one per box, got {value!r:.80}")
+    if len(value) != num_boxes:
+        raise BoxError(
+            f"box_labels: expected one label for each of the {num_boxes} boxes, got {len(value)}"
+        )
+    return tuple(normalized_label(label) for label in value)
+
+
+def normalized_label(label: str) -> str:
+    """A label as items carry it: without white space around it, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def check_box_labels(box_labels: Sequence[str], labels: Sequence[str]) -> None:
+    """BoxError if a box shows a product that is not among the labels of its query."""
+    for label in box_labels:
+        if label not in labels:
+            raise BoxError(
+                f"box_labels: {label!r:.80} is not a label of the query; its labels are "
+                f"{', '.join(labels):.120}"
+            )
+
+
 def check_boxes(boxes: Sequence[Box], width: int, height: int) -> None:
     """BoxError if boxes cannot be meant as pixels of a photo, with what they look like."""
     shown = f"boxes: {list(boxes[0])!r:.80}"
@@ -61,9 +99,17 @@ def check_boxes(boxes: Sequence[Box], width: int, height: int) -> None:
             )
 
 
-def write_boxes(path: Path, boxes: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Write a `boxes.jsonl`."""
-    rows = [{"id": item, "boxes": [list(box) for box in given]} for item, given in boxes.items()]
+def write_boxes(
+    path: Path,
+    boxes: Mapping[str, Sequence[Sequence[float]]],
+    labels: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Write a `boxes.jsonl`; `labels` holds, for some of the ids, one label per box."""
+    rows: list[dict[str, Any]] = []
+    for item, given in boxes.items():
+        rows.append({"id": item, "boxes": [list(box) for box in given]})
+        if labels and labels.get(item):
+            rows[-1]["box_labels"] = list(labels[item])
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
@@ -71,23 +117,32 @@ class BoxTable:
     """Collects the boxes of an artifact's items and writes them if there are any."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, float]] = []
+        self._rows: list[dict[str, float | str]] = []
         self.num_items = 0
+        self.num_labeled = 0
+        """Items whose boxes say which product they show."""
 
     def add(
-        self, item: int, boxes: Sequence[Box], size_px: tuple[int, int], downscaled: float
+        self,
+        item: int,
+        boxes: Sequence[Box],
+        size_px: tuple[int, int],
+        downscaled: float,
+        labels: Sequence[str] = (),
     ) -> None:
         """Scale the boxes of the item at a row position to its stored photo, and clip them to it.
 
         `size_px` is the stored photo's width and height, `downscaled` its sides relative to the
-        photo that `boxes` refer to.
+        photo that `boxes` refer to. `labels` holds one label per box, or nothing.
         """
         corners = np.array(boxes, np.float64).reshape(-1, 4) * downscaled
         corners = corners.clip(0, np.array(size_px * 2, np.float64))
-        inside = corners[(corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) > 0]
-        for row in inside.tolist():
-            self._rows.append({"item": item, **dict(zip(CORNERS, row, strict=True))})
+        inside = np.flatnonzero((corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) > 0)
+        for place in inside.tolist():
+            box = dict(zip(CORNERS, corners[place].tolist(), strict=True))
+            self._rows.append({"item": item, **box, LABEL: labels[place] if labels else ""})
         self.num_items += bool(len(inside))
+        self.num_labeled += bool(len(inside) and labels)
 
     def write(self, folder: Path) -> None:
         """Write the table; no file without boxes."""

@@ -1,14 +1,14 @@
 """`boxes.jsonl`: true boxes of queries beside the lists, by item id.
 
-JSON Lines of objects with `id` and `boxes`. A line that is not one is rejected with its place and
-reason, as a line of a list is; the query stays.
+JSON Lines of objects with `id`, `boxes` and perhaps `box_labels`. A line that is not one is
+rejected with its place and reason, as a line of a list is; the query stays.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_boxes
+from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_box_labels, parse_boxes
 from product1m.data.limits import parse_json
 from product1m.data.lists import MalformedError, RejectedLine, decoded, read_lines
 
@@ -22,6 +22,8 @@ class KnownBoxes:
     line: int
     id: str
     boxes: tuple[Box, ...]
+    labels: tuple[str, ...] = ()
+    """Of each box; none if the file does not say."""
 
     def rejected(self, reason: str) -> RejectedLine:
         """The line as one that cannot be used."""
@@ -54,7 +56,9 @@ def _rows(path: Path) -> Iterator[KnownBoxes | RejectedLine]:
         try:
             value = parse_json(decoded(raw))
             item = str(value["id"])[:200]
-            yield KnownBoxes(number, item, parse_boxes(value["boxes"]))
+            boxes = parse_boxes(value["boxes"])
+            labels = parse_box_labels(value.get("box_labels"), len(boxes))
+            yield KnownBoxes(number, item, boxes, labels)
         except BoxError as error:
             yield RejectedLine(BOXES_LIST, number, item, str(error))
         except MalformedError as error:

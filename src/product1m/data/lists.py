@@ -5,13 +5,20 @@ A line that is not an item is never dropped: it becomes a `RejectedLine` with it
 
 import codecs
 import html
-import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from product1m.data.boxes import BOXES_LIST, Box, BoxError, parse_boxes
+from product1m.data.boxes import (
+    BOXES_LIST,
+    Box,
+    BoxError,
+    check_box_labels,
+    normalized_label,
+    parse_box_labels,
+    parse_boxes,
+)
 from product1m.data.limits import MAX_LABELS, MAX_LINE_BYTES, parse_json
 from product1m.errors import DatasetError
 
@@ -76,6 +83,8 @@ class ListItem:
     """Addresses of the photo, best first."""
     boxes: tuple[Box, ...] = ()
     """Of a query's products, if the list has them: x1, y1, x2, y2 in pixels of the photo."""
+    box_labels: tuple[str, ...] = ()
+    """Which product each of the boxes shows, if the list says so."""
 
     def rejected(self, reason: str) -> "RejectedLine":
         """The line as one that cannot be used."""
@@ -230,21 +239,23 @@ def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
     if isinstance(raw_id, int) and not isinstance(raw_id, bool):
         raw_id = str(raw_id)
     item_id = _checked_id(_string(raw_id, "id", ""), source)
-    labels = value.get("labels")
-    labels = [] if labels is None else labels
-    if not isinstance(labels, list):
-        raise MalformedError(item_id, f"labels: expected a list of strings, got {labels!r:.80}")
+    raw_labels = value.get("labels")
+    raw_labels = [] if raw_labels is None else raw_labels
+    if not isinstance(raw_labels, list):
+        raise MalformedError(item_id, f"labels: expected a list of strings, got {raw_labels!r:.80}")
+    strings = [_string(label, "labels", item_id) for label in raw_labels]
+    labels = _checked_labels(strings, item_id, source)
+    boxes, box_labels = _checked_boxes(value, labels, item_id, source)
     return ListItem(
         list_name=source.path.name,
         line=number,
         id=item_id,
         caption=_checked_caption(_string(value.get("caption"), "caption", item_id), item_id),
-        labels=_checked_labels(
-            [_string(label, "labels", item_id) for label in labels], item_id, source
-        ),
+        labels=labels,
         split=_checked_split(value.get("split"), item_id, source),
         image=_checked_image(_string(value.get("image"), "image", item_id), item_id),
-        boxes=_checked_boxes(value.get("boxes"), item_id, source),
+        boxes=boxes,
+        box_labels=box_labels,
     )
 
 
@@ -286,7 +297,7 @@ def _checked_caption(raw: str, id: str) -> str:
 def _checked_labels(raw: list[str], id: str, source: ListFile) -> tuple[str, ...]:
     if len(raw) > MAX_LABELS:
         raise MalformedError(id, f"{len(raw)} labels, more than {MAX_LABELS}")
-    labels = tuple(unicodedata.normalize("NFC", label.strip()) for label in raw)
+    labels = tuple(map(normalized_label, raw))
     if not all(labels):
         raise MalformedError(id, "a label is empty")
     if source.role != "train" and not labels:
@@ -304,11 +315,18 @@ def _checked_split(value: Any, id: str, source: ListFile) -> str:
     return str(value)
 
 
-def _checked_boxes(value: Any, id: str, source: ListFile) -> tuple[Box, ...]:
-    if value is None or source.role != "queries":
-        return ()
+def _checked_boxes(
+    value: Mapping[str, Any], labels: Sequence[str], id: str, source: ListFile
+) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+    """Boxes and their labels; both empty if the line has none or is not a query's."""
+    if source.role != "queries":
+        return (), ()
     try:
-        return parse_boxes(value)
+        raw = value.get("boxes")
+        boxes = () if raw is None else parse_boxes(raw)
+        box_labels = parse_box_labels(value.get("box_labels"), len(boxes))
+        check_box_labels(box_labels, labels)
+        return boxes, box_labels
     except BoxError as error:
         raise MalformedError(id, str(error)) from error
 

@@ -7,7 +7,8 @@ vectors, boxes and scores, which verifies a row that is read alone.
 A feature set of scenes also holds `instances.parquet`, one row per pasted product: `scene` (row
 position of its scene in the item table), `source_id`, `x1`, `y1`, `x2`, `y2` (pixels), `visible`
 (share), and its own region vector in `instances.safetensors`, in the same order. Queries with known
-true boxes have the same two files without `source_id` and `visible`.
+true boxes have the same two files without `source_id` and `visible`, but with `label`, empty if
+unknown.
 """
 
 import zlib

@@ -29,6 +29,8 @@ SLICES = "slices.parquet"
 """The slices that each test query is in."""
 QUERY_BOXES = "instances.parquet"
 """The boxes of the test queries."""
+PRODUCTS_PER_QUERY = "products.parquet"
+"""Products, boxes and products found, by test query; only if the true boxes are known."""
 FUSION_TRIALS = "fusion_trials.parquet"
 """The score of every combination of weights tried for the shipped fusion."""
 
@@ -58,6 +60,14 @@ def read_per_query(evaluation: Artifact) -> pd.DataFrame:
     """One row per query, method, definition and depth; split, `ap` and other scores as columns."""
     scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
     return scores
+
+
+def read_products(evaluation: Artifact) -> pd.DataFrame | None:
+    """The counts of `DetectionQuality.per_query` by query id; None without true boxes."""
+    if PRODUCTS_PER_QUERY not in evaluation.manifest.files:
+        return None
+    table: pd.DataFrame = pq.read_table(evaluation.file(PRODUCTS_PER_QUERY)).to_pandas()
+    return table.set_index("query_id")
 
 
 def read_slices(evaluation: Artifact) -> dict[str, dict[str, str]]:

@@ -95,6 +95,32 @@ def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, 
     }
 
 
+def bootstrap_ratios(
+    counts: pd.DataFrame, ratios: Mapping[str, tuple[str, str]], plan: BootstrapPlan
+) -> dict[str, Interval]:
+    """Intervals of quotients of sums over the queries, such as products found of all products.
+
+    Args:
+        counts: one row per query.
+        ratios: name to the columns of numerator and denominator; one whose denominators are all
+            zero is left out.
+        plan: resamples queries, the same ones for every quotient.
+    """
+    table = counts.to_numpy(np.float64)
+    means, columns = _resampled_means(table, plan), list(counts.columns)
+    tail = (1 - plan.confidence) / 2
+    intervals = {}
+    for name, (numerator, denominator) in ratios.items():
+        over, under = columns.index(numerator), columns.index(denominator)
+        if not table[:, under].any():
+            continue
+        drawn = means[means[:, under] != 0]
+        low, high = np.quantile(drawn[:, over] / drawn[:, under], [tail, 1 - tail])
+        share = table[:, over].sum() / table[:, under].sum()
+        intervals[name] = Interval(float(share), float(low), float(high))
+    return intervals
+
+
 def paired_difference(ours: pd.Series, other: pd.Series, plan: BootstrapPlan) -> Interval:
     """Interval of the mean of `ours - other`; both hold one value per query id.
 

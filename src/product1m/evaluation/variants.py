@@ -11,6 +11,7 @@ import numpy as np
 
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
+from product1m.data.boxes import LABEL
 from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
@@ -48,11 +49,26 @@ class TrueBoxes:
     """Per query, in pixels of its stored photo; empty if unknown."""
     features: list[np.ndarray]
     """Region vectors at the boxes."""
+    labels: list[list[str] | None]
+    """Per query the label of each box; None if the data set does not say."""
 
     @property
     def num_known(self) -> int:
         """Number of queries with boxes."""
         return sum(len(boxes) > 0 for boxes in self.boxes_xyxy)
+
+    def select(self, rows: Sequence[int]) -> "TrueBoxes":
+        """Of some of the queries."""
+        return TrueBoxes(
+            [self.boxes_xyxy[row] for row in rows],
+            [self.features[row] for row in rows],
+            [self.labels[row] for row in rows],
+        )
+
+    @property
+    def num_labeled(self) -> int:
+        """Number of queries whose boxes say which product they show."""
+        return sum(labels is not None for labels in self.labels)
 
     @property
     def complete(self) -> bool:
@@ -62,14 +78,21 @@ class TrueBoxes:
 
 def true_boxes(queries: FeatureSet) -> TrueBoxes:
     """The boxes that came with a data set's queries."""
-    nothing = np.empty((0, 4), np.float32), np.empty((0, queries.feature_dim), np.float16)
-    by_query = [nothing] * len(queries)
+    known = TrueBoxes(
+        [np.empty((0, 4), np.float32)] * len(queries),
+        [np.empty((0, queries.feature_dim), np.float16)] * len(queries),
+        [None] * len(queries),
+    )
     if queries.has_instances:
         table, vectors = queries.instances()
         corners = table[list(CORNERS)].to_numpy(np.float32)
-        for query, rows in table.groupby("scene").indices.items():
-            by_query[int(str(query))] = (corners[rows], vectors[rows])
-    return TrueBoxes([boxes for boxes, _ in by_query], [vectors for _, vectors in by_query])
+        names = table[LABEL].tolist() if LABEL in table else [""] * len(table)
+        for scene, rows in table.groupby("scene").indices.items():
+            query = int(str(scene))
+            known.boxes_xyxy[query], known.features[query] = corners[rows], vectors[rows]
+            labels = [names[row] for row in rows]
+            known.labels[query] = labels if all(labels) else None
+    return known
 
 
 def embed_queries(searcher: Searcher, queries: FeatureSet, boxes: TrueBoxes) -> QueryVariants:

@@ -152,8 +152,17 @@ class Searcher:
         rule: MergeRule | None = None,
     ) -> dict[str, list[str]]:
         """Merged rankings of many queries; by the rule of the settings if none is given."""
+        rankings = self.rank_boxes(queries, weights, whole_photo)
+        return {
+            query: merge(own, self.settings.depth, rule or self.settings.merge)
+            for query, own in zip(queries.query_ids, rankings, strict=True)
+        }
+
+    def rank_boxes(
+        self, queries: QueryVectors, weights: Mapping[str, float], whole_photo: bool = False
+    ) -> Iterator[list[list[tuple[str, float]]]]:
+        """For each query the rankings of its boxes: gallery ids and match scores, best first."""
         vectors, starts = queries.searched(whole_photo)
-        merged: dict[str, list[str]] = {}
         # A few thousand vectors at once, so that weighting them does not double the memory.
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
@@ -161,10 +170,7 @@ class Searcher:
                 vectors[starts[first] : starts[last]], weights, self.settings.depth
             )
             for row in range(first, last):
-                own = rankings[starts[row] - starts[first] : starts[row + 1] - starts[first]]
-                ranking = merge(own, self.settings.depth, rule or self.settings.merge)
-                merged[queries.query_ids[row]] = ranking
-        return merged
+                yield rankings[starts[row] - starts[first] : starts[row + 1] - starts[first]]
 
     def embed(self, queries: FeatureSet) -> QueryVectors:
         """Vectors of all queries of a feature set; RetrievalError names a query that fails."""

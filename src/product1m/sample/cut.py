@@ -232,9 +232,11 @@ def _copy_photos(source: Path, folder: Path, photos: Sequence[Path]) -> None:
 
 def _copy_boxes(source: Path, folder: Path, queries: Sequence[str]) -> None:
     known, _ = read_boxes(source)
-    kept = {query: known[query].boxes for query in queries if query in known}
+    kept = {query: known[query] for query in queries if query in known}
     if kept:
-        write_boxes(folder / BOXES_LIST, kept)
+        boxes = {query: row.boxes for query, row in kept.items()}
+        labels = {query: row.labels for query, row in kept.items()}
+        write_boxes(folder / BOXES_LIST, boxes, labels)
 
 
 def _copy_backgrounds(source: Path, folder: Path, seed: int) -> int:

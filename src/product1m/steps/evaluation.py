@@ -25,6 +25,7 @@ from product1m.evaluation.artifact_files import (
     LATENCY,
     METRICS_FILE,
     PER_QUERY,
+    PRODUCTS_PER_QUERY,
     QUERY_BOXES,
     RANKINGS,
     REPORT,
@@ -32,7 +33,7 @@ from product1m.evaluation.artifact_files import (
     write_json,
     write_table,
 )
-from product1m.evaluation.detection_quality import DetectionQuality, detection_quality
+from product1m.evaluation.detection_quality import detection_quality
 from product1m.evaluation.examples import write_examples
 from product1m.evaluation.fusion import FusionSettings
 from product1m.evaluation.latency import measure_latency
@@ -51,6 +52,7 @@ from product1m.evaluation.results import (
     score_methods,
 )
 from product1m.evaluation.scoring import write_rankings
+from product1m.evaluation.shown_boxes import shown_boxes
 from product1m.evaluation.slices import slices_of
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval
 from product1m.evaluation.variants import (
@@ -177,24 +179,22 @@ def _measure(
             truth.gallery_label.values(),
             prepared.train_titles,
         ),
-        detection=_detection(prepared, plan),
+        detection=detection_quality(
+            shown_boxes(
+                searcher,
+                queries.detected,
+                weights,
+                truth,
+                prepared.boxes.select(rows),
+                prepared.boxes.complete,
+            ),
+            plan,
+        ),
         latency=measure_latency(
             searcher, prepared.features, rows, weights, config.num_timed_queries
         ),
         truth=truth,
-        num_with_boxes=sum(len(prepared.boxes.boxes_xyxy[row]) > 0 for row in rows),
-    )
-
-
-def _detection(prepared: _Prepared, plan: BootstrapPlan) -> DetectionQuality:
-    """Compare the boxes found on the test queries with labels, and with true boxes if known."""
-    detected, truth = prepared.variants["test"].detected, prepared.truth
-    true = [prepared.boxes.boxes_xyxy[row] for row in prepared.rows["test"]]
-    return detection_quality(
-        [boxes.boxes_xyxy for boxes in detected.boxes],
-        [len(truth.query_labels[query]) for query in detected.query_ids],
-        true if prepared.boxes.complete else None,
-        plan,
+        true_boxes=prepared.boxes.select(rows),
     )
 
 
@@ -321,6 +321,10 @@ def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: 
     write_table(folder / PER_QUERY, findings.scores)
     write_table(folder / SLICES, findings.slices.reset_index())
     write_table(folder / QUERY_BOXES, _boxes(findings))
+    counts = findings.detection.per_query
+    if len(counts.columns):
+        counts.insert(0, "query_id", findings.queries.detected.query_ids)
+        write_table(folder / PRODUCTS_PER_QUERY, counts)
     write_table(folder / FUSION_TRIALS, findings.choice.fusions[SHIPPED].trials)
 
 

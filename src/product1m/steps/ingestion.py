@@ -14,7 +14,7 @@ from product1m.artifacts.folder import ArtifactWriter
 from product1m.artifacts.work import work_root
 from product1m.config import IngestionConfig
 from product1m.data.allowed_sources import AllowedSources
-from product1m.data.boxes import Box, BoxError, BoxTable, check_boxes
+from product1m.data.boxes import Box, BoxError, BoxTable, check_box_labels, check_boxes
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
@@ -137,6 +137,7 @@ def _ingest(
     boxes.write(writer.folder)
     if role == "queries":
         writer.metrics["with_boxes"] = float(boxes.num_items)
+        writer.metrics["with_box_labels"] = float(boxes.num_labeled)
     writer.details["lists"] = {file.path.name: sha256_of(file.path) for file in lists}
     writer.metrics.update(
         items=float(len(keys.photos)),
@@ -184,8 +185,12 @@ def _write_items(
                 continue
             item, photo = row
             size_px = (photo.width, photo.height)
-            item_boxes = item.boxes or _known_boxes(known.get(item.id), photo, quarantine)
-            boxes.add(len(items), item_boxes, size_px, photo.downscaled)
+            item_boxes, box_labels = (
+                (item.boxes, item.box_labels)
+                if item.boxes
+                else _known_boxes(known.get(item.id), item.labels, photo, quarantine)
+            )
+            boxes.add(len(items), item_boxes, size_px, photo.downscaled, box_labels)
             sha256 = items.add(
                 item.id,
                 photo.encoded,
@@ -200,17 +205,21 @@ def _write_items(
 
 
 def _known_boxes(
-    known: KnownBoxes | None, photo: StoredPhoto, quarantine: Quarantine
-) -> Sequence[Box]:
-    """The boxes that `boxes.jsonl` has for a photo; implausible ones are quarantined instead."""
+    known: KnownBoxes | None,
+    labels: Sequence[str],
+    photo: StoredPhoto,
+    quarantine: Quarantine,
+) -> tuple[Sequence[Box], Sequence[str]]:
+    """Boxes and labels that `boxes.jsonl` has for a photo; implausible ones are quarantined."""
     if known is None:
-        return ()
+        return (), ()
     try:
         check_boxes(known.boxes, *_original_px(photo))
+        check_box_labels(known.labels, labels)
     except BoxError as error:
         quarantine.add(known.rejected(str(error)))
-        return ()
-    return known.boxes
+        return (), ()
+    return known.boxes, known.labels
 
 
 def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:

@@ -122,7 +122,8 @@ def test_every_method_is_listed_in_both_definitions_with_its_intervals(document:
 def test_answers_are_marked_in_words_not_by_color_alone(document: Document) -> None:
     marks = document.text_of("b")
     assert marks.count("✓ right") == 4 * (2 + 2)
-    assert marks.count("✗ wrong") == 4 * 2
+    assert marks.count("↷ elsewhere in this photo") == 4
+    assert marks.count("✗ wrong") == 4
     spoken = [
         a["aria-label"] for tag, a in document.tags if a.get("role") == "img" and tag == "span"
     ]
@@ -162,6 +163,8 @@ def test_gains_detection_and_latency_are_tables_of_their_own(document: Document)
     assert {"imagejoint", "imageimage", "jointimage + joint"} <= set(headings)
     assert cells.count("0.500[0.375, 0.625]") == cells.count("+0.125[-0.062, +0.250]") == 3
     assert "-0.250[-0.375, -0.125]" in cells
+    assert any("Products found: 0.812 [0.750, 0.850]" in text for text in document.text_of("p"))
+    assert any("Boxes: 0.938 [0.900, 0.950] of those shown" in t for t in document.text_of("p"))
     assert cells[cells.index("3") : cells.index("3") + 4] == ["3", "1", "·", "146"]
     assert {"1.25", "2.50", "9.50", "19.25"} <= set(cells)
 

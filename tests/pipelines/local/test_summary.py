@@ -25,6 +25,10 @@ METRICS = {
     "differences": {"image": {"mean": 0.125, "low": 0.0625, "high": 0.25}},
     "intervals": {"shipped": {"mean": 0.4, "low": 0.3, "high": 0.5}},
     "fusion": {"joint": 0.0, "image": 1.0},
+    "detection": {
+        "products_found@1": {"mean": 0.8125, "low": 0.75, "high": 0.875},
+        "precision": {"mean": 0.9375, "low": 0.9, "high": 0.95},
+    },
 }
 
 
@@ -76,6 +80,7 @@ def test_the_summary_has_what_ci_and_people_read(summary: RunSummary, tmp_path: 
     assert written["metrics"]["test"]["shipped"]["strict"]["10"]["mAP"] == 0.4
     assert written["metrics"]["test"]["image"]["official"]["100"]["Prec"] == 0.52
     assert written["differences"] == METRICS["differences"]
+    assert written["detection"] == METRICS["detection"]
     assert written["rpn"] == {"recall@0.5/36": 0.9}
     assert written["model"] == {"name": "product1m-candidate", "version": "7"}
     assert written["report"] == str(tmp_path / "evaluation" / "report.html")

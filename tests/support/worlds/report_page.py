@@ -48,7 +48,12 @@ def noise(seed: int, side_px: int = 300) -> bytes:
 def card(number: int, tag: Tag, num_answers: int = 4) -> QueryCard:
     answers = [
         AnswerCard(
-            f"g{number}{rank}", f"倩碧 面霜 {rank}", noise(rank, 100), 0.9 - rank / 10, rank < 2
+            f"g{number}{rank}",
+            f"倩碧 面霜 {rank}",
+            noise(rank, 100),
+            0.9 - rank / 10,
+            rank < 2,
+            elsewhere=rank == 2,
         )
         for rank in range(num_answers)
     ]
@@ -97,7 +102,12 @@ def example_content() -> ReportContent:
         },
         detection=DetectionQuality(
             pd.DataFrame([[3, 1], [0, 146]], index=[1, 2], columns=[1, 2]),
-            {"error": Interval(-0.25, -0.375, -0.125), "recall": Interval(0.75, 0.625, 0.875)},
+            {
+                "error": Interval(-0.25, -0.375, -0.125),
+                "recall": Interval(0.75, 0.625, 0.875),
+                "precision": Interval(0.9375, 0.9, 0.95),
+                "products_found@1": Interval(0.8125, 0.75, 0.85),
+            },
         ),
         latency=pd.DataFrame({"p50": [1.25, 9.5], "p95": [2.5, 19.25]}, index=["search", "total"]),
         notes=["3 of 150 test queries ask for a label that no gallery item has."],

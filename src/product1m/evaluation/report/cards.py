@@ -23,8 +23,11 @@ class AnswerCard:
     score: float | None = None
     """Match score; None if only the order is known."""
     right: bool | None = None
-    """Whether its label is one of the query's; None if the query has no labels."""
+    """Whether its label is the product of its box, or of the query if it answers the whole query or
+    the products of the boxes are unknown; None if the query has no labels."""
     title: str = ""
+    elsewhere: bool = False
+    """Whether its label is another product of the same photo; then `right` is false."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from product1m.config import EvaluationConfig
 from product1m.data.items import ItemTable
-from product1m.evaluation.detection_quality import DetectionQuality
+from product1m.evaluation.detection_quality import DetectionQuality, products_at
 from product1m.evaluation.methods import (
     IMAGE_TEXT,
     INSTANCE_CROPS,
@@ -30,7 +30,8 @@ from product1m.evaluation.report.content import QUERY_SIDE_PX, Tag
 from product1m.evaluation.results import BlockGain, MethodScores
 from product1m.evaluation.slices import DEFINITIONS, slice_intervals
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
-from product1m.evaluation.variants import QueryVariants
+from product1m.evaluation.variants import QueryVariants, TrueBoxes
+from product1m.retrieval.query_boxes import QueryBoxes
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
@@ -66,8 +67,8 @@ class Findings:
     latency: pd.DataFrame
     """Milliseconds per query: one row per stage, columns p50 and p95."""
     truth: GroundTruth
-    num_with_boxes: int
-    """Queries whose true boxes are known."""
+    true_boxes: TrueBoxes
+    """As far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,17 @@ def _card(
             BoxCard(
                 tuple(box),
                 score,
-                [_answer(item, match, findings.truth, labels, gallery) for item, match in ranking],
+                [
+                    _answer(item, match, findings.truth, labels, own, gallery)
+                    for item, match in ranking
+                ],
             )
-            for box, score, ranking in zip(
-                boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), rankings, strict=True
+            for box, own, score, ranking in zip(
+                boxes.boxes_xyxy.tolist(),
+                _labels_by_box(findings.true_boxes, place, boxes, labels),
+                boxes.scores.tolist(),
+                rankings,
+                strict=True,
             )
         ],
         ap=float(findings.ap[SHIPPED][query]),
@@ -206,11 +214,29 @@ def _card(
     )
 
 
+def _labels_by_box(
+    known: TrueBoxes, place: int, boxes: QueryBoxes, labels: Sequence[str]
+) -> list[Sequence[str]]:
+    """What is right for each box: the products it lies on, or all of the photo's if unknown."""
+    true_labels = known.labels[place]
+    if true_labels is None:
+        return [labels] * len(boxes)
+    return [products_at(box, known.boxes_xyxy[place], true_labels) for box in boxes.boxes_xyxy]
+
+
 def _answer(
-    item: str, score: float, truth: GroundTruth, labels: Sequence[str], gallery: ItemPhotos
+    item: str,
+    score: float,
+    truth: GroundTruth,
+    labels: Sequence[str],
+    own_labels: Sequence[str],
+    gallery: ItemPhotos,
 ) -> AnswerCard:
+    """`labels` are the photo's, `own_labels` those that are right for the box."""
     label = truth.gallery_label[item]
-    return AnswerCard(item, label, gallery.thumbnail(item), score, label in labels)
+    right = label in own_labels
+    elsewhere = not right and label in labels
+    return AnswerCard(item, label, gallery.thumbnail(item), score, right, elsewhere=elsewhere)
 
 
 def _notes(findings: Findings, encode_crops: bool) -> list[str]:
@@ -229,8 +255,14 @@ def _notes(findings: Findings, encode_crops: bool) -> list[str]:
     if not findings.queries.oracle_boxes:
         notes.append(
             f"Left out: {ORACLE_BOXES}, and recall and precision of the boxes. Both need the true "
-            f"boxes of every test query; they are known for {findings.num_with_boxes} of "
+            f"boxes of every test query; they are known for {findings.true_boxes.num_known} of "
             f"{len(queries)}."
+        )
+    if findings.true_boxes.num_labeled < len(queries):
+        notes.append(
+            "Left out: products found. They need the labels of the true boxes (box_labels) of "
+            f"every test query, known for {findings.true_boxes.num_labeled} of {len(queries)}. "
+            "Where they are unknown, an answer counts as right for every box of its photo."
         )
     if not findings.queries.instance_crops:
         reason = (

@@ -15,7 +15,13 @@ from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
 from product1m.errors import RetrievalError
-from product1m.evaluation.detection_quality import FIGURES, MANY
+from product1m.evaluation.detection_quality import (
+    BOX_PRECISION,
+    BOX_RECALL,
+    FIGURES,
+    MANY,
+    PRODUCTS_FOUND,
+)
 from product1m.evaluation.latency import STAGES
 from product1m.evaluation.methods import (
     BASELINES,
@@ -94,6 +100,9 @@ def _render(
         to_beat=[name for name in BASELINES if name in content.differences],
         detection_figures=FIGURES,
         many=MANY,
+        products_found=PRODUCTS_FOUND,
+        box_precision=BOX_PRECISION,
+        box_recall=BOX_RECALL,
         stages=STAGES,
         curves=curves,
         fusion_plots=fusion_plots,

@@ -18,24 +18,25 @@ class Seen:
 
     def __init__(self, height: int, width: int) -> None:
         self._product = np.full((height, width), -1, np.int16)
-        self._num_products = 0
+        self._labels: list[str] = []
 
-    def add(self, layer: Layer, x: int, y: int) -> None:
+    def add(self, layer: Layer, x: int, y: int, label: str) -> None:
         """Put a product in front of those already there."""
         spot = window_of(self._product, (layer.shape[0], layer.shape[1]), x, y)
         if spot is not None:
             solid = layer[spot[2], spot[3], 3] >= _SOLID
-            self._product[spot[0], spot[1]][solid] = self._num_products
-        self._num_products += 1
+            self._product[spot[0], spot[1]][solid] = len(self._labels)
+        self._labels.append(label)
 
-    def boxes(self) -> list[Box]:
-        """Boxes of all products that are visible at all, left to right."""
+    def boxes(self) -> list[tuple[Box, str]]:
+        """Boxes and labels of all products that are visible at all, left to right."""
         boxes = []
-        for number in range(self._num_products):
+        for number, label in enumerate(self._labels):
             rows, columns = np.nonzero(self._product == number)
             if len(rows):
                 low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
-                boxes.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+                box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+                boxes.append((box, label))
         return sorted(boxes)
 
 

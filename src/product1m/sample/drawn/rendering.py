@@ -50,8 +50,11 @@ def render_photo(row: SampleRow) -> Photo:
     return render_with_boxes(row)[0]
 
 
-def render_with_boxes(row: SampleRow) -> tuple[Photo, list[Box]]:
-    """The photo of a row, and a box around the visible part of each product, left to right."""
+def render_with_boxes(row: SampleRow) -> tuple[Photo, list[tuple[Box, str]]]:
+    """The photo of a row, and around the visible part of each product a box with its label.
+
+    Boxes go from left to right.
+    """
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
     stage = _stage(rng, row, height, width)
@@ -159,7 +162,7 @@ def _place_single(
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
-    _stand(rng, image, stage, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen)
+    _stand(rng, image, stage, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen, product)
 
 
 def _line_up(
@@ -172,13 +175,13 @@ def _line_up(
 ) -> None:
     """Draw products side by side, nearer ones lower and in front of the others."""
     spots = _spots_side_by_side(rng, image, stage, products, query)
-    for base, center, sprite, scale in sorted(spots, key=lambda spot: spot[0]):
+    for base, center, product, sprite, scale in sorted(spots, key=lambda spot: spot[0]):
         tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.4 else 0.0
         if query and rng.random() < 0.06:
             tilt = float(rng.choice([-88, 88]))
         cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
         floor = max(base, cutout.pixels.shape[0] + 2)
-        _stand(rng, image, stage, cutout, center, floor, seen)
+        _stand(rng, image, stage, cutout, center, floor, seen, product)
 
 
 def _spots_side_by_side(
@@ -187,8 +190,8 @@ def _spots_side_by_side(
     stage: Stage,
     products: Sequence[Product],
     query: bool,
-) -> list[tuple[float, float, Sprite, float]]:
-    """Base and center in pixels, sprite and scale of every product."""
+) -> list[tuple[float, float, Product, Sprite, float]]:
+    """Base and center in pixels, product, sprite and scale, for every product."""
     height, width = image.shape[:2]
     order = [products[at] for at in rng.permutation(len(products))]
     sprites = [posed(product, _pose(rng, query), False) for product in order]
@@ -208,13 +211,13 @@ def _spots_side_by_side(
     left = (width - span) * float(rng.uniform(0.3, 0.7))
     low, high = stage.floor
     spots = []
-    for sprite, size, wide in zip(sprites, sizes, widths, strict=True):
+    for product, sprite, size, wide in zip(order, sprites, sizes, widths, strict=True):
         center = left + wide * unit * overlap / 2
         left += wide * unit * overlap
         depth = float(rng.uniform(0, 1))
         base = height * (low + (high - low) * depth)
         near = 0.86 + 0.2 * depth if high - low > 0.12 else 1.0
-        spots.append((base, center, sprite, size * unit * near))
+        spots.append((base, center, product, sprite, size * unit * near))
     return spots
 
 
@@ -245,7 +248,7 @@ def _lay(
         y = int(middle[1] - cutout.pixels.shape[0] / 2)
         cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, stage.shadow)
         paste(image, cutout.pixels, x, y)
-        seen.add(cutout.pixels, x, y)
+        seen.add(cutout.pixels, x, y, product.label)
 
 
 def _stand(
@@ -256,10 +259,11 @@ def _stand(
     center: float,
     base: float,
     seen: Seen | None = None,
+    product: Product | None = None,
 ) -> None:
     """Put a product on its base, with the dark below it, a cast shadow and a mirror image.
 
-    `seen` records the product; a carton behind it is not recorded.
+    `seen` records which product it is; a carton behind it is not recorded.
     """
     rows, columns = cutout.pixels.shape[:2]
     x, y = int(center - columns / 2), int(base - rows)
@@ -280,8 +284,8 @@ def _stand(
         below *= np.linspace(stage.mirror, 0, len(below), dtype=np.float32)[:, None, None]
         paste(image, below, x, int(base))
     paste(image, cutout.pixels, x, y)
-    if seen is not None:
-        seen.add(cutout.pixels, x, y)
+    if seen is not None and product is not None:
+        seen.add(cutout.pixels, x, y, product.label)
 
 
 _GRAIN_SIDE = 640

@@ -56,7 +56,11 @@ def make_sample(
         every_row = [row for name in LISTS for row in rows[name]]
         boxes = _write_photos(partial / PHOTO_FOLDER, every_row, num_workers)
         queries = [row.id for name in ("dev", "test") for row in rows[name]]
-        write_boxes(partial / BOXES_LIST, {query: boxes[query] for query in queries})
+        write_boxes(
+            partial / BOXES_LIST,
+            {query: [box for box, _ in boxes[query]] for query in queries},
+            {query: [label for _, label in boxes[query]] for query in queries},
+        )
         for name in LISTS:
             write_list(partial / PRODUCT1M_LIST.format(name), rows[name])
     return _statistics(rows)
@@ -75,15 +79,15 @@ def write_list(path: Path, rows: Iterable[SampleRow]) -> None:
 
 def _write_photos(
     folder: Path, rows: Sequence[SampleRow], num_workers: int
-) -> dict[str, list[Box]]:
-    """Render every row; returns the boxes of its products by item id."""
+) -> dict[str, list[tuple[Box, str]]]:
+    """Render every row; returns the boxes of its products with their labels by item id."""
     # Brand by brand, because renderings of a product are kept and shared within a process.
     ordered = sorted(rows, key=lambda row: (row.products[0].brand.name, row.id))
     batches = [
         (folder, list(batch))
         for _, batch in groupby(ordered, key=lambda row: row.products[0].brand.name)
     ]
-    boxes: dict[str, list[Box]] = {}
+    boxes: dict[str, list[tuple[Box, str]]] = {}
     if num_workers == 1:
         for batch in track(batches, "rendering photos by brand"):
             boxes |= _write_batch(batch)
@@ -104,7 +108,9 @@ def _begin(parent: int) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _write_batch(batch: tuple[Path, Sequence[SampleRow]]) -> dict[str, list[Box]]:
+def _write_batch(
+    batch: tuple[Path, Sequence[SampleRow]],
+) -> dict[str, list[tuple[Box, str]]]:
     folder, rows = batch
     boxes = {}
     for row in rows:

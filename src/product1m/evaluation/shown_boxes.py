@@ -1,0 +1,46 @@
+"""The boxes that a person sees in the query photos, with what they are answered."""
+
+from collections.abc import Mapping
+
+from product1m.evaluation.detection_quality import PhotoBoxes
+from product1m.evaluation.metrics import GroundTruth
+from product1m.evaluation.variants import TrueBoxes
+from product1m.retrieval.search import QueryVectors, Searcher
+
+
+def shown_boxes(
+    searcher: Searcher,
+    queries: QueryVectors,
+    weights: Mapping[str, float],
+    truth: GroundTruth,
+    true_boxes: TrueBoxes,
+    all_known: bool,
+) -> list[PhotoBoxes]:
+    """The detected boxes of some queries beside what is known to be there.
+
+    Args:
+        searcher: ranks the gallery.
+        queries: with their detected boxes.
+        weights: of the blocks.
+        truth: labels of queries and gallery items.
+        true_boxes: of the same queries, in their order.
+        all_known: whether the true boxes of every query of the data set are known.
+    """
+    rankings = searcher.rank_boxes(queries, weights)
+    return [
+        PhotoBoxes(
+            shown.boxes_xyxy,
+            [[truth.gallery_label[item] for item, _ in answers] for answers in own],
+            len(truth.query_labels[query]),
+            true_xyxy if all_known else None,
+            labels,
+        )
+        for query, shown, own, true_xyxy, labels in zip(
+            queries.query_ids,
+            queries.boxes,
+            rankings,
+            true_boxes.boxes_xyxy,
+            true_boxes.labels,
+            strict=True,
+        )
+    ]
