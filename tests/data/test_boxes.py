@@ -67,13 +67,12 @@ def test_boxes_follow_the_photo_to_its_stored_size(tmp_path: Path, place: str) -
 
 @pytest.mark.parametrize("place", ["field", "file"])
 def test_labels_of_boxes_follow_them(tmp_path: Path, place: str) -> None:
-    boxes: list[list[float]] = [[20, 10, 100, 60], [300, 0, 340, 50], [110, 10, 190, 60]]
     labels = ["Lumi rose", "Lumi rose", " Lumi rose "]
-    inside = [boxes[0], [150, 0, 260, 120], boxes[2]]
+    inside: list[list[float]] = [[20, 10, 100, 60], [150, 0, 260, 120], [110, 10, 190, 60]]
     extra = {"box_labels": labels} if place == "field" else None
     dataset = write_dataset(tmp_path / "dataset", inside if extra else None, extra)
     if place == "file":
-        known = {"queries1": inside, "queries0": [boxes[0]]}
+        known: dict[str, list[list[float]]] = {"queries1": inside, "queries0": inside[:1]}
         write_boxes(dataset / "boxes.jsonl", known, {"queries1": labels})
     metrics = ingest(dataset, tmp_path)
     assert metrics["queries/with_box_labels"] == 1
