@@ -162,6 +162,8 @@ def _measure(
     searcher, truth = prepared.searcher, prepared.truth
     rows, queries = prepared.rows["test"], prepared.variants["test"]
     weights = choice.fusions[SHIPPED].weights
+    boxes, all_known = prepared.boxes.select(rows), prepared.boxes.complete
+    shown = shown_boxes(searcher, queries.detected, weights, truth, boxes, all_known)
     scores = score_methods(ranked, truth)
     test_scores = scores[scores["split"] == "test"]
     ap = ap_by_method(test_scores)
@@ -179,22 +181,12 @@ def _measure(
             truth.gallery_label.values(),
             prepared.train_titles,
         ),
-        detection=detection_quality(
-            shown_boxes(
-                searcher,
-                queries.detected,
-                weights,
-                truth,
-                prepared.boxes.select(rows),
-                prepared.boxes.complete,
-            ),
-            plan,
-        ),
+        detection=detection_quality(shown, plan),
         latency=measure_latency(
             searcher, prepared.features, rows, weights, config.num_timed_queries
         ),
         truth=truth,
-        true_boxes=prepared.boxes.select(rows),
+        true_boxes=boxes,
     )
 
 

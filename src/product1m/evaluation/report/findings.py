@@ -190,28 +190,34 @@ def _card(
         labels=labels,
         photo=queries.thumbnail(query, QUERY_SIDE_PX),
         size_px=(int(row["width"]), int(row["height"])),
-        boxes=[
-            BoxCard(
-                tuple(box),
-                score,
-                [
-                    _answer(item, match, findings.truth, labels, own, gallery)
-                    for item, match in ranking
-                ],
-            )
-            for box, own, score, ranking in zip(
-                boxes.boxes_xyxy.tolist(),
-                _labels_by_box(findings.true_boxes, place, boxes, labels),
-                boxes.scores.tolist(),
-                rankings,
-                strict=True,
-            )
-        ],
+        boxes=_box_cards(findings, place, boxes, rankings, gallery),
         ap=float(findings.ap[SHIPPED][query]),
         hits=[findings.truth.gallery_label[item] in labels for item in merged],
         tag=tag,
         slices={str(by): str(name) for by, name in findings.slices.loc[query].items()},
     )
+
+
+def _box_cards(
+    findings: Findings,
+    place: int,
+    boxes: QueryBoxes,
+    rankings: Sequence[Sequence[tuple[str, float]]],
+    gallery: ItemPhotos,
+) -> list[BoxCard]:
+    truth = findings.truth
+    labels = truth.query_labels[findings.queries.detected.query_ids[place]]
+    right = _labels_by_box(findings.true_boxes, place, boxes, labels)
+    return [
+        BoxCard(
+            tuple(box),
+            score,
+            [_answer(item, match, truth, labels, own, gallery) for item, match in ranking],
+        )
+        for box, score, own, ranking in zip(
+            boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), right, rankings, strict=True
+        )
+    ]
 
 
 def _labels_by_box(
