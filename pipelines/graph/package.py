@@ -16,7 +16,7 @@ from components.images import locked_images
 from pipelines.graph.parameters import parameter
 from pipelines.graph.resources import Platform, Profile, default_profile, training_job
 from pipelines.graph.training import NAME, training_pipeline
-from product1m.config import SECTIONS, Config, Preset, load_config
+from product1m.config import RUN_SECTIONS, Config, Preset, load_config
 from product1m.errors import PipelineError
 from product1m.telemetry.provenance import UNKNOWN, git_revision
 
@@ -58,7 +58,7 @@ class Variant:
         wanted, default = self.configuration(), self.of_run().configuration()
         return {
             name: parameter(wanted, name)
-            for name in SECTIONS
+            for name in RUN_SECTIONS
             if getattr(wanted, name) != getattr(default, name)
         }
 

@@ -15,7 +15,7 @@ from kfp import dsl
 import components
 from pipelines.graph.parameters import parameter
 from product1m.artifacts.folder import open_artifact
-from product1m.config import SECTIONS, STEPS, Preset, Section, load_config, section_model
+from product1m.config import RUN_SECTIONS, STEPS, Preset, Section, load_config, section_model
 from product1m.data.items import ItemTable
 from tests.support.paths import ROOT
 from tests.support.worlds.small_datasets import small_dataset
@@ -132,7 +132,7 @@ def as_kfp_local_sends(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", RUN_SECTIONS)
 def test_a_section_is_the_same_here_and_on_a_cluster(preset: Preset, section: str) -> None:
     config = load_config(preset)
     wanted, sent = getattr(config, section), parameter(config, section)

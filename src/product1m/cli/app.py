@@ -18,6 +18,7 @@ from product1m.cli.options import (
     new_app,
 )
 from product1m.cli.registry import registry_app
+from product1m.cli.serve import serve
 from product1m.config import RegistrationConfig, load_config
 from product1m.serving.signatures import Trust
 from product1m.telemetry.logs import set_up_logging
@@ -35,6 +36,7 @@ app = new_app("Retrain instance-level product search, step by step.")
 config_app = new_app("Show the configuration in effect, or its documentation.")
 app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
+app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
 
 
 @app.callback()

@@ -12,6 +12,7 @@ from product1m.config.feature_extraction import FeatureExtractionConfig
 from product1m.config.indexing import IndexingConfig
 from product1m.config.ingestion import IngestionConfig
 from product1m.config.loading import (
+    RUN_SECTIONS,
     SECTIONS,
     STEPS,
     Config,
@@ -24,10 +25,12 @@ from product1m.config.loading import (
 from product1m.config.registration import RegistrationConfig
 from product1m.config.rpn_training import RpnTrainingConfig
 from product1m.config.section import Block, Precision, Section, StepConfig
+from product1m.config.serving import ServerConfig
 from product1m.config.storage import StorageConfig
 from product1m.config.training_job import TrainingJobConfig
 
 __all__ = [
+    "RUN_SECTIONS",
     "SECTIONS",
     "STEPS",
     "BackgroundSynthesisConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "RegistrationConfig",
     "RpnTrainingConfig",
     "Section",
+    "ServerConfig",
     "StepConfig",
     "StorageConfig",
     "TrainingJobConfig",

@@ -17,6 +17,7 @@ from product1m.config.ingestion import IngestionConfig
 from product1m.config.registration import RegistrationConfig
 from product1m.config.rpn_training import RpnTrainingConfig
 from product1m.config.section import Section, StepConfig
+from product1m.config.serving import ServerConfig
 from product1m.config.storage import StorageConfig
 from product1m.config.training_job import TrainingJobConfig
 from product1m.errors import ConfigError
@@ -25,7 +26,7 @@ Preset = Literal["reference", "sample"]
 
 
 class Config(BaseModel):
-    """One section for each step, named like the step, and two that several steps use."""
+    """A section for each step, two that several steps use, and the server's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +40,7 @@ class Config(BaseModel):
     registration: RegistrationConfig = RegistrationConfig()
     storage: StorageConfig = StorageConfig()
     training_job: TrainingJobConfig = TrainingJobConfig()
+    serving: ServerConfig = ServerConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -54,6 +56,8 @@ STEPS: tuple[str, ...] = tuple(
     name for name in SECTIONS if isinstance(Config.model_fields[name].default, StepConfig)
 )
 """The eight steps in the order in which they run."""
+RUN_SECTIONS: tuple[str, ...] = tuple(name for name in SECTIONS if name != "serving")
+"""What a run depends on: the parameters of the pipeline."""
 
 
 def section_model(section: str) -> type[Section]:

@@ -1,9 +1,13 @@
 """Fetch a model to load it: verified before anything of it is read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from product1m.errors import RegistryError, StorageError
+from product1m.registry.evidence import EVIDENCE
+from product1m.registry.version_files import parse_evidence
 from product1m.registry.versions import ModelVersion, is_recorded, list_versions, show, warning
+from product1m.serving.live import ServedModel, load_from_scratch, load_served
 from product1m.serving.signatures import (
     ALLOW,
     ALLOW_OPTION,
@@ -89,3 +93,29 @@ def _require_recorded(version: ModelVersion, which: str, trust: Trust) -> None:
             f"show {version.model}/{version.number}`; to load it anyway add {ALLOW_OPTION} or set "
             f"{ALLOW}=true"
         )
+
+
+def load_model(model: str, candidate_model: str, trust: Trust) -> ServedModel:
+    """Fetch, verify and load a model for a server, as `fetch_model` takes it and refuses it."""
+
+    def load(scratch: Path) -> ServedModel:
+        folder = fetch_model(model, candidate_model, trust, scratch)
+        return load_served(folder, model, _is_signed(folder, trust), _is_sample(folder))
+
+    return load_from_scratch(load)
+
+
+def _is_signed(folder: Path, trust: Trust) -> bool:
+    """Whether a trusted signature covers what `fetch_model` let pass."""
+    signature = signature_of(folder)
+    if not signature.is_file():
+        return False
+    return require_signed(folder, signature, replace(trust, allow_unsigned=True), folder.name)
+
+
+def _is_sample(folder: Path) -> bool:
+    """Whether a model's evidence says that it was trained on sample data."""
+    path = folder / EVIDENCE
+    if not path.is_file():
+        return False
+    return parse_evidence(path.read_text("utf-8"), folder.name).rules.sample_data

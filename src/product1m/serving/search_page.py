@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -80,10 +80,7 @@ def search(photo: Photo, title: str, folder: Path, name: str, top_k: int) -> Ans
         raise RetrievalError(f"{photo.path}: {error}") from error
     answer = service.row(found)
     thumbnails = Thumbnails(model / THUMBNAILS)
-    boxes = [
-        BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails))
-        for box in answer["instances"]
-    ]
+    boxes = box_cards(answer, thumbnails)
     merged = list(zip(answer["ids"], answer["labels"], strict=True))
     return AnsweredPhoto(photo.upright, title, name, boxes, merged)
 
@@ -133,9 +130,27 @@ def _upright(encoded: bytes, path: Path) -> Image.Image:
         raise StorageError(f"{path}: {error}") from error
 
 
-def _answer_cards(box: Mapping[str, Any], thumbnails: Thumbnails) -> list[AnswerCard]:
+def box_cards(
+    answer: Mapping[str, Any], thumbnails: Thumbnails, with_photos: bool = True
+) -> list[BoxCard]:
+    """Boxes of a row of `SearchService`, with titles and, if wanted, photos of their answers."""
     return [
-        AnswerCard(item, label, thumbnails.jpeg(item), score, title=thumbnails.caption(item))
+        BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails, with_photos))
+        for box in answer["instances"]
+    ]
+
+
+def _answer_cards(
+    box: Mapping[str, Any], thumbnails: Thumbnails, with_photos: bool
+) -> list[AnswerCard]:
+    return [
+        AnswerCard(
+            item,
+            label,
+            thumbnails.jpeg(item) if with_photos else None,
+            score,
+            title=thumbnails.caption(item),
+        )
         for item, label, score in zip(box["ids"], box["labels"], box["scores"], strict=True)
     ]
 
@@ -156,8 +171,9 @@ def _page(answered: AnsweredPhoto) -> str:
     )
 
 
-def _json(answered: AnsweredPhoto) -> str:
-    boxes = [
+def box_values(boxes: Sequence[BoxCard]) -> list[dict[str, Any]]:
+    """Boxes with their answers as JSON holds them, here and in what the server answers."""
+    return [
         {
             "number": number,
             "box_xyxy": box.box_xyxy,
@@ -167,12 +183,15 @@ def _json(answered: AnsweredPhoto) -> str:
                 for card in box.answers
             ],
         }
-        for number, box in enumerate(answered.boxes, start=1)
+        for number, box in enumerate(boxes, start=1)
     ]
+
+
+def _json(answered: AnsweredPhoto) -> str:
     content = {
         "title": answered.title,
         "model": answered.model,
-        "boxes": boxes,
+        "boxes": box_values(answered.boxes),
         "merged": [{"id": item, "label": label} for item, label in answered.merged],
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -30,6 +30,8 @@ class PhotoAnswers:
     boxes_xyxy: Float32[np.ndarray, "I 4"]
     """Pixels of the given photo, turned upright by its EXIF orientation."""
     result: SearchResult
+    size_px: tuple[int, int]
+    """Width and height of that photo."""
 
 
 class SearchService:
@@ -65,11 +67,16 @@ class SearchService:
         return cls(load_rpn(rpn), regions, searcher, config)
 
     def answer(
-        self, photos: Sequence[bytes], titles: Sequence[str], top_k: int
+        self,
+        photos: Sequence[bytes],
+        titles: Sequence[str],
+        top_k: int,
+        needs_title: bool = True,
     ) -> list[PhotoAnswers]:
         """The `top_k` best gallery items for every product in every photo, and merged.
 
-        Fewer where the gallery is smaller.
+        Fewer where the gallery is smaller. An empty title is refused unless `needs_title` is False;
+        its text block is zero.
 
         Raises RetrievalError, with its place in the batch, for an unusable photo or title.
         """
@@ -85,7 +92,7 @@ class SearchService:
             except PhotoError as error:
                 raise RetrievalError(f"photo {position}: {error}") from error
             captions.append(clean_caption(title))
-            if not captions[-1]:
+            if needs_title and not captions[-1]:
                 raise RetrievalError(f"title {position}: empty; expected the photo's title")
         pixels = [decode_photo(kept.encoded, f"photo {i}") for i, kept in enumerate(stored)]
         extracted = extract_regions(self.rpn, pixels, self.region_settings)
@@ -95,7 +102,8 @@ class SearchService:
         for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
             result = self.searcher.search(caption, regions, self.config.weights, depth)
             boxes = result.boxes.boxes_xyxy / np.float32(kept.downscaled)
-            answers.append(PhotoAnswers(boxes, _cut(result, top_k)))
+            size_px = round(kept.width / kept.downscaled), round(kept.height / kept.downscaled)
+            answers.append(PhotoAnswers(boxes, _cut(result, top_k), size_px))
         return answers
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pipelines.__main__ import app
 from pipelines.graph.training import Artifacts, training_pipeline
 from pipelines.local.summary import PRODUCED_BY
 from product1m import __version__
-from product1m.config import SECTIONS, Config, load_config, parse_config
+from product1m.config import RUN_SECTIONS, Config, load_config, parse_config
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "training.yaml"
 
@@ -86,8 +86,8 @@ def test_every_configuration_section_is_one_parameter_with_its_preset_as_default
         "sample", ["seed=3", "indexing.factory=HNSW32", "storage.root=s3://bucket/prefix"]
     )
     parameters = compiled(config, tmp_path / "ir.yaml")["root"]["inputDefinitions"]["parameters"]
-    assert {parameters[name]["parameterType"] for name in SECTIONS} == {"STRUCT"}
-    assert parse_config({name: parameters[name]["defaultValue"] for name in SECTIONS}) == config
+    assert {parameters[name]["parameterType"] for name in RUN_SECTIONS} == {"STRUCT"}
+    assert parse_config({name: parameters[name]["defaultValue"] for name in RUN_SECTIONS}) == config
 
 
 def test_the_graph_is_straight(ir: dict[str, Any]) -> None:

@@ -1,0 +1,69 @@
+"""`product1m serve`: page and JSON API of a registered model."""
+
+from typing import Annotated
+
+import typer
+
+from product1m.cli.options import AllowUnsigned, Overrides, TrustedKey, TrustedRoot
+from product1m.config import RegistrationConfig, load_config
+from product1m.errors import ConfigError
+from product1m.serving.signatures import Trust
+
+CHAMPION = "models:/product1m@champion"
+
+
+def serve(
+    overrides: Overrides,
+    model: Annotated[str, typer.Option(help="A registered model, or its folder.")] = CHAMPION,
+    candidate: Annotated[
+        str, typer.Option(help="A second one, shown beside it; a candidate need not be signed.")
+    ] = "",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)] = 8000,
+    trusted_key: TrustedKey = None,
+    trusted_root: TrustedRoot = None,
+    allow_unsigned: AllowUnsigned = False,
+    candidate_model: Annotated[
+        str, typer.Option(help="Registered model whose versions nobody has signed yet.")
+    ] = RegistrationConfig().candidate_model,
+) -> None:
+    """Answer photos over HTTP: a page, a JSON API, figures for Prometheus.
+
+    The model is verified and loaded once; a champion that `promote` did not make is refused.
+    """
+    config = load_config("reference", overrides).serving
+    _require_packages()
+    from product1m.registry.loading import load_model
+    from product1m.serving.live import Live
+    from product1m.serving.web.app import Server, create_app
+    from product1m.serving.web.schema import Role
+    from product1m.serving.web.server import (
+        check_kept_queries,
+        check_temporary_folder,
+        run_server,
+    )
+
+    check_temporary_folder()
+    check_kept_queries(config.keep_queries)
+    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    live: dict[Role, Live] = {"champion": Live(lambda: load_model(model, candidate_model, trust))}
+    if candidate:
+        live["candidate"] = Live(lambda: load_model(candidate, candidate_model, trust))
+    run_server(create_app(Server(live, config)), host, port, config)
+
+
+def _require_packages() -> None:
+    """ConfigError without the packages of the extra `serving`."""
+    try:
+        import fastapi
+        import prometheus_client
+        import python_multipart
+        import uvicorn
+    except ImportError as error:
+        raise ConfigError(
+            f"serve needs the package {error.name}; install product1m[serving], or run "
+            "`make install`"
+        ) from error
+    del fastapi, prometheus_client, python_multipart, uvicorn

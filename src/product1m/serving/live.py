@@ -1,0 +1,123 @@
+"""What a server answers with: one object that never changes, and the one reference to it.
+
+A request takes the reference once and keeps the object until it is answered, so that a newer model
+or catalogue can be put in its place at any moment: no request sees half of one and half of another.
+"""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from product1m.serving.model_folder import (
+    CAPTURE,
+    INDEX,
+    MODEL_FOLDER,
+    RPN,
+    SERVING,
+    THUMBNAILS,
+    open_part,
+)
+from product1m.serving.service import SearchService
+from product1m.serving.thumbnails import Thumbnails
+from product1m.storage.base import sha256_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model with the catalogue that it searches, loaded; only ever replaced as a whole."""
+
+    name: str
+    """How it was asked for, as in `models:/product1m@champion`."""
+    service: SearchService
+    thumbnails: Thumbnails
+    model_digest: str
+    """Of everything that computes vectors: RPN, CAPTURE, settings."""
+    catalogue_digest: str
+    """Of the index with its items."""
+    is_signed: bool
+    """Whether a trusted signature covers it."""
+    is_sample: bool = False
+    """Whether it was trained on sample data, as far as that is known."""
+
+
+def load_served(folder: Path, name: str, is_signed: bool, is_sample: bool = False) -> ServedModel:
+    """Load an MLflow model's folder, which somebody has verified, with this package's code.
+
+    Raises ArtifactError for a file that is damaged or missing.
+    """
+    model = folder / "artifacts" / MODEL_FOLDER
+    return ServedModel(
+        name=name,
+        service=SearchService.load(model),
+        thumbnails=Thumbnails(model / THUMBNAILS),
+        model_digest=model_digest(model),
+        catalogue_digest=open_part(model, INDEX).manifest.digest,
+        is_signed=is_signed,
+        is_sample=is_sample,
+    )
+
+
+def model_digest(model: Path) -> str:
+    """One digest of what computes vectors in a model folder: RPN, CAPTURE and `serving.json`."""
+    parts = [open_part(model, name).manifest.digest for name in (RPN, CAPTURE)]
+    return hashlib.sha256("".join([*parts, sha256_of(model / SERVING)]).encode()).hexdigest()
+
+
+def load_from_scratch(load: Callable[[Path], ServedModel]) -> ServedModel:
+    """Load what has to be downloaded; its files are removed with the last use of the model.
+
+    Args:
+        load: fetches into the folder that it is given, verifies, and loads.
+    """
+    scratch = tempfile.mkdtemp(prefix="product1m-serve-")
+    try:
+        served = load(Path(scratch))
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    weakref.finalize(served, shutil.rmtree, scratch, ignore_errors=True)
+    return served
+
+
+class Live:
+    """The reference to what is served, and the only place where it changes."""
+
+    def __init__(self, load: Callable[[], ServedModel]) -> None:
+        """Load for the first time.
+
+        Args:
+            load: verifies before it reads, and raises rather than return what may not be served.
+        """
+        self._load = load
+        self._one_at_a_time = threading.Lock()
+        self._current = load()
+
+    @property
+    def current(self) -> ServedModel:
+        """What answers now; take it once for each request."""
+        return self._current
+
+    def reload(self, load: Callable[[], ServedModel] | None = None) -> ServedModel:
+        """Verify and load anew, by `load` or as at the start, then swap in one step.
+
+        Whatever `load` raises is raised, and what was served is served on.
+        """
+        with self._one_at_a_time:
+            fresh = (load or self._load)()
+            before, self._current = self._current, fresh
+        logger.info(
+            "serving model %.12s with catalogue %.12s; before: %.12s with %.12s",
+            fresh.model_digest,
+            fresh.catalogue_digest,
+            before.model_digest,
+            before.catalogue_digest,
+        )
+        return fresh

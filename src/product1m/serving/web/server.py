@@ -1,0 +1,84 @@
+"""Run the server's process: check what it needs, listen, and end without losing a request."""
+
+import functools
+import logging
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from product1m.config import ServerConfig
+from product1m.errors import StorageError
+from product1m.serving.web.limits import MAX_HEADER_BYTES, PunctualConnection
+
+logger = logging.getLogger(__name__)
+
+_TRIAL_BYTES = 2 << 20
+"""More than what of an upload stays in memory (ours)."""
+
+
+def check_temporary_folder() -> None:
+    """StorageError unless models and uploads above 1 MiB can be written to a temporary folder."""
+    try:
+        folder = tempfile.gettempdir()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * _TRIAL_BYTES)
+            file.flush()
+    except OSError as error:
+        raise StorageError(
+            f"no temporary folder can be written ({error}); uploads above 1 MiB and downloaded "
+            "models need one: set TMPDIR to a writable folder, or mount one at /tmp (in Kubernetes "
+            "an emptyDir)"
+        ) from error
+
+
+def check_kept_queries(folder: str) -> None:
+    """StorageError unless photos can be kept in `serving.keep_queries`, if it is set."""
+    if not folder:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"serving.keep_queries={folder}: cannot be written ({error})") from error
+
+
+def run_server(app: FastAPI, host: str, port: int, config: ServerConfig) -> None:
+    """Listen until SIGTERM or SIGINT; requests in flight are answered then.
+
+    Raises StorageError if the address cannot be listened at.
+    """
+    settings = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=functools.partial(PunctualConnection, deadline_s=config.deadline_s),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=config.max_connections,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=int(config.deadline_s) + 1,
+    )
+    try:
+        listening = settings.bind_socket()
+    except SystemExit as error:
+        raise StorageError(
+            f"{host}:{port}: cannot listen there; choose another --host or --port"
+        ) from error
+    # uvicorn ends with the signal that ended it, which would look like a crash.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _do_nothing)
+    address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
+    logger.info("listening on %s", address, extra={"fields": {"url": address, "pid": os.getpid()}})
+    uvicorn.Server(settings).run(sockets=[listening])
+    logger.info("stopped; every request in flight was answered")
+
+
+def _do_nothing(*_: object) -> None:
+    """A signal that uvicorn has dealt with."""
