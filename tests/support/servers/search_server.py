@@ -32,7 +32,7 @@ class SearchServer:
     def is_listening(self) -> bool:
         """Whether new connections are taken."""
         try:
-            return self.get("/healthz").ok
+            return self.get("/healthz").status_code == 200
         except requests.ConnectionError:
             return False
 

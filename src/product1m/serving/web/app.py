@@ -108,7 +108,7 @@ def create_app(server: Server, *more: APIRouter) -> FastAPI:
         redoc_url=None,
         lifespan=functools.partial(_closing, server),
     )
-    for router in (_api(server), _pages(server), *more):
+    for router in (_searches(server), _health(server), _pages(server), *more):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(HTTPException, _refuse)
@@ -128,7 +128,7 @@ async def _closing(server: Server, _: FastAPI) -> AsyncIterator[None]:
         server.workers.close()
 
 
-def _api(server: Server) -> APIRouter:
+def _searches(server: Server) -> APIRouter:
     router = APIRouter()
 
     @router.post(
@@ -156,6 +156,12 @@ def _api(server: Server) -> APIRouter:
             raise HTTPException(404, f"item: the catalogue has no picture of {item[:80]!r}")
         headers = {"Cache-Control": "private, max-age=60"}
         return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    return router
+
+
+def _health(server: Server) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:

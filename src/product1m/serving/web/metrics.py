@@ -29,9 +29,7 @@ class ServerMetrics:
     """The figures of one server; each has its own registry, so that tests can have several."""
 
     def __init__(self, workers: Workers) -> None:
-        self._registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
+        self._registry = _process_figures()
         self.requests = Counter(
             "product1m_requests",
             "Requests that were answered, by path and status.",
@@ -89,3 +87,10 @@ class ServerMetrics:
                 }
             )
         return generate_latest(self._registry)
+
+
+def _process_figures() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
