@@ -14,6 +14,8 @@ LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
 """Step or `mlflow_server` to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
 SERVER = "mlflow_server"
 """The one image that belongs to no step."""
+SHARED = {"data_state": "ingestion"}
+"""Task that needs no image of its own to the step whose image it runs in."""
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _TAG = re.compile(r":(?P<tag>[\w][\w.-]{0,127})$")
 
@@ -36,6 +38,11 @@ def locked_images(lock: Path = LOCK) -> dict[str, str]:
         reason = "no image for" if step in STEPS else "an image for the unknown step"
         raise PipelineError(f"{lock}: {reason} {step}; expected {', '.join(STEPS)}")
     return {step: _checked(images[step], step, lock) for step in STEPS}
+
+
+def image_of(task: str, images: Mapping[str, str]) -> str:
+    """The image of a task's component, of the images by step."""
+    return images[SHARED.get(task, task)]
 
 
 def read_lock(lock: Path = LOCK) -> dict[str, object]:

@@ -17,7 +17,7 @@ from pipelines.ablation.cells import CellResult, read_result, read_scores, resul
 from pipelines.ablation.grids import SEED_KEY, Cell, Grid
 from pipelines.ablation.results import AblationResults, compare, write_results
 from pipelines.ablation.showing import draw, markdown
-from pipelines.graph.data import data_parameters
+from pipelines.graph.data import data_parameters, with_state
 from pipelines.graph.preflight import check_data, check_models, check_writable
 from pipelines.local.code import source_digest
 from pipelines.local.mlflow_run import TrackedRun, start_run
@@ -55,7 +55,7 @@ def run_ablation(ablation: Ablation, evaluate: Evaluate) -> AblationResults:
     """
     check_models(ablation.config)
     check_data(ablation.config, ablation.dataset, ablation.backgrounds)
-    arguments = data_parameters(ablation.dataset, ablation.backgrounds)
+    arguments = with_state(data_parameters(ablation.dataset, ablation.backgrounds))
     output = output_folder(ablation.output, arguments)
     check_writable(output)
     root, work = result_folder(output, ablation.grid), output / "work"

@@ -149,9 +149,9 @@ def _notes(recurring: api.V2beta1RecurringRun) -> dict[str, str]:
 
 
 def _noted(schedule: Schedule, name: str) -> str:
-    value = getattr(schedule, name)
     if name == "cache":
-        return str(value).lower()
+        return str(schedule.wanted.cache).lower()
+    value = getattr(schedule, name)
     if name == "profile":
         return value or "default"
     return value or _NONE

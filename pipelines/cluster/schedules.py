@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -84,7 +84,10 @@ class Schedule(BaseModel):
     profile: Profile | None = None
     overrides: Annotated[tuple[str, ...], Field(alias="set")] = ()
     """`section.key=value` as on the command line."""
+    when: Literal["changed", "always"] = "changed"
+    """What a run does: what changed data require, or every task each time."""
     cache: bool = True
+    """False is the same as `when: always`."""
     work_volume: str = ""
     version: str = ""
     """Name of a version on the cluster; default: this checkout is compiled and uploaded."""
@@ -99,7 +102,8 @@ class Schedule(BaseModel):
     @property
     def wanted(self) -> Variant:
         """What its runs do, all overrides included."""
-        return Variant(self.preset, self.profile, self.cache, self.work_volume, self.overrides)
+        cache = self.cache and self.when == "changed"
+        return Variant(self.preset, self.profile, cache, self.work_volume, self.overrides)
 
     @property
     def variant(self) -> Variant:
@@ -118,7 +122,8 @@ class Schedule(BaseModel):
         nothing. Enabling and disabling needs no replacement.
         """
         what = {
-            **self.model_dump(mode="json", exclude={"enabled", "version"}),
+            **self.model_dump(mode="json", exclude={"enabled", "version", "when"}),
+            "cache": self.wanted.cache,
             "content": version.rpartition("-")[2],
             "parameters": self.parameters(),
         }

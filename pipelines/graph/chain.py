@@ -11,6 +11,7 @@ import components
 class Chain(NamedTuple):
     """The tasks in the order of the flow."""
 
+    state: PipelineTask
     items: PipelineTask
     scenes: PipelineTask
     rpn: PipelineTask
@@ -30,7 +31,8 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         data: the graph's data parameters, named as in `pipelines.graph.data.data_parameters`.
         sections: its configuration sections by name, those that several steps read included.
     """
-    items, scenes, rpn = _detector(data, sections)
+    state = _state(data)
+    items, scenes, rpn = _detector(data, state, sections)
     features = _features(items, scenes, rpn, sections)
     train, scene, gallery, queries = features
     capture = components.capture_pretraining(
@@ -53,23 +55,34 @@ def evaluated_chain(data: Mapping[str, Any], sections: Mapping[str, Any]) -> Cha
         rpn=rpn.outputs["checkpoint"],
         config=sections["evaluation"],
     )
-    return Chain(items, scenes, rpn, *features, capture, index, evaluated)
+    return Chain(state, items, scenes, rpn, *features, capture, index, evaluated)
+
+
+def _state(data: Mapping[str, Any]) -> PipelineTask:
+    """The state of the data, computed in every run unless the run states it."""
+    task: PipelineTask = components.data_state(
+        dataset_uri=data["dataset_uri"],
+        backgrounds_uri=data["backgrounds_uri"],
+        stated_dataset=data["dataset_digest"],
+        stated_backgrounds=data["backgrounds_digest"],
+    )
+    return task.set_caching_options(False)
 
 
 def _detector(
-    data: Mapping[str, Any], sections: Mapping[str, Any]
+    data: Mapping[str, Any], state: PipelineTask, sections: Mapping[str, Any]
 ) -> tuple[PipelineTask, PipelineTask, PipelineTask]:
     """Items, scenes made of them, and the network trained on the scenes."""
     items = components.ingestion(
         dataset_uri=data["dataset_uri"],
-        dataset_digest=data["dataset_digest"],
+        dataset_digest=state.outputs["dataset_digest"],
         config=sections["ingestion"],
         storage=sections["storage"],
     )
     scenes = components.background_synthesis(
         products=items.outputs["train"],
         backgrounds_uri=data["backgrounds_uri"],
-        backgrounds_digest=data["backgrounds_digest"],
+        backgrounds_digest=state.outputs["backgrounds_digest"],
         config=sections["background_synthesis"],
         storage=sections["storage"],
     )

@@ -1,46 +1,46 @@
-"""The data of a run: checked before any work, and digested so that changed data voids the cache."""
+"""The data of a run: where it is, checked before any work, and its state where that is needed.
 
-import hashlib
-import re
-from collections.abc import Iterator
+The first task of a run, `data_state`, computes the state. What runs before it, or without it, gets
+it here from the same code.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.graph.content_hashes import content_hashes
 from product1m.data.lists import find_lists
 from product1m.data.photo_sources import list_names
+from product1m.data.state import BACKGROUNDS, data_store, holds_files, state_of
 from product1m.errors import DatasetError
-from product1m.storage.base import Store, StoredFile, is_remote
+from product1m.storage.base import Store
 from product1m.storage.folder import Folder
 from product1m.storage.opening import open_store
-
-LIST_SUFFIXES = (".jsonl", ".txt")
-BACKGROUNDS = "backgrounds"
-"""Folder of a data set with photos to paste on; optional."""
-_MD5 = re.compile("[0-9a-f]{32}")
-_BLOCK_BYTES = 16 << 20
-"""How much of a list is in memory at once (ours)."""
 
 
 def data_parameters(dataset: str, backgrounds: str = "") -> dict[str, str]:
     """The pipeline's data parameters; DatasetError before any work if the data does not exist.
 
-    Without `backgrounds` the data set's own `backgrounds/` is used if it exists.
+    Without `backgrounds` the data set's own `backgrounds/` is used if it exists. The state of the
+    data is left to the run's first task.
     """
     data = check_dataset(dataset)
     own = open_store(f"{data.uri}/{BACKGROUNDS}")
-    photos: Store | None = own if _holds_files(own) else None
+    photos: Store | None = own if holds_files(own) else None
     if backgrounds:
         photos = existing(backgrounds, "--backgrounds")
-    return {
-        "dataset_uri": data.uri,
-        "dataset_digest": data_digest(data, leave_out=f"{BACKGROUNDS}/"),
-        "backgrounds_uri": photos.uri if photos else "",
-        "backgrounds_digest": data_digest(photos) if photos else "",
-    }
+    return stated_parameters(data.uri, photos.uri if photos else "", "")
+
+
+def with_state(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The data parameters with the state of the data, which is read."""
+    state = state_of(parameters["dataset_uri"], parameters["backgrounds_uri"])
+    return {**parameters, **state}
 
 
 def stated_parameters(dataset: str, backgrounds: str, digest: str) -> dict[str, str]:
-    """The same without reading the data, whose state is named by `digest`."""
+    """The data parameters without reading the data, whose state is named by `digest`.
+
+    Without a name the run's first task reads the data.
+    """
     return {
         "dataset_uri": dataset,
         "dataset_digest": digest,
@@ -61,53 +61,7 @@ def check_dataset(dataset: str) -> Store:
 
 def existing(uri: str, option: str) -> Store:
     """The folder or prefix, made absolute; DatasetError names the option it came from."""
-    if is_remote(uri):
-        return open_store(uri)
-    folder = Path(uri.removeprefix("file://")).expanduser().resolve()
-    if not folder.is_dir():
-        raise DatasetError(f"{option} {folder}: no such folder")
-    return Folder(folder)
-
-
-def data_digest(data: Store, leave_out: str = "") -> str:
-    """Digest of the data: names and contents of all files, whatever their dates.
-
-    The same for a folder and for its copy below a prefix, unless objects were uploaded in parts:
-    their ETags are no MD5. The files' SHA-256 are added up, so their order does not matter and none
-    are kept in memory. Skips names starting with `leave_out`.
-    """
-    files = (file for file in data.files() if not (leave_out and file.name.startswith(leave_out)))
-    total = 0
-    for name, fact in _contents(data, files):
-        digest = hashlib.sha256(f"{name}\0{fact}".encode()).digest()
-        total = (total + int.from_bytes(digest, "big")) % (1 << 256)
-    return f"{total:064x}"
-
-
-def _contents(data: Store, files: Iterator[StoredFile]) -> Iterator[tuple[str, str]]:
-    """Every file with what changes with its content."""
-    if isinstance(data, Folder):
-        yield from content_hashes(data.root, (file.name for file in files))
-        return
-    for file in files:
-        if _is_list(file.name) and not _MD5.fullmatch(file.etag):
-            yield file.name, _content_digest(data, file.name)
-        else:
-            yield file.name, file.etag or str(file.num_bytes)
-
-
-def _is_list(name: str) -> bool:
-    return "/" not in name and name.endswith(LIST_SUFFIXES)
-
-
-def _content_digest(data: Store, name: str) -> str:
-    digest = hashlib.md5(usedforsecurity=False)  # as for a folder's files
-    start = 0
-    while block := data.read_range(name, start, _BLOCK_BYTES):
-        digest.update(block)
-        start += len(block)
-    return digest.hexdigest()
-
-
-def _holds_files(data: Store) -> bool:
-    return next(iter(data.files()), None) is not None
+    try:
+        return data_store(uri)
+    except DatasetError as error:
+        raise DatasetError(f"{option} {error}") from error

@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
-from pipelines.graph.data import BACKGROUNDS, check_dataset, existing
+from pipelines.graph.data import check_dataset, existing
 from product1m.capture.bert_files import check_bert_files
 from product1m.config import Config
 from product1m.data.list_checks import check_lists
 from product1m.data.lists import find_lists
 from product1m.data.photo_sources import EXTENSIONS, local_lists
+from product1m.data.state import BACKGROUNDS
 from product1m.errors import ConfigError, DatasetError, PipelineError
 from product1m.storage.opening import open_file, open_store
 

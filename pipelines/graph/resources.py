@@ -12,7 +12,7 @@ from typing import Literal
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from components.images import locked_images
+from components.images import image_of, locked_images
 from product1m import __version__
 from product1m.config import STEPS, Preset, TrainingJobConfig
 from product1m.errors import PipelineError
@@ -87,9 +87,14 @@ _NODE = Resources(cpu="96", memory="512Gi", timeout_s=24 * _HOUR, gpus=8, shared
 _RANKER = Resources(cpu="8", memory="32Gi", timeout_s=12 * _HOUR, gpus=1, shared_memory="4Gi")
 _FOLLOWER = Resources(cpu="1", memory="4Gi", timeout_s=26 * _HOUR)
 """Of a training step whose nodes are the pods of a TrainJob (ours)."""
+_LISTER = Resources(
+    cpu="1", memory="4Gi", timeout_s=1 * _HOUR, cpu_request="100m", memory_request="256Mi"
+)
+"""Of `data_state`, which lists files (ours)."""
 _REGISTRAR = Resources(cpu="2", memory="8Gi", timeout_s=1 * _HOUR)
 
 _GPU_1 = {
+    "data_state": _LISTER,
     "ingestion": _READER,
     "background_synthesis": _PASTER,
     "rpn_training": _TRAINER,
@@ -100,8 +105,8 @@ _GPU_1 = {
     "registration": _REGISTRAR,
 }
 PROFILES: dict[Profile, dict[str, Resources]] = {
-    "laptop": dict.fromkeys(STEPS, _LAPTOP),
-    "cpu-small": dict.fromkeys(STEPS, _SMALL),
+    "laptop": dict.fromkeys(STEPS, _LAPTOP) | {"data_state": _LISTER},
+    "cpu-small": dict.fromkeys(STEPS, _SMALL) | {"data_state": _LISTER},
     "gpu-1": _GPU_1,
     "gpu-8": _GPU_1 | dict.fromkeys(TRAINING_STEPS, _NODE),
 }
@@ -158,8 +163,9 @@ class Platform:
         resources = PROFILES[self.profile][step]
         if self.num_nodes > 1 and step in TRAINING_STEPS:
             resources = _FOLLOWER
-        task.set_container_image(self.images[step])
-        task.set_env_variable("PRODUCT1M_IMAGE", self.images[step])
+        image = image_of(step, self.images)
+        task.set_container_image(image)
+        task.set_env_variable("PRODUCT1M_IMAGE", image)
         _request(task, resources)
         _survive(task, resources)
         _describe(task, step)

@@ -1,4 +1,4 @@
-"""The training graph: eight steps, straight, every configuration section one parameter."""
+"""The training graph, straight: the data's state, then eight steps, a parameter a section."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol
@@ -14,8 +14,10 @@ from product1m.config import Config
 
 
 class Artifacts(NamedTuple):
-    """What a run produces: every step's folder under the name used in its summary."""
+    """What a run produces: the state of its data, and every step's folder as summaries name it."""
 
+    dataset_digest: str
+    backgrounds_digest: str
     train: dsl.Dataset
     gallery: dsl.Dataset
     queries: dsl.Dataset
@@ -117,6 +119,8 @@ def _register(chain: Chain, config: Any) -> PipelineTask:
 def _artifacts(chain: Chain, registered: PipelineTask) -> Artifacts:
     """The outputs of the graph."""
     return Artifacts(
+        dataset_digest=chain.state.outputs["dataset_digest"],
+        backgrounds_digest=chain.state.outputs["backgrounds_digest"],
         train=chain.items.outputs["train"],
         gallery=chain.items.outputs["gallery"],
         queries=chain.items.outputs["queries"],

@@ -21,7 +21,7 @@ from docker.types import Mount
 from kfp import local
 from kfp.dsl import PipelineTask
 
-from components.images import LOCK, SERVER, image, locked_images
+from components.images import LOCK, SERVER, image, image_of, locked_images
 from pipelines.graph.resources import USER_ID
 from product1m.errors import PipelineError
 from product1m.telemetry.mlflow_files import FILES
@@ -61,7 +61,8 @@ class StepImages:
 
     def apply(self, task: PipelineTask) -> None:
         """Set the task's image."""
-        task.set_container_image(self.images[task.component_spec.name.replace("-", "_")])
+        step = task.component_spec.name.replace("-", "_")
+        task.set_container_image(image_of(step, self.images))
 
 
 class Containers:

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
-from kfp import dsl, local
+from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 from pipelines.local.console import StepTime, Transcript, transcript
@@ -39,7 +40,7 @@ def run_graph(
     environment: Mapping[str, str],
     cache: str,
     containers: Containers | None = None,
-) -> tuple[dict[str, StepTime], dict[str, dsl.Artifact]]:
+) -> tuple[dict[str, StepTime], dict[str, Any]]:
     """Run a graph; return the time of each task and the graph's outputs.
 
     Artifacts go below `output/pipeline`, everything printed to `output/run.log`. Unchanged tasks

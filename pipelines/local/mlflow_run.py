@@ -79,6 +79,15 @@ class TrackedRun:
                 client.log_param(run.info.run_id, key, redacted(str(value)))
         return dataclasses.replace(self, run_id=run.info.run_id)
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        from mlflow import MlflowClient
+
+        with talking_to_mlflow("setting tags", self.uri):
+            client = MlflowClient(self.uri)
+            for name, value in tags.items():
+                client.set_tag(self.run_id, name, value)
+
     def attach(self, *paths: Path) -> None:
         """Upload files to the run."""
         from mlflow import MlflowClient

@@ -27,6 +27,8 @@ from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
 Runner = Literal["subprocess", "docker"]
 """A step runs in a process of this environment, or in a container of its image."""
+STATE = ("dataset_digest", "backgrounds_digest")
+"""Outputs of the graph that are the state of the data."""
 SPIN_COUNT = "20000"
 """How often an idle OpenMP thread checks for work before it sleeps (ours). OpenMP's default never
 sleeps, which makes a step more than ten times slower on a busy machine. Sleeping at once makes
@@ -126,8 +128,12 @@ def _run(
             stack.enter_context(containers.running())
             server = containers.tracking_server(tracked.uri)
             environment["MLFLOW_TRACKING_URI"] = stack.enter_context(server)
-        steps, artifacts = run_graph(pipeline, arguments, output, environment, cache, containers)
-    summary = summarize(run.preset, arguments, steps, verified(artifacts), tracked)
+            # Hashes of the data are kept where the next run's containers find them.
+            environment["XDG_CACHE_HOME"] = str(output / "work" / "cache")
+        steps, outputs = run_graph(pipeline, arguments, output, environment, cache, containers)
+    state = {name: str(outputs[name]) for name in STATE}
+    tracked.tag(state)
+    summary = summarize(run.preset, {**arguments, **state}, steps, verified(outputs), tracked)
     summary.write(output / SUMMARY)
     return summary
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.graph.data import check_dataset, data_parameters
+from pipelines.graph.data import check_dataset, data_parameters, with_state
 from product1m.artifacts.folder import open_artifact
 from product1m.config import IngestionConfig
 from product1m.data.items import ItemTable
@@ -36,7 +36,7 @@ def test_a_dataset_on_s3_has_the_parameters_of_the_same_one_here(
     (data / "backgrounds").mkdir()
     (data / "backgrounds" / "room.jpg").write_bytes(b"room")
     address = s3.copy(data, f"{tmp_path.name}/data")
-    here, there = data_parameters(str(data)), data_parameters(address)
+    here, there = (with_state(data_parameters(uri)) for uri in (str(data), address))
     assert there["dataset_uri"] == address
     assert there["backgrounds_uri"] == f"{address}/backgrounds"
     assert there["dataset_digest"] == here["dataset_digest"]

@@ -61,11 +61,11 @@ def test_one_changed_field_is_the_one_reason(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"cache": False}, "cache: true -> false"),
+        ({"when": "always"}, "cache: true -> false"),
         ({"profile": "gpu-1"}, "profile: default -> gpu-1"),
         ({"work_volume": "work"}, "work_volume: none -> work"),
     ],
-    ids=["cache", "profile", "work_volume"],
+    ids=["when", "profile", "work_volume"],
 )
 def test_a_field_that_is_compiled_in_is_named_beside_the_version(
     file: Path, change: dict[str, Any], expected: str

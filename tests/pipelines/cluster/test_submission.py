@@ -89,7 +89,7 @@ def test_a_run_is_given_data_and_only_the_sections_that_differ(server: KfpServer
     assert experiment.display_name == "nightly"
 
 
-def test_where_the_cache_may_answer_the_data_is_looked_at(
+def test_where_the_cache_may_answer_the_data_is_checked_and_its_state_left_to_the_run(
     server: KfpServer, tmp_path: Path
 ) -> None:
     data = small_dataset(tmp_path / "data")
@@ -98,7 +98,7 @@ def test_where_the_cache_may_answer_the_data_is_looked_at(
     (run,) = server.world.runs.values()
     expected = data_parameters(str(data))
     assert run.runtime_config.parameters == expected
-    assert len(expected["dataset_digest"]) == 64
+    assert expected["dataset_digest"] == "", "the run's first task computes it"
     result = CliRunner().invoke(app, [*arguments, "/nowhere/on/this/machine"])
     assert result.exit_code == 1
     assert "no such folder" in result.output
@@ -131,10 +131,10 @@ def test_a_run_is_followed_task_by_task(
     ]
     assert messages == [
         "ingestion: RUNNING",
-        "RUNNING, 0 of 11 tasks done, running: ingestion",
+        "RUNNING, 0 of 12 tasks done, running: ingestion",
         "ingestion: CACHED",
         "background_synthesis: RUNNING",
-        "RUNNING, 1 of 11 tasks done, running: background_synthesis",
+        "RUNNING, 1 of 12 tasks done, running: background_synthesis",
         "background_synthesis: SUCCEEDED after 60 s",
     ]
 
@@ -146,7 +146,7 @@ def test_a_task_can_run_although_the_cache_has_its_result(server: KfpServer) -> 
     (version,) = server.world.versions.values()
     tasks = version.pipeline_spec["pipeline_spec"]["root"]["dag"]["tasks"]
     uncached = [key for key, task in tasks.items() if not task["cachingOptions"].get("enableCache")]
-    assert uncached == ["feature-extraction-3"]
+    assert uncached == ["data-state", "feature-extraction-3"]
     result = CliRunner().invoke(app, [*arguments, "--dataset-digest", "m", "--rerun", "serving"])
     assert result.exit_code == 1
     assert "--rerun serving: no such task; expected background_synthesis, " in result.output

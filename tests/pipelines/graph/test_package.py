@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.images import image, locked_images
+from components.images import SHARED, image, locked_images
 from pipelines.__main__ import app
 from pipelines.cluster.schedules import Schedule
 from pipelines.graph.package import Package, Variant, package
@@ -55,7 +55,7 @@ def step_of(executor: str) -> str:
 def test_every_task_gets_what_its_profile_says(
     found: dict[str, dict[str, Any]], profile: Profile
 ) -> None:
-    assert {step_of(name) for name in found} == set(STEPS)
+    assert {step_of(name) for name in found} == {*STEPS, "data_state"}
     assert set(TASKS_OF_FEATURES) <= set(found)
     for name, settings in found.items():
         wanted, asked = PROFILES[profile][step_of(name)], settings["container"]["resources"]
@@ -64,8 +64,8 @@ def test_every_task_gets_what_its_profile_says(
             wanted.memory,
         )
         requests = (asked["resourceCpuRequest"], asked["resourceMemoryRequest"])
-        is_small = profile == "laptop"
-        assert requests == (("100m", "512Mi") if is_small else (wanted.cpu, wanted.memory))
+        small = ("100m", "512Mi") if profile == "laptop" else (wanted.cpu, wanted.memory)
+        assert requests == (("100m", "256Mi") if name == "exec-data-state" else small)
         assert settings["activeDeadlineSeconds"] == str(wanted.timeout_s)
         assert settings["emptyDirMounts"] == [
             {
@@ -189,7 +189,8 @@ def test_a_work_volume_is_mounted_where_training_keeps_checkpoints() -> None:
 def test_without_a_cache_every_task_always_runs() -> None:
     cached = executors(package(Variant("sample")))
     uncached = executors(package(Variant("sample", cache=False)))
-    assert all(one["task"]["cachingOptions"] == {"enableCache": True} for one in cached.values())
+    always = [name for name, one in cached.items() if not one["task"]["cachingOptions"]]
+    assert always == ["exec-data-state"]
     assert not any(one["task"]["cachingOptions"].get("enableCache") for one in uncached.values())
 
 
@@ -311,7 +312,8 @@ def test_images_come_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = lock(tmp_path)
     monkeypatch.setattr("pipelines.graph.package.locked_images", lambda: locked_images(path))
     for name, settings in executors(package(Variant("sample"))).items():
-        wanted = f"registry.example/p1m/{step_of(name).replace('_', '-')}@{DIGEST}"
+        step = SHARED.get(step_of(name), step_of(name))
+        wanted = f"registry.example/p1m/{step.replace('_', '-')}@{DIGEST}"
         assert settings["container"]["image"] == wanted
 
 

@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 
 from pipelines.__main__ import app
 from pipelines.graph.training import Artifacts, training_pipeline
+from pipelines.local.run import STATE
 from pipelines.local.summary import PRODUCED_BY
 from product1m import __version__
 from product1m.config import RUN_SECTIONS, Config, load_config, parse_config
 
+SHARED = {"data-state": "ingestion"}
+"""Task to the step whose image it runs in."""
 SNAPSHOT = Path(__file__).parent / "snapshots" / "training.yaml"
 
 
@@ -37,7 +40,7 @@ def structure(ir: Mapping[str, Any]) -> dict[str, Any]:
     for name, task in ir["root"]["dag"]["tasks"].items():
         component = ir["components"][task["componentRef"]["name"]]
         container = executors[component["executorLabel"]]["container"]
-        outputs = component["outputDefinitions"]["artifacts"]
+        outputs = component["outputDefinitions"]
         tasks[name] = {
             "shown as": task["taskInfo"]["name"],
             "image": container["image"].replace(__version__, "VERSION"),
@@ -45,8 +48,10 @@ def structure(ir: Mapping[str, Any]) -> dict[str, Any]:
             "after": task.get("dependentTasks", []),
             "inputs": {key: source(value) for key, value in inputs_of(task).items()},
             "outputs": {
-                key: value["artifactType"]["schemaTitle"] for key, value in outputs.items()
-            },
+                key: value["artifactType"]["schemaTitle"]
+                for key, value in outputs.get("artifacts", {}).items()
+            }
+            | {key: value["parameterType"] for key, value in outputs.get("parameters", {}).items()},
         }
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     return {
@@ -67,6 +72,8 @@ def inputs_of(task: Mapping[str, Any]) -> dict[str, Any]:
 def source(value: Mapping[str, Any]) -> str:
     if "taskOutputArtifact" in value:
         return "{producerTask}.{outputArtifactKey}".format(**value["taskOutputArtifact"])
+    if "taskOutputParameter" in value:
+        return "{producerTask}.{outputParameterKey}".format(**value["taskOutputParameter"])
     return str(value["componentInputParameter"])
 
 
@@ -101,7 +108,7 @@ def test_every_image_is_the_steps_own_with_a_version(ir: dict[str, Any]) -> None
     for name, executor in ir["deploymentSpec"]["executors"].items():
         image = executor["container"]["image"]
         step = name.removeprefix("exec-").rstrip("-0123456789")
-        assert image == f"product1m/{step}:{__version__}"
+        assert image == f"product1m/{SHARED.get(step, step)}:{__version__}"
         assert "latest" not in image
         assert "pip install" not in str(executor["container"]["command"])
 
@@ -112,12 +119,36 @@ def test_a_profile_sizes_every_task(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 0
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     asked = {name: executor["container"]["resources"] for name, executor in executors.items()}
-    assert len(asked) == 11
+    assert len(asked) == 12
     trainer = asked["exec-capture-pretraining"]
     assert trainer["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert trainer["accelerator"]["resourceCount"] == "1"
     assert (trainer["resourceCpuRequest"], trainer["resourceMemoryLimit"]) == ("12", "64Gi")
     assert "accelerator" not in asked["exec-ingestion"]
+
+
+def test_everything_is_cached_on_the_state_of_the_data_that_is_computed_in_every_run(
+    ir: dict[str, Any],
+) -> None:
+    tasks = ir["root"]["dag"]["tasks"]
+    run_always = [name for name, task in tasks.items() if not task["cachingOptions"]]
+    assert run_always == ["data-state"]
+    after: set[str] = {"data-state"}
+    for _ in tasks:
+        after |= {
+            name for name, task in tasks.items() if after & set(task.get("dependentTasks", []))
+        }
+    assert after == set(tasks), "nothing runs beside it"
+    read = {
+        (name, key, value["taskOutputParameter"]["outputParameterKey"])
+        for name, task in tasks.items()
+        for key, value in inputs_of(task).items()
+        if value.get("taskOutputParameter", {}).get("producerTask") == "data-state"
+    }
+    assert read == {
+        ("ingestion", "dataset_digest", "dataset_digest"),
+        ("background-synthesis", "backgrounds_digest", "backgrounds_digest"),
+    }
 
 
 def test_without_a_profile_no_task_asks_for_anything(ir: dict[str, Any]) -> None:
@@ -132,7 +163,7 @@ def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_output_of_the_graph_is_verified_after_a_run(ir: dict[str, Any]) -> None:
-    assert set(PRODUCED_BY) == set(Artifacts._fields)
+    assert set(PRODUCED_BY) == set(Artifacts._fields) - set(STATE)
     for name, value in ir["root"]["dag"]["outputs"]["artifacts"].items():
         task = value["artifactSelectors"][0]["producerSubtask"]
         shown = ir["root"]["dag"]["tasks"][task]["taskInfo"]["name"]

@@ -1,8 +1,6 @@
 """A run on this machine: its data, its steps, its failures, and what surrounds them."""
 
-import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +14,7 @@ from kfp import dsl
 from typer.testing import CliRunner
 
 from pipelines.__main__ import app
-from pipelines.graph import content_hashes
-from pipelines.graph.data import check_dataset, data_digest, data_parameters
+from pipelines.graph.data import check_dataset, data_parameters, with_state
 from pipelines.local.kfp_local import run_graph
 from pipelines.local.mlflow_run import TrackedRun
 from pipelines.local.processes import only_run
@@ -26,7 +23,6 @@ from pipelines.local.summary import PRODUCED_BY, verified
 from product1m.artifacts.folder import write_artifact
 from product1m.config import load_config
 from product1m.errors import DatasetError, LockedError, PipelineError, StorageError
-from product1m.storage.folder import Folder
 from tests.support.paths import ROOT
 from tests.support.worlds.other_process import holding_lock
 from tests.support.worlds.small_datasets import small_dataset
@@ -64,82 +60,17 @@ def test_a_folder_without_lists_is_no_dataset(tmp_path: Path) -> None:
         check_dataset("ftp://host/data")
 
 
-def test_a_digest_changes_with_content_and_not_with_dates(tmp_path: Path) -> None:
-    folder = small_dataset(tmp_path / "data")
-    before = data_digest(Folder(folder))
-    photo, items = folder / "images" / "train-0.jpg", folder / "train.jsonl"
-    os.utime(photo, (0, 0))
-    assert data_digest(Folder(folder)) == before
-    text = items.read_text()
-    items.write_text(text.replace("face cream 0", "face cream 9"))  # as many bytes
-    assert data_digest(Folder(folder)) != before
-    items.write_text(text)
-    assert data_digest(Folder(folder)) == before
-    content = photo.read_bytes()
-    photo.write_bytes(content[:-1] + b"\0")  # in place, as many bytes
-    assert data_digest(Folder(folder)) != before
-    photo.write_bytes(content)
-    assert data_digest(Folder(folder)) == before
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    assert data_digest(Folder(copy)) == before
-    photo.rename(photo.with_name("other.jpg"))
-    assert data_digest(Folder(folder)) != before
-
-
-def test_an_unchanged_folder_is_read_once_and_a_changed_file_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(content_hashes, "SETTLED_S", -60.0)  # as if all was changed a minute ago
-    read: list[str] = []
-    original = content_hashes._md5
-
-    def noted(path: Path) -> str:
-        read.append(path.name)
-        return original(path)
-
-    monkeypatch.setattr(content_hashes, "_md5", noted)
-    folder = small_dataset(tmp_path / "data")
-    before = data_digest(Folder(folder))
-    assert len(read) == 12
-    read.clear()
-    assert data_digest(Folder(folder)) == before
-    assert read == []
-    photo = folder / "images" / "train-0.jpg"
-    state = photo.stat()
-    photo.write_bytes(photo.read_bytes()[:-1] + b"\0")
-    os.utime(photo, ns=(state.st_atime_ns, state.st_mtime_ns))  # even with its old date
-    assert data_digest(Folder(folder)) != before
-    assert read == ["train-0.jpg"]
-
-
-def test_hashes_that_cannot_be_kept_cost_time_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = small_dataset(tmp_path / "data")
-    before = data_digest(Folder(folder))
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert data_digest(Folder(folder)) == before
-    broken = tmp_path / "broken" / content_hashes.FOLDER
-    broken.mkdir(parents=True)
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-    (broken / f"{name}.sqlite").write_bytes(b"damaged" * 1000)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "broken"))
-    assert data_digest(Folder(folder)) == before
-
-
 def test_backgrounds_beside_the_lists_are_used_and_digested_apart(tmp_path: Path) -> None:
     folder = small_dataset(tmp_path / "data")
-    before = data_parameters(str(folder))
-    assert (before["backgrounds_uri"], before["backgrounds_digest"]) == ("", "")
+    before = with_state(data_parameters(str(folder)))
+    assert (before["backgrounds_uri"], before["backgrounds_digest"]) == ("", "none")
     (folder / "backgrounds").mkdir()
     (folder / "backgrounds" / "room.jpg").write_bytes(b"room")
-    with_own = data_parameters(str(folder))
+    with_own = with_state(data_parameters(str(folder)))
     assert with_own["backgrounds_uri"] == str(folder / "backgrounds")
     assert with_own["dataset_digest"] == before["dataset_digest"]
     (tmp_path / "rooms").mkdir()
-    with_others = data_parameters(str(folder), str(tmp_path / "rooms"))
+    with_others = with_state(data_parameters(str(folder), str(tmp_path / "rooms")))
     assert with_others["backgrounds_uri"] == str(tmp_path / "rooms")
     assert with_others["backgrounds_digest"] != with_own["backgrounds_digest"]
     with pytest.raises(DatasetError, match=r"--backgrounds .*: no such folder"):
