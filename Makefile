@@ -26,7 +26,7 @@ JOBS ?= 2
 SET ?=
 RAN ?=
 
-.PHONY: help install sample images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
+.PHONY: help install sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
 
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 sample: build/.sample-data $(if $(filter docker,$(RUNNER)),images) ## Run the pipeline on a sample split (SET="section.key=value …", RUNNER=docker)
 	$(BIN)/python -m pipelines run --preset sample --dataset $(SAMPLE_DATA) --output $(SAMPLE) \
 		--runner $(RUNNER) $(foreach setting,$(SET),--set $(setting))
+
+reference-check: build/.sample-data ## Run the reference preset at its real sizes on a few dozen items
+	$(BIN)/python benchmarks/reference_check.py build/reference-check --sample $(SAMPLE_DATA)
 
 images: $(INSTALLED) ## Build and lock the image of every step (BASE_IMAGE, BUILD_OPTIONS)
 	$(BIN)/python -m pipelines images build
