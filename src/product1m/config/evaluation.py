@@ -42,6 +42,12 @@ class EvaluationConfig(StepConfig):
     """Blocks that the shipped ranking may use (ours)."""
     fusion_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Block weights tried on the dev queries (ours)."""
+    removed_share: Fraction = 0.2
+    """Match scores hold if this share of the customers' products is not in the catalogue: dev boxes
+    are judged both with their product in the gallery and without, weighted by it (ours)."""
+    max_lost: Fraction = 0.05
+    """Share of the dev boxes whose product is in the catalogue that may be told "not in the
+    catalogue"; the threshold of match scores is the largest that keeps to it (ours)."""
     num_report_queries: PositiveInt = 40
     """Queries shown with pictures: the best, the worst and random ones (ours)."""
 

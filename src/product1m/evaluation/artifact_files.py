@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import Artifact
 from product1m.evaluation.methods import SHIPPED
+from product1m.retrieval.match_score import MatchScorer
 
 METRICS_FILE = "metrics.json"
 """Every figure with its interval."""
 FUSION = "fusion.json"
 """The weights of every fusion, chosen on the dev queries."""
+MATCH_SCORE = "match_score.json"
+"""How match scores are computed, chosen on the dev queries; missing if nothing could be fitted."""
 LATENCY, REPORT = "latency.json", "report.html"
 """Both hold measured times, so they do not count in the digest."""
 RANKINGS = "retrieval_id_list.txt"
@@ -54,6 +57,13 @@ def shipped_weights(evaluation: Artifact) -> dict[str, float]:
     """The shipped fusion: block to weight."""
     weights: dict[str, float] = _read_json(evaluation, FUSION)[SHIPPED]["weights"]
     return weights
+
+
+def match_scorer(evaluation: Artifact) -> MatchScorer | None:
+    """How match scores are computed; None if the evaluation fitted none."""
+    if MATCH_SCORE not in evaluation.manifest.files:
+        return None
+    return MatchScorer.model_validate(_read_json(evaluation, MATCH_SCORE))
 
 
 def read_per_query(evaluation: Artifact) -> pd.DataFrame:

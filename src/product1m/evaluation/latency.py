@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from product1m.data.regions import FeatureSet
+from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.merging import merge
 from product1m.retrieval.query_boxes import choose_boxes
 from product1m.retrieval.search import Searcher
@@ -15,6 +16,7 @@ from product1m.telemetry.progress import track
 STAGES = {
     "embedding": "boxes and title through CAPTURE and the other blocks",
     "search": "every box ranks the gallery",
+    "match_scores": "how probable it is that each answer is right",
     "merge": "the boxes' rankings become one",
 }
 """Starting from region features; detection is not included."""
@@ -26,6 +28,7 @@ def measure_latency(
     rows: Sequence[int],
     weights: Mapping[str, float],
     num_timed: int,
+    scorer: MatchScorer | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> pd.DataFrame:
     """Milliseconds per query, one row per stage and their total: columns p50, p95.
@@ -33,9 +36,9 @@ def measure_latency(
     Measured on at most `num_timed` of the queries in `rows`, evenly spaced.
     """
     chosen = np.linspace(0, len(rows) - 1, min(num_timed, len(rows))).round()
-    _time_stages(searcher, queries, rows[0], weights, clock)  # the first call is slow
+    _time_stages(searcher, queries, rows[0], weights, scorer, clock)  # the first call is slow
     seconds = [
-        _time_stages(searcher, queries, rows[int(place)], weights, clock)
+        _time_stages(searcher, queries, rows[int(place)], weights, scorer, clock)
         for place in track(chosen, "timing queries", len(chosen))
     ]
     table = pd.DataFrame(seconds, columns=list(STAGES)).mul(1000)
@@ -48,15 +51,21 @@ def _time_stages(
     queries: FeatureSet,
     row: int,
     weights: Mapping[str, float],
+    scorer: MatchScorer | None,
     clock: Callable[[], float],
 ) -> list[float]:
     settings = searcher.settings
     caption, regions = str(queries.rows["caption"].iloc[row]), queries.regions(row)
     times = [clock()]
-    views = choose_boxes(regions, settings.boxes).views(regions)
+    boxes = choose_boxes(regions, settings.boxes)
+    views = boxes.views(regions)
     vectors = searcher.encoder.vectors([caption] * len(views), views)
     times.append(clock())
-    rankings = searcher.rank_vectors(vectors, weights, settings.depth)
+    nearest = searcher.nearest(vectors, weights, settings.depth)
+    rankings = searcher.named(*nearest)
+    times.append(clock())
+    if scorer is not None:
+        searcher.match_scores(vectors, boxes.scores, nearest, weights, scorer)
     times.append(clock())
     merge(rankings, settings.depth, settings.merge)
     times.append(clock())

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,17 @@ class GalleryIndex:
         self.rows = rows
         self._copies = self._find_copies()
         self.ids: list[str] = rows["id"].tolist()
+
+    @cached_property
+    def products(self) -> Int64[np.ndarray, " G"]:
+        """A number per item, the same for items of one label; each without a label has its own."""
+        first: list[str] = [own[0] if len(own) else "" for own in self.rows.get("labels", [])]
+        first = first or [""] * len(self)
+        names = [
+            (label, item if not label else "") for label, item in zip(first, self.ids, strict=True)
+        ]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return np.array([numbers[name] for name in names], np.int64)
 
     @classmethod
     def load(cls, artifact: Artifact) -> "GalleryIndex":

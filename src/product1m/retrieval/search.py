@@ -16,11 +16,14 @@ from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
 from product1m.retrieval.index import GalleryIndex
+from product1m.retrieval.match_score import Evidence, MatchScorer, describe_answers
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
+Nearest = tuple[Float32[np.ndarray, "I N"], Int64[np.ndarray, "I N"]]
+"""For each box the similarities and gallery rows of its nearest items; -1 in unused places."""
 QUERY_BATCH = 32
 """Queries whose views go through CAPTURE together (ours)."""
 
@@ -49,9 +52,12 @@ class SearchResult:
 
     boxes: QueryBoxes
     rankings: list[list[tuple[str, float]]]
-    """Gallery ids and match scores for each box, best first."""
+    """Gallery ids and similarities for each box, best first."""
     merged: list[str]
     """Gallery ids for the whole query, best first, without repeats."""
+    match_scores: list[list[float]] | None = None
+    """How probable it is that each answer of each box is right, 0 to 1; None if nothing was fitted.
+    """
 
 
 @dataclass(frozen=True)
@@ -125,23 +131,83 @@ class Searcher:
         regions: Regions,
         weights: Mapping[str, float],
         depth: int | None = None,
+        scorer: MatchScorer | None = None,
     ) -> SearchResult:
         """Rank the gallery for every box of a photo, and for the photo as a whole."""
         depth = depth or self.settings.depth
         boxes = choose_boxes(regions, self.settings.boxes)
         views = boxes.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
-        rankings = self.rank_vectors(vectors, weights, depth)
-        return SearchResult(boxes, rankings, merge(rankings, depth, self.settings.merge))
+        return self.answer(vectors, boxes, weights, depth, scorer)
+
+    def answer(
+        self,
+        vectors: Float32[np.ndarray, "I D"],
+        boxes: QueryBoxes,
+        weights: Mapping[str, float],
+        depth: int,
+        scorer: MatchScorer | None = None,
+    ) -> SearchResult:
+        """Rank the gallery for the boxes of one photo by their unweighted vectors."""
+        nearest = self.nearest(vectors, weights, depth)
+        rankings = self.named(*nearest)
+        scores = None
+        if scorer is not None:
+            scores = self.match_scores(vectors, boxes.scores, nearest, weights, scorer)
+        merged = merge(rankings, depth, self.settings.merge)
+        return SearchResult(boxes, rankings, merged, scores)
 
     def rank_vectors(
         self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
     ) -> list[list[tuple[str, float]]]:
-        """Gallery ids and match scores for each vector, best first."""
-        scores, positions = self.gallery.search(vectors * self.layout.scale(weights), depth)
+        """Gallery ids and similarities for each vector, best first."""
+        return self.named(*self.nearest(vectors, weights, depth))
+
+    def nearest(
+        self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
+    ) -> Nearest:
+        """Similarities and rows of the nearest gallery items; -1 in unused places."""
+        return self.gallery.search(vectors * self.layout.scale(weights), depth)
+
+    def describe(
+        self,
+        vector: Float32[np.ndarray, " D"],
+        detector_score: float,
+        similarities: Float32[np.ndarray, " N"],
+        positions: Int64[np.ndarray, " N"],
+        weights: Mapping[str, float],
+    ) -> Evidence:
+        """What is known about each answer of a box; the arrays as one row of `nearest`."""
+        used = positions >= 0
+        return describe_answers(
+            vector,
+            float(detector_score),
+            positions[used],
+            similarities[used],
+            self.gallery,
+            self.layout,
+            weights,
+        )
+
+    def match_scores(
+        self,
+        vectors: Float32[np.ndarray, "I D"],
+        detector_scores: Float32[np.ndarray, " I"],
+        nearest: Nearest,
+        weights: Mapping[str, float],
+        scorer: MatchScorer,
+    ) -> list[list[float]]:
+        """For each box how probable it is that each of its nearest items is right, 0 to 1."""
+        boxes = zip(vectors, detector_scores, *nearest, strict=True)
+        return [scorer.scores(self.describe(*box, weights)).tolist() for box in boxes]
+
+    def named(
+        self, similarities: Float32[np.ndarray, "I N"], positions: Int64[np.ndarray, "I N"]
+    ) -> list[list[tuple[str, float]]]:
+        """What `nearest` found, as gallery ids with their similarities."""
         return [
             [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
-            for row, row_scores in zip(positions.tolist(), scores.tolist(), strict=True)
+            for row, row_scores in zip(positions.tolist(), similarities.tolist(), strict=True)
         ]
 
     def rank(

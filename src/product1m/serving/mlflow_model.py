@@ -2,7 +2,10 @@
 
 Input, one row a photo: `photo` (the file's bytes, or their base64 as text, also with line ends or
 as a `data:` URI) and `title`. Output, row for row: `ids` and `labels` of the merged ranking, and
-`instances`, each with its box, score and own ranking. Parameter `top_k`: length of every ranking.
+`instances`, each with its box, detector score (`score`) and own ranking. `match_scores` say how
+probable it is that each answer is the product in the box, 0 to 1, and `in_catalogue` is false if
+the box's product is probably not in the catalogue; both are null in a model that has none.
+Parameter `top_k`: length of every ranking.
 
 Nothing is loaded unless a trusted signature covers every file, see `serving.signatures`. MLflow
 runs this file before it can be checked; that only reviewers can change it is up to the server's

@@ -16,6 +16,7 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.errors import ArtifactError
+from product1m.retrieval.match_score import MatchScorer
 from product1m.serving.signatures import DOWNLOADED_FROM, SIGNATURE
 from product1m.storage.base import sha256_of
 
@@ -46,6 +47,9 @@ class ServingConfig(BaseModel):
     evaluation: EvaluationConfig
     weights: Mapping[str, float]
     """The shipped fusion."""
+    match_score: MatchScorer | None = None
+    """None in a model that was registered before there were match scores, or whose dev queries
+    allowed none: its answers have an order only."""
 
     @classmethod
     def read(cls, model: Path) -> "ServingConfig":

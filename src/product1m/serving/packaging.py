@@ -125,7 +125,8 @@ def _signature() -> Any:
             Property("score", DataType.double),
             Property("ids", texts),
             Property("labels", texts),
-            Property("scores", numbers),
+            Property("match_scores", numbers, required=False),
+            Property("in_catalogue", DataType.boolean, required=False),
         ]
     )
     return ModelSignature(

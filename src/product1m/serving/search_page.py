@@ -23,7 +23,18 @@ PAGE_PHOTO_SIDE_PX = 1120
 COLORS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0f7b6c", "#57606a")
 """Of the boxes, in turn."""
 PAGE, JSON = ".html", ".json"
-COLUMNS = ("box", "x1 y1 x2 y2", "detector score", "rank", "item", "label", "match score")
+NOT_IN_CATALOGUE = "not in the catalogue"
+"""What a box is answered if its first answer's match score is too low."""
+COLUMNS = (
+    "box",
+    "x1 y1 x2 y2",
+    "detector score",
+    NOT_IN_CATALOGUE,
+    "rank",
+    "item",
+    "label",
+    "match score",
+)
 """Of the table."""
 
 
@@ -113,10 +124,11 @@ def table_rows(answered: AnsweredPhoto) -> list[tuple[str, ...]]:
             str(number) if rank == 1 else "",
             " ".join(f"{edge:.0f}" for edge in box.box_xyxy) if rank == 1 else "",
             f"{box.score:.2f}" if rank == 1 else "",
+            "yes" if rank == 1 and box.in_catalogue is False else "",
             str(rank),
             answer.id,
             answer.label,
-            f"{answer.score:.3f}",
+            f"{answer.score:.2f}" if answer.score is not None else "",
         )
         for number, box in enumerate(answered.boxes, start=1)
         for rank, answer in enumerate(box.answers, start=1)
@@ -135,7 +147,12 @@ def box_cards(
 ) -> list[BoxCard]:
     """Boxes of a row of `SearchService`, with titles and, if wanted, photos of their answers."""
     return [
-        BoxCard(tuple(box["box_xyxy"]), box["score"], _answer_cards(box, thumbnails, with_photos))
+        BoxCard(
+            tuple(box["box_xyxy"]),
+            box["score"],
+            _answer_cards(box, thumbnails, with_photos),
+            box["in_catalogue"],
+        )
         for box in answer["instances"]
     ]
 
@@ -143,6 +160,7 @@ def box_cards(
 def _answer_cards(
     box: Mapping[str, Any], thumbnails: Thumbnails, with_photos: bool
 ) -> list[AnswerCard]:
+    scores = box["match_scores"] or [None] * len(box["ids"])
     return [
         AnswerCard(
             item,
@@ -151,7 +169,7 @@ def _answer_cards(
             score,
             title=thumbnails.caption(item),
         )
-        for item, label, score in zip(box["ids"], box["labels"], box["scores"], strict=True)
+        for item, label, score in zip(box["ids"], box["labels"], scores, strict=True)
     ]
 
 
@@ -165,6 +183,7 @@ def _page(answered: AnsweredPhoto) -> str:
     return page.render(
         answered=answered,
         colors=COLORS,
+        not_in_catalogue=NOT_IN_CATALOGUE,
         photo=encoded.getvalue(),
         width=answered.photo.width,
         height=answered.photo.height,
@@ -178,6 +197,7 @@ def box_values(boxes: Sequence[BoxCard]) -> list[dict[str, Any]]:
             "number": number,
             "box_xyxy": box.box_xyxy,
             "detector_score": box.score,
+            "in_catalogue": box.in_catalogue,
             "answers": [
                 {"id": card.id, "label": card.label, "match_score": card.score, "title": card.title}
                 for card in box.answers

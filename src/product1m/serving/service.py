@@ -100,7 +100,9 @@ class SearchService:
         depth = max(top_k, self.config.evaluation.depth)
         answers = []
         for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
-            result = self.searcher.search(caption, regions, self.config.weights, depth)
+            result = self.searcher.search(
+                caption, regions, self.config.weights, depth, self.config.match_score
+            )
             boxes = result.boxes.boxes_xyxy / np.float32(kept.downscaled)
             size_px = round(kept.width / kept.downscaled), round(kept.height / kept.downscaled)
             answers.append(PhotoAnswers(boxes, _cut(result, top_k), size_px))
@@ -108,24 +110,27 @@ class SearchService:
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:
         """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box."""
-        boxes = zip(
-            answer.boxes_xyxy, answer.result.boxes.scores, answer.result.rankings, strict=True
-        )
-        instances = [
-            {
-                "box_xyxy": [float(edge) for edge in box],
-                "score": float(score),
-                "ids": [item for item, _ in ranking],
-                "labels": [self.labels[item] for item, _ in ranking],
-                "scores": [similarity for _, similarity in ranking],
-            }
-            for box, score, ranking in boxes
-        ]
         merged = answer.result.merged
+        instances = [self._instance(answer, place) for place in range(len(answer.boxes_xyxy))]
         labels = [self.labels[item] for item in merged]
         return {"ids": merged, "labels": labels, "instances": instances}
+
+    def _instance(self, answer: PhotoAnswers, place: int) -> dict[str, Any]:
+        result, scorer = answer.result, self.config.match_score
+        ids = [item for item, _ in result.rankings[place]]
+        scores = result.match_scores[place] if result.match_scores is not None else None
+        return {
+            "box_xyxy": [float(edge) for edge in answer.boxes_xyxy[place]],
+            "score": float(result.boxes.scores[place]),
+            "ids": ids,
+            "labels": [self.labels[item] for item in ids],
+            "match_scores": scores,
+            "in_catalogue": scorer.in_catalogue(scores) if scorer and scores else None,
+        }
 
 
 def _cut(result: SearchResult, top_k: int) -> SearchResult:
     rankings = [ranking[:top_k] for ranking in result.rankings]
-    return SearchResult(result.boxes, rankings, result.merged[:top_k])
+    scores = result.match_scores
+    scores = [own[:top_k] for own in scores] if scores is not None else None
+    return SearchResult(result.boxes, rankings, result.merged[:top_k], scores)

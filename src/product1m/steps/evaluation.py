@@ -23,6 +23,7 @@ from product1m.evaluation.artifact_files import (
     FUSION,
     FUSION_TRIALS,
     LATENCY,
+    MATCH_SCORE,
     METRICS_FILE,
     PER_QUERY,
     PRODUCTS_PER_QUERY,
@@ -33,10 +34,12 @@ from product1m.evaluation.artifact_files import (
     write_json,
     write_table,
 )
+from product1m.evaluation.box_products import box_products
 from product1m.evaluation.detection_quality import detection_quality
 from product1m.evaluation.examples import write_examples
 from product1m.evaluation.fusion import FusionSettings
 from product1m.evaluation.latency import measure_latency
+from product1m.evaluation.match_scores import MatchQuality, MatchSettings, measure_match_scores
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.ranking import Choice, choose_fusions, rank_all
@@ -167,6 +170,7 @@ def _measure(
     scores = score_methods(ranked, truth)
     test_scores = scores[scores["split"] == "test"]
     ap = ap_by_method(test_scores)
+    match = _match_scores(prepared, weights, MatchSettings.from_config(config), plan)
     return Findings(
         queries=queries,
         rankings=ranked["test"],
@@ -182,12 +186,31 @@ def _measure(
             prepared.train_titles,
         ),
         detection=detection_quality(shown, plan),
-        latency=measure_latency(
-            searcher, prepared.features, rows, weights, config.num_timed_queries
-        ),
+        match=match,
+        latency=_latency(prepared, weights, match, config.num_timed_queries),
         truth=truth,
         true_boxes=boxes,
     )
+
+
+def _latency(
+    prepared: _Prepared, weights: Mapping[str, float], match: MatchQuality | None, num_timed: int
+) -> pd.DataFrame:
+    scorer = match.scorer if match else None
+    searcher, rows = prepared.searcher, prepared.rows["test"]
+    return measure_latency(searcher, prepared.features, rows, weights, num_timed, scorer)
+
+
+def _match_scores(
+    prepared: _Prepared, weights: Mapping[str, float], settings: MatchSettings, plan: BootstrapPlan
+) -> MatchQuality | None:
+    """Fit match scores on the dev queries, measure them on the test queries."""
+    dev, test = (
+        (queries, box_products(queries, prepared.boxes.select(rows), prepared.truth))
+        for split, rows in prepared.rows.items()
+        for queries in [prepared.variants[split].detected]
+    )
+    return measure_match_scores(prepared.searcher, weights, dev, test, settings, plan)
 
 
 def _on_held_out_scenes(rpn: Artifact, selection: BoxSelection) -> dict[str, float]:
@@ -269,6 +292,7 @@ def _metrics(findings: Findings) -> dict[str, Any]:
             kind: [asdict(gain) for gain in gains] for kind, gains in findings.gains.items()
         },
         "detection": _plain(findings.detection.figures),
+        "match_score": findings.match.as_dict() if findings.match else {},
         "fusion": findings.choice.fusions[SHIPPED].weights,
     }
 
@@ -308,6 +332,8 @@ def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: 
     fusions = {name: fusion.as_dict() for name, fusion in findings.choice.fusions.items()}
     write_json(folder / METRICS_FILE, metrics)
     write_json(folder / FUSION, fusions)
+    if findings.match:
+        write_json(folder / MATCH_SCORE, findings.match.scorer.model_dump())
     write_json(folder / LATENCY, findings.latency.to_dict("index"))
     writer.timed |= {LATENCY, REPORT}
     write_table(folder / PER_QUERY, findings.scores)
@@ -362,8 +388,9 @@ def _counts(prepared: _Prepared) -> dict[str, float]:
 
 
 def _detection_and_latency(findings: Findings) -> dict[str, float]:
-    """Metrics of detection, and how long a query takes."""
+    """Metrics of detection and match scores, and how long a query takes."""
     return {
+        **(findings.match.scalars() if findings.match else {}),
         **{f"detection/{name}": value.mean for name, value in findings.detection.figures.items()},
         **{
             f"latency/{stage}_ms_{quantile}": value

@@ -9,7 +9,7 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.lineage import require_built_with, require_descends
 from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
-from product1m.evaluation.artifact_files import shipped_weights
+from product1m.evaluation.artifact_files import match_scorer, shipped_weights
 from product1m.evaluation.examples import agreement, read_examples
 from product1m.registry.candidate import all_metrics, describe_candidate, version_tags, write_files
 from product1m.registry.champion import meet_champion
@@ -112,6 +112,7 @@ def _make_model_folder(
             "feature_extraction": lineage["feature_extraction/queries"].config,
             "evaluation": lineage["evaluation"].config,
             "weights": shipped_weights(inputs["evaluation"]),
+            "match_score": match_scorer(inputs["evaluation"]),
         }
     ).write(model)
 

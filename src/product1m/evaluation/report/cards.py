@@ -21,7 +21,7 @@ class AnswerCard:
     photo: bytes | None
     """JPEG; None if there is no photo to show."""
     score: float | None = None
-    """Match score; None if only the order is known."""
+    """Match score, 0 to 1; None if only the order is known."""
     right: bool | None = None
     """Whether its label is the product of its box, or of the query if it answers the whole query or
     the products of the boxes are unknown; None if the query has no labels."""
@@ -39,6 +39,9 @@ class BoxCard:
     score: float
     """Detector score."""
     answers: Sequence[AnswerCard]
+    in_catalogue: bool | None = None
+    """Whether the box's product is in the catalogue, by its first answer's match score; None if
+    there are no match scores."""
 
 
 class ItemPhotos:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from product1m.evaluation.detection_quality import DetectionQuality
 from product1m.evaluation.fusion import Surface
+from product1m.evaluation.match_scores import MatchQuality
 from product1m.evaluation.metrics import Definition
 from product1m.evaluation.report.cards import BoxCard
 from product1m.evaluation.results import BlockGain
@@ -75,6 +76,7 @@ class ReportContent:
     gains: Mapping[str, Sequence[BlockGain]] = field(default_factory=dict)
     """What each block adds on the test queries: left out (`without`), added (`adding`)."""
     detection: DetectionQuality | None = None
+    match: MatchQuality | None = None
     latency: pd.DataFrame | None = None
     """Milliseconds per query: one row per stage, columns p50 and p95."""
     confidence: float = 0.95

@@ -8,6 +8,7 @@ import pandas as pd
 from product1m.config import EvaluationConfig
 from product1m.data.items import ItemTable
 from product1m.evaluation.detection_quality import DetectionQuality, products_at
+from product1m.evaluation.match_scores import MatchQuality
 from product1m.evaluation.methods import (
     IMAGE_TEXT,
     INSTANCE_CROPS,
@@ -31,8 +32,9 @@ from product1m.evaluation.results import BlockGain, MethodScores
 from product1m.evaluation.slices import DEFINITIONS, slice_intervals
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_intervals
 from product1m.evaluation.variants import QueryVariants, TrueBoxes
+from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.search import Searcher
+from product1m.retrieval.search import Searcher, SearchResult
 from product1m.telemetry.progress import track
 
 CURVE_DEPTHS = (1, 2, 5, 10, 20, 50, 100)
@@ -64,11 +66,18 @@ class Findings:
     slices: pd.DataFrame
     """The slices each query is in, by query id."""
     detection: DetectionQuality
+    match: MatchQuality | None
+    """None if no match scores could be fitted."""
     latency: pd.DataFrame
     """Milliseconds per query: one row per stage, columns p50 and p95."""
     truth: GroundTruth
     true_boxes: TrueBoxes
     """As far as they are known."""
+
+    @property
+    def scorer(self) -> MatchScorer | None:
+        """Gives answers their match scores; None if none could be fitted."""
+        return self.match.scorer if self.match else None
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ def report_content(
         surface=findings.choice.surface,
         gains=findings.gains,
         detection=findings.detection,
+        match=findings.match,
         latency=findings.latency,
         confidence=settings.plan.confidence,
         notes=_notes(findings, settings.encode_crops),
@@ -182,7 +192,8 @@ def _card(
     query, boxes = vectors.query_ids[0], vectors.boxes[0]
     row, labels = queries.row(query), findings.truth.query_labels[query]
     weights = findings.choice.fusions[SHIPPED].weights
-    rankings = searcher.rank_vectors(vectors.box_vectors, weights, SHOWN_ANSWERS)
+    depth = searcher.settings.depth
+    answered = searcher.answer(vectors.box_vectors, boxes, weights, depth, findings.scorer)
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
     return QueryCard(
         query_id=query,
@@ -190,7 +201,7 @@ def _card(
         labels=labels,
         photo=queries.thumbnail(query, QUERY_SIDE_PX),
         size_px=(int(row["width"]), int(row["height"])),
-        boxes=_box_cards(findings, place, boxes, rankings, gallery),
+        boxes=_box_cards(findings, place, answered, gallery),
         ap=float(findings.ap[SHIPPED][query]),
         hits=[findings.truth.gallery_label[item] in labels for item in merged],
         tag=tag,
@@ -199,23 +210,25 @@ def _card(
 
 
 def _box_cards(
-    findings: Findings,
-    place: int,
-    boxes: QueryBoxes,
-    rankings: Sequence[Sequence[tuple[str, float]]],
-    gallery: ItemPhotos,
+    findings: Findings, place: int, answered: SearchResult, gallery: ItemPhotos
 ) -> list[BoxCard]:
-    truth = findings.truth
+    truth, scorer, boxes = findings.truth, findings.scorer, answered.boxes
     labels = truth.query_labels[findings.queries.detected.query_ids[place]]
     right = _labels_by_box(findings.true_boxes, place, boxes, labels)
+    names = [[item for item, _ in ranking[:SHOWN_ANSWERS]] for ranking in answered.rankings]
+    scores = answered.match_scores or [None] * len(boxes)
     return [
         BoxCard(
             tuple(box),
             score,
-            [_answer(item, match, truth, labels, own, gallery) for item, match in ranking],
+            [
+                _answer(item, match, truth, labels, own, gallery)
+                for item, match in zip(items, matches or [None] * len(items), strict=False)
+            ],
+            scorer.in_catalogue(matches) if scorer and matches else None,
         )
-        for box, score, own, ranking in zip(
-            boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), right, rankings, strict=True
+        for box, score, own, items, matches in zip(
+            boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), right, names, scores, strict=True
         )
     ]
 
@@ -232,7 +245,7 @@ def _labels_by_box(
 
 def _answer(
     item: str,
-    score: float,
+    score: float | None,
     truth: GroundTruth,
     labels: Sequence[str],
     own_labels: Sequence[str],

@@ -23,6 +23,7 @@ from product1m.evaluation.detection_quality import (
     PRODUCTS_FOUND,
 )
 from product1m.evaluation.latency import STAGES
+from product1m.evaluation.match_scores import MATCH_FIGURES
 from product1m.evaluation.methods import (
     BASELINES,
     ENDS_OF_SCALE,
@@ -35,7 +36,12 @@ from product1m.evaluation.metrics import DEFINITIONS
 from product1m.evaluation.report.cards import AnswerCard, thumbnail
 from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent
 from product1m.evaluation.report.html import data_uri
-from product1m.evaluation.report.plots import curve_plot, fusion_plot, surface_plot
+from product1m.evaluation.report.plots import (
+    curve_plot,
+    fusion_plot,
+    reliability_plot,
+    surface_plot,
+)
 from product1m.evaluation.statistics import MAIN_DEPTH, MAIN_METRIC, METRICS, Interval
 
 logger = logging.getLogger(__name__)
@@ -103,6 +109,8 @@ def _render(
         products_found=PRODUCTS_FOUND,
         box_precision=BOX_PRECISION,
         box_recall=BOX_RECALL,
+        match_figures=MATCH_FIGURES,
+        match_plots=_match_plots(content),
         stages=STAGES,
         curves=curves,
         fusion_plots=fusion_plots,
@@ -225,6 +233,15 @@ def _fusion_plots(content: ReportContent) -> list[_Plot]:
             )
         )
     return plots
+
+
+def _match_plots(content: ReportContent) -> list[_Plot]:
+    if content.match is None:
+        return []
+    title = "Reliability of match scores"
+    figure = reliability_plot(content.match.reliability)
+    alt = "Share of right first answers by match score, beside the diagonal of perfect scores."
+    return [_Plot(title, _png_uri(figure), alt)]
 
 
 def _png_uri(figure: Any) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FOREST, PRECISION, RECALL, FUSION = "differences.png", "precision.png", "recall.png", "fusion.png"
 SURFACE = "fusion_surface.png"
+RELIABILITY = "reliability.png"
 _MARKERS = "osD^vP*Xp<>h"
 _DPI = 150
 
@@ -32,6 +33,8 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
         figures[FUSION] = fusion_plot(content.trials, content.fusion)
     if content.surface is not None:
         figures[SURFACE] = surface_plot(content.surface, content.fusion)
+    if content.match is not None:
+        figures[RELIABILITY] = reliability_plot(content.match.reliability)
     paths = []
     for name, figure in figures.items():
         # No date and no version in the file: same numbers, same digest.
@@ -125,6 +128,22 @@ def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
     axes.set_xlabel(f"weight of {surface.x_block}")
     axes.set_ylabel(f"weight of {surface.y_block}")
     figure.colorbar(shown, label=f"dev {MAIN_METRIC}", extend="min")
+    return figure
+
+
+def reliability_plot(reliability: pd.DataFrame) -> "Figure":
+    """Share of right answers by match score, one point per bin, larger with more answers."""
+    figure = _figure(5.6, 4.4)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=0.8)
+    axes.plot(reliability["score"], reliability["right"], color="#1f4e79", linewidth=1)
+    sizes = 20 + 600 * reliability["answers"]
+    axes.scatter(reliability["score"], reliability["right"], s=sizes, color="#1f4e79", alpha=0.6)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("match score of the first answer")
+    axes.set_ylabel("share of right answers")
+    axes.grid(alpha=0.3)
     return figure
 
 

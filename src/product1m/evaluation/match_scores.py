@@ -1,0 +1,328 @@
+"""Fit match scores on the dev queries, and measure on the test queries whether they are true.
+
+Every box with a known product is answered twice: by the whole gallery, and by the gallery without
+its product, as if a customer showed something that the shop does not have.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Int64
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from product1m.config import EvaluationConfig
+from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
+from product1m.retrieval.match_score import RIVALS, Evidence, MatchScorer
+from product1m.retrieval.search import QueryVectors, Searcher
+from product1m.telemetry.progress import track
+
+JUDGED_ANSWERS = 5
+"""First answers of a box that the fit learns from (ours)."""
+NUM_FOLDS = 5
+"""Parts of the dev queries: the threshold is chosen by scores of models that did not see the query
+(ours)."""
+NUM_BINS = 10
+"""Bins of equal width of the reliability curve (ours)."""
+MATCH_FIGURES = {
+    "told_missing": 'boxes told "not in the catalogue", of those whose product was removed from it',
+    "lost": "boxes told so, of those whose product is there",
+    "lost_right": "boxes told so, of those whose first answer is right",
+    "told_nothing": "boxes told so, of those that lie on no product",
+    "believed_right": "right first answers, of the boxes that are not told so",
+}
+BoxProducts = Sequence[Sequence[Collection[str]]]
+"""For each box of each query the labels that are right for it; none if it lies on no product."""
+_JUDGMENT = ("query", "rank", "right", "case")
+PRESENT, REMOVED, NOTHING = "present", "removed", "nothing"
+"""Cases of a box: its product is in the gallery that answers, is not, or it lies on no product."""
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """How match scores are fitted; `evaluation` in the configuration explains each value."""
+
+    removed_share: float
+    max_lost: float
+
+    @classmethod
+    def from_config(cls, config: EvaluationConfig) -> "MatchSettings":
+        """The values of a configuration."""
+        return cls(config.removed_share, config.max_lost)
+
+
+@dataclass(frozen=True)
+class MatchQuality:
+    """Whether match scores keep their promise, on the first answers of the test boxes."""
+
+    scorer: MatchScorer
+    figures: Mapping[str, Interval]
+    """Shares under the names of `MATCH_FIGURES`, as far as there are such boxes."""
+    reliability: pd.DataFrame
+    """One row per bin of match scores: columns low, high, answers (their share), score (their mean)
+    and right (share of right ones)."""
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean distance between match score and share of right answers over the bins, weighted."""
+        bins = self.reliability
+        return float((bins["answers"] * (bins["score"] - bins["right"]).abs()).sum())
+
+    def scalars(self) -> dict[str, float]:
+        """Metrics of the step."""
+        return {
+            "match_score/calibration_error": self.calibration_error,
+            "match_score/threshold": self.scorer.threshold,
+            **{f"match_score/{name}": figure.mean for name, figure in self.figures.items()},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in `metrics.json`."""
+        return {
+            "calibration_error": self.calibration_error,
+            "threshold": self.scorer.threshold,
+            **{name: figure.as_dict() for name, figure in self.figures.items()},
+            "reliability": self.reliability.to_dict("records"),
+        }
+
+
+def measure_match_scores(
+    searcher: Searcher,
+    weights: Mapping[str, float],
+    dev: tuple[QueryVectors, BoxProducts],
+    test: tuple[QueryVectors, BoxProducts],
+    settings: MatchSettings,
+    plan: BootstrapPlan,
+) -> MatchQuality | None:
+    """Fit match scores on dev queries and measure them on test queries; None if nothing fits."""
+    scorer = fit_match_scorer(judge_answers(searcher, dev[0], weights, dev[1]), settings)
+    if scorer is None:
+        return None
+    judged = judge_answers(searcher, test[0], weights, test[1])
+    return match_quality(judged, scorer, len(test[1]), settings.removed_share, plan)
+
+
+def judge_answers(
+    searcher: Searcher,
+    queries: QueryVectors,
+    weights: Mapping[str, float],
+    products: BoxProducts,
+) -> pd.DataFrame:
+    """The first answers of every box, by the whole gallery and by one without the box's product.
+
+    Args:
+        searcher: ranks the gallery.
+        queries: with their boxes.
+        weights: of the blocks.
+        products: of the queries' boxes.
+
+    Returns:
+        One row per answer: query (a row of `queries`), rank from 1, right, case (of the box), and
+        one column for each part of the evidence.
+    """
+    parts: list[dict[str, np.ndarray]] = []
+    for box in track(_boxes(searcher, queries, weights, products), "judging answers"):
+        for case, kept in box.cases():
+            positions = box.positions[kept][:RIVALS]
+            similarities = box.similarities[kept][:RIVALS]
+            if len(positions):
+                evidence = searcher.describe(
+                    box.vector, box.detector_score, similarities, positions, weights
+                )
+                parts.append(_judged(box, case, box.right[kept], evidence))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(columns)
+
+
+class _Box(NamedTuple):
+    """A box with its ranking, deep enough to be without the box's product."""
+
+    query: int
+    vector: Float32[np.ndarray, " D"]
+    detector_score: float
+    has_product: bool
+    in_gallery: bool
+    positions: Int64[np.ndarray, " N"]
+    similarities: Float32[np.ndarray, " N"]
+    right: Bool[np.ndarray, " N"]
+
+    def cases(self) -> Iterator[tuple[str, Bool[np.ndarray, " N"]]]:
+        """Each case with the part of the ranking that is its answer."""
+        everything = np.ones(len(self.right), bool)
+        if not self.has_product:
+            yield NOTHING, everything
+            return
+        if self.in_gallery:
+            yield PRESENT, everything
+        yield REMOVED, ~self.right
+
+
+def _judged(
+    box: _Box, case: str, right: Bool[np.ndarray, " n"], evidence: Evidence
+) -> dict[str, np.ndarray]:
+    count = min(JUDGED_ANSWERS, len(right))
+    judgment = {
+        "query": np.full(count, box.query),
+        "rank": np.arange(1, count + 1),
+        "right": right[:count],
+        "case": np.full(count, case, object),
+    }
+    return judgment | {name: values[:count] for name, values in evidence.items()}
+
+
+def _boxes(
+    searcher: Searcher,
+    queries: QueryVectors,
+    weights: Mapping[str, float],
+    products: BoxProducts,
+) -> Iterator[_Box]:
+    labels = np.array([own[0] if own else "" for own in searcher.gallery.rows["labels"]], object)
+    items_of = pd.Series(labels).value_counts().to_dict()
+    of_box = [list(own) for query in products for own in query]
+    scores = np.concatenate([boxes.scores for boxes in queries.boxes])
+    query_of = np.repeat(np.arange(len(products)), [len(boxes) for boxes in queries.boxes])
+    removed = max((sum(items_of.get(label, 0) for label in own) for own in of_box), default=0)
+    depth = max(searcher.settings.depth, RIVALS + removed)
+    for start in range(0, len(of_box), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(of_box)))
+        vectors = queries.box_vectors[rows.start : rows.stop]
+        nearest = searcher.nearest(vectors, weights, depth)
+        for row, similarities, positions in zip(rows, *nearest, strict=True):
+            used, own = positions >= 0, of_box[row]
+            yield _Box(
+                int(query_of[row]),
+                queries.box_vectors[row],
+                float(scores[row]),
+                bool(own),
+                any(label in items_of for label in own),
+                positions[used],
+                similarities[used],
+                np.isin(labels[positions[used]], own),
+            )
+
+
+def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScorer | None:
+    """A logistic function of the evidence and the threshold, from the dev queries' judged answers.
+
+    Boxes whose product was removed count as often as `removed_share` says. The threshold is the
+    largest that loses at most `max_lost` of the boxes whose product is there. None if the answers
+    are all right or all wrong, so that nothing can be fitted.
+    """
+    names = [name for name in judged if name not in _JUDGMENT]
+    evidence, right = judged[names].to_numpy(np.float64), judged["right"].to_numpy(bool)
+    weights = case_weights(judged["case"], settings.removed_share)
+    fitted = _fit(evidence, right, weights)
+    present = ((judged["case"] == PRESENT) & (judged["rank"] == 1)).to_numpy()
+    if fitted is None or not present.any():
+        return None
+    unseen = _unseen_scores(evidence, right, weights, judged["query"].to_numpy(), fitted)
+    ordered = np.sort(unseen[present])
+    threshold = ordered[min(int(settings.max_lost * len(ordered)), len(ordered) - 1)]
+    coefficients = dict(zip(names, fitted.factors.tolist(), strict=True))
+    return MatchScorer(
+        coefficients=coefficients, intercept=fitted.intercept, threshold=float(threshold)
+    )
+
+
+def case_weights(cases: pd.Series, removed_share: float) -> Float[np.ndarray, " n"]:
+    """How often each case of a box counts, if a share of the products is not in the catalogue."""
+    shares = {PRESENT: 1 - removed_share, REMOVED: removed_share, NOTHING: 1.0}
+    return cases.map(shares).to_numpy(np.float64)
+
+
+class _Logistic(NamedTuple):
+    factors: Float[np.ndarray, " K"]
+    intercept: float
+
+    def scores(self, evidence: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
+        return np.asarray(1 / (1 + np.exp(-(evidence @ self.factors + self.intercept))))
+
+
+def _fit(
+    evidence: Float[np.ndarray, "n K"],
+    right: Bool[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+) -> _Logistic | None:
+    """None if all answers that count are right, or all wrong."""
+    counted = weights > 0
+    if len(np.unique(right[counted])) < 2:
+        return None
+    mean, deviation = evidence.mean(axis=0), evidence.std(axis=0)
+    deviation[deviation < 1e-9] = 1.0
+    model = LogisticRegression(max_iter=1000)
+    model.fit((evidence - mean) / deviation, right, sample_weight=weights)
+    factors = model.coef_[0] / deviation
+    return _Logistic(factors, float(model.intercept_[0] - mean @ factors))
+
+
+def _unseen_scores(
+    evidence: Float[np.ndarray, "n K"],
+    right: Bool[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    queries: Int64[np.ndarray, " n"],
+    fitted: _Logistic,
+) -> Float[np.ndarray, " n"]:
+    """Scores by models of the other queries; by `fitted` where nothing fits these."""
+    scores = fitted.scores(evidence)
+    num_folds = min(NUM_FOLDS, len(np.unique(queries)))
+    if num_folds < 2:
+        return scores
+    for train, held_out in GroupKFold(num_folds).split(evidence, right, queries):
+        other = _fit(evidence[train], right[train], weights[train])
+        if other is not None:
+            scores[held_out] = other.scores(evidence[held_out])
+    return scores
+
+
+def match_quality(
+    judged: pd.DataFrame,
+    scorer: MatchScorer,
+    num_queries: int,
+    removed_share: float,
+    plan: BootstrapPlan,
+) -> MatchQuality:
+    """Measure match scores on judged answers; intervals resample the queries."""
+    first = judged[judged["rank"] == 1].reset_index(drop=True)
+    scores = scorer.scores({name: first[name].to_numpy() for name in scorer.coefficients})
+    told, right = scores < scorer.threshold, first["right"].to_numpy(bool)
+    case = {name: (first["case"] == name).to_numpy() for name in (PRESENT, REMOVED, NOTHING)}
+    weights = case_weights(first["case"], removed_share)
+    shares = {
+        "told_missing": (told & case[REMOVED], case[REMOVED]),
+        "lost": (told & case[PRESENT], case[PRESENT]),
+        "lost_right": (told & right, right),
+        "told_nothing": (told & case[NOTHING], case[NOTHING]),
+        "believed_right": (weights * (right & ~told), weights * ~told),
+    }
+    columns = {
+        f"{name}/{part}": np.bincount(first["query"], values.astype(float), num_queries)
+        for name, pair in shares.items()
+        for part, values in zip(("over", "under"), pair, strict=True)
+    }
+    ratios = {name: (f"{name}/over", f"{name}/under") for name in shares}
+    figures = bootstrap_ratios(pd.DataFrame(columns), ratios, plan)
+    return MatchQuality(scorer, figures, reliability(scores, right, weights))
+
+
+def reliability(
+    scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> pd.DataFrame:
+    """The reliability curve of some answers, see `MatchQuality.reliability`; no empty bins."""
+    bins = np.minimum((scores * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    table = pd.DataFrame({"bin": bins, "weight": weights})
+    table["score"], table["right"] = scores * weights, right * weights
+    sums = table[table["weight"] > 0].groupby("bin").sum()
+    low = sums.index.to_numpy() / NUM_BINS
+    return pd.DataFrame(
+        {
+            "low": low,
+            "high": low + 1 / NUM_BINS,
+            "answers": (sums["weight"] / sums["weight"].sum()).to_numpy(),
+            "score": (sums["score"] / sums["weight"]).to_numpy(),
+            "right": (sums["right"] / sums["weight"]).to_numpy(),
+        }
+    )
