@@ -59,8 +59,9 @@ def test_the_terminal_shows_every_box_with_its_answers(
     assert len(answered.boxes) > 1
     for box in answered.boxes:
         for answer in box.answers:
+            assert answer.score is not None
             assert re.search(
-                rf"\b{answer.id}\b.*{re.escape(answer.label)}.*{answer.score:.3f}", shown
+                rf"\b{answer.id}\b.*{re.escape(answer.label)}.*{answer.score:.2f}", shown
             )
 
 
@@ -144,6 +145,43 @@ def test_without_thumbnails_answers_are_shown_by_name(
     text = path.read_text("utf-8")
     assert "no photo" in text
     assert re.search(r"no photo</span>Lumi \w+<br>gallery-\d", text)
+
+
+def test_a_box_whose_answers_match_too_little_is_not_in_the_catalogue(
+    photo: Path, folder: Path, tmp_path: Path
+) -> None:
+    strict = shutil.copytree(folder, tmp_path / "strict")
+    serving = strict / "artifacts" / "model" / "serving.json"
+    config = json.loads(serving.read_text("utf-8"))
+    config["match_score"]["threshold"] = 1.0
+    serving.write_text(json.dumps(config), "utf-8")
+    answered = search(read_photo(photo), TITLE, strict, "it", 2)
+    assert [box.in_catalogue for box in answered.boxes] == [False] * len(answered.boxes)
+    arguments = [str(photo), "--title", TITLE, "--model", str(strict), UNSIGNED, "--output"]
+    product1m(*arguments, str(tmp_path / "answers.html"))
+    text = (tmp_path / "answers.html").read_text("utf-8")
+    assert text.count("Probably not in the catalogue.") == len(answered.boxes)
+    product1m(*arguments, str(tmp_path / "answers.json"))
+    boxes = json.loads((tmp_path / "answers.json").read_text("utf-8"))["boxes"]
+    assert [box["in_catalogue"] for box in boxes] == [False] * len(boxes)
+
+
+def test_a_model_without_match_scores_gives_an_order_only(
+    photo: Path, folder: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(folder, tmp_path / "old")
+    serving = old / "artifacts" / "model" / "serving.json"
+    config = json.loads(serving.read_text("utf-8"))
+    del config["match_score"]
+    serving.write_text(json.dumps(config), "utf-8")
+    answered = search(read_photo(photo), TITLE, old, "it", 2)
+    as_registered = search(read_photo(photo), TITLE, folder, "it", 2)
+    assert answered.merged == as_registered.merged
+    assert {answer.score for box in answered.boxes for answer in box.answers} == {None}
+    assert {box.in_catalogue for box in answered.boxes} == {None}
+    path = tmp_path / "answers.html"
+    product1m(str(photo), "--title", TITLE, "--model", str(old), UNSIGNED, "--output", str(path))
+    assert "match score" not in path.read_text("utf-8")
 
 
 def test_a_photo_too_large_to_decode_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RegistryError, TrackingError
 from product1m.evaluation.examples import Example, agreement
 from product1m.registry.versions import ModelVersion, list_versions, shorten
+from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.serving.model_folder import STEP_OF
 from product1m.steps import registration
@@ -93,15 +94,21 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     features = FeatureSet(open_artifact(made.queries_features, "feature_extraction", "queries"))
     row_of = {query: row for row, query in enumerate(features.rows["id"])}
     weights = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))["fusion"]
+    fitted = (made.evaluation / "match_score.json").read_text("utf-8")
+    scorer = MatchScorer.model_validate_json(fitted)
     num_instances = 0
     for (query, asked), answer in zip(test_queries.iterrows(), answers, strict=True):
         assert answer["ids"] == evaluated[str(query)]
-        expected = searcher.search(asked["title"], features.regions(row_of[query]), weights)
+        regions = features.regions(row_of[query])
+        expected = searcher.search(asked["title"], regions, weights, scorer=scorer)
+        assert expected.match_scores is not None
         assert len(answer["instances"]) == len(expected.boxes)
         for place, instance in enumerate(answer["instances"]):
             ranking = expected.rankings[place]
             assert instance["ids"] == [item for item, _ in ranking]
-            assert instance["scores"] == pytest.approx([score for _, score in ranking], abs=1e-3)
+            scores = expected.match_scores[place]
+            assert instance["match_scores"] == pytest.approx(scores, abs=2e-3)
+            assert instance["in_catalogue"] == (instance["match_scores"][0] >= scorer.threshold)
             assert instance["box_xyxy"] == pytest.approx(
                 expected.boxes.boxes_xyxy[place].tolist(), abs=0.1
             )

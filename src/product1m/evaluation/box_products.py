@@ -29,8 +29,8 @@ def box_products(
         queries.query_ids, queries.boxes, true_boxes.boxes_xyxy, true_boxes.labels, strict=True
     )
     return [
-        [_products(box, list(truth.query_labels[query]), *true) for box in boxes.boxes_xyxy]
-        for query, boxes, *true in known
+        [_products(box, list(truth.query_labels[query]), true, names) for box in boxes.boxes_xyxy]
+        for query, boxes, true, names in known
     ]
 
 

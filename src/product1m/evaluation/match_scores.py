@@ -16,7 +16,8 @@ from sklearn.model_selection import GroupKFold
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
-from product1m.retrieval.match_score import RIVALS, Evidence, MatchScorer
+from product1m.retrieval.evidence import RIVALS
+from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.search import QueryVectors, Searcher
 from product1m.telemetry.progress import track
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+import pandas as pd
+
+from product1m.data.geometry import CORNERS
 from product1m.evaluation.detection_quality import PhotoBoxes
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.variants import TrueBoxes
@@ -44,3 +48,12 @@ def shown_boxes(
             strict=True,
         )
     ]
+
+
+def box_table(queries: QueryVectors) -> pd.DataFrame:
+    """One row per box: query_id, corners in pixels of the stored photo, detector score."""
+    corners = np.concatenate([boxes.boxes_xyxy for boxes in queries.boxes])
+    table = pd.DataFrame(corners, columns=list(CORNERS))
+    counts = [len(boxes) for boxes in queries.boxes]
+    table.insert(0, "query_id", np.repeat(queries.query_ids, counts))
+    return table.assign(score=np.concatenate([boxes.scores for boxes in queries.boxes]))

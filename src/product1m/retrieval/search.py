@@ -15,8 +15,9 @@ from product1m.data.geometry import BoxSelection
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
+from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.match_score import Evidence, MatchScorer, describe_answers
+from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.text import TextEncoder

@@ -13,7 +13,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
 from product1m.data.class_names import CLASSES
-from product1m.data.geometry import CORNERS, BoxSelection
+from product1m.data.geometry import BoxSelection
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.detection.held_out_boxes import read_held_out_boxes
@@ -55,7 +55,7 @@ from product1m.evaluation.results import (
     score_methods,
 )
 from product1m.evaluation.scoring import write_rankings
-from product1m.evaluation.shown_boxes import shown_boxes
+from product1m.evaluation.shown_boxes import box_table, shown_boxes
 from product1m.evaluation.slices import slices_of
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval
 from product1m.evaluation.variants import (
@@ -338,22 +338,12 @@ def _write_tables(writer: ArtifactWriter, metrics: Mapping[str, Any], findings: 
     writer.timed |= {LATENCY, REPORT}
     write_table(folder / PER_QUERY, findings.scores)
     write_table(folder / SLICES, findings.slices.reset_index())
-    write_table(folder / QUERY_BOXES, _boxes(findings))
+    write_table(folder / QUERY_BOXES, box_table(findings.queries.detected))
     counts = findings.detection.per_query
     if len(counts.columns):
         counts.insert(0, "query_id", findings.queries.detected.query_ids)
         write_table(folder / PRODUCTS_PER_QUERY, counts)
     write_table(folder / FUSION_TRIALS, findings.choice.fusions[SHIPPED].trials)
-
-
-def _boxes(findings: Findings) -> pd.DataFrame:
-    """Boxes of the test queries: one row per box, corners in pixels of the stored photo."""
-    detected = findings.queries.detected
-    corners = np.concatenate([boxes.boxes_xyxy for boxes in detected.boxes])
-    counts = [len(boxes) for boxes in detected.boxes]
-    table = pd.DataFrame(corners, columns=list(CORNERS))
-    table.insert(0, "query_id", np.repeat(detected.query_ids, counts))
-    return table.assign(score=np.concatenate([boxes.scores for boxes in detected.boxes]))
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:

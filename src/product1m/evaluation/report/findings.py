@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pandas as pd
 
@@ -216,14 +217,14 @@ def _box_cards(
     labels = truth.query_labels[findings.queries.detected.query_ids[place]]
     right = _labels_by_box(findings.true_boxes, place, boxes, labels)
     names = [[item for item, _ in ranking[:SHOWN_ANSWERS]] for ranking in answered.rankings]
-    scores = answered.match_scores or [None] * len(boxes)
+    scores = answered.match_scores or [[] for _ in names]
     return [
         BoxCard(
             tuple(box),
             score,
             [
                 _answer(item, match, truth, labels, own, gallery)
-                for item, match in zip(items, matches or [None] * len(items), strict=False)
+                for item, match in zip_longest(items, matches[: len(items)])
             ],
             scorer.in_catalogue(matches) if scorer and matches else None,
         )
