@@ -60,7 +60,9 @@ class Answer(_Described):
 
     id: str
     label: str
-    match_score: float
+    match_score: float | None
+    """How probable it is that the item is the product in the box, 0 to 1; null in a model that has
+    no match scores."""
     title: str
     """Of the gallery item."""
     picture: str
@@ -75,6 +77,9 @@ class Box(_Described):
     box_xyxy: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the photo, turned upright."""
     detector_score: float
+    in_catalogue: bool | None
+    """False if the product is probably not in the catalogue, by the first answer's match score;
+    null in a model that has no match scores."""
     answers: list[Answer]
 
 
