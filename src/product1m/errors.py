@@ -108,6 +108,10 @@ class RetrievalError(Product1MError):
     """A query that cannot be answered, or an index that does not fit its model."""
 
 
+class CatalogueError(Product1MError):
+    """A catalogue that did not pass its checks, or does not belong to the model."""
+
+
 class RegistryError(Product1MError):
     """The model registry refuses a request, or a version is not valid."""
 

@@ -124,6 +124,19 @@ def test_of_many_who_publish_one_wins(store: Store) -> None:
     assert store.publish("manifest.json", b"late") is False
 
 
+def test_a_file_is_replaced_whatever_was_there_and_removed(store: Store) -> None:
+    for content in (b"first", b"other", b"longer than both"):
+        store.replace("folder/list.jsonl", content)
+        assert store.read("folder/list.jsonl") == content
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: store.replace("folder/list.jsonl", b"%d" % n * 9), range(16)))
+    assert store.read("folder/list.jsonl") in [b"%d" % n * 9 for n in range(16)]
+    assert [file.name for file in store.files()] == ["folder/list.jsonl"]
+    for _ in range(2):
+        store.remove("folder/list.jsonl")
+        assert store.find("folder/list.jsonl") is None
+
+
 def test_a_small_prefix_is_fetched_as_a_folder(s3: S3Server, tmp_path: Path) -> None:
     (tmp_path / "bert" / "sub").mkdir(parents=True)
     (tmp_path / "bert" / "config.json").write_text("{}")

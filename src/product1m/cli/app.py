@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from product1m.cli.catalogue import catalogue_app
 from product1m.cli.options import (
     AllowUnsigned,
     Overrides,
@@ -36,6 +37,7 @@ app = new_app("Retrain instance-level product search, step by step.")
 config_app = new_app("Show the configuration in effect, or its documentation.")
 app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
+app.add_typer(catalogue_app, name="catalogue")
 app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
 
 

@@ -7,11 +7,13 @@ what it means and ends with its source: `(paper)`, `(released code)` or `(ours)`
 
 from product1m.config.background_synthesis import BackgroundSynthesisConfig
 from product1m.config.capture_pretraining import CapturePretrainingConfig
+from product1m.config.catalogue import CatalogueConfig
 from product1m.config.evaluation import EvaluationConfig
 from product1m.config.feature_extraction import FeatureExtractionConfig
 from product1m.config.indexing import IndexingConfig
 from product1m.config.ingestion import IngestionConfig
 from product1m.config.loading import (
+    ALL_STEPS,
     RUN_SECTIONS,
     SECTIONS,
     STEPS,
@@ -30,12 +32,14 @@ from product1m.config.storage import StorageConfig
 from product1m.config.training_job import TrainingJobConfig
 
 __all__ = [
+    "ALL_STEPS",
     "RUN_SECTIONS",
     "SECTIONS",
     "STEPS",
     "BackgroundSynthesisConfig",
     "Block",
     "CapturePretrainingConfig",
+    "CatalogueConfig",
     "Config",
     "EvaluationConfig",
     "FeatureExtractionConfig",

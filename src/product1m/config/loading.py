@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from product1m.config.background_synthesis import BackgroundSynthesisConfig
 from product1m.config.capture_pretraining import CapturePretrainingConfig
+from product1m.config.catalogue import CatalogueConfig
 from product1m.config.evaluation import EvaluationConfig
 from product1m.config.feature_extraction import FeatureExtractionConfig
 from product1m.config.indexing import IndexingConfig
@@ -38,6 +39,7 @@ class Config(BaseModel):
     indexing: IndexingConfig = IndexingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     registration: RegistrationConfig = RegistrationConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
     storage: StorageConfig = StorageConfig()
     training_job: TrainingJobConfig = TrainingJobConfig()
     serving: ServerConfig = ServerConfig()
@@ -52,11 +54,15 @@ class Config(BaseModel):
 
 
 SECTIONS: tuple[str, ...] = tuple(Config.model_fields)
-STEPS: tuple[str, ...] = tuple(
+ALL_STEPS: tuple[str, ...] = tuple(
     name for name in SECTIONS if isinstance(Config.model_fields[name].default, StepConfig)
 )
-"""The eight steps in the order in which they run."""
-RUN_SECTIONS: tuple[str, ...] = tuple(name for name in SECTIONS if name != "serving")
+"""Every step: those of the training pipeline, and `catalogue`, which runs between trainings."""
+STEPS: tuple[str, ...] = tuple(name for name in ALL_STEPS if name != "catalogue")
+"""The eight steps of the training pipeline in the order in which they run."""
+RUN_SECTIONS: tuple[str, ...] = tuple(
+    name for name in SECTIONS if name not in ("serving", "catalogue")
+)
 """What a run depends on: the parameters of the pipeline."""
 
 
@@ -104,7 +110,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from None
     if key == "seed":
-        for step in STEPS:
+        for step in ALL_STEPS:
             values.setdefault(step, {})["seed"] = value
         return
     section, dot, name = key.partition(".")

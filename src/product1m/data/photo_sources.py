@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from product1m.config import IngestionConfig
 from product1m.data.allowed_sources import AllowedSources
 from product1m.data.downloads import Downloads
 from product1m.data.lists import DATASET_FILES, PHOTO_FOLDER, ListItem
@@ -96,6 +97,20 @@ class DatasetPhotos:
     @cached_property
     def _has_photos(self) -> bool:
         return next(iter(self._store.files(f"{PHOTO_FOLDER}/")), None) is not None
+
+
+def photos_of(dataset: str, kept: str, config: IngestionConfig) -> DatasetPhotos:
+    """The photos of a data set; what is downloaded is kept at the address `kept`."""
+    store = open_store(dataset)
+    allowed = AllowedSources(config.allowed_sources, store.uri)
+    downloads = Downloads(
+        open_store(kept),
+        allowed,
+        attempts=config.download_attempts,
+        timeout_s=config.download_timeout_s,
+        num_connections=config.num_workers,
+    )
+    return DatasetPhotos(store, downloads, allowed)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ A request takes the reference once and keeps the object until it is answered, so
 or catalogue can be put in its place at any moment: no request sees half of one and half of another.
 """
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -14,18 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from product1m.serving.catalogue_folder import model_digest
 from product1m.serving.model_folder import (
-    CAPTURE,
     INDEX,
     MODEL_FOLDER,
-    RPN,
-    SERVING,
     THUMBNAILS,
     open_part,
 )
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
-from product1m.storage.base import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +59,6 @@ def load_served(folder: Path, name: str, is_signed: bool, is_sample: bool = Fals
         is_signed=is_signed,
         is_sample=is_sample,
     )
-
-
-def model_digest(model: Path) -> str:
-    """One digest of what computes vectors in a model folder: RPN, CAPTURE and `serving.json`."""
-    parts = [open_part(model, name).manifest.digest for name in (RPN, CAPTURE)]
-    return hashlib.sha256("".join([*parts, sha256_of(model / SERVING)]).encode()).hexdigest()
 
 
 def load_from_scratch(load: Callable[[Path], ServedModel]) -> ServedModel:

@@ -65,6 +65,11 @@ class ServingConfig(BaseModel):
         (model / SERVING).write_text(self.model_dump_json(indent=2), "utf-8")
 
 
+def model_in(folder: Path) -> Path:
+    """The model folder among a version's files, or `folder` itself if it is one."""
+    return folder if (folder / SERVING).is_file() else folder / "artifacts" / MODEL_FOLDER
+
+
 def open_part(model: Path, name: str) -> Artifact:
     """One of the artifacts in a model folder.
 

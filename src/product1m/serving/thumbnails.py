@@ -5,13 +5,14 @@ Some 2 KB each at 96 pixels: 80 MiB for the paper's gallery, nothing beside its 
 
 import io
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import RegistrationConfig
 from product1m.data.items import ItemTable, ItemWriter
-from product1m.data.photos import encode_jpeg, resize_photo
+from product1m.data.photos import Photo, encode_jpeg, resize_photo
 from product1m.telemetry.progress import track
 
 STEP, PART = "registration", "thumbnails"
@@ -27,16 +28,20 @@ def write_thumbnails(gallery: Artifact, folder: Path, config: RegistrationConfig
         ItemWriter(writer.folder, prefix="thumbnails") as thumbnails,
     ):
         for place in track(range(len(items)), "gallery thumbnails"):
-            row, photo = items.rows.iloc[place], items.photo(place)
-            scale = min(1.0, config.thumbnail_side_px / max(photo.shape[:2]))
-            small = resize_photo(photo, scale)
-            thumbnails.add(
-                str(row["id"]),
-                encode_jpeg(small, QUALITY),
-                (small.shape[1], small.shape[0]),
-                caption=str(row["caption"]),
-                labels=list(row["labels"]),
-            )
+            row = items.rows.iloc[place]
+            add_thumbnail(thumbnails, row, items.photo(place), config.thumbnail_side_px)
+
+
+def add_thumbnail(thumbnails: ItemWriter, row: Any, photo: Photo, side_px: int) -> None:
+    """Shrink an item's photo and append it; `row` has the columns id, caption and labels."""
+    small = resize_photo(photo, min(1.0, side_px / max(photo.shape[:2])))
+    thumbnails.add(
+        str(row["id"]),
+        encode_jpeg(small, QUALITY),
+        (small.shape[1], small.shape[0]),
+        caption=str(row["caption"]),
+        labels=list(row["labels"]),
+    )
 
 
 class Thumbnails:

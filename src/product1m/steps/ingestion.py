@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 from product1m.artifacts.folder import ArtifactWriter
 from product1m.artifacts.work import work_root
 from product1m.config import IngestionConfig
-from product1m.data.allowed_sources import AllowedSources
 from product1m.data.boxes import Box, BoxError, BoxTable, check_box_labels, check_boxes
+from product1m.data.checking import Checked, check_item, erased_photos, original_px
 from product1m.data.class_names import count_naming_titles, write_classes
-from product1m.data.downloads import Downloads
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
 from product1m.data.early_checks import (
     SPLITS,
@@ -26,24 +25,22 @@ from product1m.data.early_checks import (
     near_label,
 )
 from product1m.data.in_order import in_order
-from product1m.data.intake import StoredPhoto, normalize_photo, unrestricted_pillow
+from product1m.data.intake import StoredPhoto, unrestricted_pillow
 from product1m.data.items import ITEMS, ItemWriter, content_digest, set_columns
 from product1m.data.known_boxes import KnownBoxes, read_boxes
 from product1m.data.leakage import Fingerprints, report_leakage
-from product1m.data.limits import PhotoLimits, PixelBudget, title_fault
+from product1m.data.limits import PhotoLimits, PixelBudget
 from product1m.data.lists import (
     ROLES,
     ListFile,
-    ListItem,
     RejectedLine,
     Role,
     count_lines,
     find_lists,
 )
-from product1m.data.photo_sources import DatasetPhotos, PhotoSource, local_lists
+from product1m.data.photo_sources import PhotoSource, local_lists, photos_of
 from product1m.data.quarantine import Quarantine
 from product1m.data.rows import Row, distinct_rows
-from product1m.errors import PhotoError
 from product1m.steps.bracket import open_step_with_parts
 from product1m.storage.base import sha256_of
 from product1m.storage.opening import open_store
@@ -52,8 +49,6 @@ from product1m.telemetry.progress import track
 logger = logging.getLogger(__name__)
 
 STEP = "ingestion"
-Checked = RejectedLine | tuple[ListItem, StoredPhoto]
-"""A line that cannot be used, or an item with its photo."""
 
 
 def run(
@@ -80,18 +75,14 @@ def run(
         unrestricted_pillow(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
-        allowed = AllowedSources(config.allowed_sources, open_store(dataset).uri)
-        downloads = Downloads(
-            open_store(kept),
-            allowed,
-            attempts=config.download_attempts,
-            timeout_s=config.download_timeout_s,
-            num_connections=config.num_workers,
-        )
-        source = DatasetPhotos(open_store(dataset), downloads, allowed)
+        source = photos_of(dataset, kept, config)
+        erased = erased_photos(open_store(dataset))
         lists = find_lists(list_folder, dataset)
         writers = {role: step.writers[role] for role in ROLES}
-        keys = {role: _ingest(lists[role], source, pool, writers[role], config) for role in ROLES}
+        keys = {
+            role: _ingest(lists[role], source, pool, writers[role], config, erased)
+            for role in ROLES
+        }
         _group(writers, keys)
         _split_queries(writers["queries"], keys["queries"], config)
         _report_leaks(writers, keys)
@@ -113,6 +104,7 @@ def _ingest(
     pool: ThreadPoolExecutor,
     writer: ArtifactWriter,
     config: IngestionConfig,
+    erased: frozenset[str],
 ) -> _Keys:
     """Write the items of a role's lists; returns what identifies their photos and captions."""
     role = lists[0].role
@@ -123,7 +115,7 @@ def _ingest(
     budget = PixelBudget(config.max_photo_pixels)
 
     def check(row: Row) -> Checked:
-        return _check_photo(row, source, limits, budget, config.max_title_bytes)
+        return check_item(row, source, limits, budget, config.max_title_bytes, erased)
 
     checked = in_order(pool, check, distinct_rows(lists), config.num_workers)
     checked = track(checked, f"{STEP} {role}", num_rows)
@@ -147,26 +139,6 @@ def _ingest(
     )
     _log_counts(role, len(keys.photos), quarantine)
     return keys
-
-
-def _check_photo(
-    row: Row, source: PhotoSource, limits: PhotoLimits, budget: PixelBudget, max_title_bytes: int
-) -> Checked:
-    if isinstance(row, RejectedLine):
-        return row
-    if fault := title_fault(row.caption, max_title_bytes):
-        return row.rejected(f"caption: {fault}")
-    try:
-        photo = normalize_photo(source.read(row, limits.max_bytes), limits, budget)
-        if row.boxes:
-            check_boxes(row.boxes, *_original_px(photo))
-    except (PhotoError, BoxError) as error:
-        return row.rejected(str(error))
-    return row, photo
-
-
-def _original_px(photo: StoredPhoto) -> tuple[int, int]:
-    return round(photo.width / photo.downscaled), round(photo.height / photo.downscaled)
 
 
 def _write_items(
@@ -214,7 +186,7 @@ def _known_boxes(
     if known is None:
         return (), ()
     try:
-        check_boxes(known.boxes, *_original_px(photo))
+        check_boxes(known.boxes, *original_px(photo))
         check_box_labels(known.labels, labels)
     except BoxError as error:
         quarantine.add(known.rejected(str(error)))

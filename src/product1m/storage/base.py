@@ -80,6 +80,12 @@ class Store(Protocol):
         first one gets True.
         """
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file whatever was there; readers see the old content or the new."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens if it does not exist."""
+
 
 def is_remote(uri: str) -> bool:
     """Whether an address is not on this machine's file system."""

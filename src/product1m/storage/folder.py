@@ -9,7 +9,7 @@ from pathlib import Path
 from product1m.errors import NotStoredError, StorageError, TooLargeError
 from product1m.storage.base import StoredFile, checked_name, sha256_of
 from product1m.storage.disk import disk_errors_explained, explain
-from product1m.storage.locks import hold
+from product1m.storage.locks import hold, only_writer
 
 LOST_AND_FOUND = "lost+found"
 """Folder at the root of an ext file system; never part of anybody's data."""
@@ -156,6 +156,22 @@ class Folder:
                 except FileExistsError:
                     return target.read_bytes() == content
         return True
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a hidden file and rename it."""
+        target = self.local(name)
+        with (
+            self._explained(name),
+            only_writer(target, wait=True),
+            hidden_beside(target) as partial,
+        ):
+            partial.write_bytes(content)
+            partial.replace(target)
+
+    def remove(self, name: str) -> None:
+        """Unlink the file."""
+        with self._explained(name):
+            self.local(name).unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:

@@ -49,17 +49,27 @@ def hold(lock: Path, place: Path, *, wait: bool = False) -> Iterator[None]:
     if _held.get(lock) == threading.get_ident():
         yield
         return
-    with _acquired(lock, place, wait):
+    with _acquired(lock, place, wait) as file:
         _held[lock] = threading.get_ident()
         try:
             yield
         finally:
-            del _held[lock]
-            lock.unlink(missing_ok=True)  # while it is held, or another's would be removed
+            if _held.get(lock) == threading.get_ident():
+                del _held[lock]
+            if _is_at(file, lock):  # while it is held, or another's would be removed
+                lock.unlink(missing_ok=True)
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether a path still leads to an open file, which may have been renamed since."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
-def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[None]:
+def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
     try:
         file = _open_locked(lock, wait)
     except BlockingIOError:
@@ -74,7 +84,7 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[None]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
         file.flush()
-        yield
+        yield file
 
 
 def _open_locked(lock: Path, wait: bool) -> TextIO:

@@ -148,6 +148,16 @@ class S3Prefix:
             f"{address}: other writers interfered {s3_client.ATTEMPTS} times; try again"
         )
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Put the object."""
+        request = {"Bucket": self.bucket, "Key": self._key(name), "ChecksumAlgorithm": "CRC32"}
+        self._tried(self.address(name), lambda: client().put_object(Body=content, **request))
+
+    def remove(self, name: str) -> None:
+        """Delete the object; S3 does not mind if there is none."""
+        request = {"Bucket": self.bucket, "Key": self._key(name)}
+        self._tried(self.address(name), lambda: client().delete_object(**request))
+
     def abort_unfinished(self, older_than: timedelta) -> list[str]:
         """Abort multipart uploads below this prefix that began too long ago; their addresses.
 

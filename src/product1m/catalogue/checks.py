@@ -1,0 +1,127 @@
+"""What a refreshed catalogue must pass before it is served."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from product1m.artifacts.folder import Artifact
+from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
+from product1m.retrieval.building import RECALL_DEPTH
+
+CANARIES = "canaries.json"
+"""Item id to the id that the item's vector finds first, beside the index of a catalogue."""
+
+
+@dataclass(frozen=True)
+class CheckLimits:
+    """The section `catalogue` of the configuration explains each value."""
+
+    min_recall: float
+    num_canaries: int
+    canary_depth: int
+    max_shrinkage: float
+    max_growth: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the checks."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+def check_catalogue(
+    before: Artifact | None,
+    filled: FilledIndex,
+    changes: Changes,
+    canaries: Mapping[str, str],
+    vectors: Vectors,
+    limits: CheckLimits,
+) -> list[Check]:
+    """Recall, canaries and size of a refreshed catalogue.
+
+    Args:
+        before: the catalogue that was refreshed; None for the first.
+        filled: the new index.
+        changes: between the two.
+        canaries: of the catalogue before, see `known_canaries`.
+        vectors: of items.
+        limits: of what passes.
+    """
+    recall = f"recall@{RECALL_DEPTH} {filled.recall:.4f}, expected {limits.min_recall:g} or more"
+    checks = [Check("recall", filled.recall >= limits.min_recall, recall)]
+    checks.append(_check_canaries(filled, changes, canaries, vectors, limits))
+    if before is not None:
+        checks.append(_check_size(len(filled.rows), changes, limits))
+    return checks
+
+
+def known_canaries(before: Artifact | None) -> dict[str, str]:
+    """The canaries of a catalogue: item id to the id of what it found first."""
+    if before is None:
+        return {}
+    canaries: dict[str, str] = json.loads(before.file(CANARIES).read_text("utf-8"))
+    return canaries
+
+
+def write_canaries(
+    folder: Path,
+    filled: FilledIndex,
+    known: Mapping[str, str],
+    vectors: Vectors,
+    num_canaries: int,
+    seed: int,
+) -> None:
+    """Write the canaries of a catalogue: those known whose items stayed, and new ones at random."""
+    present = set(filled.rows["id"])
+    kept = [item for item, found in known.items() if item in present and found in present]
+    others = sorted(present - set(kept))
+    number = min(len(others), max(0, num_canaries - len(kept)))
+    new = np.random.default_rng(seed).choice(np.array(others, object), number, replace=False)
+    chosen = filled.rows[filled.rows["id"].isin({*kept, *new.tolist()})]
+    canaries = {item: found[0] for item, found in _answers(filled, chosen, vectors, 1).items()}
+    (folder / CANARIES).write_text(json.dumps(canaries, indent=1), "utf-8")
+
+
+def _check_canaries(
+    filled: FilledIndex,
+    changes: Changes,
+    canaries: Mapping[str, str],
+    vectors: Vectors,
+    limits: CheckLimits,
+) -> Check:
+    moved = {*changes.removed, *changes.changed}
+    asked = {item: found for item, found in canaries.items() if not {item, found} & moved}
+    rows = filled.rows[filled.rows["id"].isin(asked)]
+    answers = _answers(filled, rows, vectors, limits.canary_depth)
+    lost = sorted(item for item, found in asked.items() if found not in answers.get(item, ()))
+    reason = f"{len(asked) - len(lost)} of {len(asked)} canaries find what they found before"
+    return Check("canaries", not lost, f"{reason}; not {', '.join(lost[:5])}" if lost else reason)
+
+
+def _answers(
+    filled: FilledIndex, rows: pd.DataFrame, vectors: Vectors, depth: int
+) -> dict[str, list[str]]:
+    """What the vectors of some items find, by item id."""
+    if not len(rows):
+        return {}
+    _, positions = filled.gallery.search(vectors(rows), depth)
+    ids = filled.gallery.ids
+    found = [[ids[place] for place in row if place >= 0] for row in positions.tolist()]
+    return dict(zip(rows["id"], found, strict=True))
+
+
+def _check_size(num_items: int, changes: Changes, limits: CheckLimits) -> Check:
+    old = num_items - len(changes.added) + len(changes.removed)
+    removed, added = len(changes.removed) / max(old, 1), len(changes.added) / max(old, 1)
+    reason = (
+        f"{len(changes.removed)} of {old} items removed, {len(changes.added)} added; at most "
+        f"{limits.max_shrinkage:.0%} may go and {limits.max_growth:g} times as many come at once"
+    )
+    return Check("size", removed <= limits.max_shrinkage and added <= limits.max_growth, reason)

@@ -1,0 +1,193 @@
+"""The catalogue's index: changed in place, or built anew where that is not good enough."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+
+from product1m.artifacts.folder import Artifact
+from product1m.catalogue.intake import read_rows
+from product1m.errors import RetrievalError
+from product1m.retrieval.building import RECALL_DEPTH
+from product1m.retrieval.index import (
+    INDEX,
+    ExactSearch,
+    GalleryIndex,
+    make_index,
+    read_index,
+    recall_at_depth,
+    set_probes,
+    write_index,
+)
+from product1m.retrieval.refreshing import (
+    add_items,
+    clipped_share,
+    remove_items,
+    require_refreshable,
+    with_ids,
+)
+
+logger = logging.getLogger(__name__)
+
+Vectors = Callable[[pd.DataFrame], Float32[np.ndarray, "n D"]]
+"""Rows of items to their vectors."""
+CHUNK = 4096
+"""Items added or compared at the same time (ours)."""
+
+
+@dataclass(frozen=True)
+class CatalogueIndexSettings:
+    """How a catalogue's index is built and when it is built anew."""
+
+    factory: str
+    probes: int
+    num_training_items: int
+    num_recall_queries: int
+    min_recall: float
+    max_clipped_share: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class FilledIndex:
+    """An index as it was read again from its file, so that removed items take no memory."""
+
+    gallery: GalleryIndex
+    rows: pd.DataFrame
+    """The items, with the ids of their vectors, ascending."""
+    recall: float
+    clipped_share: float
+    """Share of the added vectors outside the range of the codes."""
+    rebuilt: bool
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What distinguishes two states of a catalogue, as item ids."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    """Another photo or caption."""
+
+    @classmethod
+    def between(cls, before: pd.DataFrame, after: pd.DataFrame) -> "Changes":
+        """Compare two tables with the columns id, caption, sha256."""
+        old, new = _content(before), _content(after)
+        return cls(
+            [item for item in new if item not in old],
+            [item for item in old if item not in new],
+            [item for item in new if item in old and old[item] != new[item]],
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def _content(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    content = zip(rows["sha256"], rows["caption"], strict=True)
+    return dict(zip(rows["id"], content, strict=True))
+
+
+def refresh_index(
+    before: Artifact | None,
+    items: pd.DataFrame,
+    vectors: Vectors,
+    settings: CatalogueIndexSettings,
+    folder: Path,
+) -> FilledIndex:
+    """Write the index of `items` to a folder, changing the one of `before` where it is there.
+
+    It is built anew if new vectors lie outside the range of its codes, or if it finds too few of
+    the true neighbors. Raises RetrievalError for a factory string that cannot be changed in place
+    or that needs more items.
+    """
+    if before is not None:
+        filled = _changed_in_place(before, items, vectors, settings, folder)
+        if filled.clipped_share > settings.max_clipped_share:
+            why = f"{filled.clipped_share:.1%} of the new vectors are outside its range"
+        elif filled.recall < settings.min_recall:
+            why = f"recall@{RECALL_DEPTH} is {filled.recall:.4f}"
+        else:
+            return filled
+        logger.info("catalogue: building the index anew, because %s", why)
+    index = _built(items, vectors, settings)
+    rows = with_ids(index, items)
+    return _measured(index, rows, vectors, settings, folder, 0.0, rebuilt=True)
+
+
+def _changed_in_place(
+    before: Artifact,
+    items: pd.DataFrame,
+    vectors: Vectors,
+    settings: CatalogueIndexSettings,
+    folder: Path,
+) -> FilledIndex:
+    index = read_index(before.file(INDEX))
+    require_refreshable(index, settings.factory)
+    set_probes(index, settings.probes)
+    rows = with_ids(index, read_rows(before))
+    changes = Changes.between(rows, items)
+    rows = remove_items(index, rows, {*changes.removed, *changes.changed})
+    new = items[items["id"].isin({*changes.added, *changes.changed})]
+    new_vectors = vectors(new) if len(new) else np.empty((0, index.d), np.float32)
+    clipped = clipped_share(index, new_vectors)
+    rows = add_items(index, rows, new, new_vectors)
+    labels = dict(zip(items["id"], items["labels"], strict=True))
+    rows["labels"] = [labels[item] for item in rows["id"]]
+    return _measured(index, rows, vectors, settings, folder, clipped, rebuilt=False)
+
+
+def _built(items: pd.DataFrame, vectors: Vectors, settings: CatalogueIndexSettings) -> Any:
+    """Train an index on a sample of the items and add all of them."""
+    if not len(items):
+        raise RetrievalError("the catalogue has no item; there is nothing to index")
+    sample = _sample(len(items), settings.num_training_items, settings.seed)
+    training = vectors(items.iloc[sample])
+    index = make_index(
+        settings.factory, training.shape[1], len(training), settings.probes, settings.seed
+    )
+    require_refreshable(index, settings.factory)
+    index.train(training)
+    for chunk in _chunks(items):
+        index.add(vectors(chunk))
+    return index
+
+
+def _measured(
+    index: Any,
+    rows: pd.DataFrame,
+    vectors: Vectors,
+    settings: CatalogueIndexSettings,
+    folder: Path,
+    clipped: float,
+    *,
+    rebuilt: bool,
+) -> FilledIndex:
+    """Write the index, read it again, and compare what it finds with exact search."""
+    write_index(index, folder / INDEX)
+    del index
+    gallery = GalleryIndex(read_index(folder / INDEX), rows)
+    queries = vectors(rows.iloc[_sample(len(rows), settings.num_recall_queries, settings.seed)])
+    exact = ExactSearch(queries, RECALL_DEPTH)
+    for chunk in _chunks(rows):
+        exact.add(vectors(chunk))
+    truth = exact.positions()
+    _, nearest = gallery.search(queries, truth.shape[1])
+    recall = recall_at_depth(nearest, truth)
+    return FilledIndex(gallery, rows, recall, clipped, rebuilt)
+
+
+def _sample(num_items: int, size: int, seed: int) -> Int64[np.ndarray, " S"]:
+    generator = np.random.default_rng(seed)
+    return np.sort(generator.choice(num_items, min(num_items, size), replace=False))
+
+
+def _chunks(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows.iloc[start : start + CHUNK]

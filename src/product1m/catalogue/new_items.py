@@ -1,0 +1,61 @@
+"""Items to add to a catalogue, their photos checked and stored as ingestion stores them."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from product1m.catalogue.listing import gallery_list
+from product1m.catalogue.store import LIST, NewItem, line_of
+from product1m.config import IngestionConfig
+from product1m.data.intake import normalize_photo
+from product1m.data.limits import PhotoLimits, title_fault
+from product1m.data.lists import ListFile, RejectedLine, clean_caption, read_list
+from product1m.data.photo_sources import local_lists, photos_of
+from product1m.data.rows import distinct_rows
+from product1m.errors import DatasetError, PhotoError
+
+LIMITS = IngestionConfig()
+"""What a photo and a title may be (ours)."""
+
+
+def from_photo(photo: Path, item: str, title: str, label: str = "") -> NewItem:
+    """An item from a photo file; DatasetError with the reason if it cannot be used."""
+    try:
+        return _new(item, title, (label or item,), photo.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{photo}: {error.strerror}") from error
+
+
+def from_dataset(dataset: str) -> Iterator[NewItem]:
+    """The gallery items of a data set; DatasetError names the first line that cannot be used."""
+    photos = photos_of(dataset, dataset, LIMITS)
+    with local_lists(dataset) as folder:
+        for row in distinct_rows([gallery_list(folder, dataset)]):
+            if isinstance(row, RejectedLine):
+                raise DatasetError(str(row))
+            yield _new(row.id, row.caption, row.labels, photos.read(row, LIMITS.max_photo_bytes))
+
+
+def _new(item: str, title: str, labels: tuple[str, ...], raw: bytes) -> NewItem:
+    caption = clean_caption(title)
+    fault = title_fault(title, LIMITS.max_title_bytes) or ("" if caption else "empty")
+    if fault:
+        raise DatasetError(f"item {item}: title: {fault}")
+    try:
+        photo = normalize_photo(raw, PhotoLimits.from_config(LIMITS))
+    except PhotoError as error:
+        raise DatasetError(f"item {item}: {error}") from error
+    new = NewItem(item, caption, labels, photo)
+    _require_readable(new)
+    return new
+
+
+def _require_readable(item: NewItem) -> None:
+    """DatasetError if a step that reads the list would reject the item's line."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / LIST
+        path.write_text(json.dumps(line_of(item)) + "\n", "utf-8")
+        for row in read_list(ListFile(path, "gallery")):
+            if isinstance(row, RejectedLine):
+                raise DatasetError(f"item {item.id}: {row.reason}")

@@ -1,0 +1,211 @@
+"""A catalogue as people edit it: a list in JSON Lines beside photos, in a folder or below `s3://`.
+
+`gallery.jsonl` is a data set's gallery list, so every step reads it. Each edit is a numbered file
+in `edits/` that names the list it made, in `lists/`. The store gives a number to one writer alone,
+so of two people who edit at once both edits count; `gallery.jsonl` is the newest list's copy.
+Photos are named by their digest, and those in `erased/` may never be taken in again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from product1m.data.checking import erased_photos
+from product1m.data.intake import StoredPhoto
+from product1m.data.lists import JSON_LINES_LIST, PHOTO_FOLDER
+from product1m.errors import DatasetError, NotStoredError
+from product1m.storage.base import Store
+from product1m.storage.opening import open_store
+
+LIST = JSON_LINES_LIST.format("gallery")
+EDITS, LISTS = "edits/", "lists/"
+KEPT_LISTS = 10
+"""Older lists that stay, for writers that still read them (ours)."""
+ATTEMPTS = 20
+"""Edits by others that may come between before an edit gives up (ours)."""
+
+Act = Literal["add", "remove", "erase", "edited by hand"]
+Line = dict[str, Any]
+Lines = dict[str, Line]
+"""Item id to its line, in the order of the list."""
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item to add, its photo checked and normalized."""
+
+    id: str
+    caption: str
+    labels: tuple[str, ...]
+    photo: StoredPhoto
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An entry of the log."""
+
+    number: int
+    act: Act
+    items: list[str]
+    by: str
+    at: str
+    reason: str
+    list: str
+    """SHA-256 of the list after the edit."""
+
+
+class CatalogueStore:
+    """The list, photos and log at an address; nothing is created before the first edit."""
+
+    def __init__(self, address: str) -> None:
+        self.store: Store = open_store(address)
+
+    def lines(self) -> Lines:
+        """The items by id, as the newest edit left them; `gallery.jsonl` is made equal to it.
+
+        Raises DatasetError for a line that has no id.
+        """
+        given = self._given()  # read first: an edit meanwhile makes it one of the older lists
+        edits = self.edits(KEPT_LISTS)
+        if not edits:
+            return _parsed(given, self.store.address(LIST))
+        newest = edits[-1]
+        if given is None or _digest(given) in {edit.list for edit in edits[:-1]}:
+            given = self._read_list(newest)
+            self.store.replace(LIST, given)
+        if _digest(given) != newest.list:
+            self._edit("edited by hand", lambda lines: (lines, []), "", "", given)
+        return _parsed(given, self.store.address(LIST))
+
+    def edits(self, last: int = 0) -> list[Edit]:
+        """The log, oldest first; only the newest `last` entries if it is not 0."""
+        names = sorted(file.name for file in self.store.files(EDITS))
+        return [Edit(**json.loads(self.store.read(name))) for name in names[-last:]]
+
+    def add(self, items: Iterable[NewItem], by: str, reason: str = "") -> Edit:
+        """Add items, or replace those with the same id.
+
+        Raises DatasetError for a photo that was erased.
+        """
+        erased, new = erased_photos(self.store), {}
+        for item in items:
+            digest = hashlib.sha256(item.photo.encoded).hexdigest()
+            if digest in erased:
+                raise DatasetError(
+                    f"item {item.id}: its photo was erased on demand and may not be taken in again"
+                )
+            new[item.id] = line_of(item)
+            self.store.publish(new[item.id]["image"], item.photo.encoded)
+        return self._edit("add", lambda lines: (lines | new, list(new)), by, reason)
+
+    def remove(self, ids: Collection[str], by: str, reason: str = "") -> Edit:
+        """Take items out of the list; their photos stay until `storage gc`.
+
+        Raises DatasetError for an id that is not in the list.
+        """
+
+        def change(lines: Lines) -> tuple[Lines, list[str]]:
+            _require_known(ids, lines, self.store.address(LIST))
+            return {item: line for item, line in lines.items() if item not in set(ids)}, list(ids)
+
+        return self._edit("remove", change, by, reason)
+
+    def _given(self) -> bytes | None:
+        try:
+            return self.store.read(LIST)
+        except NotStoredError:
+            return None
+
+    def _read_list(self, edit: Edit) -> bytes:
+        return self.store.read(f"{LISTS}{edit.list}.jsonl")
+
+    def _edit(
+        self,
+        act: Act,
+        change: Callable[[Lines], tuple[Lines, list[str]]],
+        by: str,
+        reason: str,
+        base: bytes | None = None,
+    ) -> Edit:
+        """Apply a change to the newest list, or to `base`; again if somebody else was faster."""
+        if base is None:
+            self.lines()  # takes note of what was edited by hand
+        before = base if base is not None else self._given()
+        for _ in range(ATTEMPTS):
+            newest = self.edits(1)
+            try:
+                before = self._read_list(newest[-1]) if newest and base is None else before
+            except NotStoredError:  # so many edits came between that it is forgotten
+                continue
+            changed, items = change(_parsed(before, self.store.address(LIST)))
+            content = _written(changed) if base is None else base
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            number = newest[-1].number + 1 if newest else 1
+            edit = Edit(number, act, items, by, at, reason, _digest(content))
+            if self._publish(edit, content):
+                return edit
+        raise DatasetError(
+            f"{self.store.uri}: others edited it {ATTEMPTS} times meanwhile; try again"
+        )
+
+    def _publish(self, edit: Edit, content: bytes) -> bool:
+        """Make an edit the newest, unless another has its number."""
+        name = f"{LISTS}{edit.list}.jsonl"
+        self.store.publish(name, content)
+        entry = json.dumps(edit.__dict__, ensure_ascii=False, indent=1).encode()
+        if not self.store.publish(f"{EDITS}{edit.number:08d}.json", entry):
+            return False
+        self.store.publish(name, content)  # another writer may have forgotten it
+        self.store.replace(LIST, content)
+        self._forget_lists()
+        return True
+
+    def _forget_lists(self) -> None:
+        """Remove lists that nobody reads any more."""
+        kept = {f"{LISTS}{edit.list}.jsonl" for edit in self.edits(KEPT_LISTS)}
+        for file in list(self.store.files(LISTS)):
+            if file.name not in kept:
+                self.store.remove(file.name)
+
+
+def line_of(item: NewItem) -> Line:
+    """An item's line; its photo is named by its digest."""
+    return {
+        "id": item.id,
+        "caption": item.caption,
+        "labels": list(item.labels),
+        "image": f"{PHOTO_FOLDER}/{hashlib.sha256(item.photo.encoded).hexdigest()}.jpg",
+    }
+
+
+def _written(lines: Lines) -> bytes:
+    text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
+    return "".join(text).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _parsed(content: bytes | None, address: str) -> Lines:
+    lines: Lines = {}
+    for number, text in enumerate((content or b"").decode("utf-8-sig").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            lines[str(line["id"])] = line
+        except (ValueError, LookupError, TypeError) as error:
+            raise DatasetError(
+                f"{address}:{number}: expected a JSON object with an id ({error}); correct the line"
+            ) from error
+    return lines
+
+
+def _require_known(ids: Collection[str], lines: Lines, address: str) -> None:
+    unknown = sorted(set(ids) - lines.keys())
+    if unknown:
+        raise DatasetError(f"{address}: no item {', '.join(unknown[:5])}; nothing was changed")

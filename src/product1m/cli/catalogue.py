@@ -1,0 +1,192 @@
+"""`product1m catalogue`: edit the list of what can be found, refresh the index that is served."""
+
+import getpass
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from product1m.cli.options import AllowUnsigned, Overrides, PresetName, TrustedKey, TrustedRoot
+from product1m.cli.serve import CHAMPION
+from product1m.config import CatalogueConfig, RegistrationConfig, load_config
+from product1m.errors import DatasetError
+from product1m.serving.signatures import Trust
+
+if TYPE_CHECKING:
+    from product1m.catalogue.store import CatalogueStore, Edit, NewItem
+
+Catalogue = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the catalogue.")]
+Ids = Annotated[list[str], typer.Argument(help="Ids of items.")]
+Reason = Annotated[str, typer.Option(help="The reason, recorded in the log.")]
+By = Annotated[str, typer.Option(help="Your name, recorded too; default: your account.")]
+Index = Annotated[
+    Path | None,
+    typer.Option(help="Refresh the index in this folder after the edit; created if missing."),
+]
+Model = Annotated[
+    str, typer.Option(help="Promoted model that makes the vectors: a registered one or its folder.")
+]
+
+catalogue_app = typer.Typer(
+    help="What can be found: add, remove, and refresh the index.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@catalogue_app.command(
+    epilog='Example: `product1m catalogue add shop --id rose-100 --photo rose.jpg --title "rose '
+    'cream 100 ml" --label "rose cream"`'
+)
+def add(
+    catalogue: Catalogue,
+    photo: Annotated[Path | None, typer.Option(help="Photo of one product.")] = None,
+    item: Annotated[str, typer.Option("--id", help="Id of the item; replaced if it exists.")] = "",
+    title: Annotated[str, typer.Option(help="What its seller calls it.")] = "",
+    label: Annotated[str, typer.Option(help="Its product; default: the id.")] = "",
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Add every gallery item of this data set instead."),
+    ] = "",
+    reason: Reason = "",
+    by: By = "",
+    index: Index = None,
+    model: Model = CHAMPION,
+) -> None:
+    """Add an item, or replace the one with its id; or add a whole gallery list."""
+    from product1m.catalogue.new_items import from_dataset, from_photo
+
+    if bool(source) == bool(photo):
+        raise DatasetError("expected --photo with --id and --title, or --from DATASET")
+    if photo and not (item and title):
+        raise DatasetError(f"--photo {photo}: expected --id and --title with it")
+    new: Iterator[NewItem] = (
+        from_dataset(source) if photo is None else iter([from_photo(photo, item, title, label)])
+    )
+    edit = _store(catalogue).add(new, by or getpass.getuser(), reason)
+    typer.echo(f"edit {edit.number}: {len(edit.items)} items added or replaced")
+    _refresh_after(catalogue, index, model)
+
+
+@catalogue_app.command(epilog="Example: `product1m catalogue remove shop rose-100 --reason sold`")
+def remove(
+    catalogue: Catalogue,
+    items: Ids,
+    reason: Reason = "",
+    by: By = "",
+    index: Index = None,
+    model: Model = CHAMPION,
+) -> None:
+    """Take items out of the list; they can be added again."""
+    edit = _store(catalogue).remove(items, by or getpass.getuser(), reason)
+    typer.echo(f"edit {edit.number}: {len(edit.items)} items removed")
+    _refresh_after(catalogue, index, model)
+
+
+@catalogue_app.command(epilog="Example: `product1m catalogue log shop --last 5`")
+def log(
+    catalogue: Catalogue,
+    last: Annotated[int, typer.Option(help="Newest edits to show; 0 shows all.", min=0)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show who edited what, when and why, oldest first."""
+    store = _store(catalogue)
+    store.lines()  # takes note of what was edited by hand
+    edits = store.edits(last)
+    if as_json:
+        typer.echo(json.dumps([edit.__dict__ for edit in edits], ensure_ascii=False))
+        return
+    for edit in edits:
+        typer.echo(_line(edit))
+
+
+@catalogue_app.command(epilog="Example: `product1m catalogue status shop --index build/catalogue`")
+def status(
+    catalogue: Catalogue,
+    index: Annotated[
+        Path | None, typer.Option(help="Compare with the index in this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how many items the list has, and what an index of it still lacks."""
+    from product1m.catalogue.status import status_of
+
+    state = status_of(_store(catalogue), index)
+    if as_json:
+        typer.echo(json.dumps(state))
+        return
+    for name, value in state.items():
+        typer.echo(f"{name.replace('_', ' '):<22} {value}")
+
+
+@catalogue_app.command(
+    epilog="Example: `product1m catalogue refresh shop build/catalogue --model "
+    "models:/product1m@champion`"
+)
+def refresh(
+    dataset: Annotated[str, typer.Argument(help="Catalogue or data set: folder or s3:// prefix.")],
+    index: Annotated[Path, typer.Argument(help="Folder of the index, refreshed or created.")],
+    overrides: Overrides,
+    preset: PresetName = "sample",
+    model: Model = CHAMPION,
+    trusted_key: TrustedKey = None,
+    trusted_root: TrustedRoot = None,
+    allow_unsigned: AllowUnsigned = False,
+) -> None:
+    """Make an index equal to the list: only new and changed photos are read.
+
+    Exit code 1 if the new index does not pass its checks; the folder has it all the same.
+    """
+    config = load_config(preset, overrides)
+    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    _refresh(dataset, index, model, trust, config.catalogue, config.storage.root)
+
+
+def _store(address: str) -> "CatalogueStore":
+    from product1m.catalogue.store import CatalogueStore
+
+    return CatalogueStore(address)
+
+
+def _refresh_after(catalogue: str, index: Path | None, model: str) -> None:
+    if index is None:
+        typer.echo(f"next: product1m catalogue refresh {catalogue} INDEX_FOLDER --model {model}")
+        return
+    _refresh(catalogue, index, model, Trust.of_consumer(), CatalogueConfig(), "")
+
+
+def _refresh(
+    dataset: str, index: Path, model: str, trust: Trust, config: CatalogueConfig, root: str
+) -> None:
+    from product1m.steps import catalogue as step
+
+    _store(dataset).lines()  # completes an edit that was killed
+    with _fetched(model, trust) as folder:
+        metrics = step.run(dataset, folder, index, config, index, root)
+    typer.echo(
+        f"{index}: {metrics['num_items']:.0f} items, {metrics['added']:.0f} added, "
+        f"{metrics['removed']:.0f} removed, {metrics['changed']:.0f} changed; recall@100 "
+        f"{metrics['recall@100']:.4f}"
+    )
+    step.require_passed(index)
+
+
+@contextmanager
+def _fetched(model: str, trust: Trust) -> Iterator[Path]:
+    """The folder of a verified model."""
+    from product1m.registry.loading import fetch_model
+    from product1m.serving.model_folder import model_in
+
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched = fetch_model(model, RegistrationConfig().candidate_model, trust, Path(scratch))
+        yield model_in(fetched)
+
+
+def _line(edit: "Edit") -> str:
+    shown = ", ".join(edit.items[:3]) + (" …" if len(edit.items) > 3 else "")
+    words: Sequence[str] = (edit.at, edit.by, edit.act, f"{len(edit.items)} items", shown)
+    return f"{edit.number:>6}  " + "  ".join(word for word in (*words, edit.reason) if word)

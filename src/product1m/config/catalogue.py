@@ -1,0 +1,36 @@
+"""Settings of `catalogue`."""
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from product1m.config.section import Fraction, StepConfig
+
+
+class CatalogueConfig(StepConfig):
+    """Refresh the catalogue: the index that is served, built with a promoted model."""
+
+    catalogue_model: str = "product1m-catalogue"
+    """Registered model whose versions are catalogues (ours)."""
+    cache: str = ""
+    """Folder or `s3://` prefix that keeps features and vectors by photo digest and model digest;
+    empty: below `storage.root`, or `$PRODUCT1M_WORK` (ours)."""
+    factory: str = ""
+    """FAISS factory string, of a kind that changes in place: an IVF with `Flat` or `SQ8` codes, or
+    `Flat` or `SQ8` alone; empty: the model's own (ours)."""
+    probes: NonNegativeInt = 0
+    """Cells visited per query; 0: the model's own number (ours)."""
+    min_recall: Fraction = 0.99
+    """Minimum recall@100 against exact search. An index below it is built anew, and if that does
+    not help it is not served (ours)."""
+    max_clipped_share: Fraction = 0.01
+    """Largest share of new vectors outside the range of the index's codes; above it the index is
+    built anew (ours)."""
+    num_canaries: PositiveInt = 50
+    """Items whose vectors are searched with after every refresh (ours)."""
+    canary_depth: PositiveInt = 10
+    """A canary must find what it found first before among so many answers (ours)."""
+    max_shrinkage: Fraction = 0.2
+    """Largest share of the items that one refresh may remove (ours)."""
+    max_growth: NonNegativeInt = 5
+    """Most items that one refresh may add, as a multiple of those before (ours)."""
+    thumbnail_side_px: NonNegativeInt = 96
+    """Longer side of the small photos that answers are shown with; 0 stores none (ours)."""

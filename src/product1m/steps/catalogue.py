@@ -1,0 +1,197 @@
+"""A gallery list and a promoted model to a catalogue: the index that is served from then on."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+
+from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
+from product1m.artifacts.manifest import MANIFEST
+from product1m.artifacts.work import work_root
+from product1m.catalogue.checks import (
+    Check,
+    CheckLimits,
+    check_catalogue,
+    known_canaries,
+    write_canaries,
+)
+from product1m.catalogue.embedding import CatalogueModel, ItemVectors
+from product1m.catalogue.indexing import (
+    CatalogueIndexSettings,
+    Changes,
+    FilledIndex,
+    refresh_index,
+)
+from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
+from product1m.catalogue.pictures import write_pictures
+from product1m.config import CatalogueConfig, IndexingConfig
+from product1m.errors import CatalogueError
+from product1m.retrieval.building import RECALL_DEPTH
+from product1m.retrieval.index import GALLERY, INDEX
+from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP
+from product1m.serving.model_folder import THUMBNAILS
+from product1m.steps.bracket import open_step
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    dataset: str,
+    model: Path,
+    catalogue: Path,
+    config: CatalogueConfig,
+    before: Path | None = None,
+    storage_root: str = "",
+) -> dict[str, float]:
+    """Refresh a catalogue with a model whose folder has been verified.
+
+    Args:
+        dataset: folder or `s3://` prefix with a gallery list and photos.
+        model: folder of the model.
+        catalogue: folder to write; may be `before`.
+        config: of the step.
+        before: the catalogue that is refreshed; one of another model counts as none.
+        storage_root: what is computed is kept below it, unless `config.cache` is set.
+
+    Raises DatasetError, ArtifactError or RetrievalError. A catalogue that does not pass its checks
+    is written all the same, with the metric `checks_passed` 0.
+    """
+    cache = config.cache or f"{storage_root or work_root(catalogue)}/catalogue"
+    with open_step(STEP, config, catalogue) as step, tempfile.TemporaryDirectory() as scratch:
+        opened = CatalogueModel.open(model)
+        step.read({"rpn": opened.rpn, "capture": opened.capture})
+        old = _before(before, opened)
+        kept = storage_root or str(work_root(catalogue))
+        taken = take_in(dataset, old, opened.config.ingestion, kept, Path(scratch) / "photos")
+        vectors = ItemVectors(opened, cache, config, Path(scratch))
+        vectors.embed(taken.rows, taken.read)
+        filled = refresh_index(old, taken.rows, vectors.of, _settings(config, opened), step.folder)
+        changes = Changes.between(_rows(old), taken.rows)
+        checks = _check(old, filled, changes, vectors.of, config, step.folder)
+        _write(step.writer, opened, taken, filled, old, config)
+        step.details.update(_facts(changes, checks, opened))
+        step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
+        step.metrics["photos_extracted"] = float(vectors.num_extracted)
+    return step.all_metrics()
+
+
+def require_passed(catalogue: Path) -> None:
+    """Raise CatalogueError with the reasons if a catalogue did not pass its checks."""
+    checks = open_artifact(catalogue, STEP).manifest.details["checks"]
+    failed = [f"{check['name']}: {check['reason']}" for check in checks if not check["passed"]]
+    if failed:
+        raise CatalogueError(
+            f"{catalogue}: not to be served, {'; '.join(failed)}; the limits are in the section "
+            "`catalogue` of the configuration"
+        )
+
+
+def _before(folder: Path | None, model: CatalogueModel) -> Artifact | None:
+    """The catalogue that is refreshed, unless there is none or it is another model's."""
+    if folder is None or not (folder / MANIFEST).is_file():
+        return None
+    old = open_artifact(folder, STEP)
+    if old.manifest.details.get(MODEL) != model.digest:
+        logger.info("catalogue: %s is of another model; building it anew", folder)
+        return None
+    return old
+
+
+def _rows(old: Artifact | None) -> pd.DataFrame:
+    return pd.DataFrame(columns=["id", "caption", "sha256"]) if old is None else read_rows(old)
+
+
+def _settings(config: CatalogueConfig, model: CatalogueModel) -> CatalogueIndexSettings:
+    own = IndexingConfig.model_validate(model.index.manifest.config)
+    return CatalogueIndexSettings(
+        factory=config.factory or own.factory,
+        probes=config.probes or own.probes,
+        num_training_items=own.num_training_items,
+        num_recall_queries=own.num_recall_queries,
+        min_recall=config.min_recall,
+        max_clipped_share=config.max_clipped_share,
+        seed=config.seed,
+    )
+
+
+def _check(
+    old: Artifact | None,
+    filled: FilledIndex,
+    changes: Changes,
+    vectors: Callable[[pd.DataFrame], Float32[np.ndarray, "n D"]],
+    config: CatalogueConfig,
+    folder: Path,
+) -> list[Check]:
+    """Check the new index and write the canaries of the next refresh."""
+    limits = CheckLimits(
+        config.min_recall,
+        config.num_canaries,
+        config.canary_depth,
+        config.max_shrinkage,
+        config.max_growth,
+    )
+    canaries = known_canaries(old)
+    checks = check_catalogue(old, filled, changes, canaries, vectors, limits)
+    write_canaries(folder, filled, canaries, vectors, config.num_canaries, config.seed)
+    for check in checks:
+        log = logger.info if check.passed else logger.error
+        log("catalogue: check %s %s: %s", check.name, _word(check), check.reason)
+    return checks
+
+
+def _write(
+    writer: ArtifactWriter,
+    model: CatalogueModel,
+    taken: Intake,
+    filled: FilledIndex,
+    old: Artifact | None,
+    config: CatalogueConfig,
+) -> None:
+    """Write everything beside the index itself."""
+    folder = writer.folder
+    pq.write_table(pa.Table.from_pandas(filled.rows, preserve_index=False), folder / GALLERY)
+    (folder / SOURCES).write_text(json.dumps(taken.stamps, indent=0), "utf-8")
+    for name in ENCODER_FILES:
+        (folder / name).write_bytes(model.index.file(name).read_bytes())
+    write_pictures(filled.rows, taken.read, old, folder, config.thumbnail_side_px)
+    writer.timed.add(f"{THUMBNAILS}/{MANIFEST}")
+
+
+def _facts(changes: Changes, checks: list[Check], model: CatalogueModel) -> dict[str, object]:
+    details = model.index.manifest.details
+    return {
+        MODEL: model.digest,
+        **details,
+        "changes": asdict(changes),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def _metrics(
+    folder: Path, taken: Intake, filled: FilledIndex, changes: Changes, checks: list[Check]
+) -> dict[str, float]:
+    num_items = len(filled.rows)
+    return {
+        "num_items": float(num_items),
+        "added": float(len(changes.added)),
+        "removed": float(len(changes.removed)),
+        "changed": float(len(changes.changed)),
+        "rejected": float(len(taken.rejected)),
+        f"recall@{RECALL_DEPTH}": filled.recall,
+        "clipped_share": filled.clipped_share,
+        "rebuilt": float(filled.rebuilt),
+        "bytes_per_item": (folder / INDEX).stat().st_size / num_items,
+        "checks_passed": float(all(check.passed for check in checks)),
+    }
+
+
+def _word(check: Check) -> str:
+    return "passed" if check.passed else "FAILED"
