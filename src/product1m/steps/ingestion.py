@@ -111,8 +111,7 @@ def _ingest(
     counts = [count_lines(file.path) for file in lists]
     num_rows = sum(rows for rows, _ in counts)
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
-    limits = PhotoLimits.from_config(config)
-    budget = PixelBudget(config.max_photo_pixels)
+    limits, budget = PhotoLimits.from_config(config), PixelBudget(config.max_photo_pixels)
 
     def check(row: Row) -> Checked:
         return check_item(row, source, limits, budget, config.max_title_bytes, erased)
