@@ -73,6 +73,15 @@ def test_nothing_is_fitted_if_every_answer_is_right() -> None:
     assert fit_match_scorer(table[table["right"]], SETTINGS) is None
 
 
+def test_queries_without_boxes_are_judged_and_fit_nothing(searcher: Searcher) -> None:
+    no_box = QueryBoxes(np.arange(0), np.empty((0, 4), np.float32), np.empty(0, np.float32))
+    vectors = np.empty((0, 3), np.float32)
+    queries = QueryVectors(["a"], [no_box], vectors, np.ones((1, 3), np.float32))
+    table = judge_answers(searcher, queries, {"image": 1.0}, [[]])
+    assert len(table) == 0
+    assert fit_match_scorer(table, SETTINGS) is None
+
+
 def test_reliability_against_a_loop() -> None:
     generator = np.random.default_rng(3)
     scores, weights = generator.random(200), generator.random(200)

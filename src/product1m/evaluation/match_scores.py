@@ -37,7 +37,7 @@ MATCH_FIGURES = {
 }
 BoxProducts = Sequence[Sequence[Collection[str]]]
 """For each box of each query the labels that are right for it; none if it lies on no product."""
-_JUDGMENT = ("query", "rank", "right", "case")
+_JUDGMENT = ["query", "rank", "right", "case"]
 PRESENT, REMOVED, NOTHING = "present", "removed", "nothing"
 """Cases of a box: its product is in the gallery that answers, is not, or it lies on no product."""
 _CHUNK = 1024
@@ -100,10 +100,11 @@ def measure_match_scores(
     plan: BootstrapPlan,
 ) -> MatchQuality | None:
     """Fit match scores on dev queries and measure them on test queries; None if nothing fits."""
-    scorer = fit_match_scorer(judge_answers(searcher, dev[0], weights, dev[1]), settings)
-    if scorer is None:
-        return None
+    learned = judge_answers(searcher, dev[0], weights, dev[1])
     judged = judge_answers(searcher, test[0], weights, test[1])
+    scorer = fit_match_scorer(learned, settings)
+    if scorer is None or not len(judged):
+        return None
     return match_quality(judged, scorer, len(test[1]), settings.removed_share, plan)
 
 
@@ -135,6 +136,8 @@ def judge_answers(
                     box.vector, box.detector_score, similarities, positions, weights
                 )
                 parts.append(_judged(box, case, box.right[kept], evidence))
+    if not parts:
+        return pd.DataFrame(columns=_JUDGMENT)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return pd.DataFrame(columns)
 
@@ -210,9 +213,11 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
     """A logistic function of the evidence and the threshold, from the dev queries' judged answers.
 
     Boxes whose product was removed count as often as `removed_share` says. The threshold is the
-    largest that loses at most `max_lost` of the boxes whose product is there. None if the answers
-    are all right or all wrong, so that nothing can be fitted.
+    largest that loses at most `max_lost` of the boxes whose product is there. None if there are no
+    answers, or if all are right or all wrong, so that nothing can be fitted.
     """
+    if not len(judged):
+        return None
     names = [name for name in judged if name not in _JUDGMENT]
     evidence, right = judged[names].to_numpy(np.float64), judged["right"].to_numpy(bool)
     weights = case_weights(judged["case"], settings.removed_share)
