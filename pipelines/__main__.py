@@ -1,6 +1,6 @@
 """`python -m pipelines`: run the training pipeline on this machine or on a cluster."""
 
-from pipelines.cli import ablate, check_cluster, doctor, images, run, submit
+from pipelines.cli import ablate, check_cluster, doctor, images, plan, run, submit
 from pipelines.cli.compile import EPILOG as COMPILE_EPILOG
 from pipelines.cli.compile import compile_pipeline
 from pipelines.cli.runs import runs_app
@@ -22,6 +22,7 @@ app.command(epilog=ablate.EPILOG)(ablate.ablate)
 app.command(
     epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`"
 )(submit.submit)
+app.command(epilog=plan.EPILOG)(plan.plan)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(name="check-cluster", epilog=check_cluster.EPILOG)(check_cluster.check_cluster)
 app.add_typer(schedule_app, name="schedule")

@@ -35,6 +35,23 @@ Namespace = Annotated[
         help="Your namespace, on an installation with several users.",
     ),
 ]
+RatesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--rates",
+        metavar="DIR",
+        help="Output folder of an earlier run on this machine, whose measured rates count; "
+        "default: the newest of the preset below `build`.",
+    ),
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(metavar="MINUTES", min=0, help="Refuse a run that would take longer."),
+]
+MaxGpuHours = Annotated[
+    float | None,
+    typer.Option(metavar="HOURS", min=0, help="Refuse a run that would take more GPU hours."),
+]
 MaxWait = Annotated[
     float,
     typer.Option(

@@ -7,11 +7,15 @@ import typer
 from pipelines.cli.options import (
     Cached,
     Endpoint,
+    MaxGpuHours,
+    MaxMinutes,
     MaxWait,
     Namespace,
     ProfileName,
+    RatesFolder,
     WorkVolume,
 )
+from pipelines.cli.plan import Limits, check_price
 from pipelines.cli.runs import follow_to_the_end
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import Config, load_config
@@ -63,10 +67,13 @@ def submit(
     work_volume: WorkVolume = "",
     follow: Follow = True,
     max_wait: MaxWait = 30.0,
+    rates: RatesFolder = None,
+    max_minutes: MaxMinutes = None,
+    max_gpu_hours: MaxGpuHours = None,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Upload this checkout's pipeline if it is new, start a run and follow it.
+    """Show what a run will cost, upload this checkout's pipeline if it is new, start and follow it.
 
     Exit code: 0 the run succeeded, 1 it failed, 3 it was stopped or skipped, 4 the cluster does not
     answer any more, 5 a pod cannot start.
@@ -78,6 +85,8 @@ def submit(
 
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
     data = _data(config, dataset, backgrounds, dataset_digest, cache)
+    limits = Limits(rates, max_minutes, max_gpu_hours)
+    check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
     parameters = {**data, **variant.run_parameters()}
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)

@@ -82,6 +82,16 @@ def shown_names(pipeline: BaseComponent) -> dict[str, str]:
     return {name: tasks[name].task_info.name.replace("-", "_") for name in order.static_order()}
 
 
+def dependencies(pipeline: BaseComponent) -> dict[str, list[str]]:
+    """Task to those that it depends on, by their shown names; in topological order."""
+    names = shown_names(pipeline)
+    tasks = pipeline.pipeline_spec.root.dag.tasks
+    return {
+        shown: [names[other] for other in tasks[name].dependent_tasks]
+        for name, shown in names.items()
+    }
+
+
 def _failure(lines: Transcript, error: Exception, log: Path) -> StepError:
     reason = lines.error.removeprefix("product1m.errors.") or str(error)
     return StepError(lines.failed_step or "the pipeline", reason, log)

@@ -35,6 +35,8 @@ class RunRecord(BaseModel):
     tasks: dict[str, str]
     """Task of the graph to its shown name, in topological order."""
     mlflow: dict[str, str]
+    code: dict[str, str] = {}
+    """Step to the digest of its code, by which its results are cached."""
     started: datetime
     ended: datetime | None = None
     failed_step: str = ""
@@ -54,7 +56,11 @@ class TaskLog(BaseModel):
 
 @contextmanager
 def recorded(
-    folder: Path, request: Mapping[str, Any], tasks: Mapping[str, str], mlflow: Mapping[str, str]
+    folder: Path,
+    request: Mapping[str, Any],
+    tasks: Mapping[str, str],
+    mlflow: Mapping[str, str],
+    code: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Write to `folder` that a run starts, and at the end of the block how it ended."""
     started = datetime.now(UTC)
@@ -63,6 +69,7 @@ def recorded(
         request=dict(request),
         tasks=dict(tasks),
         mlflow=dict(mlflow),
+        code=dict(code or {}),
         started=started,
     )
     record.write(folder)

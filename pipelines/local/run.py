@@ -14,14 +14,14 @@ from pydantic import TypeAdapter
 from pipelines.graph.data import data_parameters
 from pipelines.graph.preflight import check_data, check_models, check_writable
 from pipelines.graph.training import training_pipeline
-from pipelines.local.code import KeyedByCode
+from pipelines.local.code import KeyedByCode, step_digest
 from pipelines.local.containers import Containers, StepImages
 from pipelines.local.kfp_local import run_graph, shown_names
 from pipelines.local.mlflow_run import TrackedRun, start_run
 from pipelines.local.processes import only_run, steps_end_with_run
 from pipelines.local.record import SUMMARY, RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
-from product1m.config import Config
+from product1m.config import STEPS, Config
 from product1m.errors import PipelineError, redacted
 from product1m.telemetry.logs import VARIABLE as LOG_VARIABLE
 
@@ -71,7 +71,8 @@ def run_training(run: LocalRun) -> RunSummary:
         request = TypeAdapter(LocalRun).dump_python(absolute, mode="json")
         mlflow = {"tracking_uri": redacted(tracked.uri), "run_id": tracked.run_id}
         with tracked.ended() as metrics:
-            with recorded(output, request, shown_names(pipeline), mlflow):
+            code = {step: step_digest(step) for step in STEPS}
+            with recorded(output, request, shown_names(pipeline), mlflow, code):
                 summary = _run(run, pipeline, arguments, output, tracked, containers)
             metrics.update(summary.cached_metrics)
         return summary

@@ -39,6 +39,8 @@ PRODUCED_BY: dict[str, tuple[str, str]] = {
 }
 """Output of the pipeline to the step and part that its manifest must name."""
 
+FIRST = "data_state"
+"""The task that writes no artifact, so that only its time is known."""
 DEPTH = "10"
 """Depth of the figures that a person sees, as a key of `metrics`."""
 COSTS = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
@@ -137,6 +139,10 @@ def summarize(
     """Collect figures from the manifests and the evaluation."""
     scores = read_metrics(artifacts["evaluation"])
     rows = _step_rows(steps, artifacts)
+    if FIRST in steps:
+        took = steps[FIRST].seconds
+        first = StepSummary(seconds=took, peak_memory_mib=0.0, cached=False, wall_seconds=took)
+        rows = {FIRST: first, **rows}
     registered = artifacts["registration"].manifest.details
     return RunSummary(
         preset=preset,

@@ -1,0 +1,237 @@
+"""What a run will cost before it starts: minutes, GPU hours and bytes, from an earlier run's rates.
+
+A task's work is proportional to a count that list lengths and configuration give: photos, scenes
+times epochs, queries. Its start (imports, a process) is not. Both were measured by the earlier run.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from pipelines.graph.data import existing
+from pipelines.graph.resources import PROFILES, TRAINING_STEPS, Profile
+from pipelines.local.record import SUMMARY, RunRecord, read_record
+from pipelines.local.summary import PRODUCED_BY, RunSummary
+from product1m.artifacts.folder import open_artifact
+from product1m.config import Config, parse_config
+from product1m.data.lists import count_lines, find_lists
+from product1m.data.photo_sources import local_lists
+from product1m.errors import PipelineError, Product1MError
+
+
+class Sizes(NamedTuple):
+    """Number of items of a data set."""
+
+    train: int
+    gallery: int
+    queries: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What an earlier run measured, by task."""
+
+    folder: Path
+    record: RunRecord
+    summary: RunSummary
+    config: Config
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
+class TaskPrice:
+    """What one task will cost; nothing if it comes from the cache."""
+
+    task: str
+    runs: bool
+    seconds: float = 0.0
+    gpu_hours: float = 0.0
+    num_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a run will cost at most: a step that writes the same again spares those behind it."""
+
+    tasks: tuple[TaskPrice, ...]
+    rates: Path
+
+    @property
+    def minutes(self) -> float:
+        """Sum over the tasks, which run one after the other here."""
+        return sum(task.seconds for task in self.tasks) / 60
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPUs times hours."""
+        return sum(task.gpu_hours for task in self.tasks)
+
+    @property
+    def num_bytes(self) -> float:
+        """What the artifacts take."""
+        return sum(task.num_bytes for task in self.tasks)
+
+    def check(self, max_minutes: float | None, max_gpu_hours: float | None) -> None:
+        """PipelineError if the run would cost more than it may."""
+        limits = {
+            "--max-minutes": (self.minutes, max_minutes, "minutes"),
+            "--max-gpu-hours": (self.gpu_hours, max_gpu_hours, "GPU hours"),
+        }
+        for option, (expected, limit, unit) in limits.items():
+            if limit is not None and expected > limit:
+                raise PipelineError(
+                    f"the run would take about {expected:.1f} {unit}, more than {option} "
+                    f"{limit:g}; nothing was started. Raise the limit, or take a smaller preset or "
+                    "fewer epochs"
+                )
+
+
+def sizes_of(dataset: str) -> Sizes:
+    """Counts of the lines of the lists, without looking at a photo."""
+    data = existing(dataset, "--dataset")
+    with local_lists(data.uri) as folder:
+        lists = find_lists(folder, data.uri)
+        counts = {
+            role: sum(count_lines(file.path)[0] for file in files) for role, files in lists.items()
+        }
+    return Sizes(counts["train"], counts["gallery"], counts["queries"])
+
+
+def read_rates(folder: Path) -> Rates:
+    """What the run in an output folder measured; PipelineError if it did not succeed."""
+    record = read_record(folder)
+    try:
+        summary = RunSummary.model_validate_json((folder / SUMMARY).read_text("utf-8"))
+        config = parse_config(record.request["config"])
+        counts = [_num_items(summary, part) for part in Sizes._fields]
+    except (OSError, ValidationError, Product1MError) as error:
+        raise PipelineError(
+            f"{folder}: no run that succeeded, so nothing was measured ({error}); name the output "
+            "folder of one with --rates"
+        ) from error
+    return Rates(folder, record, summary, config, Sizes(*counts))
+
+
+def newest_rates(root: Path, preset: str) -> Rates | None:
+    """The rates of the newest run of a preset in a folder below `root`; None if there is none."""
+    paths = sorted(root.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in paths:
+        try:
+            rates = read_rates(path.parent)
+        except PipelineError:
+            continue
+        if rates.summary.preset == preset:
+            return rates
+    return None
+
+
+def price(
+    config: Config,
+    sizes: Sizes,
+    rates: Rates,
+    runs: Collection[str],
+    profile: Profile | None = None,
+) -> Price:
+    """What a run will cost.
+
+    Args:
+        config: of the run.
+        sizes: of its data set.
+        rates: of an earlier run.
+        runs: tasks that are not taken from the cache.
+        profile: of the cluster's pods, which decides about GPUs; None for a run here.
+    """
+    wanted, measured = work(config, sizes), work(rates.config, rates.sizes)
+    stored = _bytes_by_task(rates.summary)
+    rows = []
+    for task, step in rates.summary.steps.items():
+        if task not in runs:
+            rows.append(TaskPrice(task, runs=False))
+            continue
+        ratio = wanted.get(task, 1.0) / max(measured.get(task, 1.0), 1.0)
+        start_s = max(step.wall_seconds - step.seconds, 0.0)
+        seconds = start_s + ratio * step.seconds
+        gpus = _gpus(task, config, profile, used=step.peak_gpu_memory_mib > 0)
+        grows = 1.0 if task in ("rpn_training", "capture_pretraining") else ratio
+        num_bytes = grows * stored.get(task, 0)
+        rows.append(TaskPrice(task, True, seconds, gpus * seconds / 3600, num_bytes))
+    return Price(tuple(rows), rates.folder)
+
+
+def work(config: Config, sizes: Sizes) -> dict[str, float]:
+    """Task to the count that its work is proportional to."""
+    scenes = config.background_synthesis.num_scenes
+    pretraining = config.capture_pretraining
+    return {
+        "data_state": sum(sizes),
+        "ingestion": sum(sizes),
+        "background_synthesis": scenes,
+        "rpn_training": scenes * config.rpn_training.num_epochs,
+        "feature_extraction/train": sizes.train,
+        "feature_extraction/scenes": scenes,
+        "feature_extraction/gallery": sizes.gallery,
+        "feature_extraction/queries": sizes.queries,
+        "capture_pretraining": (sizes.train + scenes) * pretraining.num_epochs,
+        "indexing": sizes.gallery,
+        "evaluation": sizes.queries,
+    }
+
+
+def _num_items(summary: RunSummary, part: str) -> int:
+    artifact = summary.artifacts[part]
+    return int(open_artifact(artifact.path, "ingestion", part).manifest.metrics["items"])
+
+
+def _bytes_by_task(summary: RunSummary) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for name, artifact in summary.artifacts.items():
+        step, part = PRODUCED_BY[name]
+        task = f"{step}/{part}" if step == "feature_extraction" else step
+        total[task] = total.get(task, 0) + artifact.num_bytes
+    return total
+
+
+def _gpus(task: str, config: Config, profile: Profile | None, *, used: bool) -> float:
+    step = task.partition("/")[0]
+    if profile is None:
+        return float(used)
+    nodes = config.training_job.num_nodes if step in TRAINING_STEPS else 1
+    return float(PROFILES[profile][step].gpus * nodes)
+
+
+def runs_again(
+    config: Config,
+    state: Mapping[str, str],
+    code: Mapping[str, str],
+    rates: Rates,
+    after: Mapping[str, Collection[str]],
+) -> set[str]:
+    """Tasks that a run in the earlier run's folder would not take from its cache, at most.
+
+    Args:
+        config: of the run.
+        state: of its data.
+        code: digests of the steps' code now.
+        rates: of the earlier run.
+        after: task to those that it depends on, in the order of the graph.
+    """
+    now, then = config.model_dump(mode="json"), rates.config.model_dump(mode="json")
+    shared = any(now[name] != then[name] for name in ("storage", "training_job"))
+    digests = {"ingestion": "dataset_digest", "background_synthesis": "backgrounds_digest"}
+    again: set[str] = set()
+    for task, before in after.items():
+        step = task.partition("/")[0]
+        key = digests.get(step)
+        is_changed = (
+            step == "data_state"
+            or shared
+            or now[step] != then[step]
+            or code[step] != rates.record.code.get(step)
+            or (key is not None and state[key] != rates.summary.dataset.get(key))
+        )
+        if is_changed or (again - {"data_state"}) & set(before):
+            again.add(task)
+    return again
