@@ -8,7 +8,7 @@ import typer
 
 from pipelines.cli.options import MaxGpuHours, MaxMinutes, ProfileName, RatesFolder
 from product1m.cli.options import Overrides, PresetName
-from product1m.config import load_config
+from product1m.config import STEPS, Config, load_config
 from product1m.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -43,31 +43,35 @@ def plan(
     They are what an earlier run measured, by the amount of work. Exit code 1: it exceeds a limit.
     """
     config = load_config(preset, overrides)
-    from pipelines.graph.training import training_pipeline
-    from pipelines.local.kfp_local import dependencies
-    from pipelines.local.price import price, runs_again, sizes_of
+    from pipelines.local.price import price, sizes_of
 
-    measured = chosen_rates(rates or (output if output and output.is_dir() else None), preset)
-    after = dependencies(training_pipeline(config))
-    runs = set(after)
-    if output and output.resolve() == measured.folder.resolve():
-        from pipelines.graph.data import data_parameters, with_state
-        from pipelines.local.code import step_digest
-        from product1m.config import STEPS
-
-        state = with_state(data_parameters(dataset, backgrounds))
-        code = {step: step_digest(step) for step in STEPS}
-        runs = runs_again(config, state, code, measured, after)
+    earlier = output if output and output.is_dir() else None
+    measured = chosen_rates(rates or earlier, preset)
+    runs = _tasks_that_run(config, dataset, backgrounds, earlier, measured)
     found = price(config, sizes_of(dataset), measured, runs, profile)
     show_price(found)
     found.check(max_minutes, max_gpu_hours)
-    where = f" --output {output}" if output else " --output build/mine"
-    typer.echo(
-        f"next         `python -m pipelines run --preset {preset} --dataset {dataset}{where}`"
-        if profile is None
-        else f"next         `python -m pipelines submit --preset {preset} --profile {profile} "
-        f"--dataset {dataset}`"
-    )
+    here = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
+    there = f"submit --preset {preset} --profile {profile} --dataset {dataset}"
+    typer.echo(f"next         `python -m pipelines {there if profile else here}`")
+
+
+def _tasks_that_run(
+    config: Config, dataset: str, backgrounds: str, output: Path | None, measured: "Rates"
+) -> set[str]:
+    """All tasks, or those that the cache of the measured run does not know."""
+    from pipelines.graph.data import data_parameters, with_state
+    from pipelines.graph.training import training_pipeline
+    from pipelines.local.code import step_digest
+    from pipelines.local.kfp_local import dependencies
+    from pipelines.local.price import runs_again
+
+    after = dependencies(training_pipeline(config))
+    if output is None or output.resolve() != measured.folder.resolve():
+        return set(after)
+    state = with_state(data_parameters(dataset, backgrounds))
+    code = {step: step_digest(step) for step in STEPS}
+    return runs_again(config, state, code, measured, after)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`python -m pipelines submit`: a run on a cluster, followed to its end."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ from pipelines.cli.options import (
 from pipelines.cli.plan import Limits, check_price
 from pipelines.cli.runs import follow_to_the_end
 from product1m.cli.options import Overrides, PresetName
-from product1m.config import Config, load_config
 from product1m.registry.roles import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -75,20 +74,17 @@ def submit(
 ) -> None:
     """Show what a run will cost, upload this checkout's pipeline if it is new, start and follow it.
 
-    Exit code: 0 the run succeeded, 1 it failed, 3 it was stopped or skipped, 4 the cluster does not
-    answer any more, 5 a pod cannot start.
+    Exit code: 0 succeeded, 1 failed, 3 stopped or skipped, 4 no answer any more, 5 a pod waits.
     """
-    config = load_config(preset, overrides)
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.submission import RunRequest
     from pipelines.graph.package import Variant
 
     variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
-    data = _data(config, dataset, backgrounds, dataset_digest, cache)
+    data = _data(variant, dataset, backgrounds, dataset_digest)
     limits = Limits(rates, max_minutes, max_gpu_hours)
     check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
-    parameters = {**data, **variant.run_parameters()}
-    request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
+    request = RunRequest(data, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
     run_id = _start(cluster, variant, request)
     if follow:
@@ -96,17 +92,16 @@ def submit(
     print(f"the run continues; follow it with `python -m pipelines runs follow {run_id}`")
 
 
-def _data(
-    config: Config, dataset: str, backgrounds: str, digest: str, cache: bool
-) -> dict[str, str]:
-    """The run's data parameters; the data is checked if it is read here."""
+def _data(variant: "Variant", dataset: str, backgrounds: str, digest: str) -> dict[str, Any]:
+    """The run's parameters; the data is checked if it is read here."""
     from pipelines.cluster.submission import data_of
     from pipelines.graph.preflight import check_data
 
-    data = data_of(dataset, backgrounds, digest, cache)
-    if cache and not digest:
-        check_data(config, dataset, backgrounds)
-    return data
+    parameters = variant.run_parameters()
+    data = data_of(dataset, backgrounds, digest, variant.cache)
+    if variant.cache and not digest:
+        check_data(variant.configuration(), dataset, backgrounds)
+    return {**data, **parameters}
 
 
 def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
