@@ -40,7 +40,7 @@ def measured_run(folder: Path) -> Path:
         if step == "ingestion":
             with write_artifact(folder / name, step, CONFIG.ingestion, part=part) as writer:
                 writer.metrics["items"] = 3.0
-    step = StepSummary(seconds=60.0, peak_memory_mib=1.0, cached=False, wall_seconds=66.0)
+    cost = StepSummary(seconds=60.0, peak_memory_mib=1.0, cached=False, wall_seconds=66.0)
     summary = RunSummary(
         preset="sample",
         dataset=STATE,
@@ -48,7 +48,7 @@ def measured_run(folder: Path) -> Path:
         differences={},
         fusion={},
         rpn={},
-        steps=dict.fromkeys(TASKS, step),
+        steps=dict.fromkeys(TASKS, cost),
         seconds=1.0,
         peak_memory_mib=1.0,
         artifacts=artifacts,
