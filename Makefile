@@ -121,7 +121,7 @@ lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows, with h
 # Kubernetes client of the training steps and the signatures of registration need them). kfp is locked without its dependencies, because
 # its executor uses none of them.
 lock-images: $(INSTALLED) ## Pin the packages of every image, at the versions of requirements.txt
-	for target in $(filter-out $(UNTRIMMED),$(STEPS)); do \
+	for target in gpu $(filter-out $(UNTRIMMED),$(STEPS)); do \
 		$(LOCK_IMAGE) --group pyproject.toml:$$target --output-file docker/locks/$$target.txt \
 			$(addprefix --no-emit-package ,cryptography cffi pycparser) || exit; \
 	done

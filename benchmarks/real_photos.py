@@ -103,12 +103,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="data set folder to write; replaced if it exists")
-    parser.add_argument(
-        "--source",
-        default=os.environ.get("PRODUCT1M_SHARED_DATA"),
-        required="PRODUCT1M_SHARED_DATA" not in os.environ,
-        help="folder with magento/ and backgrounds/ (default: $PRODUCT1M_SHARED_DATA)",
-    )
+    source_folder(parser, "magento/ and backgrounds/")
     parser.add_argument(
         "--composed", type=int, default=250, help="train photos of several products"
     )
@@ -116,6 +111,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="test queries")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def source_folder(parser: argparse.ArgumentParser, content: str) -> None:
+    """Add the option for the folder with real photos."""
+    parser.add_argument(
+        "--source",
+        default=os.environ.get("PRODUCT1M_SHARED_DATA"),
+        required="PRODUCT1M_SHARED_DATA" not in os.environ,
+        help=f"folder with {content} (default: $PRODUCT1M_SHARED_DATA)",
+    )
 
 
 def split_products(

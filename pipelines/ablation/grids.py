@@ -14,6 +14,7 @@ from product1m.evaluation.methods import (
     IMAGE_TEXT,
     JOINT,
     JOINT_STREAMS,
+    OCR,
     ORACLE_BOXES,
     SHIPPED,
     SHIPPED_WHOLE_PHOTO,
@@ -187,7 +188,9 @@ def _proposals(config: Config) -> list[Cell]:
 
 def _fusion(config: Config) -> list[Cell]:
     """Blocks of the embedding alone, together, and each left out; weights chosen on dev."""
-    full = config.evaluation.fused_blocks
+    is_read = config.feature_extraction.ocr != "off"
+    blocks = [block for block in get_args(Block) if block != OCR or is_read]
+    full = [block for block in config.evaluation.fused_blocks if block in blocks]
 
     def fused(name: str, meaning: str, blocks: Sequence[str]) -> Cell:
         return Cell(name, meaning, {"evaluation.fused_blocks": list(blocks)})
@@ -199,7 +202,7 @@ def _fusion(config: Config) -> list[Cell]:
     ]
     return [
         Cell(FULL, f"{', '.join(full)}, weights chosen on dev"),
-        *(Cell(f"{block}-only", f"{block} alone", method=block) for block in get_args(Block)),
+        *(Cell(f"{block}-only", f"{block} alone", method=block) for block in blocks),
         fused("joint-streams", "joint and streams, of CAPTURE alone", ("joint", "streams")),
         Cell(
             "first-author",

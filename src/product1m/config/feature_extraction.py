@@ -35,6 +35,27 @@ class FeatureExtractionConfig(StepConfig):
     """Photos of one aspect ratio per forward pass (ours)."""
     precision: Precision = "bf16"
     """Arithmetic of the backbone (ours)."""
+    ocr: Literal["off", "photo", "boxes"] = "off"
+    """Read what is printed in the photos of gallery and queries, for the block `ocr`: not at all,
+    whole photos, or of queries each box by itself, which reads small products better. What it
+    costs is in `ocr.md` (ours)."""
+    ocr_photo_side_px: PositiveInt = 736
+    """Longer side to which a photo is enlarged or reduced before it is read as a whole (ours)."""
+    ocr_box_side_px: PositiveInt = 640
+    """The same for a box that is read by itself (ours)."""
+    ocr_max_boxes: PositiveInt = 8
+    """Maximum number of boxes that are read in a photo (ours)."""
+    ocr_min_score: Fraction = 0.5
+    """Minimum score of a line; wrong readings often have 0.7 to 0.8, but rarely the letters of
+    another product (ours: RapidOCR's default)."""
+    ocr_provider: Literal["cpu", "cuda"] = "cpu"
+    """Where onnxruntime runs; `cuda` needs the package onnxruntime-gpu (ours)."""
+    ocr_num_workers: NonNegativeInt = 0
+    """Photos read at the same time, each on one thread; 0 for as many as the container has CPUs
+    (ours)."""
+    ocr_cache: str = ""
+    """Folder or `s3://` prefix that keeps the lines of photos by their content, so that a second
+    run reads only new photos; empty for none (ours)."""
     num_workers: NonNegativeInt = 8
     """Threads that decode photos in advance (ours)."""
     shard_mib: PositiveInt = 256

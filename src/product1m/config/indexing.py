@@ -18,7 +18,12 @@ class IndexingConfig(StepConfig):
     text_max_ngram: PositiveInt = 3
     """Longest character n-gram (ours)."""
     text_max_terms: PositiveInt = 100_000
-    """Maximum number of n-grams, the most frequent ones of the gallery (ours)."""
+    """Maximum number of n-grams of a block, the most frequent ones of the gallery (ours)."""
+    ocr_dim: PositiveInt = 256
+    """Width of the block of what is printed on packs after reduction; the block exists if the
+    photos were read, `feature_extraction.ocr` (ours)."""
+    ocr_max_ngram: PositiveInt = 3
+    """Longest character n-gram of the block `ocr` (ours)."""
     num_training_items: PositiveInt = 65_536
     """Gallery items, drawn at random, that the blocks and the cells of the index are fitted on;
     this limits memory (ours)."""

@@ -31,6 +31,7 @@ from product1m.artifacts.shards import Shard
 from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
 from product1m.data.geometry import share_inside
 from product1m.data.items import read_items
+from product1m.data.printed_lines import LINES, NO_LINES, LineTable, PrintedLines
 from product1m.errors import ArtifactError
 from product1m.storage.base import agreed
 
@@ -45,6 +46,8 @@ SCHEMA = pa.schema(
         ("checksum", pa.uint32()),
     ]
 )
+TENSORS = ("features", "boxes", "scores")
+"""Of a shard."""
 READERS = 32
 """Rows read at once if each is a request to storage (ours)."""
 
@@ -58,6 +61,8 @@ class Regions:
     """Absolute pixels of the stored photo."""
     scores: Float32[np.ndarray, " R"]
     """Detector scores in 0 … 1; 1 for the whole photo."""
+    lines: PrintedLines = NO_LINES
+    """What is printed in the photo, if it was read."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -76,12 +81,13 @@ class Regions:
     def instance(
         self, box_xyxy: Float32[np.ndarray, "4"], feature: Float[np.ndarray, " F"]
     ) -> "Regions":
-        """A box as a photo of its own: the box first, then the regions inside it (ours)."""
+        """A box as a photo of its own: the box first, then what lies inside it (ours)."""
         inside = regions_inside(self.boxes_xyxy, box_xyxy)
         return Regions(
             np.concatenate([feature[None], self.features[inside]]),
             np.concatenate([box_xyxy[None], self.boxes_xyxy[inside]]).astype(np.float32),
             np.concatenate([np.ones(1, np.float32), self.scores[inside]]),
+            self.lines.inside(box_xyxy),
         )
 
 
@@ -172,9 +178,15 @@ class FeatureSet:
         self.rows: pd.DataFrame = read_items(artifact)
         self._regions: pd.DataFrame = pq.read_table(artifact.file(REGIONS)).to_pandas()
         self._shards: dict[str, Any] = {}
+        self._lines = LineTable(artifact.file(LINES)) if self.has_lines else None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether what is printed in the photos was read."""
+        return LINES in self.artifact.manifest.files
 
     @property
     def feature_dim(self) -> int:
@@ -187,8 +199,11 @@ class FeatureSet:
         shard = self._shard(str(row["shard"]))
         rows = slice(int(row["start"]), int(row["start"] + row["count"]))
 
+        lines = self.lines(position)
+
         def read() -> Regions:
-            return Regions(shard["features"][rows], shard["boxes"][rows], shard["scores"][rows])
+            features, boxes, scores = (shard[name][rows] for name in TENSORS)
+            return Regions(features, boxes, scores, lines)
 
         if not isinstance(shard["features"], StoredTensor):
             return read()
@@ -200,6 +215,10 @@ class FeatureSet:
                 f"{_checksum(regions):08x}; run {self.artifact.manifest.step} again"
             )
         return regions
+
+    def lines(self, position: int) -> PrintedLines:
+        """What is printed in the photo of the item at a row position; none if it was not read."""
+        return self._lines[position] if self._lines else NO_LINES
 
     def many(self, positions: Iterable[int]) -> list[Regions]:
         """The regions of several items; many at once if each is a request to storage."""
@@ -244,7 +263,7 @@ def _tensors(shard: Shard) -> Mapping[str, Any]:
     if shard.path is not None:
         try:
             file = safe_open(shard.path, "numpy")
-            return {key: file.get_slice(key) for key in ("features", "boxes", "scores")}
+            return {key: file.get_slice(key) for key in TENSORS}
         except FileNotFoundError:  # another process needed the space in scratch
             shard = replace(shard, path=None)
     return open_tensors(shard)

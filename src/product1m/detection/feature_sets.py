@@ -1,6 +1,7 @@
 """The regions of all photos of an artifact, written as a feature set."""
 
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -14,7 +15,14 @@ from product1m.data.boxes import BOXES
 from product1m.data.geometry import Boxes
 from product1m.data.items import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
-from product1m.data.regions import INSTANCE_FEATURES, INSTANCES, RegionWriter, write_instances
+from product1m.data.printed_lines import LineWriter, PrintedLines
+from product1m.data.regions import (
+    INSTANCE_FEATURES,
+    INSTANCES,
+    Regions,
+    RegionWriter,
+    write_instances,
+)
 from product1m.detection.extraction import (
     PhotoRegions,
     RegionSettings,
@@ -22,6 +30,8 @@ from product1m.detection.extraction import (
     extract_sized,
     sized_photo,
 )
+from product1m.detection.ocr import reader_details
+from product1m.detection.ocr_cache import CachedReader
 from product1m.detection.proposals import ProposalNetwork, load_rpn, network_settings
 from product1m.detection.scene_batches import boxes_by_scene
 from product1m.errors import DatasetError
@@ -39,19 +49,18 @@ def write_features(
     *,
     num_workers: int,
     shard_mib: int,
+    reader: CachedReader | None = None,
 ) -> None:
     """Extract the regions of all photos of `images` into the artifact that `writer` writes.
-
-    Files, details and metrics go to the writer. The result does not depend on `num_workers`, the
-    number of threads that decode photos.
 
     Args:
         images: an artifact of ingestion or of background synthesis.
         rpn: an artifact of RPN training.
         writer: of an artifact of the step `feature_extraction`.
         settings: which regions, and how they are pooled.
-        num_workers: threads that decode.
+        num_workers: threads that decode photos; the result does not depend on it.
         shard_mib: largest size of a shard.
+        reader: reads what is printed in the photos, if that is wanted.
 
     Raises DatasetError if there are no photos, or, with the item's id, if one is damaged.
     """
@@ -62,6 +71,8 @@ def write_features(
     boxes = None if instances is None else boxes_by_scene(instances, len(items))
     shutil.copyfile(images.file(ITEMS), writer.folder / ITEMS)
     extracted = _extract(network, items, settings, boxes, num_workers)
+    if reader is not None:
+        extracted = _with_lines(extracted, items, reader, writer)
     extracted = track(extracted, f"regions of {images.manifest.part}", len(items))
     counts, instance_features = _write_regions(extracted, writer, shard_mib)
     if instances is not None:
@@ -69,6 +80,33 @@ def write_features(
         writer.store(writer.folder / INSTANCE_FEATURES)
     writer.details.update(_details(network, rpn))
     writer.metrics.update(_metrics(counts))
+
+
+def _with_lines(
+    extracted: Iterable[PhotoRegions],
+    items: ItemTable,
+    reader: CachedReader,
+    writer: ArtifactWriter,
+) -> Iterator[PhotoRegions]:
+    """Also write the lines of every photo; several photos are read at once."""
+    digests = items.rows["sha256"].to_numpy()
+
+    def read(position: int, regions: Regions) -> PrintedLines:
+        return reader.read(str(digests[position]), lambda: items.photo(position), regions)
+
+    waiting: deque[tuple[PhotoRegions, Future[PrintedLines]]] = deque()
+    with LineWriter(writer.folder) as lines, ThreadPoolExecutor(reader.num_workers, "ocr") as pool:
+        for position, photo in enumerate(extracted):
+            waiting.append((photo, pool.submit(read, position, photo[0])))
+            if len(waiting) > 2 * reader.num_workers:
+                done, reading = waiting.popleft()
+                lines.add(reading.result())
+                yield done
+        for done, reading in waiting:
+            lines.add(reading.result())
+            yield done
+    writer.details["ocr"] = reader_details(reader.reader.settings)
+    writer.metrics.update(reader.metrics())
 
 
 def _write_regions(

@@ -21,6 +21,8 @@ from product1m.telemetry.progress import track
 
 POOL = 200
 """Nearest items per block that become candidates of a searched vector: bounds memory (ours)."""
+MAX_POINTS = 700
+"""With more blocks the grid has fewer weights, so that choosing them takes no longer (ours)."""
 SURFACE_STEPS = 9
 """Weights per side of the map of two blocks' weights (ours)."""
 _CHUNK = 8
@@ -179,7 +181,7 @@ def candidates(
 
 def try_weights(pool: Candidates, dev: DevQueries, tried_weights: Sequence[float]) -> Trials:
     """Score the dev queries at every point of the grid over all blocks."""
-    grid = weight_grid(tried_weights, [True] * len(pool.blocks))
+    grid = weight_grid(_thinned(tried_weights, len(pool.blocks)), [True] * len(pool.blocks))
     ap = np.stack([dev.ap(pool, weights) for weights in track(grid, "choosing block weights")])
     return Trials(grid, ap)
 
@@ -239,6 +241,13 @@ def weight_surface(pool: Candidates, dev: DevQueries, fusion: Fusion) -> Surface
         if point.any():
             dev_map[row, column] = dev.ap(pool, point).mean()
     return Surface(pool.blocks[x], pool.blocks[y], dev_map, values)
+
+
+def _thinned(values: Sequence[float], num_blocks: int) -> Sequence[float]:
+    """Every other weight, again and again, until the grid has few enough points."""
+    while len(values) > 2 and len(values) ** num_blocks > MAX_POINTS:
+        values = sorted({*sorted(values)[::2], max(values)})
+    return values
 
 
 def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.ndarray, "W K"]:

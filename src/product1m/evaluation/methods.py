@@ -12,6 +12,8 @@ from product1m.retrieval.merging import MERGE_RULES, MergeRule
 SHIPPED = "shipped"
 JOINT, JOINT_STREAMS, STREAMS = CAPTURE_ALONE = ("joint", "joint_streams", "streams")
 IMAGE, TEXT, IMAGE_TEXT = WITHOUT_CAPTURE = ("image", "text", "image_text")
+OCR, IMAGE_TEXT_OCR = READ = ("ocr", "image_text_ocr")
+"""Without CAPTURE too; only where the photos were read."""
 WHOLE_PHOTO = "_whole_photo"
 """Ends the name of a ranking that searches with the whole photo instead of its boxes."""
 SHIPPED_WHOLE_PHOTO = SHIPPED + WHOLE_PHOTO
@@ -30,9 +32,11 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     STREAMS: {"streams": 1.0},
     IMAGE: {"image": 1.0},
     TEXT: {"text": 1.0},
+    OCR: {"ocr": 1.0},
 }
 """Block weights of the rankings without anything to choose: the paper's embedding, the first
-author's (products of the joint and of the stream tokens), the two towers, raw features, titles."""
+author's (products of the joint and of the stream tokens), the two towers, raw features, titles,
+what is printed on packs."""
 
 TITLES: Mapping[str, str] = {
     SHIPPED: "shipped: all blocks fused, weights from dev",
@@ -41,10 +45,14 @@ TITLES: Mapping[str, str] = {
     STREAMS: "streams: both towers",
     IMAGE: "image only",
     TEXT: "text only",
+    OCR: "OCR only",
     IMAGE_TEXT: "image + text, no CAPTURE",
+    IMAGE_TEXT_OCR: "image + text + OCR, no CAPTURE",
     SHIPPED_WHOLE_PHOTO: "shipped, whole photo",
     IMAGE + WHOLE_PHOTO: "image only, whole photo",
+    OCR + WHOLE_PHOTO: "OCR only, whole photo",
     IMAGE_TEXT + WHOLE_PHOTO: "image + text, whole photo",
+    IMAGE_TEXT_OCR + WHOLE_PHOTO: "image + text + OCR, whole photo",
     INSTANCE_CROPS: "crops of boxes, encoded again",
     ORACLE_BOXES: "true boxes",
     RANDOM: "random",
@@ -66,6 +74,8 @@ _DESCRIPTIONS: Mapping[str, str] = {
     IMAGE: "region features alone, no CAPTURE",
     TEXT: "character n-grams of the title alone, no CAPTURE",
     IMAGE_TEXT: "image and text fused, no CAPTURE",
+    OCR: "character n-grams of what is printed on the pack, no CAPTURE",
+    IMAGE_TEXT_OCR: "image, text and what is printed fused, no CAPTURE",
     **{MERGE_PREFIX + rule: _MERGE_RULES[rule] for rule in MERGE_RULES},
     INSTANCE_CROPS: "as shipped, each box cut out and encoded again at full size",
     ORACLE_BOXES: "as shipped, with the true boxes: what detection costs",

@@ -22,11 +22,14 @@ from product1m.evaluation.methods import (
     FIXED,
     IMAGE,
     IMAGE_TEXT,
+    IMAGE_TEXT_OCR,
     INSTANCE_CROPS,
     MERGE_PREFIX,
+    OCR,
     ORACLE,
     ORACLE_BOXES,
     RANDOM,
+    READ,
     SHIPPED,
     TEXT,
     WHOLE_PHOTO,
@@ -87,7 +90,8 @@ class _WeightSearch:
         settings: FusionSettings,
         whole_photo: bool,
     ) -> "_WeightSearch":
-        pool = candidates(vectors, searcher.gallery, searcher.layout, FUSABLE, whole_photo)
+        blocks = searcher.layout.available(FUSABLE)
+        pool = candidates(vectors, searcher.gallery, searcher.layout, blocks, whole_photo)
         return cls(pool, dev, settings, try_weights(pool, dev, settings.tried_weights))
 
     def choose(self, blocks: Sequence[str]) -> Fusion:
@@ -116,7 +120,10 @@ def choose_fusions(
 ) -> Choice:
     """Choose the weights of every fused ranking; the whole photo gets its own, a fair rival."""
     dev = DevQueries.of(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
-    fused = {SHIPPED: settings.blocks, IMAGE_TEXT: (IMAGE, TEXT)}
+    available = searcher.layout.available(settings.blocks)
+    fused = {SHIPPED: available, IMAGE_TEXT: (IMAGE, TEXT)}
+    if OCR in searcher.layout.widths:
+        fused[IMAGE_TEXT_OCR] = (IMAGE, TEXT, OCR)
     by_suffix = {
         suffix: _WeightSearch.over(searcher, vectors, dev, settings, bool(suffix))
         for suffix in ("", WHOLE_PHOTO)
@@ -130,8 +137,8 @@ def choose_fusions(
     return Choice(
         fusions,
         weight_surface(per_box.pool, dev, fusions[SHIPPED]),
-        per_box.without_each(settings.blocks),
-        per_box.growing(settings.blocks),
+        per_box.without_each(available),
+        per_box.growing(available),
     )
 
 
@@ -142,7 +149,8 @@ def list_methods(
     methods = [
         Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
         for suffix, kind in _BY_SUFFIX
-        for name in (SHIPPED, *FIXED, IMAGE_TEXT)
+        for name in (SHIPPED, *FIXED, IMAGE_TEXT, IMAGE_TEXT_OCR)
+        if IMAGE_TEXT_OCR in fusions or name not in READ
     ]
     weights = fusions[SHIPPED].weights
     methods += [

@@ -21,6 +21,7 @@ from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
+from product1m.detection.ocr_cache import open_reader
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import Product1MError
 from product1m.evaluation.methods import SHIPPED, SHIPPED_WHOLE_PHOTO
@@ -158,6 +159,7 @@ def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Pa
             RegionSettings.from_config(config, grabcut_of_scenes(rpn)),
             num_workers=config.num_workers,
             shard_mib=config.shard_mib,
+            reader=open_reader(config, part),
         )
     return open_artifact(folder, "feature_extraction")
 

@@ -32,6 +32,7 @@ from product1m.retrieval.index import (
     measure,
     write_index,
 )
+from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
@@ -41,7 +42,7 @@ RECALL_DEPTH = 100
 
 @dataclass(frozen=True)
 class TextSettings:
-    """Size of the text block."""
+    """Size of the block of titles, or of what is printed on packs."""
 
     dim: int
     max_ngram: int
@@ -54,6 +55,7 @@ class IndexSettings:
 
     streams: Streams
     text: TextSettings
+    ocr: TextSettings
     num_training_items: int
     batch_size: int
     factory: str
@@ -67,6 +69,7 @@ class IndexSettings:
         return cls(
             streams=config.streams,
             text=TextSettings(config.text_dim, config.text_max_ngram, config.text_max_terms),
+            ocr=TextSettings(config.ocr_dim, config.ocr_max_ngram, config.text_max_terms),
             num_training_items=config.num_training_items,
             batch_size=config.batch_size,
             factory=config.factory,
@@ -97,6 +100,8 @@ class BuiltIndex:
     def write(self, folder: Path) -> None:
         """Write the files of an index artifact."""
         self.encoder.text.save(folder)
+        if self.encoder.printed is not None:
+            self.encoder.printed.save(folder)
         self.encoder.standardization.save(folder)
         write_index(self.index, folder / INDEX)
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
@@ -142,7 +147,23 @@ def _fit(
         ImageStandardization.fit(whole_photos),
         TextEncoder.fit(captions, text.dim, text.max_ngram, text.max_terms, settings.seed),
         settings.streams,
+        _fit_printed(gallery, sample, captions, settings),
     )
+
+
+def _fit_printed(
+    gallery: FeatureSet,
+    sample: Int64[np.ndarray, " S"],
+    captions: list[str],
+    settings: IndexSettings,
+) -> PrintedTextEncoder | None:
+    """From the lines and titles of the sample; None if the gallery's photos were not read."""
+    if not gallery.has_lines:
+        return None
+    lines = (gallery.lines(int(row)).texts for row in sample)
+    packs = [[*texts, title] for texts, title in zip(lines, captions, strict=True)]
+    ocr = settings.ocr
+    return PrintedTextEncoder.fit(packs, ocr.dim, ocr.max_ngram, ocr.max_terms, settings.seed)
 
 
 def _fill(
@@ -208,4 +229,5 @@ def _encode(
     captions = gallery.rows["caption"].to_numpy()
     for start in track(range(0, len(rows), batch_size), what):
         batch = rows[start : start + batch_size]
-        yield encoder.encode(captions[batch].tolist(), [gallery.regions(int(row)) for row in batch])
+        views = [gallery.regions(int(row)) for row in batch]
+        yield encoder.encode(captions[batch].tolist(), views, items=True)

@@ -18,10 +18,13 @@ from product1m.capture.network import LoadedCapture
 from product1m.config import Block
 from product1m.data.regions import Regions
 from product1m.errors import RetrievalError
+from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)
-"""Blocks that may have a weight; the first two come from CAPTURE."""
+"""Blocks that may have a weight; the first two come from CAPTURE. An index whose gallery was not
+read has no `ocr`."""
+OCR = "ocr"
 BLOCKS = (*FUSABLE, "stream_product")
 """The blocks of a vector, in this order; only the first author's ranking uses the last."""
 STANDARDIZATION = "image_block.safetensors"
@@ -39,6 +42,16 @@ class BlockLayout:
     def dim(self) -> int:
         """Width of a whole vector."""
         return sum(self.widths.values())
+
+    def available(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """Those of some blocks that the vector has; RetrievalError if it has none of them."""
+        available = tuple(block for block in blocks if block in self.widths)
+        if not available:
+            raise RetrievalError(
+                f"evaluation.fused_blocks: the index has none of {', '.join(blocks)}; its blocks "
+                f"are {', '.join(self.widths)}. The block ocr needs feature_extraction.ocr"
+            )
+        return available
 
     def columns(self, block: str) -> slice:
         """The columns of a block."""
@@ -95,20 +108,27 @@ class BlockEncoder:
         standardization: ImageStandardization,
         text: TextEncoder,
         streams: Streams,
+        printed: PrintedTextEncoder | None = None,
     ) -> None:
+        """`printed` encodes what is printed on packs; None if the gallery's were not read."""
         self.capture = capture
+        self.printed = printed
         self.standardization = standardization
         self.text = text
         self.streams = streams
 
     def encode(
-        self, captions: Sequence[str], views: Sequence[Regions]
+        self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> dict[str, Float32[np.ndarray, "n W"]]:
-        """Every block of every view; `views[i]` goes with `captions[i]`."""
+        """Every block of every view; `views[i]` goes with `captions[i]`.
+
+        With `items` they are gallery items: the title of one belongs to what is printed on it. The
+        title of a query is about all of its products, so a box is known by its own lines.
+        """
         tokens = self.capture.embed(captions, views)
         raw = np.stack([view.features[0] for view in views]).astype(np.float32)
         image = (raw - self.standardization.mean) / self.standardization.deviation
-        return {
+        blocks = {
             "joint": normalize(tokens.joint_text * tokens.joint_image),
             "streams": stream_block(tokens.stream_text, tokens.stream_image, self.streams),
             "image": normalize(image),
@@ -117,6 +137,14 @@ class BlockEncoder:
                 normalize(tokens.stream_text) * normalize(tokens.stream_image)
             ),
         }
+        if self.printed is not None:
+            printed = [list(view.lines.texts) for view in views]
+            if items:
+                texts = [[*lines, title] for lines, title in zip(printed, captions, strict=True)]
+                blocks[OCR] = self.printed.encode_items(texts)
+            else:
+                blocks[OCR] = self.printed.encode(printed)
+        return {name: blocks[name] for name in BLOCKS if name in blocks}
 
     def vectors(
         self, captions: Sequence[str], views: Sequence[Regions]
@@ -129,7 +157,8 @@ def concatenate(
     blocks: Mapping[str, Float32[np.ndarray, "n W"]],
 ) -> Float32[np.ndarray, "n D"]:
     """Blocks side by side in their fixed order."""
-    return np.ascontiguousarray(np.concatenate([blocks[name] for name in BLOCKS], axis=1))
+    ordered = [blocks[name] for name in BLOCKS if name in blocks]
+    return np.ascontiguousarray(np.concatenate(ordered, axis=1))
 
 
 def stream_block(

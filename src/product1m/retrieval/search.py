@@ -19,6 +19,7 @@ from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
+from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
@@ -122,6 +123,7 @@ class Searcher:
             ImageStandardization.load(index),
             TextEncoder.load(index),
             details["streams"],
+            PrintedTextEncoder.load(index),
         )
         layout = BlockLayout({name: int(width) for name, width in details["blocks"].items()})
         return cls(encoder, GalleryIndex.load(index), layout, settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -56,16 +57,10 @@ class TextEncoder:
                 f"the text block needs captions: none of the gallery's {len(captions)} has a "
                 f"character to count ({error}); check the gallery list"
             ) from error
-        width = min(dim, *counts.shape)
-        svd = TruncatedSVD(width, random_state=seed).fit(counts)
-        directions: Float32[np.ndarray, "K V"] = svd.components_.astype(np.float32)
-        # A singular vector's sign is arbitrary: its largest entry is made positive.
-        largest = np.abs(directions).argmax(axis=1)
-        signs = np.sign(directions[np.arange(width), largest])
         return cls(
             vectorizer.get_feature_names_out().tolist(),
             vectorizer.idf_.astype(np.float32),
-            np.ascontiguousarray((directions * signs[:, None]).T),
+            main_directions(counts, dim, seed),
             max_ngram,
         )
 
@@ -88,6 +83,17 @@ class TextEncoder:
         state = json.loads(artifact.file(VOCABULARY).read_text("utf-8"))
         numbers = load_file(artifact.file(WEIGHTS))
         return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+
+
+def main_directions(counts: csr_matrix, dim: int, seed: int) -> Float32[np.ndarray, "V K"]:
+    """The right singular vectors of the largest singular values, at most `dim`, as columns."""
+    width = min(dim, *counts.shape)
+    svd = TruncatedSVD(width, random_state=seed).fit(counts)
+    directions: Float32[np.ndarray, "K V"] = svd.components_.astype(np.float32)
+    # A singular vector's sign is arbitrary: its largest entry is made positive.
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(width), largest])
+    return np.ascontiguousarray((directions * signs[:, None]).T)
 
 
 def _vectorizer(

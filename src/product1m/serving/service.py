@@ -3,7 +3,7 @@
 The registered model is this, over its own folder (see `model_folder`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from jaxtyping import Float32
 from product1m.data.intake import normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import clean_caption
-from product1m.data.photos import decode_photo
+from product1m.data.photos import Photo, decode_photo
+from product1m.data.regions import Regions
 from product1m.detection.extraction import RegionSettings, extract_regions
+from product1m.detection.ocr import OcrSettings, PackReader
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import PhotoError, RetrievalError
+from product1m.retrieval.embedding import OCR
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
 from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 
@@ -48,6 +51,7 @@ class SearchService:
         self.region_settings = region_settings
         self.searcher = searcher
         self.config = config
+        self.reader = _reader_of(config)
         rows = searcher.gallery.rows
         self.labels = {
             item: labels[0] if labels else ""
@@ -95,11 +99,10 @@ class SearchService:
             if needs_title and not captions[-1]:
                 raise RetrievalError(f"title {position}: empty; expected the photo's title")
         pixels = [decode_photo(kept.encoded, f"photo {i}") for i, kept in enumerate(stored)]
-        extracted = extract_regions(self.rpn, pixels, self.region_settings)
         # Searched as deep as evaluated: an approximate index finds other items at another depth.
         depth = max(top_k, self.config.evaluation.depth)
         answers = []
-        for kept, caption, (regions, _) in zip(stored, captions, extracted, strict=True):
+        for kept, caption, regions in zip(stored, captions, self._regions(pixels), strict=True):
             result = self.searcher.search(
                 caption, regions, self.config.weights, depth, self.config.match_score
             )
@@ -107,6 +110,12 @@ class SearchService:
             size_px = round(kept.width / kept.downscaled), round(kept.height / kept.downscaled)
             answers.append(PhotoAnswers(boxes, _cut(result, top_k), size_px))
         return answers
+
+    def _regions(self, photos: Sequence[Photo]) -> Iterator[Regions]:
+        """The regions of each photo, with what is printed in it if that has a weight."""
+        extracted = extract_regions(self.rpn, photos, self.region_settings)
+        for photo, (regions, _) in zip(photos, extracted, strict=True):
+            yield self.reader.with_lines(photo, regions) if self.reader else regions
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:
         """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box."""
@@ -127,6 +136,14 @@ class SearchService:
             "match_scores": scores,
             "in_catalogue": scorer.in_catalogue(scores) if scorer and scores else None,
         }
+
+
+def _reader_of(config: ServingConfig) -> PackReader | None:
+    """The reader of packs; None if the shipped ranking gives what they say no weight."""
+    section = config.feature_extraction
+    if section.ocr == "off" or not config.weights.get(OCR):
+        return None
+    return PackReader(OcrSettings.from_config(section).on_this_machine())
 
 
 def _cut(result: SearchResult, top_k: int) -> SearchResult:

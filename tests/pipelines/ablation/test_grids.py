@@ -102,6 +102,14 @@ def test_only_cells_that_fuse_other_blocks_need_an_evaluation_of_their_own() -> 
     assert {key for cell in cells for key in cell.overrides} == {"evaluation.fused_blocks"}
 
 
+def test_the_block_of_what_is_printed_has_cells_where_packs_are_read() -> None:
+    read = SAMPLE.feature_extraction.model_copy(update={"ocr": "boxes"})
+    config = SAMPLE.model_copy(update={"feature_extraction": read})
+    added = {cell.name for cell in make_grid("fusion", config).cells}
+    added -= {cell.name for cell in make_grid("fusion", SAMPLE).cells}
+    assert added == {"ocr-only", "without-ocr"}
+
+
 def test_chosen_cells_come_with_the_full_model() -> None:
     grid = make_grid("layers", SAMPLE, ["deeper"])
     assert [cell.name for cell in grid.cells] == ["full", "deeper"]
