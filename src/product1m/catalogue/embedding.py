@@ -9,7 +9,6 @@ import pandas as pd
 from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
-from product1m.capture.network import load_capture
 from product1m.catalogue.batches import (
     FEATURES,
     VECTORS_PART,
@@ -22,9 +21,9 @@ from product1m.config import CatalogueConfig, IngestionConfig
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
+from product1m.detection.ocr_cache import CachedReader, open_reader
 from product1m.detection.untrained_boxes import grabcut_of_scenes
-from product1m.retrieval.embedding import BlockEncoder, ImageStandardization
-from product1m.retrieval.text import TextEncoder
+from product1m.retrieval.embedding import OCR, BlockEncoder
 from product1m.serving.catalogue_folder import STEP, model_digest
 from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 from product1m.telemetry.progress import track
@@ -52,12 +51,12 @@ class CatalogueModel:
 
     def encoder(self) -> BlockEncoder:
         """What makes a vector of a caption and a photo's regions."""
-        return BlockEncoder(
-            load_capture(self.capture),
-            ImageStandardization.load(self.index),
-            TextEncoder.load(self.index),
-            self.index.manifest.details["streams"],
-        )
+        return BlockEncoder.load(self.index, self.capture)
+
+    def reader(self) -> CachedReader | None:
+        """What reads packs; None if the model gives what is printed on them no weight."""
+        weight = self.config.weights.get(OCR)
+        return open_reader(self.config.feature_extraction, FEATURES) if weight else None
 
 
 class ItemVectors:
@@ -97,7 +96,7 @@ class ItemVectors:
         for start in track(range(0, len(new), CHUNK), "embedding new items"):
             chunk = new.iloc[start : start + CHUNK]
             views = [regions.regions(photo) for photo in chunk["sha256"]]
-            parts.append(encoder.vectors(chunk["caption"].tolist(), views))
+            parts.append(encoder.vectors(chunk["caption"].tolist(), views, items=True))
         folder = self._scratch / "new_vectors"
         self._known.add(vector_keys(new), np.concatenate(parts), folder, self._config)
 
@@ -140,6 +139,7 @@ class ItemVectors:
                 RegionSettings.from_config(config, grabcut_of_scenes(self._model.rpn)),
                 num_workers=config.num_workers,
                 shard_mib=config.shard_mib,
+                reader=self._model.reader(),
             )
         return KnownRegions(batches)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts.folder import Artifact
-from product1m.capture.network import LoadedCapture
+from product1m.capture.network import LoadedCapture, load_capture
 from product1m.config import Block
 from product1m.data.regions import Regions
 from product1m.errors import RetrievalError
@@ -117,6 +117,17 @@ class BlockEncoder:
         self.text = text
         self.streams = streams
 
+    @classmethod
+    def load(cls, index: Artifact, capture: Artifact) -> "BlockEncoder":
+        """The encoder that an index was built with, and its CAPTURE."""
+        return cls(
+            load_capture(capture),
+            ImageStandardization.load(index),
+            TextEncoder.load(index),
+            index.manifest.details["streams"],
+            PrintedTextEncoder.load(index),
+        )
+
     def encode(
         self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> dict[str, Float32[np.ndarray, "n W"]]:
@@ -147,10 +158,10 @@ class BlockEncoder:
         return {name: blocks[name] for name in BLOCKS if name in blocks}
 
     def vectors(
-        self, captions: Sequence[str], views: Sequence[Regions]
+        self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> Float32[np.ndarray, "n D"]:
-        """The blocks side by side, unweighted."""
-        return concatenate(self.encode(captions, views))
+        """The blocks of `encode` side by side, unweighted."""
+        return concatenate(self.encode(captions, views, items=items))
 
 
 def concatenate(

@@ -9,19 +9,16 @@ from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
-from product1m.capture.network import load_capture
 from product1m.config import EvaluationConfig
 from product1m.data.geometry import BoxSelection
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
-from product1m.retrieval.embedding import BlockEncoder, BlockLayout, ImageStandardization
+from product1m.retrieval.embedding import BlockEncoder, BlockLayout
 from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
-from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
-from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
 Nearest = tuple[Float32[np.ndarray, "I N"], Int64[np.ndarray, "I N"]]
@@ -118,13 +115,7 @@ class Searcher:
         """Open an index and its CAPTURE; ArtifactError if the index was built with another one."""
         require_built_with(index, capture)
         details = index.manifest.details
-        encoder = BlockEncoder(
-            load_capture(capture),
-            ImageStandardization.load(index),
-            TextEncoder.load(index),
-            details["streams"],
-            PrintedTextEncoder.load(index),
-        )
+        encoder = BlockEncoder.load(index, capture)
         layout = BlockLayout({name: int(width) for name, width in details["blocks"].items()})
         return cls(encoder, GalleryIndex.load(index), layout, settings)
 
