@@ -3,11 +3,12 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.items import read_items
 from product1m.data.printed_lines import NO_LINES, LineWriter, PrintedLines
@@ -70,16 +71,14 @@ def lines_on(boxes: np.ndarray, texts: list[str]) -> PrintedLines:
 
 
 @pytest.fixture(scope="module")
-def metrics(printed: TinyArtifacts) -> dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]]:
-    done: Artifact = open_artifact(printed.evaluation, "evaluation")
-    read: dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]]
-    read = read_json(done, "metrics.json")
-    return read
+def metrics(printed: TinyArtifacts) -> dict[str, Any]:
+    measured: dict[str, Any] = read_json(
+        open_artifact(printed.evaluation, "evaluation"), "metrics.json"
+    )
+    return measured
 
 
-def test_what_is_printed_answers_every_box(
-    metrics: dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]],
-) -> None:
+def test_what_is_printed_answers_every_box(metrics: dict[str, Any]) -> None:
     test = metrics["test"]
     assert test[OCR]["strict"]["10"]["mAP"] > 0.95  # every box bears its answer's name
     assert test[OCR]["strict"]["10"]["mAP"] > test["image"]["strict"]["10"]["mAP"]
