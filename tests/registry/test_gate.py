@@ -31,6 +31,36 @@ def outcomes(candidate: Evidence, champion: Champion | None = None) -> dict[str,
     return {rule.name: rule.outcome for rule in decide(candidate, champion).rules}
 
 
+PRODUCTS = dict.fromkeys(QUERIES, 4)
+
+
+def test_products_found_may_not_fall_behind_the_champion() -> None:
+    rule = "products found, not behind the champion"
+    champion = Champion("7", evidence(found=dict.fromkeys(QUERIES, 3), products=PRODUCTS))
+    for found, outcome in ((3, "pass"), (4, "pass"), (2, "fail")):
+        candidate = evidence(found=dict.fromkeys(QUERIES, found), products=PRODUCTS)
+        assert outcomes(candidate, champion)[rule] == outcome
+    one_lost = {query: 3 - (query == "q0") for query in QUERIES}  # of 240 products
+    gate = decide(evidence(found=one_lost, products=PRODUCTS), champion)
+    (shown,) = [each for each in gate.rules if each.name == rule]
+    assert (shown.value, shown.outcome) == (pytest.approx(-1 / 240), "pass")
+    unknown = Champion("7", evidence())
+    candidate = evidence(found=dict.fromkeys(QUERIES, 3), products=PRODUCTS)
+    assert outcomes(candidate, unknown)[rule] == "not compared"
+    assert rule not in outcomes(evidence(), champion)
+
+
+def test_a_required_box_precision_must_be_known_and_reached() -> None:
+    rule = "boxes that lie on a product"
+    rules = RegistrationConfig(min_box_precision=0.9).model_dump()
+    share = {"mean": 0.92, "low": 0.85, "high": 0.95}
+    assert outcomes(evidence(rules=rules))[rule] == "fail"
+    assert outcomes(evidence(rules=rules, detection={"precision": share}))[rule] == "pass"
+    low = {"precision": {**share, "mean": 0.89}}
+    assert outcomes(evidence(rules=rules, detection=low))[rule] == "fail"
+    assert rule not in outcomes(evidence())
+
+
 def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None:
     gate = decide(evidence(), None)
     assert gate.verdict == "passed"

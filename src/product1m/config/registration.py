@@ -25,6 +25,12 @@ class RegistrationConfig(StepConfig):
     (ours)."""
     max_map_loss: Fraction = 0.01
     """Largest loss of strict mAP@10 against the champion, for the whole interval (ours)."""
+    min_box_precision: Fraction = 0.0
+    """Minimum share of the shown boxes that lie on a product, if the queries' true boxes are known
+    (ours)."""
+    max_found_loss: Fraction = 0.03
+    """Largest loss of the share of products found against the champion, for the whole interval, if
+    the queries' true boxes and their labels are known (ours)."""
     max_slice_loss: Fraction = 0.05
     """The gate fails if the whole interval of a slice shows a larger loss against the champion
     (ours)."""

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from product1m.artifacts.manifest import Summary
+from product1m.evaluation.detection_quality import FIGURES, SHARES
 from product1m.evaluation.methods import (
     BASELINES,
     CAPTURE_ALONE,
@@ -75,6 +76,7 @@ def _render(environment: jinja2.Environment, template: str, subject: Subject) ->
         fusion=", ".join(f"{name} {weight:.2f}" for name, weight in scores["fusion"].items()),
         scores=_score_rows(scores),
         num_queries=len(evidence.ap),
+        products=_product_rows(scores),
         slices=[_slice_row(change) for change in subject.gate.slices],
         max_listed=MAX_LISTED,
         rpn=_rpn(lineage["rpn_training"].metrics),
@@ -108,6 +110,16 @@ def _score_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _product_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Products found and boxes; empty if the queries' true boxes are unknown."""
+    known = scores.get("detection", {})
+    return [
+        {"name": name, "share": str(Interval(**known[name])), "meaning": FIGURES[name]}
+        for name in SHARES
+        if name in known
+    ]
 
 
 def _slice_row(change: SliceChange) -> dict[str, str]:

@@ -7,7 +7,7 @@ index, built as its own was configured, holds today's gallery.
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,24 @@ from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import Product1MError
+from product1m.evaluation.detection_quality import detection_quality
 from product1m.evaluation.methods import SHIPPED, SHIPPED_WHOLE_PHOTO
 from product1m.evaluation.metrics import GroundTruth, score_queries
-from product1m.registry.evidence import DEPTH, EVIDENCE, Champion, Evidence, Remeasured
+from product1m.evaluation.shown_boxes import shown_boxes
+from product1m.evaluation.statistics import BootstrapPlan
+from product1m.evaluation.variants import true_boxes
+from product1m.registry.evidence import (
+    DEPTH,
+    EVIDENCE,
+    Champion,
+    Evidence,
+    Remeasured,
+    count_products,
+)
 from product1m.registry.version_files import as_champion, read_lineage
 from product1m.registry.versions import ModelVersion, champion_among, list_versions
 from product1m.retrieval.building import IndexSettings, build_index
-from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.retrieval.search import QueryVectors, Searcher, SearchSettings
 from product1m.serving.model_folder import (
     CAPTURE,
     INDEX,
@@ -71,9 +82,15 @@ def meet_champion(
     if version is None:
         return Opponent(None, {})
     champion = as_champion(version)
-    digests = [lineage[f"ingestion/{part}"].details["content"] for part in ("queries", "gallery")]
+    queries_digest, gallery_digest = (
+        lineage[f"ingestion/{part}"].details["content"] for part in ("queries", "gallery")
+    )
+    counts = lineage["ingestion/queries"].metrics
+    with_products = counts.get("with_box_labels") == counts["items"]
     remeasured, failure = None, ""
-    if champion.digest and needs_measuring(champion.evidence, *digests):
+    if champion.digest and needs_measuring(
+        champion.evidence, queries_digest, gallery_digest, with_products
+    ):
         try:
             remeasured = measure_champion(version, queries, gallery)
         except Product1MError as error:
@@ -84,9 +101,16 @@ def meet_champion(
     return Opponent(champion, read_lineage(version), remeasured, failure)
 
 
-def needs_measuring(evidence: Evidence | None, queries: str, gallery: str) -> bool:
-    """Whether a champion's own evidence is from other queries or another gallery than these."""
-    return evidence is None or (evidence.queries, evidence.gallery) != (queries, gallery)
+def needs_measuring(
+    evidence: Evidence | None, queries: str, gallery: str, with_products: bool = False
+) -> bool:
+    """Whether a champion's own evidence is from other queries or another gallery than these.
+
+    Or, for queries whose boxes have labels (`with_products`), whether it lacks products found.
+    """
+    if evidence is None or (evidence.queries, evidence.gallery) != (queries, gallery):
+        return True
+    return with_products and not evidence.found
 
 
 def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifact) -> Remeasured:
@@ -95,13 +119,14 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
     Raises ArtifactError or RetrievalError if this code cannot open its model.
     """
     logger.info(
-        "%s was measured on other queries or another gallery: it answers these now, with its own "
-        "regions, embeddings and index",
+        "%s was measured on other queries, on another gallery or without products found: it "
+        "answers these now, with its own regions, embeddings and index",
         champion.title,
     )
     with tempfile.TemporaryDirectory() as scratch:
         model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", Path(scratch))
-        top = rank_by_methods(model, queries, gallery, Path(scratch))[SHIPPED]
+        answers = answer_by_methods(model, queries, gallery, Path(scratch))
+    top = answers.rankings[SHIPPED]
     truth = GroundTruth.from_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
     scores = score_queries(top, truth, "strict", (DEPTH,))
     return Remeasured(
@@ -109,17 +134,28 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
         evidence_digest=champion.tags.get(f"digest.{EVIDENCE}", ""),
         ap=dict(zip(scores["query_id"], scores["ap"], strict=True)),
         top={query: ranking[:DEPTH] for query, ranking in top.items()},
+        found=answers.products["found"],
     )
 
 
-def rank_by_methods(
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to the test queries."""
+
+    rankings: dict[str, dict[str, list[str]]]
+    """Merged, by method and query id."""
+    products: dict[str, dict[str, int]]
+    """`found` and `products` of an `Evidence`."""
+
+
+def answer_by_methods(
     model: Path,
     queries: Artifact,
     gallery: Artifact,
     scratch: Path,
     others: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[str, dict[str, list[str]]]:
-    """Merged rankings of the test queries by a model folder: as shipped, and by whole photos.
+) -> Answers:
+    """Answers of a model folder to the test queries: as shipped, and by whole photos.
 
     Args:
         model: the folder.
@@ -145,7 +181,23 @@ def rank_by_methods(
         for name, weights in methods.items()
     }
     ranked[SHIPPED_WHOLE_PHOTO] = searcher.rank(vectors, serving.weights, whole_photo=True)
-    return ranked
+    return Answers(ranked, _count_products(searcher, photos, vectors, test_rows, serving))
+
+
+def _count_products(
+    searcher: Searcher,
+    photos: FeatureSet,
+    vectors: QueryVectors,
+    test_rows: Sequence[int],
+    serving: ServingConfig,
+) -> dict[str, dict[str, int]]:
+    truth = GroundTruth.from_rows(photos.rows, searcher.gallery.rows)
+    known = true_boxes(photos)
+    shown = shown_boxes(
+        searcher, vectors, serving.weights, truth, known.select(test_rows), known.complete
+    )
+    per_query = detection_quality(shown, BootstrapPlan.from_config(serving.evaluation)).per_query
+    return count_products(per_query.set_axis(vectors.query_ids))
 
 
 def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:

@@ -14,8 +14,10 @@ from product1m.evaluation.artifact_files import (
     RANKINGS,
     read_metrics,
     read_per_query,
+    read_products,
     read_slices,
 )
+from product1m.evaluation.detection_quality import PRODUCTS, PRODUCTS_FOUND
 from product1m.evaluation.methods import BASELINES, SHIPPED
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
@@ -43,6 +45,8 @@ class Remeasured(BaseModel):
     """Identifies the champion: copying changes a version's number, not its evidence."""
     ap: dict[str, float]
     top: dict[str, list[str]]
+    found: dict[str, int] = {}
+    """As in `Evidence`."""
 
 
 class Evidence(BaseModel):
@@ -54,6 +58,13 @@ class Evidence(BaseModel):
     """Strict AP@10 of the shipped ranking, by test query."""
     top: dict[str, list[str]] = {}
     """The shipped ranking's first ten gallery ids, by test query."""
+    found: dict[str, int] = {}
+    """Products whose box has the right first answer, by test query; empty if the true boxes or
+    their labels are unknown."""
+    products: dict[str, int] = {}
+    """Products in the photo, for the same queries."""
+    detection: dict[str, dict[str, float]] = {}
+    """The evaluation's figures of boxes and products found: mean, low, high."""
     slices: dict[str, dict[str, str]]
     """Slicing (`products`, `brand`, …) to test query to slice."""
     leads: dict[str, dict[str, float]]
@@ -127,6 +138,8 @@ def gather_evidence(
     return Evidence(
         ap=ap,
         top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
+        **_products(evaluation),
+        detection=scores.get("detection", {}),
         slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
         intervals={
@@ -154,6 +167,25 @@ def _shipped_ap(evaluation: Artifact) -> dict[str, float]:
         & (rows["depth"] == DEPTH)
     ]
     return dict(zip(rows["query_id"], rows["ap"], strict=True))
+
+
+def _products(evaluation: Artifact) -> dict[str, Any]:
+    """Products and products found by test query."""
+    return count_products(read_products(evaluation))
+
+
+def count_products(per_query: pd.DataFrame | None) -> dict[str, dict[str, int]]:
+    """`found` and `products` of an `Evidence`; both empty if the true boxes have no labels.
+
+    `per_query` is `DetectionQuality.per_query` by query id.
+    """
+    if per_query is None or PRODUCTS_FOUND not in per_query:
+        return {"found": {}, "products": {}}
+    columns = {"found": PRODUCTS_FOUND, "products": PRODUCTS}
+    return {
+        name: dict(zip(per_query.index, per_query[column].tolist(), strict=True))
+        for name, column in columns.items()
+    }
 
 
 def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:

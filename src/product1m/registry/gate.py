@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from product1m.evaluation.detection_quality import BOX_PRECISION
 from product1m.evaluation.methods import BASELINES, TITLES
 from product1m.evaluation.statistics import (
     MAIN_METRIC,
     Interval,
     bootstrap_interval,
+    bootstrap_ratios,
     paired_difference,
 )
 from product1m.registry.evidence import Champion, Evidence, Rules
@@ -29,6 +31,8 @@ class Rivalry:
     top: Mapping[str, list[str]]
     note: str
     """A remark on the comparison, or the reason why there is none."""
+    found: pd.Series | None = None
+    """Products found by test query; None if unknown."""
 
 
 class Rule(BaseModel):
@@ -113,10 +117,13 @@ def decide(candidate: Evidence, champion: Champion | None) -> Gate:
 def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
     """The champion's answers to the candidate's queries, measured at its registration or again."""
     known, anew = champion.evidence, candidate.champion
+    again = anew if anew and champion.digest and anew.evidence_digest == champion.digest else None
     if known and (known.queries, known.gallery) == (candidate.queries, candidate.gallery):
-        return Rivalry(pd.Series(known.ap), known.top, "")
-    if anew and champion.digest and anew.evidence_digest == champion.digest:
-        return Rivalry(pd.Series(anew.ap), anew.top, "champion measured again on these queries")
+        found = known.found or (again.found if again else {})
+        return Rivalry(pd.Series(known.ap), known.top, "", _counts(found))
+    if again:
+        note = "champion measured again on these queries"
+        return Rivalry(pd.Series(again.ap), again.top, note, _counts(again.found))
     if known is None:
         return Rivalry(None, {}, f"champion {champion.version} has no evidence")
     if known.queries == candidate.queries:
@@ -128,6 +135,10 @@ def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
     )
     note = f"champion {champion.version} was measured on other queries and {advice}"
     return Rivalry(None, {}, note)
+
+
+def _counts(found: Mapping[str, int]) -> pd.Series | None:
+    return pd.Series(found) if found else None
 
 
 def _absolute(candidate: Evidence) -> Iterator[Rule]:
@@ -143,6 +154,7 @@ def _absolute(candidate: Evidence) -> Iterator[Rule]:
         low=score.low,
         high=score.high,
     )
+    yield from _box_precision(candidate)
     for method in BASELINES:
         lead = Interval(**candidate.leads[method])
         yield _interval_above(f"lead over {TITLES[method]}", lead, config.min_baseline_lead)
@@ -182,7 +194,45 @@ def _relative(
         return
     gain = paired_difference(pd.Series(candidate.ap), rival.ap, candidate.bootstrap)
     yield _interval_above(name, gain, limit, rival.note)
+    yield from _products_found(candidate, rival)
     yield _worst_slice(config, slices)
+
+
+def _box_precision(candidate: Evidence) -> Iterator[Rule]:
+    """Nothing if it is unknown and nothing is required."""
+    name, limit = "boxes that lie on a product", candidate.rules.min_box_precision
+    if BOX_PRECISION in candidate.detection:
+        share = Interval(**candidate.detection[BOX_PRECISION])
+        yield Rule(
+            name=name,
+            expected=f"≥ {limit:.3f}",
+            found=str(share),
+            outcome=_outcome(share.mean >= limit),
+            value=share.mean,
+            limit=limit,
+            low=share.low,
+            high=share.high,
+        )
+    elif limit > 0:
+        found = "unknown: the queries have no true boxes"
+        yield Rule(name=name, expected=f"≥ {limit:.3f}", found=found, outcome="fail", limit=limit)
+
+
+def _products_found(candidate: Evidence, rival: Rivalry) -> Iterator[Rule]:
+    """Share of products found, against the champion's; nothing if the candidate's is unknown."""
+    if not candidate.found:
+        return
+    name, limit = "products found, not behind the champion", -candidate.rules.max_found_loss
+    expected = f"interval above {limit:+.3f}"
+    ours = pd.Series(candidate.found)
+    if rival.found is None or set(rival.found.index) != set(ours.index):
+        found = "the champion's are unknown"
+        yield Rule(name=name, expected=expected, found=found, outcome="not compared", limit=limit)
+        return
+    counts = pd.DataFrame({"gain": ours - rival.found, "products": pd.Series(candidate.products)})
+    ratios = {"gain": ("gain", "products")}
+    gain = bootstrap_ratios(counts, ratios, candidate.bootstrap)["gain"]
+    yield _interval_above(name, gain, limit)
 
 
 def _slices(candidate: Evidence, theirs: pd.Series) -> list[SliceChange]:

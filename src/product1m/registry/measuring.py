@@ -26,7 +26,7 @@ from product1m.evaluation.methods import (
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.statistics import BootstrapPlan, paired_difference
 from product1m.registry.candidate_files import CandidateFiles
-from product1m.registry.champion import measure_champion, rank_by_methods
+from product1m.registry.champion import answer_by_methods, measure_champion
 from product1m.registry.evidence import DEPTH, Evidence
 from product1m.registry.versions import ModelVersion
 
@@ -65,13 +65,14 @@ class ReviewerData:
         truth = GroundTruth.from_rows(ItemTable(self.queries).rows, ItemTable(self.gallery).rows)
         logger.info("measuring the candidate and the champion on the test queries")
         with tempfile.TemporaryDirectory() as scratch:
-            top = rank_by_methods(
+            answers = answer_by_methods(
                 files.model,
                 self.queries,
                 self.gallery,
                 Path(scratch),
                 {IMAGE: FIXED[IMAGE], TEXT: FIXED[TEXT], IMAGE_TEXT: BOTH},
             )
+        top = answers.rankings
         ap = {method: _ap(rankings, truth) for method, rankings in top.items()}
         leads = {
             method: paired_difference(ap[SHIPPED], ap[method], self.bootstrap).as_dict()
@@ -80,6 +81,8 @@ class ReviewerData:
         changes = {
             "ap": ap[SHIPPED].to_dict(),
             "top": {query: ranking[:DEPTH] for query, ranking in top[SHIPPED].items()},
+            **answers.products,
+            "detection": {},
             "leads": leads,
             "slices": {},
             "intervals": {},
