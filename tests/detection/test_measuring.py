@@ -27,7 +27,7 @@ def test_the_best_threshold_keeps_the_products_and_drops_the_rest() -> None:
 def test_no_fixed_threshold_hides_products_that_the_network_finds_with_low_scores() -> None:
     proposals = scenes((0.35, 0.2), (0.32, 0.1))
     metrics = measure(proposals, TRUTH, best_selection(proposals, TRUTH))
-    assert metrics["instances/best_min_score"] == pytest.approx(0.3)
+    assert metrics["instances/best_min_score"] == pytest.approx(0.25)
     assert metrics["instances/recall"] == 1
 
 

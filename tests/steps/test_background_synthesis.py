@@ -1,6 +1,7 @@
 """Background synthesis end to end, on drawn products with known groups and outlines."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from product1m.config import BackgroundSynthesisConfig, IngestionConfig, parse_c
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.data.regions import INSTANCES
+from product1m.detection.scene_batches import Scenes
 from product1m.errors import ArtifactError, ConfigError, DatasetError, StorageError
 from product1m.steps import background_synthesis
 from product1m.synthesis import compose
@@ -29,6 +31,8 @@ CONFIG = BackgroundSynthesisConfig(
     scene_height_px=96,
     grabcut_side_px=80,
     max_cutouts=60,
+    empty_share=0,
+    single_share=0,
     num_workers=1,
 )
 
@@ -96,6 +100,20 @@ def test_every_scene_is_a_photo_with_two_to_five_products(scenes: Path) -> None:
     counts = instances_of(scenes).groupby("scene").size()
     assert counts.index.tolist() == list(range(14))
     assert counts.between(2, 5).all()
+
+
+def test_scenes_without_products_are_photos_without_rows(
+    products: Path, backgrounds: Path, tmp_path: Path
+) -> None:
+    config = varied(num_scenes=10, empty_share=0.5, single_share=0.5)
+    background_synthesis.run(products, str(backgrounds), tmp_path / "scenes", config)
+    artifact = open_artifact(tmp_path / "scenes", "background_synthesis", "scenes")
+    counts = Counter(instances_of(tmp_path / "scenes")["scene"].tolist())
+    assert set(counts.values()) == {1}
+    assert 0 < len(counts) < 10
+    boxes = Scenes(artifact).boxes_xyxy
+    assert [len(own) for own in boxes] == [counts[number] for number in range(10)]
+    assert len(coco_of(tmp_path / "scenes")["images"]) == 10
 
 
 def test_annotations_are_valid_coco(scenes: Path) -> None:

@@ -1,5 +1,6 @@
 """Which products a scene shows, and which scenes are held out."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.class_names import names_set
 from product1m.synthesis.cutouts import Candidate, CutAttempt
-from product1m.synthesis.planning import PlanSettings, SourcePool, split_sources
+from product1m.synthesis.planning import (
+    PlanSettings,
+    SourcePool,
+    plan_scenes,
+    split_sources,
+)
 from tests.support.worlds.drawn_products import captions
 
 CONFIG = BackgroundSynthesisConfig(num_scenes=14, held_out_share=0.3)
@@ -66,6 +72,26 @@ def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
     assert (
         len(told["held_out"]) == 6
     )  # 4 of 14 scenes are held out, and so are 20 × 4 / 14 captions
+
+
+def test_scenes_with_none_and_with_one_product_are_as_many_as_asked_for() -> None:
+    settings = planned(
+        num_scenes=400, held_out_share=0, empty_share=0.2, single_share=0.3, distractor_share=0.5
+    )
+    plans = list(plan_scenes({"train": all_sources(), "held_out": []}, ["room.jpg"], settings))
+    counts = Counter(min(len(plan.sources), 2) for plan in plans)
+    assert counts[0] / 400 == pytest.approx(0.2, abs=0.06)
+    assert counts[1] / 400 == pytest.approx(0.3, abs=0.07)
+    assert all(len(plan.sources) <= 5 for plan in plans)
+    assert {plan.title for plan in plans if not plan.sources} == {""}
+    distracted = [plan.num_distractors for plan in plans if plan.num_distractors]
+    assert len(distracted) / 400 == pytest.approx(0.5, abs=0.08)
+    assert set(distracted) == {1, 2, 3, 4}
+    assert not any(plan.is_plain for plan in plans if len(plan.sources) > 1)
+    without = planned(empty_share=0, single_share=0, distractor_share=0, turned_share=0)
+    for plan in plan_scenes({"train": all_sources(), "held_out": all_sources()}, [], without):
+        assert len(plan.sources) >= 2
+        assert (plan.num_distractors, plan.is_turned) == (0, False)
 
 
 @pytest.mark.parametrize(

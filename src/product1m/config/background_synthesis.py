@@ -43,6 +43,17 @@ class BackgroundSynthesisConfig(StepConfig):
     a scene are of one brand, as in 97 % of real multi-product photos (ours)."""
     repeat_share: Fraction = 0.15
     """Share of scenes that show a product twice (ours: as in the real lists)."""
+    empty_share: Fraction = 0.1
+    """Share of scenes without any product, so that the detector learns where nothing is (ours)."""
+    single_share: Fraction = 0.1
+    """Share of scenes with a single product (ours)."""
+    turned_share: Fraction = 0.25
+    """Share of scenes whose products lie in any direction, as in photos taken from above (ours)."""
+    distractor_share: Fraction = 0.5
+    """Share of scenes with distractors: pieces of backgrounds and banners, which are no products
+    (ours)."""
+    max_distractors: PositiveInt = 4
+    """Maximum number of distractors in a scene (ours)."""
     max_damaged_backgrounds: Fraction = 0.5
     """If a larger share of the background photos cannot be decoded, the step stops (ours)."""
     grabcut_side_px: PositiveInt = 256
@@ -101,4 +112,6 @@ class BackgroundSynthesisConfig(StepConfig):
         ):
             if low > high:
                 raise ValueError(f"min_{name} = {low} is above max_{name} = {high}")
+        if self.empty_share + self.single_share > 1:
+            raise ValueError("empty_share and single_share: expected a sum of at most 1")
         return self

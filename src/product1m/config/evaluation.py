@@ -12,13 +12,13 @@ class EvaluationConfig(StepConfig):
 
     depth: PositiveInt = 100
     """Length of a ranking (paper)."""
-    instance_nms_iou: Fraction = 0.3
-    """Regions that overlap with a larger IoU become one box. RPN training measures the best value
-    on held-out scenes, `instances/best_nms_iou`; evaluation measures this one on the same scenes,
-    `held_out_scenes/…` (ours)."""
-    instance_min_score: Fraction = 0.5
-    """Minimum detector score of a box. RPN training measures the best value on held-out scenes,
-    `instances/best_min_score`; evaluation measures this one on the same scenes,
+    instance_nms_iou: Fraction = 0.0
+    """Regions that overlap with a larger IoU become one box. 0 takes the value that RPN training
+    chose on held-out scenes, `instances/best_nms_iou`; evaluation measures the one it uses on the
+    same scenes, `held_out_scenes/…` (ours)."""
+    instance_min_score: Fraction = 0.0
+    """Minimum detector score of a box. 0 takes the value that RPN training chose on held-out
+    scenes, `instances/best_min_score`; evaluation measures the one it uses on the same scenes,
     `held_out_scenes/…` (ours)."""
     max_instances: PositiveInt = 8
     """Maximum number of boxes of a photo; in the test list 99.8 % of the rows have at most 8

@@ -52,6 +52,12 @@ class RpnTrainingConfig(StepConfig):
     """Boxes of a pyramid level that enter NMS, best first (ours: torchvision's default)."""
     num_proposals: PositiveInt = 300
     """Maximum number of proposals after NMS (released code)."""
+    num_boxes: PositiveInt = 100
+    """Proposals that the second stage judges, best first (ours)."""
+    box_head_dim: PositiveInt = 256
+    """Width of the second stage's two layers (ours; torchvision's default is 1,024)."""
+    box_num_epochs: PositiveInt = 4
+    """Passes over the scenes that train the second stage, after the proposal network (ours)."""
     precision: Precision = "bf16"
     """Arithmetic of the forward pass; weights stay float32 (ours)."""
     checkpoint_interval_steps: PositiveInt = 500

@@ -69,6 +69,12 @@ def suppress(
     return np.array(kept, np.int64)
 
 
+CHOSEN_BOXES, MIN_SCORE, NMS_IOU = "boxes", "min_score", "nms_iou"
+"""In the details of the RPN's artifact and of features: thresholds chosen on held-out scenes."""
+DEFAULT_MIN_SCORE, DEFAULT_NMS_IOU = 0.5, 0.3
+"""Thresholds for an artifact that carries none (ours)."""
+
+
 @dataclass(frozen=True)
 class BoxSelection:
     """Which scored boxes of a photo count as products."""

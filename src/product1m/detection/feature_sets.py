@@ -12,7 +12,7 @@ from jaxtyping import Float16, Int
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter
 from product1m.data.boxes import BOXES
-from product1m.data.geometry import Boxes
+from product1m.data.geometry import CHOSEN_BOXES, Boxes
 from product1m.data.items import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
 from product1m.data.printed_lines import LineWriter, PrintedLines
@@ -172,6 +172,7 @@ def _details(network: ProposalNetwork, rpn: Artifact) -> dict[str, object]:
         "backbone": network_settings(rpn).backbone,
         "short_side_px": network.short_side_px,
         "long_side_px": network.long_side_px,
+        CHOSEN_BOXES: rpn.manifest.details.get(CHOSEN_BOXES, {}),
     }
 
 

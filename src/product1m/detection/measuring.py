@@ -17,7 +17,7 @@ from product1m.telemetry.progress import track
 DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; 36 is what feature extraction keeps."""
 
-MIN_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
 MAX_IOUS = (0.3, 0.4, 0.5)
 """Thresholds of score and overlap that are tried to tell products from the rest (ours)."""
 
@@ -83,10 +83,8 @@ def measure(
 ) -> dict[str, float]:
     """Recall of the proposals, and how well the best thresholds separate products from the rest.
 
-    `selection` is the best one, so training does not depend on the thresholds of a later step.
-    `instances/best_min_score` and `instances/best_nms_iou` are values to consider for
-    `evaluation.instance_min_score` and `evaluation.instance_nms_iou`; the evaluation measures its
-    own thresholds on the same scenes.
+    `selection` is the best one, which the evaluation and a served model use unless the
+    configuration says otherwise; the evaluation measures its thresholds on the same scenes.
     """
     figures = selection_figures(proposals, truth, selection)
     return {

@@ -1,5 +1,9 @@
-"""The class-agnostic region proposal network: torchvision's RPN over a feature pyramid (paper)."""
+"""The class-agnostic region proposal network: torchvision's RPN over a feature pyramid (paper).
 
+A second stage (`box_head`, ours) decides which of its proposals are products.
+"""
+
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +28,7 @@ from product1m.config import RpnTrainingConfig
 from product1m.data.photos import Photo
 from product1m.detection.anchor_sampling import AnchorSampler
 from product1m.detection.backbone import Backbone
+from product1m.detection.box_head import BoxHead
 from product1m.detection.canvas import Canvas, make_canvas
 from product1m.errors import ArtifactError
 from product1m.training import distributed
@@ -63,6 +68,8 @@ class NetworkSettings:
     nms_iou: float
     num_candidates: int
     num_proposals: int
+    num_boxes: int
+    box_head_dim: int
     short_side_px: int
     long_side_px: int
 
@@ -77,13 +84,15 @@ class NetworkSettings:
             nms_iou=config.nms_iou,
             num_candidates=config.num_candidates,
             num_proposals=config.num_proposals,
+            num_boxes=config.num_boxes,
+            box_head_dim=config.box_head_dim,
             short_side_px=config.short_side_px,
             long_side_px=config.long_side_px,
         )
 
 
 class ProposalNetwork(nn.Module):
-    """Backbone, feature pyramid, RPN.
+    """Backbone, feature pyramid, RPN, and the second stage on the same pyramid.
 
     The pyramid starts at stride 8, because products in scenes and in customers' photos measure at
     least a tenth of the photo's side (ours).
@@ -114,6 +123,8 @@ class ProposalNetwork(nn.Module):
             nms_thresh=settings.nms_iou,
         )
         self.rpn.fg_bg_sampler = AnchorSampler(ANCHORS_PER_IMAGE, POSITIVE_SHARE)
+        self.num_boxes = settings.num_boxes
+        self.box_head = BoxHead(len(backbone.strides), settings.fpn_channels, settings.box_head_dim)
 
     @property
     def feature_dim(self) -> int:
@@ -139,7 +150,8 @@ class ProposalNetwork(nn.Module):
 
         torchvision's `forward` would also decode and suppress proposals, which training never uses.
         """
-        objectness, deltas, anchors, _ = self._predict(maps, [(1, 1)] * len(boxes_xyxy))
+        frames = [(1, 1)] * len(boxes_xyxy)
+        objectness, deltas, anchors, _ = self._predict(maps, self.pyramid(maps), frames)
         targets = [{"boxes": boxes} for boxes in boxes_xyxy]
         labels, matched = self.rpn.assign_targets_to_anchors(anchors, targets)
         regression = self.rpn.box_coder.encode(matched, anchors)
@@ -149,8 +161,32 @@ class ProposalNetwork(nn.Module):
         return {"objectness": objectness_loss, "boxes": box_loss}
 
     def propose(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
-        """Proposals on each canvas; `inner_px` is (height, width) of the photo on it."""
-        objectness, deltas, anchors, per_level = self._predict(maps, inner_px)
+        """Boxes on each canvas with the second stage's scores, best first.
+
+        `inner_px` is (height, width) of the photo on it. The best `num_boxes` proposals are judged.
+        """
+        pyramid = self.pyramid(maps)
+        proposals = self.first_stage(maps, pyramid, inner_px)
+        boxes = [photo.boxes_xyxy[: self.num_boxes] for photo in proposals]
+        counts = [len(photo) for photo in boxes]
+        features = self.box_head.features(pyramid[: len(maps)], boxes, self.canvas_px(maps))
+        return [
+            self._decided(*photo)
+            for photo in zip(torch.split(features, counts), boxes, inner_px, strict=True)
+        ]
+
+    def _decided(
+        self, features: Tensor, boxes_xyxy: Tensor, inner_px: tuple[int, int]
+    ) -> Proposals:
+        moved, scores = self.box_head.refine(features, boxes_xyxy, inner_px)
+        kept = nms(moved, scores, self.rpn.nms_thresh)
+        return Proposals(moved[kept], scores[kept])
+
+    def first_stage(
+        self, maps: Maps, pyramid: Maps, inner_px: Sequence[tuple[int, int]]
+    ) -> list[Proposals]:
+        """The RPN's proposals on each canvas, with its objectness for scores."""
+        objectness, deltas, anchors, per_level = self._predict(maps, pyramid, inner_px)
         decoded = self.rpn.box_coder.decode(deltas, anchors).view(len(inner_px), -1, 4)
         boxes, scores = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)
         return [self._across_levels(*photo) for photo in zip(boxes, scores, strict=True)]
@@ -160,15 +196,25 @@ class ProposalNetwork(nn.Module):
         kept = nms(boxes, scores, self.rpn.nms_thresh)
         return Proposals(boxes[kept], scores[kept])
 
+    def pyramid(self, maps: Maps) -> Maps:
+        """The maps as a feature pyramid, with one coarser level more, in float32.
+
+        The anchors take their arithmetic from it.
+        """
+        named = {str(level): level_map for level, level_map in enumerate(maps)}
+        return [level.float() for level in self.fpn(named).values()]
+
+    def canvas_px(self, maps: Maps) -> tuple[int, int]:
+        """Height and width of the canvases whose maps these are."""
+        height, width = (self.backbone.strides[0] * side for side in maps[0].shape[2:])
+        return height, width
+
     def _predict(
-        self, maps: Maps, inner_px: Sequence[tuple[int, int]]
+        self, maps: Maps, pyramid: Maps, inner_px: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, list[Tensor], list[int]]:
         """Objectness logits, box deltas, anchors, and the number of anchors of every level."""
-        named = {str(level): level_map for level, level_map in enumerate(maps)}
-        # In float32, because the anchors take their arithmetic from the maps.
-        pyramid = [level.float() for level in self.fpn(named).values()]
         logits, deltas = self.rpn.head(pyramid)
-        height, width = (self.backbone.strides[0] * side for side in maps[0].shape[2:])
+        height, width = self.canvas_px(maps)
         frame = ImageList(maps[0].new_empty(1).expand(1, height, width), list(inner_px))
         anchors = self.rpn.anchor_generator(frame, pyramid)
         per_level = [level[0].numel() for level in logits]
@@ -184,6 +230,15 @@ def load_rpn(artifact: Artifact) -> ProposalNetwork:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ArtifactError(f"{path}: does not fit its manifest's configuration: {error}") from None
+    return _made_ready(network)
+
+
+def frozen_copy(network: ProposalNetwork) -> ProposalNetwork:
+    """A copy that only proposes, and does not change while the original trains."""
+    return _made_ready(copy.deepcopy(network))
+
+
+def _made_ready(network: ProposalNetwork) -> ProposalNetwork:
     network.requires_grad_(False)
     network.backbone.fold_batch_norms()
     network.to(memory_format=torch.channels_last)

@@ -149,6 +149,16 @@ class SceneBatches:
         """Steps of all passes; the last batch is filled up from one pass more."""
         return -(-self._settings.num_epochs * len(self._positions) // self._settings.batch_size)
 
+    @property
+    def num_views(self) -> int:
+        """Views of each scene whose maps are cached; 0 if the backbone runs at every step."""
+        return len(self._cached.views) if self._cached is not None else 0
+
+    def item_ids(self, number: int) -> list[str]:
+        """The scenes of this rank's share of batch `number`."""
+        members = self._members(number)
+        return [self._scenes.id(position) for position in members[distributed.share(len(members))]]
+
     def __call__(self, number: int) -> SceneBatch:
         """This rank's share of batch `number`."""
         members = self._members(number)

@@ -33,13 +33,13 @@ def shown_boxes(
     rankings = searcher.rank_boxes(queries, weights)
     return [
         PhotoBoxes(
-            shown.boxes_xyxy,
-            [[truth.gallery_label[item] for item, _ in answers] for answers in own],
+            boxes.boxes_xyxy[boxes.shown],
+            [[truth.gallery_label[item] for item, _ in answers] for answers in own[boxes.shown]],
             len(truth.query_labels[query]),
             true_xyxy if all_known else None,
             labels,
         )
-        for query, shown, own, true_xyxy, labels in zip(
+        for query, boxes, own, true_xyxy, labels in zip(
             queries.query_ids,
             queries.boxes,
             rankings,
@@ -51,9 +51,10 @@ def shown_boxes(
 
 
 def box_table(queries: QueryVectors) -> pd.DataFrame:
-    """One row per box: query_id, corners in pixels of the stored photo, detector score."""
-    corners = np.concatenate([boxes.boxes_xyxy for boxes in queries.boxes])
+    """One row per shown box: query_id, corners in pixels of the stored photo, detector score."""
+    corners = np.concatenate([boxes.boxes_xyxy[boxes.shown] for boxes in queries.boxes])
     table = pd.DataFrame(corners, columns=list(CORNERS))
-    counts = [len(boxes) for boxes in queries.boxes]
+    counts = [boxes.num_shown for boxes in queries.boxes]
     table.insert(0, "query_id", np.repeat(queries.query_ids, counts))
-    return table.assign(score=np.concatenate([boxes.scores for boxes in queries.boxes]))
+    scores = [boxes.scores[boxes.shown] for boxes in queries.boxes]
+    return table.assign(score=np.concatenate(scores))

@@ -171,7 +171,7 @@ def answer_by_methods(
         for images in (gallery, queries)
     }
     index = _build(features[gallery], capture, _indexing_config(model), scratch / INDEX)
-    searcher = Searcher.load(index, capture, SearchSettings.from_config(serving.evaluation))
+    searcher = Searcher.load(index, capture, SearchSettings.from_config(serving.evaluation, rpn))
     photos = FeatureSet(features[queries])
     test_rows = np.flatnonzero(photos.rows["split"] == "test").tolist()
     vectors = searcher.embed(photos).select(test_rows)

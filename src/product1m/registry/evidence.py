@@ -138,13 +138,11 @@ def gather_evidence(
     return Evidence(
         ap=ap,
         top={query: ranking[:DEPTH] for query, ranking in rankings if query in ap},
-        **_products(evaluation),
+        **count_products(read_products(evaluation)),
         detection=scores.get("detection", {}),
         slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
-        intervals={
-            f"test/{figure.name}": figure.value for figure in figures(scores["test_intervals"])
-        },
+        intervals={f"test/{each.name}": each.value for each in figures(scores["test_intervals"])},
         index_recall=lineage["indexing"].metrics["recall@100"],
         served_agreement=served_agreement,
         **_data(lineage),
@@ -167,11 +165,6 @@ def _shipped_ap(evaluation: Artifact) -> dict[str, float]:
         & (rows["depth"] == DEPTH)
     ]
     return dict(zip(rows["query_id"], rows["ap"], strict=True))
-
-
-def _products(evaluation: Artifact) -> dict[str, Any]:
-    """Products and products found by test query."""
-    return count_products(read_products(evaluation))
 
 
 def count_products(per_query: pd.DataFrame | None) -> dict[str, dict[str, int]]:

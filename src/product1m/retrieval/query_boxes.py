@@ -20,6 +20,16 @@ class QueryBoxes:
     scores: Float32[np.ndarray, " I"]
     """Detector scores, 0 to 1."""
 
+    @property
+    def shown(self) -> slice:
+        """Which of them a person is shown: none if no product was found in the photo."""
+        return slice(0, 0) if list(self.rows) == [0] else slice(None)
+
+    @property
+    def num_shown(self) -> int:
+        """How many of them a person is shown."""
+        return len(self.rows[self.shown])
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -34,7 +44,7 @@ class QueryBoxes:
 def choose_boxes(regions: Regions, selection: BoxSelection) -> QueryBoxes:
     """The regions left by a score threshold and NMS, at most as many as `selection` allows.
 
-    If none is left the whole photo is the only box (ours).
+    If none is left the whole photo is searched with, but not shown as a product (ours).
     """
     scores = regions.scores.astype(np.float32).copy()
     scores[0] = -1.0  # the whole photo is not a product

@@ -10,7 +10,14 @@ from jaxtyping import Float32, Int64
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
 from product1m.config import EvaluationConfig
-from product1m.data.geometry import BoxSelection
+from product1m.data.geometry import (
+    CHOSEN_BOXES,
+    DEFAULT_MIN_SCORE,
+    DEFAULT_NMS_IOU,
+    MIN_SCORE,
+    NMS_IOU,
+    BoxSelection,
+)
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout
@@ -37,10 +44,19 @@ class SearchSettings:
     merge: MergeRule
 
     @classmethod
-    def from_config(cls, config: EvaluationConfig) -> "SearchSettings":
-        """The values of a configuration."""
+    def from_config(
+        cls, config: EvaluationConfig, detector: Artifact | None = None
+    ) -> "SearchSettings":
+        """The values of a configuration.
+
+        Thresholds of the boxes that it leaves open are those that RPN training chose; `detector` is
+        the RPN's artifact or one of features, which carries them too.
+        """
+        chosen = detector.manifest.details.get(CHOSEN_BOXES, {}) if detector else {}
         boxes = BoxSelection(
-            config.instance_min_score, config.instance_nms_iou, config.max_instances
+            config.instance_min_score or chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
+            config.instance_nms_iou or chosen.get(NMS_IOU, DEFAULT_NMS_IOU),
+            config.max_instances,
         )
         return cls(boxes, config.depth, config.merge)
 

@@ -66,7 +66,7 @@ class SearchService:
         rpn = open_part(folder, RPN)
         regions = RegionSettings.from_config(config.feature_extraction, grabcut_of_scenes(rpn))
         index, capture = open_part(folder, INDEX), open_part(folder, CAPTURE)
-        settings = SearchSettings.from_config(config.evaluation)
+        settings = SearchSettings.from_config(config.evaluation, rpn)
         searcher = Searcher.load(index, capture, settings)
         return cls(load_rpn(rpn), regions, searcher, config)
 
@@ -118,9 +118,13 @@ class SearchService:
             yield self.reader.with_lines(photo, regions) if self.reader else regions
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:
-        """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box."""
+        """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box.
+
+        Without any product in the photo there are no `instances`; `ids` answer the whole photo.
+        """
         merged = answer.result.merged
-        instances = [self._instance(answer, place) for place in range(len(answer.boxes_xyxy))]
+        shown = range(answer.result.boxes.num_shown)
+        instances = [self._instance(answer, place) for place in shown]
         labels = [self.labels[item] for item in merged]
         return {"ids": merged, "labels": labels, "instances": instances}
 

@@ -143,7 +143,8 @@ def _open(
 
 def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepared:
     features = FeatureSet(inputs["query_features"])
-    searcher = Searcher.load(inputs["index"], inputs["capture"], SearchSettings.from_config(config))
+    settings = SearchSettings.from_config(config, inputs["query_features"])
+    searcher = Searcher.load(inputs["index"], inputs["capture"], settings)
     truth, boxes = _truth(features, searcher), true_boxes(features)
     rows = _rows_by_split(features)
     every = embed_queries(searcher, features, boxes)
@@ -365,7 +366,7 @@ def _counts(prepared: _Prepared) -> dict[str, float]:
     for split, variants in prepared.variants.items():
         detected = variants.detected
         labels = [prepared.truth.query_labels[query] for query in detected.query_ids]
-        num_boxes = [len(boxes) for boxes in detected.boxes]
+        num_boxes = [boxes.num_shown for boxes in detected.boxes]
         counts |= {
             f"{split}/num_queries": float(len(labels)),
             f"{split}/num_queries_lacking_labels": float(

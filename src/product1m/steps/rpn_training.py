@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.work import work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
-from product1m.data.geometry import Boxes, BoxSelection
+from product1m.data.geometry import CHOSEN_BOXES, MIN_SCORE, NMS_IOU, Boxes, BoxSelection
+from product1m.detection.box_training import BoxBatches, box_losses
 from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
@@ -22,7 +24,7 @@ from product1m.detection.measuring import (
     recalls,
 )
 from product1m.detection.proposal_plots import draw_proposals
-from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
+from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
 from product1m.steps.bracket import open_step
@@ -62,6 +64,10 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             truth = [all_scenes.boxes_xyxy[position] for position in held_out]
             HeldOutBoxes(proposals, truth).write(step.folder)
             selection = best_selection(proposals, truth)
+            step.details[CHOSEN_BOXES] = {
+                MIN_SCORE: selection.min_score,
+                NMS_IOU: selection.max_iou,
+            }
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
@@ -86,11 +92,40 @@ def _train(
     work: Path,
     tracking: StepRun | None = None,
 ) -> None:
+    """First the proposal network, then, on its proposals, the second stage."""
     positions = scenes.split("train")
     cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
-    batches = SceneBatches(scenes, positions, SceneBatchSettings.from_config(config), cached)
-    plan = TrainingPlan(
-        num_steps=batches.num_steps,
+    settings = SceneBatchSettings.from_config(config)
+    batches = SceneBatches(scenes, positions, settings, cached)
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        if tracking is not None:
+            tracking.log_metrics({f"loss/{name}": value for name, value in metrics.items()}, step)
+
+    def report_boxes(step: int, metrics: dict[str, float]) -> None:
+        report(step, {f"box_{name}": value for name, value in metrics.items()})
+
+    network.box_head.requires_grad_(False)
+    plan = _plan(config, batches.num_steps)
+    train(network, losses, batches, plan, work=work, report=report, description="rpn training")
+    network.box_head.requires_grad_(True)
+    settings = replace(settings, num_epochs=config.box_num_epochs)
+    batches = SceneBatches(scenes, positions, settings, cached)
+    boxes = BoxBatches(batches, frozen_copy(network), config.num_boxes, config.feature_cache_mib)
+    train(
+        network.box_head,
+        box_losses,
+        boxes,
+        _plan(config, batches.num_steps),
+        work=work / "box_head",
+        report=report_boxes,
+        description="second stage",
+    )
+
+
+def _plan(config: RpnTrainingConfig, num_steps: int) -> TrainingPlan:
+    return TrainingPlan(
+        num_steps=num_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_share=config.warmup_share,
@@ -98,12 +133,6 @@ def _train(
         checkpoint_interval_steps=config.checkpoint_interval_steps,
         seed=config.seed,
     )
-
-    def report(step: int, metrics: dict[str, float]) -> None:
-        if tracking is not None:
-            tracking.log_metrics({f"loss/{name}": value for name, value in metrics.items()}, step)
-
-    train(network, losses, batches, plan, work=work, report=report, description="rpn training")
 
 
 def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, Any]:

@@ -71,6 +71,21 @@ def read_background(
     return None, damaged
 
 
+def draw_plain(width: int, height: int, rng: np.random.Generator) -> Photo:
+    """What a studio or an empty frame shows: one color, a gradient, noise, or a drawn surface."""
+    kind = int(rng.integers(4))
+    if kind == 0:
+        gray = rng.random() < 0.5
+        color = int(rng.choice([0, 20, 128, 240, 250, 255])) if gray else rng.integers(0, 256, 3)
+        return np.full((height, width, 3), color, np.uint8)
+    if kind == 1:
+        return np.asarray(_gradient(width, height, rng).clip(0, 255), np.uint8)
+    if kind == 2:
+        noise = rng.normal(rng.uniform(60, 220), rng.uniform(3, 60), (height, width, 3))
+        return np.asarray(noise.clip(0, 255), np.uint8)
+    return draw_background(width, height, rng)
+
+
 def draw_background(width: int, height: int, rng: np.random.Generator) -> Photo:
     """A drawn surface: gradient, plaster, planks, tiles or blurred clutter, unevenly lit (ours)."""
     painters = (_gradient, _plaster, _planks, _tiles, _clutter)

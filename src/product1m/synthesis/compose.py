@@ -1,7 +1,7 @@
 """A scene: its plan depends on seed and number alone, and so does everything drawn for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ from product1m.config import BackgroundSynthesisConfig
 from product1m.data.geometry import CORNERS
 from product1m.data.photos import encode_jpeg
 from product1m.errors import DatasetError
-from product1m.synthesis.backgrounds import draw_background, read_background
+from product1m.synthesis.backgrounds import draw_background, draw_plain, read_background
 from product1m.synthesis.coco import annotation
 from product1m.synthesis.cutouts import CutAttempt, read_cutout
+from product1m.synthesis.distractors import with_distractors
 from product1m.synthesis.paste import PastedScene, PasteSettings, paste
 
 PLAN, RENDER = 0, 1
 """What a scene's two generators are for; with seed and number they make their seeds."""
+_MAX_SINGLE_SCALE = 0.95
+"""Largest longer side of a product alone in a scene, relative to its shorter side (ours)."""
 _MAX_LAYOUTS = 8
 """Layouts tried until a scene shows `min_products` (ours)."""
 
@@ -45,6 +48,15 @@ class SceneSettings:
             seed=config.seed,
         )
 
+    def paste_of(self, plan: "ScenePlan") -> PasteSettings:
+        """How a scene's products are placed: one alone may fill the scene."""
+        paste = self.paste
+        if plan.is_turned:
+            paste = replace(paste, max_rotation_deg=180.0)
+        if len(plan.sources) == 1:
+            paste = replace(paste, max_scale=max(paste.max_scale, _MAX_SINGLE_SCALE))
+        return paste
+
 
 @dataclass(frozen=True)
 class ScenePlan:
@@ -56,6 +68,12 @@ class ScenePlan:
     title: str
     backgrounds: Sequence[str]
     """Addresses of photos; the first readable one is used. Empty: the background is drawn."""
+    num_distractors: int = 0
+    """Things on the background that are not products."""
+    is_turned: bool = False
+    """Whether its products lie in any direction."""
+    is_plain: bool = False
+    """Whether the background is one color, a gradient or noise instead of a photo."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,8 @@ def compose(plan: ScenePlan, settings: SceneSettings) -> ComposedScene:
     """
     rng = np.random.default_rng([settings.seed, plan.number, RENDER])
     size = settings.width_px, settings.height_px
-    background, damaged = read_background(plan.backgrounds, *size, rng)
+    photo, damaged = read_background(plan.backgrounds, *size, rng)
+    background = draw_plain(*size, rng) if plan.is_plain else photo
     if background is None and plan.backgrounds:
         raise DatasetError(
             f"none of the {len(set(damaged))} background photos tried can be read, for example "
@@ -93,10 +112,15 @@ def compose(plan: ScenePlan, settings: SceneSettings) -> ComposedScene:
         )
     if background is None:
         background = draw_background(*size, rng)
+    if plan.num_distractors:
+        number = plan.num_distractors
+        background = with_distractors(background, photo, number, settings.paste, rng)
+    if not plan.sources:
+        return _finished(plan, PastedScene(background, (), 0), damaged)
     cutouts = [read_cutout(source.path) for source in plan.sources]
     for _ in range(_MAX_LAYOUTS):
-        scene = paste(background, cutouts, settings.paste, rng)
-        if len(scene.products) >= settings.min_products:
+        scene = paste(background, cutouts, settings.paste_of(plan), rng)
+        if len(scene.products) >= min(len(cutouts), settings.min_products):
             break
     return _finished(plan, scene, damaged)
 

@@ -16,6 +16,10 @@ from product1m.synthesis.scene_titles import TitleComposer, join, units
 
 _MAX_BACKGROUNDS = 16
 """Damaged background photos in a row that stop the step (ours)."""
+KIND = 2
+"""What a third generator of a scene is for, beside its plan and its rendering."""
+_PLAIN_SHARE = 0.4
+"""Share of the scenes with one or no product on a plain background instead of a photo (ours)."""
 _NEIGHBOR_SHARE = 0.06
 """Share of the sources, those with the titles nearest to the first's, of which the others are drawn
 (ours)."""
@@ -41,6 +45,11 @@ class PlanSettings:
     max_products: int
     shared_words_share: float
     repeat_share: float
+    empty_share: float
+    single_share: float
+    turned_share: float
+    distractor_share: float
+    max_distractors: int
     max_title_chars: int
     seed: int
 
@@ -54,6 +63,11 @@ class PlanSettings:
             max_products=config.max_products,
             shared_words_share=config.shared_words_share,
             repeat_share=config.repeat_share,
+            empty_share=config.empty_share,
+            single_share=config.single_share,
+            turned_share=config.turned_share,
+            distractor_share=config.distractor_share,
+            max_distractors=config.max_distractors,
             max_title_chars=config.max_title_chars,
             seed=config.seed,
         )
@@ -74,9 +88,43 @@ def plan_scenes(
         rng = np.random.default_rng([settings.seed, number, PLAN])
         name = "train" if number < num_train else "held_out"
         sources = pools[name].draw(rng)
-        title = pools[name].compose_title(sources, rng)
         tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
-        yield ScenePlan(number, name, sources, title, [backgrounds[int(k)] for k in tried])
+        kind = _Kind.draw(settings, np.random.default_rng([settings.seed, number, KIND]))
+        sources = sources[: kind.max_products]
+        title = pools[name].compose_title(sources, rng) if sources else ""
+        photos = [backgrounds[int(k)] for k in tried]
+        yield ScenePlan(
+            number,
+            name,
+            sources,
+            title,
+            photos,
+            kind.num_distractors,
+            kind.is_turned,
+            kind.is_plain,
+        )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Whether a scene shows several products, one or none, and what else."""
+
+    max_products: int | None
+    num_distractors: int
+    is_turned: bool
+    is_plain: bool
+
+    @classmethod
+    def draw(cls, settings: PlanSettings, rng: np.random.Generator) -> "_Kind":
+        kind, plain, turned, distracted = rng.random(4)
+        number = int(rng.integers(1, settings.max_distractors + 1))
+        number *= int(distracted < settings.distractor_share)
+        is_turned, is_plain = bool(turned < settings.turned_share), bool(plain < _PLAIN_SHARE)
+        if kind < settings.empty_share:
+            return cls(0, number, is_turned, is_plain)
+        if kind < settings.empty_share + settings.single_share:
+            return cls(1, number, is_turned, is_plain)
+        return cls(None, number, is_turned, is_plain=False)
 
 
 class SourcePool:

@@ -231,6 +231,7 @@ def _box_cards(
         for box, score, own, items, matches in zip(
             boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), right, names, scores, strict=True
         )
+        if boxes.num_shown
     ]
 
 

@@ -1,0 +1,73 @@
+"""The second stage: what it is taught, what it says of a box, and where it moves it."""
+
+import numpy as np
+import pytest
+import torch
+
+from product1m.detection.box_head import BoxHead, head_losses, targets
+from tests.support.oracles import loops
+
+
+@pytest.fixture
+def head() -> BoxHead:
+    torch.manual_seed(0)
+    return BoxHead(num_levels=2, channels=3, width=8)
+
+
+def test_a_box_shows_a_product_from_an_iou_of_one_half(head: BoxHead) -> None:
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 60, (40, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(5, 40, (40, 2))], axis=1)
+    true = np.array([[0.0, 0, 30, 30], [20, 20, 60, 70], [50, 0, 90, 40]])
+    is_product, shifts = targets(torch.tensor(boxes), torch.tensor(true), head.coder)
+    best = [max((loops.iou(b, t), n) for n, t in enumerate(true.tolist())) for b in boxes.tolist()]
+    assert is_product.tolist() == [float(iou >= 0.5) for iou, _ in best]
+    # The shift leads from a box to the product it overlaps most.
+    moved = head.coder.decode_single(shifts, torch.tensor(boxes))
+    for row, (iou, nearest) in enumerate(best):
+        if iou > 0:
+            np.testing.assert_allclose(moved[row], true[nearest], atol=1e-3)
+
+
+def test_in_a_scene_without_products_no_box_shows_one(head: BoxHead) -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
+    is_product, shifts = targets(boxes, torch.empty(0, 4), head.coder)
+    assert is_product.tolist() == [0, 0]
+    losses = head_losses(head, torch.randn(2, 3 * 49), is_product, shifts)
+    assert losses["shift"] == 0
+    assert losses["product"] > 0
+
+
+def test_losses_are_sums_over_the_boxes_by_their_number(head: BoxHead) -> None:
+    features, is_product = torch.randn(5, 3 * 49), torch.tensor([1.0, 0, 0, 1, 0])
+    shifts = torch.randn(5, 4)
+    with torch.no_grad():
+        losses = head_losses(head, features, is_product, shifts)
+        logits, predicted = head(features)
+    product = distance = 0.0
+    for row in range(5):
+        share = 1 / (1 + np.exp(-float(logits[row])))
+        product -= np.log(share if is_product[row] else 1 - share)
+        for off in (predicted[row] - shifts[row]).abs().tolist() if is_product[row] else []:
+            distance += 0.5 * off * off * 9 if off < 1 / 9 else off - 0.5 / 9
+    assert float(losses["product"]) == pytest.approx(product / 5, rel=1e-5)
+    assert float(losses["shift"]) == pytest.approx(distance / 5, rel=1e-5)
+
+
+def test_a_moved_box_stays_inside_the_photo(head: BoxHead) -> None:
+    torch.nn.init.zeros_(head.shift.weight)
+    with torch.no_grad():
+        head.shift.bias.copy_(torch.tensor([10.0, 0, 0, 0]))  # one width to the right
+    boxes = torch.tensor([[0.0, 0, 10, 10], [25, 0, 35, 10]])
+    moved, scores = head.refine(torch.randn(2, 3 * 49), boxes, (20, 40))
+    np.testing.assert_allclose(moved.detach(), [[10, 0, 20, 10], [35, 0, 40, 10]], atol=1e-4)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_features_of_a_box_do_not_depend_on_the_other_boxes(head: BoxHead) -> None:
+    pyramid = [torch.randn(2, 3, 16, 16), torch.randn(2, 3, 8, 8)]
+    boxes = [torch.tensor([[0.0, 0, 50, 50], [10, 20, 100, 90]]), torch.tensor([[3.0, 4, 50, 60]])]
+    together = head.features(pyramid, boxes, (128, 128))
+    assert together.shape == (3, 3 * 49)
+    alone = head.features([level[1:] for level in pyramid], boxes[1:], (128, 128))
+    torch.testing.assert_close(together[2:], alone)
