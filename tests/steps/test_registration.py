@@ -32,6 +32,7 @@ from product1m.telemetry.provenance import git_revision
 from tests.support.servers.browser import CHROMIUM, browser
 from tests.support.worlds import tiny_chain
 from tests.support.worlds.changed_manifests import rewrite_manifest
+from tests.support.worlds.evaluation_files import read_json, read_list
 from tests.support.worlds.registered_model import LENIENT, MlflowStore, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -82,10 +83,8 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
     answers = json.loads((tmp_path / "answers.json").read_text("utf-8"))
 
-    evaluated = {}
-    for line in (made.evaluation / "retrieval_id_list.txt").read_text("utf-8").splitlines():
-        name, *items = line.split(",")
-        evaluated[name] = items
+    done = open_artifact(made.evaluation, "evaluation")
+    evaluated = read_list(done)
     searcher = Searcher.load(
         open_artifact(made.index, "indexing"),
         open_artifact(made.capture, "capture_pretraining"),
@@ -93,9 +92,8 @@ def test_a_fresh_process_answers_as_the_evaluation_did(
     )
     features = FeatureSet(open_artifact(made.queries_features, "feature_extraction", "queries"))
     row_of = {query: row for row, query in enumerate(features.rows["id"])}
-    weights = json.loads((made.evaluation / "metrics.json").read_text("utf-8"))["fusion"]
-    fitted = (made.evaluation / "match_score.json").read_text("utf-8")
-    scorer = MatchScorer.model_validate_json(fitted)
+    weights = read_json(done, "metrics.json")["fusion"]
+    scorer = MatchScorer.model_validate(read_json(done, "match_score.json"))
     num_instances = 0
     for (query, asked), answer in zip(test_queries.iterrows(), answers, strict=True):
         assert answer["ids"] == evaluated[str(query)]

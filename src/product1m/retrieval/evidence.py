@@ -24,21 +24,14 @@ def describe_answers(
 ) -> Evidence:
     """What is known about each answer of a box.
 
-    Args:
-        query: the box's unweighted vector.
-        detector_score: of the box.
-        positions: gallery rows of the answers, best first.
-        similarities: their weighted sums of cosines.
-        gallery: the answers' vectors and products.
-        layout: where the blocks are.
-        weights: of the blocks.
+    `query` is the box's unweighted vector, `positions` are the gallery rows of the answers, best
+    first, and `similarities` their weighted sums of cosines.
 
     Returns:
-        `similarity` (weighted mean of the cosines, -1 to 1), `lead` (over the best answer
-        that is another product), `distinct` (over the item's own similarity with the most similar
-        of these: a missing product leads no further than its look-alikes lead each other),
-        `first` (1 for the first answer, else 0), `detector_score`, and the cosine of every block
-        that has a weight.
+        `similarity` (weighted mean of the cosines, -1 to 1), `lead` (over the best answer that is
+        another product), `distinct` (over the item's own similarity with the most similar of these:
+        a missing product leads no further than its look-alikes lead each other), `first` (1 for the
+        first answer, else 0), `detector_score`, and the cosine of every block with a weight.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]
