@@ -32,9 +32,8 @@ def photo(
 
 def test_counts_and_errors_follow_from_the_numbers_of_boxes() -> None:
     found = [boxes(LEFT), boxes(LEFT, RIGHT), boxes(*[LEFT] * 12)]
-    quality = detection_quality(
-        [photo(shown, number) for shown, number in zip(found, [2, 2, 9], strict=True)], PLAN
-    )
+    photos = [photo(shown, number) for shown, number in zip(found, [2, 2, 9], strict=True)]
+    quality = detection_quality(["q1", "q2", "q3"], photos, PLAN)
     counts = quality.counts.to_numpy()
     assert counts[1].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
     assert counts[7].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]  # 8 and more
@@ -45,7 +44,7 @@ def test_counts_and_errors_follow_from_the_numbers_of_boxes() -> None:
 
 
 def test_a_photo_without_any_box_counts() -> None:
-    quality = detection_quality([photo(boxes(), 2, boxes(LEFT, RIGHT))], PLAN)
+    quality = detection_quality(["q"], [photo(boxes(), 2, boxes(LEFT, RIGHT))], PLAN)
     assert quality.counts.loc[2, 0] == 1
     assert quality.figures["recall"].mean == 0
     assert "precision" not in quality.figures  # of no box at all
@@ -56,7 +55,7 @@ def test_true_boxes_tell_recall_and_precision_of_all_products_and_boxes() -> Non
         photo(boxes(LEFT, NOWHERE, (50, 0, 60, 10)), 2, boxes(LEFT, RIGHT)),
         photo(boxes(LEFT, LEFT), 1, boxes(LEFT)),  # a product counts once
     ]
-    figures = detection_quality(photos, PLAN).figures
+    figures = detection_quality(["q1", "q2"], photos, PLAN).figures
     assert figures["recall"].mean == pytest.approx(2 / 3)
     assert figures["precision"].mean == pytest.approx(2 / 5)
     assert (figures["recall"].low, figures["recall"].high) == (0.5, 1.0)
@@ -77,7 +76,7 @@ def test_a_product_is_found_if_a_box_on_it_names_it() -> None:
         photo(boxes(LEFT, RIGHT), 2, boxes(LEFT, RIGHT), ["a", "b"], [["b"], ["a"]]),
         photo(boxes(LEFT), 1, boxes(LEFT), ["sage"], [["a", "b", "c", "d", "e", "sage"]]),
     ]
-    quality = detection_quality(photos, PLAN)
+    quality = detection_quality(["q1", "q2", "q3"], photos, PLAN)
     assert quality.figures["products_found@1"].mean == pytest.approx(1 / 6)
     assert quality.figures["products_found@5"].mean == pytest.approx(2 / 6)
     assert quality.per_query["products_found@1"].tolist() == [1, 0, 0]

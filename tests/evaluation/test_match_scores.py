@@ -49,7 +49,8 @@ def judged(num_boxes: int, seed: int) -> pd.DataFrame:
 def test_match_scores_hold_on_boxes_that_the_fit_did_not_see() -> None:
     scorer = fit_match_scorer(judged(900, 0), SETTINGS)
     assert scorer is not None
-    quality = match_quality(judged(900, 1), scorer, 300, SETTINGS.removed_share, PLAN)
+    queries = [f"q{number}" for number in range(300)]
+    quality = match_quality(judged(900, 1), scorer, queries, SETTINGS.removed_share, PLAN)
     assert quality.calibration_error < 0.05
     assert quality.figures["lost"].mean == pytest.approx(SETTINGS.max_lost, abs=0.03)
     assert quality.figures["told_missing"].mean > 0.5

@@ -14,8 +14,10 @@ from product1m.evaluation.statistics import (
     Interval,
     bootstrap_interval,
     bootstrap_intervals,
+    bootstrap_ratios,
     paired_difference,
     signed,
+    with_groups,
 )
 
 PLAN = BootstrapPlan(num_bootstrap=2000, confidence=0.95, seed=0)
@@ -30,6 +32,39 @@ def test_an_interval_equals_the_enumeration_of_every_resample() -> None:
     )
     assert interval.mean == pytest.approx(np.mean(values))
     assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=0.01)
+
+
+def test_queries_with_the_same_labels_are_drawn_together() -> None:
+    values = pd.Series([0.0, 0.4, 0.9, 0.3], ["q1", "q2", "q3", "q4"])
+    labels = {"q1": ("rose", "mint"), "q2": ("fig",), "q3": ("mint", "rose"), "q4": ("fig", "fig")}
+    plan = BootstrapPlan(num_bootstrap=40_000, confidence=0.8, seed=0).for_labels(labels)
+    groups = [[0.0, 0.9], [0.4], [0.3]]
+    means = [
+        np.mean([value for group in drawn for value in group])
+        for drawn in itertools.product(groups, repeat=3)
+    ]
+    interval = bootstrap_interval(values, plan)
+    assert interval.mean == pytest.approx(0.4)
+    assert (interval.low, interval.high) == pytest.approx(
+        tuple(np.quantile(means, [0.1, 0.9])), abs=0.01
+    )
+    # The same from the order in which a file happens to hold the queries, and from a recording.
+    scores = with_groups(values.rename_axis("query_id").reset_index(name="ap"), plan)
+    assert bootstrap_interval(values, PLAN.as_recorded(scores)) == bootstrap_interval(
+        values, PLAN.for_labels(labels)
+    )
+    alone = {query: (query,) for query in values.index}
+    assert bootstrap_interval(values, PLAN.for_labels(alone)) == bootstrap_interval(values, PLAN)
+
+
+def test_the_interval_of_a_quotient_draws_groups_too() -> None:
+    counts = pd.DataFrame({"found": [1, 0, 3], "products": [2, 1, 3]}, ["q1", "q2", "q3"])
+    plan = replace(PLAN, confidence=0.5).for_labels({"q1": "a", "q2": "a", "q3": "b"})
+    interval = bootstrap_ratios(counts, {"share": ("found", "products")}, plan)["share"]
+    assert interval.mean == pytest.approx(4 / 6)
+    # Two groups: 1 of 3 and 3 of 3; a quarter each drawn twice, half of all both.
+    assert (interval.low, interval.high) == pytest.approx((4 / 6, 4 / 6), abs=0.35)
+    assert {interval.low, interval.high} <= {1 / 3, 4 / 6, 1.0}
 
 
 def test_an_interval_of_many_values_is_the_normal_one() -> None:

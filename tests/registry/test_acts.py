@@ -114,7 +114,7 @@ def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
     assert sample.description.startswith("**SAMPLE DATA: THIS VERSION WAS TRAINED ON A SAMPLE")
     assert "**Gate: FAILED** against champion version 1" in sample.description
     words = " ".join(sample.description.replace("\u00a0", " ").split())
-    assert "| pass | not behind the champion | interval above -0.010 | +0.000 [" in words
+    assert "| pass | not behind the champion | interval above -0.087 | +0.000 [" in words
     assert "| **FAIL** | lead over image only | interval above +0.900 |" in words
     assert "## Changed since champion version 1" in sample.description
     assert "- artifacts: all the same" in sample.description

@@ -10,6 +10,7 @@ from product1m.registry import claims
 from product1m.registry.claims import Source, claim, read_standing
 from product1m.registry.roles import ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, warning
+from product1m.telemetry.processes import this_process
 
 pytestmark = [
     pytest.mark.usefixtures("store"),
@@ -48,10 +49,11 @@ def test_whoever_comes_after_a_killed_promotion_ends_it(
             real(client, *values, **named)
         raise Killed
 
+    ended = f"{this_process().split()[0]} 4194304999 0.00"
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, request_, killed)
         # The process that is named in the claim is gone afterwards.
-        patch.setattr(claims, "_process", lambda: f"{claims._machine()} 4194304999 0.00")
+        patch.setattr(claims, "this_process", lambda: ended)
         with pytest.raises(Killed):
             promoted(models, registered, reason="killed")
     moved = [v for v in list_versions(models.champion) if "champion" in v.aliases]

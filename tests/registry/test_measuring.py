@@ -47,5 +47,10 @@ def test_the_reviewers_figures_decide_and_are_those_of_the_evaluation(
     # The same data, through ingestion, features, index and ranking once more.
     assert measured["ap"] == pytest.approx(evidence.ap)
     assert measured["champion"]["ap"] == pytest.approx(evidence.ap)
+    assert measured["slices"] == evidence.slices
+    assert measured["index_recall"] == evidence.index_recall
+    assert measured["served_agreement"] == evidence.served_agreement
+    assert measured["quarantine"] == evidence.quarantine
+    assert measured["bootstrap"]["groups"].keys() == evidence.bootstrap.groups.keys()
     for method in ("image", "text"):  # the others have weights chosen on dev queries there
         assert measured["leads"][method]["mean"] == pytest.approx(evidence.leads[method]["mean"])

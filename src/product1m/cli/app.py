@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +21,7 @@ from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve
 from product1m.config import RegistrationConfig, load_config
 from product1m.serving.signatures import Trust
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.logs import set_up_logging
 
 
@@ -291,8 +291,8 @@ def search(
         search_page.check_output(output)
     asked = search_page.read_photo(photo)
     trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = fetch_model(model, candidate_model, trust, Path(scratch))
+    with scratch_folder() as scratch:
+        folder = fetch_model(model, candidate_model, trust, scratch)
         answered = search_page.search(asked, title, folder, model, top_k)
     if output:
         search_page.write_output(answered, output)

@@ -1,7 +1,6 @@
 """`product1m registry`: list, compare, promote and reject registered versions."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from product1m.config import RegistrationConfig
 from product1m.registry import signing
 from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, ModelNames
 from product1m.serving.signatures import KEYS, Trust, default_folder
+from product1m.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from product1m.registry.acts import Measure
@@ -187,13 +187,11 @@ def _measure_on(dataset: str, limits: "ReviewRules") -> "Measure | None":
 
     def measure(files: CandidateFiles, champion: "ModelVersion | None") -> Evidence:
         config = ServingConfig.read(files.model).ingestion  # photos as the model is served them
-        with tempfile.TemporaryDirectory() as scratch:
-            train, gallery, queries = (
-                Path(scratch) / part for part in ("train", "gallery", "queries")
-            )
+        with scratch_folder() as scratch:
+            train, gallery, queries = (scratch / part for part in ("train", "gallery", "queries"))
             with environment_set({"MLFLOW_TRACKING_URI": ""}):  # a reviewer logs no run of a step
                 ingestion.run(dataset, train, gallery, queries, config)
-            data = ReviewerData.open(queries, gallery, limits.bootstrap)
+            data = ReviewerData.open(train, gallery, queries, limits.bootstrap)
             return data.measure(files, champion)
 
     return measure
@@ -345,7 +343,11 @@ def _print_comparison(comparison: "VersionComparison") -> None:
 
     typer.echo(f"{'':<44} {comparison.first.title}  →  {comparison.second.title}")
     first, second = comparison.map_at_10
-    gain = comparison.gain.signed if comparison.gain else "measured on other queries"
+    gain = (
+        comparison.gain.signed
+        if comparison.gain
+        else "measured on other queries or another gallery"
+    )
     typer.echo(f"{MAIN_METRIC:<44} {first}  →  {second}   paired {gain}")
     tables: dict[str, Mapping[str, tuple[Any, Any]]] = {
         "metrics": comparison.metrics,

@@ -31,6 +31,11 @@ class RegistrationConfig(StepConfig):
     max_found_loss: Fraction = 0.03
     """Largest loss of the share of products found against the champion, for the whole interval, if
     the queries' true boxes and their labels are known (ours)."""
+    chance_map_loss: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Where few queries decide, the allowed loss is this over the square root of the number of
+    groups of queries with the same labels, if that is more than `max_map_loss`: 0.038 for the 61
+    groups of the sample, 0.012 for the 589 of the paper's test list. An equally good candidate then
+    passes with probability 0.8; 0 switches it off (ours)."""
     max_slice_loss: Fraction = 0.05
     """The gate fails if the whole interval of a slice shows a larger loss against the champion
     (ours)."""

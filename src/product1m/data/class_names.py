@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from product1m.artifacts.folder import Artifact
+
 CLASSES = "classes.parquet"
 """Beside the queries: one row for each class of the queries or the gallery."""
 SCHEMA = pa.schema([("label", pa.string()), ("train_titles", pa.int64())])
@@ -44,3 +46,11 @@ def write_classes(folder: Path, train_titles: dict[str, int]) -> None:
 
 def _bare(text: str) -> str:
     return "".join(text.split()).casefold()
+
+
+def read_train_titles(queries: Artifact) -> dict[str, int] | None:
+    """Number of training titles that name each class; None if ingestion did not count them."""
+    if CLASSES not in queries.manifest.files:
+        return None
+    table = pq.read_table(queries.file(CLASSES)).to_pydict()
+    return dict(zip(table["label"], table["train_titles"], strict=True))

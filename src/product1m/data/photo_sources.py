@@ -1,6 +1,5 @@
 """The bytes of an item's photo: from the data set, from storage or from a URL."""
 
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from product1m.errors import DatasetError, NotStoredError, PhotoError, StorageEr
 from product1m.storage.base import Store, is_remote
 from product1m.storage.folder import Folder
 from product1m.storage.opening import open_file, open_store
+from product1m.storage.scratch import scratch_folder
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 """Tried in this order, then in upper case, for photos that are named by id (ours)."""
@@ -120,10 +120,10 @@ def local_lists(dataset: str) -> Iterator[Path]:
     if isinstance(store, Folder):
         yield store.root
         return
-    with tempfile.TemporaryDirectory(prefix="product1m-lists-") as scratch:
+    with scratch_folder() as scratch:
         for name in list_names(store):
             store.fetch(name, Path(scratch, name))
-        yield Path(scratch)
+        yield scratch
 
 
 def list_names(store: Store) -> list[str]:

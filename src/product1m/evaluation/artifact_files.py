@@ -67,7 +67,10 @@ def match_scorer(evaluation: Artifact) -> MatchScorer | None:
 
 
 def read_per_query(evaluation: Artifact) -> pd.DataFrame:
-    """One row per query, method, definition and depth; split, `ap` and other scores as columns."""
+    """One row per query, method, definition and depth.
+
+    Split, group of queries with the same labels, `ap` and other scores are columns.
+    """
     scores: pd.DataFrame = pq.read_table(evaluation.file(PER_QUERY)).to_pandas()
     return scores
 

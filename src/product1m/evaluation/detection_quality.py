@@ -77,10 +77,12 @@ class DetectionQuality:
     """The counts behind the shares, one row per query; no columns if nothing is known."""
 
 
-def detection_quality(photos: Sequence[PhotoBoxes], plan: BootstrapPlan) -> DetectionQuality:
+def detection_quality(
+    query_ids: Sequence[str], photos: Sequence[PhotoBoxes], plan: BootstrapPlan
+) -> DetectionQuality:
     """Compare shown boxes with labels, and with true boxes if they are known of every photo.
 
-    Shares are of all products or boxes together; their intervals resample photos.
+    Shares are of all products or boxes together; their intervals resample as `plan` says.
     """
     num_found = np.array([len(photo.shown_xyxy) for photo in photos])
     labeled = np.array([photo.num_labeled for photo in photos])
@@ -89,9 +91,10 @@ def detection_quality(photos: Sequence[PhotoBoxes], plan: BootstrapPlan) -> Dete
             "error": num_found - labeled,
             "absolute_error": np.abs(num_found - labeled),
             "exact": num_found == labeled,
-        }
+        },
+        index=pd.Index(query_ids),
     )
-    per_query = _counts(photos)
+    per_query = _counts(photos).set_index(means.index)
     known = {name: of for name, of in _RATIOS.items() if of[0] in per_query}
     figures = bootstrap_ratios(per_query, known, plan) if known else {}
     figures |= bootstrap_intervals(means.astype(float), plan)

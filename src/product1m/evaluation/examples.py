@@ -1,5 +1,6 @@
 """A few evaluated queries with photo and ranking, to check a registered model against."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,27 +37,29 @@ class Example:
 
 
 def write_examples(
-    folder: Path, features: FeatureSet, queries: ItemTable, shipped: dict[str, list[str]]
+    folder: Path, features: FeatureSet, queries: ItemTable, shipped: Mapping[str, list[str]]
 ) -> None:
     """Write some queries of `shipped` with their photos.
 
     Row i of `features` and of `queries` is the same query.
     """
     positions = [row for row, query in enumerate(features.rows["id"]) if query in shipped]
+    rows = [vars(example) for example in choose_examples(queries, positions, shipped)]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / EXAMPLES)
+
+
+def choose_examples(
+    queries: ItemTable, positions: Sequence[int], shipped: Mapping[str, list[str]]
+) -> list[Example]:
+    """Queries with their photos, evenly spaced over `positions`; `shipped` ranks each of them."""
     chosen = np.linspace(0, len(positions) - 1, min(NUM_EXAMPLES, len(positions))).round()
-    rows = []
+    examples = []
     for place in chosen:
         position = positions[int(place)]
         row = queries.rows.iloc[position]
-        rows.append(
-            {
-                "id": row["id"],
-                "photo": queries.encoded(position),
-                "title": row["caption"],
-                "ranking": shipped[row["id"]],
-            }
-        )
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / EXAMPLES)
+        photo = queries.encoded(position)
+        examples.append(Example(row["id"], photo, row["caption"], shipped[row["id"]]))
+    return examples
 
 
 def read_examples(evaluation: Artifact) -> list[Example]:

@@ -105,7 +105,7 @@ def measure_match_scores(
     scorer = fit_match_scorer(learned, settings)
     if scorer is None or not len(judged):
         return None
-    return match_quality(judged, scorer, len(test[1]), settings.removed_share, plan)
+    return match_quality(judged, scorer, test[0].query_ids, settings.removed_share, plan)
 
 
 def judge_answers(
@@ -287,11 +287,14 @@ def _unseen_scores(
 def match_quality(
     judged: pd.DataFrame,
     scorer: MatchScorer,
-    num_queries: int,
+    query_ids: Sequence[str],
     removed_share: float,
     plan: BootstrapPlan,
 ) -> MatchQuality:
-    """Measure match scores on judged answers; intervals resample the queries."""
+    """Measure match scores on judged answers; intervals resample as `plan` says.
+
+    Column `query` of `judged` is a place in `query_ids`.
+    """
     first = judged[judged["rank"] == 1].reset_index(drop=True)
     scores = scorer.scores({name: first[name].to_numpy() for name in scorer.coefficients})
     told, right = scores < scorer.threshold, first["right"].to_numpy(bool)
@@ -305,12 +308,12 @@ def match_quality(
         "believed_right": (weights * (right & ~told), weights * ~told),
     }
     columns = {
-        f"{name}/{part}": np.bincount(first["query"], values.astype(float), num_queries)
+        f"{name}/{part}": np.bincount(first["query"], values.astype(float), len(query_ids))
         for name, pair in shares.items()
         for part, values in zip(("over", "under"), pair, strict=True)
     }
     ratios = {name: (f"{name}/over", f"{name}/under") for name in shares}
-    figures = bootstrap_ratios(pd.DataFrame(columns), ratios, plan)
+    figures = bootstrap_ratios(pd.DataFrame(columns, pd.Index(query_ids)), ratios, plan)
     return MatchQuality(scorer, figures, reliability(scores, right, weights))
 
 

@@ -4,11 +4,9 @@ import getpass
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 from product1m.errors import RegistryError
@@ -17,6 +15,7 @@ from product1m.registry.champion_files import Promotion, make_champion
 from product1m.registry.claims import Source, Standing, claim, read_standing
 from product1m.registry.evidence import Evidence
 from product1m.registry.gate import Gate, decide
+from product1m.registry.leftovers import remove_left_by_promotions
 from product1m.registry.loading import fetch_signed
 from product1m.registry.roles import ModelNames
 from product1m.registry.rules import ReviewRules
@@ -37,6 +36,7 @@ from product1m.registry.versions import (
     warning,
 )
 from product1m.serving.signatures import Trust
+from product1m.storage.scratch import scratch_folder, temporary_files_in
 from product1m.telemetry.mlflow_client import talking_to_registry
 
 logger = logging.getLogger(__name__)
@@ -87,8 +87,9 @@ def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
     by = _named(review.by, review.reason)
     candidate = show(models.candidate, which, models)
     standing = read_standing(models)
-    with tempfile.TemporaryDirectory() as scratch:
-        files = fetch_candidate(candidate, Path(scratch))
+    remove_left_by_promotions()
+    with scratch_folder() as scratch, temporary_files_in(scratch):
+        files = fetch_candidate(candidate, scratch)
         measured = review.measure(files, standing.recorded) if review.measure else None
         gate = _decide(files, measured, standing, review.rules)
         objections = _objections(candidate, files, gate)
@@ -105,8 +106,7 @@ def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
             "figures": "measured by the reviewer" if measured else "measured by the pipeline",
             **{f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in objections.items()},
         }
-        is_sample = "sample" in objections
-        promotion = Promotion(candidate, files, gate, is_sample, record, measured)
+        promotion = Promotion(candidate, files, gate, "sample" in objections, record, measured)
         source = make_champion(promotion, review.signer)
     return claim(source, models, standing, record)
 
@@ -124,8 +124,8 @@ def rollback(
     if standing.champion is None:
         raise RegistryError(f"{models.champion}: has no champion to roll back")
     restored = _restored(models, standing, standing.champion, to)
-    with tempfile.TemporaryDirectory() as scratch:
-        fetch_signed(restored, trust, Path(scratch))
+    with scratch_folder() as scratch:
+        fetch_signed(restored, trust, scratch)
     record = {
         "act": "rollback",
         "by": by,

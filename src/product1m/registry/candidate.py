@@ -1,22 +1,42 @@
 """A candidate version: what is written about it, under which tags it is registered."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.data.items import ItemTable
+from product1m.errors import RegistryError
 from product1m.evaluation.artifact_files import read_metrics
+from product1m.registry.candidate_files import CandidateFiles, fetch_candidate
 from product1m.registry.card import Subject, write_card, write_page
 from product1m.registry.champion import Opponent
-from product1m.registry.evidence import EVIDENCE, Evidence
+from product1m.registry.evidence import EVIDENCE, Evidence, Rules
 from product1m.registry.gate import Gate, rivalry
 from product1m.registry.pictures import draw_cases, worst_cases
+from product1m.registry.roles import ModelNames
 from product1m.registry.version_files import lineage_json
-from product1m.registry.versions import CARD, GATE, LINEAGE, PAGE, PICTURE
+from product1m.registry.versions import (
+    CARD,
+    GATE,
+    LINEAGE,
+    NONE,
+    PAGE,
+    PICTURE,
+    REGISTRATION,
+    UNFINISHED,
+    ModelVersion,
+    champion_among,
+    list_versions,
+)
 from product1m.serving.model_folder import THUMBNAILS
 from product1m.telemetry.mlflow_client import registry_mlflow
 from product1m.telemetry.provenance import git_revision, pipeline_run
+
+logger = logging.getLogger(__name__)
+WRITTEN = (EVIDENCE, LINEAGE, GATE, CARD, PAGE, PICTURE)
+"""Files of a version that its registration wrote beside the model; the last one may be missing."""
 
 
 def describe_candidate(
@@ -57,13 +77,43 @@ def _provenance() -> dict[str, str]:
     }
 
 
+def adopt_unfinished(
+    names: ModelNames, digests: Mapping[str, str], rules: Rules, scratch: Path
+) -> tuple[ModelVersion, CandidateFiles] | None:
+    """A version of the same inputs that a killed registration made, with its files; None without.
+
+    Its gate must be what would be decided now: the same rules against the same champion.
+
+    Args:
+        names: of the two models.
+        digests: of the inputs and all that they were made from, by lineage key.
+        rules: of this registration.
+        scratch: a new folder for the files.
+    """
+    champion = champion_among(list_versions(names.champion))
+    expected = {f"digest.{key}": digest for key, digest in digests.items()} | {
+        REGISTRATION: UNFINISHED,
+        "gate_champion": champion.number if champion else NONE,
+    }
+    for version in list_versions(names.candidate):
+        if expected.items() <= version.tags.items():
+            scratch.mkdir()
+            try:
+                files = fetch_candidate(version, scratch)
+            except RegistryError as error:
+                logger.warning("%s; it is registered anew", error)
+                return None
+            return (version, files) if files.evidence.rules == rules else None
+    return None
+
+
 def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
     """A version's tags: its gate, where it comes from, and the digest of every part."""
     gate, evidence, lineage = subject.gate, subject.evidence, subject.lineage
     return {
         "gate": gate.verdict,
         "gate_rules_not_passed": ", ".join(rule.name for rule in gate.failures()) or "none",
-        "gate_champion": gate.champion or "none",
+        "gate_champion": gate.champion or NONE,
         "sample_data": str(evidence.rules.sample_data).lower(),
         "strict_mAP_at_10": f"{evidence.map_at_10.mean:.4f}",
         "code_version": lineage["evaluation"].code_version,

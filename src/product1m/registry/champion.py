@@ -6,7 +6,6 @@ index, built as its own was configured, holds today's gallery.
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import Product1MError
-from product1m.evaluation.detection_quality import detection_quality
+from product1m.evaluation.detection_quality import DetectionQuality, detection_quality
 from product1m.evaluation.methods import SHIPPED, SHIPPED_WHOLE_PHOTO
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.shown_boxes import shown_boxes
@@ -40,7 +39,7 @@ from product1m.registry.evidence import (
 )
 from product1m.registry.version_files import as_champion, read_lineage
 from product1m.registry.versions import ModelVersion, champion_among, list_versions
-from product1m.retrieval.building import IndexSettings, build_index
+from product1m.retrieval.building import RECALL, IndexSettings, build_index
 from product1m.retrieval.search import QueryVectors, Searcher, SearchSettings
 from product1m.serving.model_folder import (
     CAPTURE,
@@ -50,6 +49,7 @@ from product1m.serving.model_folder import (
     ServingConfig,
     open_part,
 )
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,9 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
         "answers these now, with its own regions, embeddings and index",
         champion.title,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", Path(scratch))
-        answers = answer_by_methods(model, queries, gallery, Path(scratch))
+    with scratch_folder() as scratch:
+        model = download(champion.uri, f"artifacts/{MODEL_FOLDER}", scratch)
+        answers = answer_by_methods(model, queries, gallery, scratch)
     top = answers.rankings[SHIPPED]
     truth = GroundTruth.from_rows(ItemTable(queries).rows, ItemTable(gallery).rows)
     scores = score_queries(top, truth, "strict", (DEPTH,))
@@ -134,18 +134,20 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
         evidence_digest=champion.tags.get(f"digest.{EVIDENCE}", ""),
         ap=dict(zip(scores["query_id"], scores["ap"], strict=True)),
         top={query: ranking[:DEPTH] for query, ranking in top.items()},
-        found=answers.products["found"],
+        found=count_products(answers.quality.per_query)["found"],
     )
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to the test queries."""
+    """What a model answers to the test queries, with an index of its own kind over the gallery."""
 
     rankings: dict[str, dict[str, list[str]]]
     """Merged, by method and query id."""
-    products: dict[str, dict[str, int]]
-    """`found` and `products` of an `Evidence`."""
+    quality: DetectionQuality
+    """Of its boxes."""
+    index_recall: float
+    """Of that index against exact search, at the depth of `RECALL`."""
 
 
 def answer_by_methods(
@@ -170,7 +172,7 @@ def answer_by_methods(
         images: _extract(images, rpn, serving, scratch / f"{images.manifest.part}_features")
         for images in (gallery, queries)
     }
-    index = _build(features[gallery], capture, _indexing_config(model), scratch / INDEX)
+    index, recall = _build(features[gallery], capture, _indexing_config(model), scratch / INDEX)
     searcher = Searcher.load(index, capture, SearchSettings.from_config(serving.evaluation, rpn))
     photos = FeatureSet(features[queries])
     test_rows = np.flatnonzero(photos.rows["split"] == "test").tolist()
@@ -181,23 +183,23 @@ def answer_by_methods(
         for name, weights in methods.items()
     }
     ranked[SHIPPED_WHOLE_PHOTO] = searcher.rank(vectors, serving.weights, whole_photo=True)
-    return Answers(ranked, _count_products(searcher, photos, vectors, test_rows, serving))
+    return Answers(ranked, _quality(searcher, photos, vectors, test_rows, serving), recall)
 
 
-def _count_products(
+def _quality(
     searcher: Searcher,
     photos: FeatureSet,
     vectors: QueryVectors,
     test_rows: Sequence[int],
     serving: ServingConfig,
-) -> dict[str, dict[str, int]]:
+) -> DetectionQuality:
     truth = GroundTruth.from_rows(photos.rows, searcher.gallery.rows)
     known = true_boxes(photos)
     shown = shown_boxes(
         searcher, vectors, serving.weights, truth, known.select(test_rows), known.complete
     )
-    per_query = detection_quality(shown, BootstrapPlan.from_config(serving.evaluation)).per_query
-    return count_products(per_query.set_axis(vectors.query_ids))
+    plan = BootstrapPlan.from_config(serving.evaluation)
+    return detection_quality(vectors.query_ids, shown, plan)
 
 
 def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:
@@ -220,11 +222,14 @@ def _indexing_config(model: Path) -> IndexingConfig:
     return IndexingConfig.model_validate(open_part(model, INDEX).manifest.config)
 
 
-def _build(features: Artifact, capture: Artifact, config: IndexingConfig, folder: Path) -> Artifact:
+def _build(
+    features: Artifact, capture: Artifact, config: IndexingConfig, folder: Path
+) -> tuple[Artifact, float]:
+    """The index and its recall."""
     inputs = {"gallery_features": features, "capture": capture}
     with write_artifact(folder, "indexing", config, inputs) as writer:
         settings = IndexSettings.from_config(config)
         built = build_index(FeatureSet(features), load_capture(capture), settings)
         built.write(writer.folder)
         writer.details.update(built.details)
-    return open_artifact(folder, "indexing")
+    return open_artifact(folder, "indexing"), built.metrics[RECALL]

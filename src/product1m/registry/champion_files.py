@@ -7,7 +7,6 @@ that only reviewers may edit.
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.candidate_files import CandidateFiles, read_question
-from product1m.registry.claims import Source
+from product1m.registry.claims import PROCESS, Source
 from product1m.registry.evidence import EVIDENCE, Evidence
 from product1m.registry.gate import Gate
 from product1m.registry.roles import CHAMPIONS
@@ -27,7 +26,10 @@ from product1m.serving.asking import ask_apart
 from product1m.serving.model_folder import CODE, MODEL_FOLDER, copy_parts
 from product1m.serving.packaging import NAME, save_model
 from product1m.serving.signatures import SIGNATURE
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
+from product1m.telemetry.mlflow_files import files_beside
+from product1m.telemetry.processes import this_process
 
 RECORD = "promotion.json"
 """Who promoted what, when, why and with which rules; signed with the model."""
@@ -56,8 +58,7 @@ def make_champion(promotion: Promotion, by: Signer) -> Source:
     Raises RegistryError if the candidate is no model, does not answer, or MLflow refuses.
     """
     title = promotion.candidate.title
-    with tempfile.TemporaryDirectory() as name, _logged_model(promotion) as (client, logged):
-        scratch = Path(name)
+    with scratch_folder() as scratch, _logged_model(promotion) as (client, logged):
         folder, signature = scratch / "champion", scratch / SIGNATURE
         _write_files(folder, scratch / MODEL_FOLDER, promotion, logged)
         sign_folder(folder, signature, by)
@@ -76,7 +77,8 @@ def _logged_model(promotion: Promotion) -> Iterator[tuple[Any, Any]]:
     title = promotion.candidate.title
     with talking_to_registry(f"logging a champion from {title}") as client:
         experiment = _experiment(client, promotion.candidate)
-        tags = {key: promotion.record[key] for key in ("by", "reason", "promoted_from")}
+        told = {key: promotion.record[key] for key in ("by", "reason", "promoted_from")}
+        tags = told | {PROCESS: this_process()}
         run = client.create_run(experiment, run_name=f"promotion of {title}", tags=tags)
         logged = client.create_logged_model(experiment, NAME, run.info.run_id)
         status, ended = "FAILED", "FAILED"
@@ -93,9 +95,10 @@ def _experiment(client: Any, candidate: ModelVersion) -> str:
     known = client.get_experiment_by_name(CHAMPIONS)
     if known:
         return str(known.experiment_id)
-    location = None
-    if not registry_mlflow().get_tracking_uri().startswith("http"):
-        # A database file has no place for artifacts: they go beside the candidate's.
+    uri = registry_mlflow().get_tracking_uri()
+    location = files_beside(uri)
+    if location is None and not uri.startswith("http"):
+        # Another database has no place for artifacts: they go beside the candidate's.
         run = client.get_run(candidate.run_id)
         beside = client.get_experiment(run.info.experiment_id).artifact_location
         location = f"{beside.rstrip('/')}-{CHAMPIONS}"

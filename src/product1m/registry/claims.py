@@ -10,13 +10,9 @@ the alias, and gives up what has not.
 """
 
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import psutil
 
 from product1m.errors import RegistryError
 from product1m.registry.roles import ModelNames
@@ -39,6 +35,7 @@ from product1m.registry.versions import (
     warning,
 )
 from product1m.telemetry.mlflow_client import talking_to_registry
+from product1m.telemetry.processes import has_ended, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +99,8 @@ def claim(
 ) -> ModelVersion:
     """Claim the next version number for `source`, and move the alias if it was next."""
     model, expected = models.champion, standing.newest + 1
-    tags = {**source.tags, **record, STATE: CLAIMED, RECORD_OF: str(expected), PROCESS: _process()}
+    state = {STATE: CLAIMED, RECORD_OF: str(expected), PROCESS: this_process()}
+    tags = {**source.tags, **record, **state}
     with talking_to_registry(f"making a champion of {model}") as client:
         ensure_model(client, model)
         created = client.create_model_version(
@@ -130,7 +128,7 @@ def _settle(claimed: ModelVersion) -> None:
         _set_state(claimed, DONE)
         return
     age = datetime.now(UTC) - claimed.created
-    if age < CLAIM_LASTS and not _is_gone(claimed.tags.get(PROCESS, "")):
+    if age < CLAIM_LASTS and not has_ended(claimed.tags.get(PROCESS, "")):
         raise RegistryError(
             f"{claimed.title} is being made champion by {claimed.tags.get('by', 'somebody')} since "
             f"{claimed.created:%H:%M:%S} UTC; look at it and try again; if that promotion died, in "
@@ -138,31 +136,6 @@ def _settle(claimed: ModelVersion) -> None:
         )
     logger.warning("%s: its promotion never ended; marked as abandoned", claimed.title)
     _set_state(claimed, ABANDONED)
-
-
-def _process() -> str:
-    own = psutil.Process()
-    return f"{_machine()} {own.pid} {own.create_time():.2f}"
-
-
-def _machine() -> str:
-    """The host, and the namespace in which a process has its id."""
-    try:
-        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # not Linux
-        return socket.gethostname()
-
-
-def _is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; False for one of another machine."""
-    host, _, rest = process.partition(" ")
-    pid, _, started = rest.partition(" ")
-    if host != _machine() or not pid.isdigit():
-        return False
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-    except psutil.Error:
-        return True
 
 
 def _require_unchanged(claimed: ModelVersion, previous: str) -> None:

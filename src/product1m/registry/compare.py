@@ -85,7 +85,8 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
 
 def _gain(first: Evidence, second: Evidence) -> Interval | None:
-    if first.queries != second.queries:
+    same = (first.queries, first.gallery) == (second.queries, second.gallery)
+    if not same or first.ap.keys() != second.ap.keys():
         return None
     return paired_difference(pd.Series(second.ap), pd.Series(first.ap), second.bootstrap)
 

@@ -1,7 +1,7 @@
 """Evidence: what a version was measured to do, stored with it as `evidence.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -22,6 +22,7 @@ from product1m.evaluation.methods import BASELINES, SHIPPED
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
+from product1m.retrieval.building import RECALL
 
 EVIDENCE = "evidence.json"
 DEPTH = 10
@@ -85,6 +86,7 @@ class Evidence(BaseModel):
     gallery: str
     """Content digest of the gallery they were answered from."""
     bootstrap: BootstrapPlan
+    """How intervals are computed, with the groups of queries that have the same labels."""
     rules: Rules
     """The rules at registration; a later check applies the same ones."""
     champion: Remeasured | None = None
@@ -94,8 +96,9 @@ class Evidence(BaseModel):
 
     @property
     def map_at_10(self) -> Interval:
-        """Strict mAP@10 of the shipped ranking."""
-        return bootstrap_interval(pd.Series(self.ap).sort_index(), self.bootstrap)
+        """Strict mAP@10 of the shipped ranking; its interval draws queries, as the report's do."""
+        plan = replace(self.bootstrap, groups={})
+        return bootstrap_interval(pd.Series(self.ap).sort_index(), plan)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,9 @@ def gather_evidence(
         champion: its answers to the candidate's queries, if it had to be measured again.
         champion_failure: why that failed.
     """
-    ap = _shipped_ap(evaluation)
+    rows = _shipped_rows(evaluation)
+    ap = dict(zip(rows["query_id"], rows["ap"], strict=True))
+    plan = BootstrapPlan.from_config(EvaluationConfig.model_validate(evaluation.manifest.config))
     rankings = read_rankings(evaluation.file(RANKINGS))
     scores = read_metrics(evaluation)
     return Evidence(
@@ -143,28 +148,25 @@ def gather_evidence(
         slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
         intervals={f"test/{each.name}": each.value for each in figures(scores["test_intervals"])},
-        index_recall=lineage["indexing"].metrics["recall@100"],
+        index_recall=lineage["indexing"].metrics[RECALL],
         served_agreement=served_agreement,
-        **_data(lineage),
-        bootstrap=BootstrapPlan.from_config(
-            EvaluationConfig.model_validate(evaluation.manifest.config)
-        ),
+        **data_facts(lineage),
+        bootstrap=plan.as_recorded(rows),
         rules=rules,
         champion=champion,
         champion_failure=champion_failure,
     )
 
 
-def _shipped_ap(evaluation: Artifact) -> dict[str, float]:
-    """Strict AP@10 of the shipped ranking, by test query."""
+def _shipped_rows(evaluation: Artifact) -> pd.DataFrame:
+    """Strict scores at 10 of the shipped ranking, one row per test query."""
     rows = read_per_query(evaluation)
-    rows = rows[
+    return rows[
         (rows["split"] == "test")
         & (rows["method"] == SHIPPED)
         & (rows["definition"] == "strict")
         & (rows["depth"] == DEPTH)
     ]
-    return dict(zip(rows["query_id"], rows["ap"], strict=True))
 
 
 def count_products(per_query: pd.DataFrame | None) -> dict[str, dict[str, int]]:
@@ -181,8 +183,12 @@ def count_products(per_query: pd.DataFrame | None) -> dict[str, dict[str, int]]:
     }
 
 
-def _data(lineage: Mapping[str, Summary]) -> dict[str, Any]:
-    """Digests of the data, and what is wrong with it."""
+def data_facts(lineage: Mapping[str, Summary]) -> dict[str, Any]:
+    """Digests of the data, and what is wrong with it, as fields of `Evidence`.
+
+    Args:
+        lineage: of the three artifacts of an ingestion at least, by key.
+    """
     queries, gallery = lineage["ingestion/queries"], lineage["ingestion/gallery"]
     counts = queries.metrics
     leaked = counts["train_photos_in_queries"] + counts["gallery_photos_in_queries"]

@@ -1,6 +1,6 @@
 """The reviewer's rules: the gate decides by them, not by what a candidate brings along."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +22,8 @@ class ReviewRules:
 
     def apply(self, evidence: Evidence) -> Evidence:
         """Evidence under these rules."""
-        return evidence.model_copy(update={"rules": self.rules, "bootstrap": self.bootstrap})
+        plan = replace(self.bootstrap, groups=evidence.bootstrap.groups)
+        return evidence.model_copy(update={"rules": self.rules, "bootstrap": plan})
 
 
 def installed_rules() -> ReviewRules:

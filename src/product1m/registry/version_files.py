@@ -1,6 +1,5 @@
 """The files of a registered version: their names, reading them, checking them."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from product1m.serving.model_folder import (
     open_part,
 )
 from product1m.storage.base import sha256_of
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download, registry_mlflow, talking_to_registry
 
 MISSING = "missing"
@@ -99,5 +99,5 @@ def _read(version: ModelVersion, name: str) -> str | None:
         files = registry_mlflow().artifacts.list_artifacts(version.uri)
     if name not in {Path(file.path).name for file in files}:
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return download(version.uri, name, Path(scratch)).read_text("utf-8")
+    with scratch_folder() as scratch:
+        return download(version.uri, name, scratch).read_text("utf-8")

@@ -32,6 +32,8 @@ ACTS = ("promotion", "rollback")
 """Values of the tag `act` of a version that a reviewer's command made."""
 MAX_CHARS = 5000
 """Width of the description's column in MLflow's database."""
+REGISTRATION, UNFINISHED, FINISHED = "registration", "unfinished", "finished"
+"""Tag of a candidate version and its values: whether the artifact of its step is there, too."""
 REJECTED = "rejected."
 """Tag of the champion model, followed by the id of a candidate's logged model, or by its number if
 it has none. It is on that model because reviewers may write there and the pipeline may not."""
@@ -71,7 +73,8 @@ class ModelVersion:
 def register(model_uri: str, name: str, tags: Mapping[str, str], card: str) -> str:
     """Make a logged model the newest version of `name` and its challenger; returns the number.
 
-    The card becomes the description, its picture shown from the version's files.
+    The card becomes the description, its picture shown from the version's files. Its registration
+    is unfinished until `finish_registration`.
     """
     model_id = model_uri.removeprefix("models:/")
     with talking_to_registry(f"registering a version of {name}") as client:
@@ -80,7 +83,7 @@ def register(model_uri: str, name: str, tags: Mapping[str, str], card: str) -> s
             name,
             model_uri,
             client.get_logged_model(model_id).source_run_id,
-            tags=dict(tags),
+            tags={**tags, REGISTRATION: UNFINISHED},
             model_id=model_id,
         ).version
         client.update_model_version(name, version, page_text(card, name, str(version)))
@@ -102,6 +105,12 @@ def ensure_model(client: Any, name: str) -> None:
     except registry_mlflow().exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # someone else was faster
             raise
+
+
+def finish_registration(name: str, number: str) -> None:
+    """Say of a version that the artifact of its registration is whole."""
+    with talking_to_registry(f"finishing the registration of {name}") as client:
+        client.set_model_version_tag(name, number, REGISTRATION, FINISHED)
 
 
 def page_text(card: str, name: str, number: str) -> str:

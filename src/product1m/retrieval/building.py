@@ -37,6 +37,8 @@ from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
 RECALL_DEPTH = 100
+RECALL = f"recall@{RECALL_DEPTH}"
+"""Name of the index's recall against exact search among its metrics."""
 """The recall of the index is measured at this depth, the ranking's (ours)."""
 
 
@@ -186,7 +188,7 @@ def _fill(
         exact.add(vectors)
     quality = measure(index, exact)
     return index, {
-        f"recall@{RECALL_DEPTH}": quality.recall,
+        RECALL: quality.recall,
         "queries_per_s": quality.queries_per_s,
         "exact_queries_per_s": quality.exact_queries_per_s,
         "build_s": train_s + add_s,

@@ -8,11 +8,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from product1m.errors import RegistryError
 from product1m.serving.signatures import KEYS, ROOTS, Trust
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.environment import bare_environment
 
 _LINES = 20
@@ -29,9 +29,9 @@ def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:
 
     Raises RegistryError if it does not load or answer.
     """
-    with tempfile.TemporaryDirectory() as home:
-        answered = Path(home) / "answers.json"
-        environment = bare_environment(Path(home)) | {
+    with scratch_folder() as home:
+        answered = home / "answers.json"
+        environment = bare_environment(home) | {
             KEYS: os.pathsep.join(str(key.resolve()) for key in trust.keys),
             ROOTS: os.pathsep.join(str(root.resolve()) for root in trust.roots),
         }

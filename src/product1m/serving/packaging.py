@@ -2,7 +2,6 @@
 
 import base64
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -14,6 +13,7 @@ import pandas as pd
 from product1m.evaluation.examples import Example
 from product1m.serving.model_folder import CODE, MODEL_FOLDER, digests_by_name
 from product1m.serving.signatures import ALLOW
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_client import download, registry_mlflow
 
@@ -93,8 +93,8 @@ def read_back(
     Returns:
         Its rankings of the examples, and the digest of every file.
     """
-    with tempfile.TemporaryDirectory() as scratch, environment_set({ALLOW: "true"}):
-        folder = download(model_uri, "", Path(scratch))
+    with scratch_folder() as scratch, environment_set({ALLOW: "true"}):
+        folder = download(model_uri, "", scratch)
         files = digests_by_name(folder)  # before Python writes its caches
         model = registry_mlflow().pyfunc.load_model(str(folder))
         answered = model.predict(_as_input(examples), params={"top_k": TOP_K})

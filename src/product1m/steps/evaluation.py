@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.lineage import require_descends, require_same_rpn
 from product1m.config import EvaluationConfig
-from product1m.data.class_names import CLASSES
+from product1m.data.class_names import read_train_titles
 from product1m.data.geometry import BoxSelection
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
@@ -57,7 +56,7 @@ from product1m.evaluation.results import (
 from product1m.evaluation.scoring import write_rankings
 from product1m.evaluation.shown_boxes import box_table, shown_boxes
 from product1m.evaluation.slices import slices_of
-from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval
+from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, Interval, with_groups
 from product1m.evaluation.variants import (
     QueryVariants,
     TrueBoxes,
@@ -154,7 +153,7 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
         variants["test"] = with_crops(
             variants["test"], searcher, features, test, photos, inputs["rpn"]
         )
-    titles = _train_titles(inputs["queries"])
+    titles = read_train_titles(inputs["queries"])
     return _Prepared(features, searcher, truth, boxes, variants, rows, titles)
 
 
@@ -162,13 +161,13 @@ def _measure(
     prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings], config: EvaluationConfig
 ) -> Findings:
     """Measure every ranking on the test queries."""
-    plan = BootstrapPlan.from_config(config)
     searcher, truth = prepared.searcher, prepared.truth
+    plan = BootstrapPlan.from_config(config)
     rows, queries = prepared.rows["test"], prepared.variants["test"]
     weights = choice.fusions[SHIPPED].weights
     boxes, all_known = prepared.boxes.select(rows), prepared.boxes.complete
     shown = shown_boxes(searcher, queries.detected, weights, truth, boxes, all_known)
-    scores = score_methods(ranked, truth)
+    scores = with_groups(score_methods(ranked, truth), plan.for_labels(truth.query_labels))
     test_scores = scores[scores["split"] == "test"]
     ap = ap_by_method(test_scores)
     match = _match_scores(prepared, weights, MatchSettings.from_config(config), plan)
@@ -186,7 +185,7 @@ def _measure(
             truth.gallery_label.values(),
             prepared.train_titles,
         ),
-        detection=detection_quality(shown, plan),
+        detection=detection_quality(queries.detected.query_ids, shown, plan),
         match=match,
         latency=_latency(prepared, weights, match, config.num_timed_queries),
         truth=truth,
@@ -219,14 +218,6 @@ def _on_held_out_scenes(rpn: Artifact, selection: BoxSelection) -> dict[str, flo
     boxes = read_held_out_boxes(rpn)
     figures = selection_figures(boxes.proposals, boxes.truth, selection)
     return {f"held_out_scenes/{name}": value for name, value in figures.items()}
-
-
-def _train_titles(queries: Artifact) -> dict[str, int] | None:
-    """Number of training titles that name each class; None if ingestion did not count them."""
-    if CLASSES not in queries.manifest.files:
-        return None
-    table = pq.read_table(queries.file(CLASSES)).to_pydict()
-    return dict(zip(table["label"], table["train_titles"], strict=True))
 
 
 def _write(

@@ -1,7 +1,7 @@
 """RPN, CAPTURE, tokenizer and index as one candidate version, with its gate and its page."""
 
 import logging
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +11,21 @@ from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
 from product1m.evaluation.artifact_files import match_scorer, shipped_weights
 from product1m.evaluation.examples import agreement, read_examples
-from product1m.registry.candidate import all_metrics, describe_candidate, version_tags, write_files
+from product1m.registry.candidate import (
+    WRITTEN,
+    adopt_unfinished,
+    all_metrics,
+    describe_candidate,
+    version_tags,
+    write_files,
+)
 from product1m.registry.champion import meet_champion
 from product1m.registry.evidence import Rules, gather_evidence
-from product1m.registry.gate import decide
+from product1m.registry.gate import Gate, decide
+from product1m.registry.leftovers import remove_left_by_registrations
+from product1m.registry.roles import ModelNames
 from product1m.registry.version_files import digests_of
-from product1m.registry.versions import register
+from product1m.registry.versions import GATE, finish_registration, register
 from product1m.serving.model_folder import (
     CAPTURE,
     CODE,
@@ -34,6 +43,7 @@ from product1m.serving.packaging import log_model, read_back
 from product1m.serving.thumbnails import write_thumbnails
 from product1m.steps.bracket import OpenStep, open_step
 from product1m.storage.base import sha256_of
+from product1m.storage.scratch import scratch_folder, temporary_files_in
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
 logger = logging.getLogger(__name__)
@@ -54,7 +64,8 @@ def run(
     """Log the model, load it back, decide the gate, and make it the newest candidate version.
 
     A champion that was measured on other queries answers these first. A model that cannot be loaded
-    and does not answer is not registered.
+    and does not answer is not registered. What a killed attempt registered is kept, what it logged
+    without registering it is removed.
 
     Raises:
         ArtifactError: the inputs do not belong together, or a file is damaged.
@@ -64,12 +75,15 @@ def run(
     with (
         open_step(STEP, config, registration) as step,
         talking_to_registry("registering the model"),
-        tempfile.TemporaryDirectory() as scratch,
+        scratch_folder() as scratch,
+        temporary_files_in(scratch),
     ):
         inputs = step.read(_open(rpn, capture, index, evaluation, queries, gallery))
-        model = Path(scratch) / MODEL_FOLDER
-        _make_model_folder(model, inputs, config)
-        _register(step, model, inputs, config)
+        if not _adopt(step, inputs["evaluation"], config, scratch):
+            model = scratch / MODEL_FOLDER
+            _make_model_folder(model, inputs, config)
+            _register(step, model, inputs, config)
+    finish_registration(step.details["name"], step.details["version"])
     return step.all_metrics()
 
 
@@ -117,13 +131,46 @@ def _make_model_folder(
     ).write(model)
 
 
+def _adopt(step: OpenStep, evaluation: Artifact, config: RegistrationConfig, scratch: Path) -> bool:
+    """Finish what a killed attempt registered, if there is such a version."""
+    names = ModelNames(config.candidate_model, config.champion_model)
+    rules = Rules.model_validate(config.model_dump())
+    adopted = adopt_unfinished(names, _digests(evaluation), rules, scratch / "adopted")
+    remove_left_by_registrations()
+    if adopted is None:
+        return False
+    version, files = adopted
+    logger.info("%s: a killed attempt registered it; finished now", version.title)
+    for name in WRITTEN:
+        if (files.folder / name).is_file():
+            shutil.copyfile(files.folder / name, step.folder / name)
+    gate = Gate.model_validate_json((files.folder / GATE).read_text("utf-8"))
+    _report(step, version.model, version.number, gate, files.evidence.served_agreement)
+    return True
+
+
+def _digests(evaluation: Artifact) -> dict[str, str]:
+    """Digest of every step's artifact so far, by key."""
+    return {key: summary.digest for key, summary in _lineage(evaluation).items()}
+
+
+def _report(step: OpenStep, name: str, version: str, gate: Gate, served: float) -> None:
+    """What the artifact says of version `version` of the model `name`."""
+    step.details.update(name=name, version=version, verdict=gate.verdict)
+    step.metrics.update(
+        gate_passed=float(gate.verdict == "passed"),
+        rules_not_passed=float(len(gate.failures())),
+        served_agreement=served,
+    )
+    logger.info("%s: %s version %s, gate %s", STEP, name, version, gate.verdict)
+
+
 def _register(
     step: OpenStep, model: Path, inputs: Mapping[str, Artifact], config: RegistrationConfig
 ) -> None:
     evaluation, lineage = inputs["evaluation"], _lineage(inputs["evaluation"])
     examples = read_examples(evaluation)
-    digests = {key: summary.digest for key, summary in lineage.items()}
-    logged = log_model(model, examples[0], digests, all_metrics(lineage))
+    logged = log_model(model, examples[0], _digests(evaluation), all_metrics(lineage))
     answers, files = read_back(logged.model_uri, examples)
     served = agreement(answers, examples)
     opponent = meet_champion(config.champion_model, lineage, inputs["queries"], inputs["gallery"])
@@ -142,10 +189,4 @@ def _register(
     digests = digests_of(model, CODE, step.folder) | {FILES: sha256_of(listed)}
     tags = version_tags(digests, subject)
     version = register(logged.model_uri, config.candidate_model, tags, card)
-    step.details.update(name=config.candidate_model, version=version, verdict=gate.verdict)
-    step.metrics.update(
-        gate_passed=float(gate.verdict == "passed"),
-        rules_not_passed=float(len(gate.failures())),
-        served_agreement=evidence.served_agreement,
-    )
-    logger.info("%s: %s version %s, gate %s", STEP, config.candidate_model, version, gate.verdict)
+    _report(step, config.candidate_model, version, gate, served)

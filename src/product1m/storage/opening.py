@@ -4,7 +4,6 @@ Endpoint and credentials of S3 come from the standard AWS environment (`AWS_ENDP
 `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, a service account, …).
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from product1m.errors import NotStoredError, StorageError
 from product1m.storage.base import S3, Store, checked_name, is_remote
 from product1m.storage.folder import Folder
+from product1m.storage.scratch import scratch_folder
 
 
 def open_store(uri: str) -> Store:
@@ -68,7 +68,7 @@ def with_remote_fetched(name: str) -> Iterator[str]:
         yield str(Path(name).expanduser()) if name.startswith("~") else name
         return
     store = open_store(name)
-    with tempfile.TemporaryDirectory(prefix="product1m-") as scratch:
+    with scratch_folder() as scratch:
         files = list(store.files())
         if not files:
             raise NotStoredError(f"{name}: no files below this address")
@@ -76,7 +76,7 @@ def with_remote_fetched(name: str) -> Iterator[str]:
             target = Path(scratch, checked_name(file.name))
             target.parent.mkdir(parents=True, exist_ok=True)
             store.fetch(file.name, target)
-        yield scratch
+        yield str(scratch)
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def local_file(address: str) -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="product1m-") as scratch:
+    with scratch_folder() as scratch:
         path = Path(scratch, name)
         store.fetch(name, path)
         yield path

@@ -48,28 +48,33 @@ def files_beside(uri: str) -> str | None:
 def follow_move(uri: str) -> None:
     """Correct the addresses in a database that was moved together with its files.
 
-    An address is changed if its folder is gone and the one beside the database exists.
+    An experiment's address is changed if its folder is gone and one of that name is beside the
+    database.
     """
     path = sqlite_path(uri)
-    if path is None or not path.is_file() or not (path.parent / FILES).is_dir():
+    if path is None or not path.is_file():
         return
-    new = (path.parent / FILES).as_uri()
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
         try:
             rows = database.execute("SELECT artifact_location FROM experiments").fetchall()
         except sqlite3.OperationalError:  # not yet MLflow's
             return
         for (old,) in rows:
-            gone = str(old).endswith(f"/{FILES}") and old != new and not _exists(old)
-            if gone and (path.parent / FILES).is_dir():
-                logger.info("%s: moved; its files are now at %s, not at %s", path, new, old)
-                _replace(database, old, new)
+            folder = _folder_of(str(old))
+            if folder is None or folder.is_dir() or not (path.parent / folder.name).is_dir():
+                continue
+            new = (path.parent / folder.name).as_uri()
+            logger.info("%s: moved; its files are now at %s, not at %s", path, new, old)
+            _replace(database, old, new)
 
 
-def _exists(address: str) -> bool:
+def _folder_of(address: str) -> Path | None:
+    """The folder of an address; None if it is on a server or in a bucket."""
     from mlflow.utils.file_utils import local_file_uri_to_path
 
-    return Path(local_file_uri_to_path(address)).is_dir()
+    if not address.startswith(("file:", "/")):
+        return None
+    return Path(local_file_uri_to_path(address))
 
 
 def _replace(database: sqlite3.Connection, old: str, new: str) -> None:

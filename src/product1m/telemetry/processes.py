@@ -5,9 +5,11 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -72,3 +74,32 @@ def _end_after(pid: int) -> None:
     except (ProcessLookupError, psutil.NoSuchProcess):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def this_process() -> str:
+    """Host, id and start of this process, for `has_ended`."""
+    own = psutil.Process()
+    return f"{_machine()} {own.pid} {own.create_time():.2f}"
+
+
+def has_ended(process: str) -> bool:
+    """Whether a process of this machine has ended; False for one of another machine.
+
+    `process` is what `this_process` returned there.
+    """
+    host, _, rest = process.partition(" ")
+    pid, _, started = rest.partition(" ")
+    if host != _machine() or not pid.isdigit():
+        return False
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+    except psutil.Error:
+        return True
+
+
+def _machine() -> str:
+    """The host, and the namespace in which a process has its id."""
+    try:
+        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,15 @@ from typing import Any
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import MANIFEST, parse_manifest
 from product1m.errors import Product1MError
+from tests.support.kills.scenarios import PREPARED_BY
 from tests.support.kills.shim import BEFORE, WRITE
 from tests.support.paths import ROOT
 
 Answer = dict[str, Any]
-_WRITES_FOLLOW = ("open", "os.mkdir", "os.rename", "os.link")
+_WRITES_FOLLOW = ("open", "os.mkdir", "os.rename", "os.link", "commit")
 """Operations after which a file is written; after the others the same write as before is next."""
+
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Undisturbed:
     operations: Sequence[str]
     digests: Mapping[str, str]
     files: Sequence[str]
+    facts: Answer
 
     def kills(self) -> list[tuple[int, str]]:
         """Every way to kill it: number of the operation, and how."""
@@ -88,7 +93,9 @@ class Campaign:
         sandbox = self._sandbox(before)
         answer = self.ask(scenario, sandbox)
         assert not answer["error"], answer["error"]
-        return Undisturbed(answer["names"], digests(sandbox), listing(sandbox))
+        if answer["facts"]:
+            return Undisturbed(answer["names"], {}, listing(sandbox), answer["facts"])
+        return Undisturbed(answer["names"], digests(sandbox), listing(sandbox), {})
 
     def run(
         self, scenario: str, *, every: int = 1, replacing: bool = False, seed: int = 0
@@ -97,6 +104,8 @@ class Campaign:
         started = time.monotonic()
         report = Report(scenario + (", replacing" if replacing else ""))
         old = self._with_old_artifacts(scenario) if replacing else None
+        if scenario in PREPARED_BY:
+            old = self._prepared(scenario)
         expected = self.undisturbed(scenario, old)
         for place, (number, how) in enumerate(expected.kills()):
             if (place + seed) % every == 0:
@@ -118,7 +127,9 @@ class Campaign:
         name = expected.operations[number - 1]
         sandbox = self._sandbox(old)
         self.ask(scenario, sandbox, number, how)
-        problems = [] if old is None else lost_artifacts(sandbox, digests(old), expected.digests)
+        problems = []
+        if old is not None and expected.digests:
+            problems = lost_artifacts(sandbox, digests(old), expected.digests)
         again = _second(number, how, len(expected.operations))
         second = self.ask(scenario, sandbox, again)
         if second["error"]:
@@ -127,7 +138,9 @@ class Campaign:
         report.runs += 3
         if last["error"]:
             problems.append(f"after the recovery: {_last_line(last['error'])}")
-        elif digests(sandbox) != expected.digests:
+        elif last["facts"] != expected.facts:
+            problems.append(f"other facts: {last['facts']}")
+        elif expected.digests and digests(sandbox) != expected.digests:
             problems.append("another digest")
         elif extra := sorted(set(listing(sandbox)) ^ set(expected.files)):
             problems.append(f"left or missing: {extra[0]}")
@@ -143,6 +156,13 @@ class Campaign:
             if path.is_relative_to(sandbox / "out"):
                 _add_file(path.parent)
         return sandbox
+
+    def _prepared(self, scenario: str) -> Path:
+        """A sandbox in which what comes before the scenario has happened; at another place now."""
+        sandbox = self._sandbox(None)
+        answer = self.ask(PREPARED_BY[scenario], sandbox)
+        assert not answer["error"], answer["error"]
+        return sandbox.rename(sandbox.with_name(f"{sandbox.name}-before"))
 
     def _sandbox(self, before: Path | None) -> Path:
         self._number += 1
@@ -167,12 +187,16 @@ def campaign(world: Path, scratch: Path) -> Iterator[Campaign]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=_without_mlflow() | {"OMP_NUM_THREADS": "1"},
         ) as process,
     ):
         yield Campaign(process, world, scratch)
         assert process.stdin is not None
         process.stdin.close()
+
+
+def _without_mlflow() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")}
 
 
 def digests(sandbox: Path) -> dict[str, str]:
@@ -184,8 +208,9 @@ def digests(sandbox: Path) -> dict[str, str]:
 
 
 def listing(sandbox: Path) -> list[str]:
-    """Every file and folder, hidden ones too."""
-    return sorted(str(path.relative_to(sandbox)) for path in sandbox.rglob("*"))
+    """Every file and folder, hidden ones too; ids of runs and models are left out."""
+    names = {str(path.relative_to(sandbox)) for path in sandbox.rglob("*")}
+    return sorted({_ID.sub("ID", name) for name in names})
 
 
 def lost_artifacts(sandbox: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

@@ -5,6 +5,7 @@ The artifacts are `SANDBOX/out`, or the folders in it for a step that writes sev
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from product1m.config import IndexingConfig
 from product1m.steps import (
@@ -18,6 +19,7 @@ from product1m.steps import (
 )
 from product1m.steps.bracket import open_step
 from product1m.training.loop import train
+from tests.support.kills import registry
 from tests.support.worlds import tiny_training
 from tests.support.worlds.tiny_chain import CONFIG
 
@@ -115,4 +117,14 @@ SCENARIOS: dict[str, Scenario] = {
     "capture_pretraining": pretrain,
     "indexing": index,
     "evaluation": evaluate,
+    "registration": registry.register,
+    "promotable": registry.prepare_promotion,
+    "promotion": registry.promote,
 }
+PREPARED_BY = {"promotion": "promotable"}
+"""What happens before a scenario, undisturbed; then the sandbox is moved."""
+FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "registration": registry.registered,
+    "promotion": registry.promoted,
+}
+"""What a user finds afterwards, for scenarios whose files differ from run to run."""

@@ -1,7 +1,7 @@
 """A process that has imported everything and forks for every attempt at a scenario.
 
-Reads a JSON line for each attempt, answers with one: `{"signal", "names", "error"}`. A fork
-costs milliseconds, starting Python and importing torch some seconds.
+Reads a JSON line for each attempt, answers with one: `{"signal", "names", "error", "facts"}`. A
+fork costs milliseconds, starting Python and importing torch some seconds.
 """
 
 import contextlib
@@ -9,11 +9,12 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.support.kills.scenarios import SCENARIOS
+from tests.support.kills.scenarios import FACTS, SCENARIOS
 from tests.support.kills.shim import Shim
 
 
@@ -41,22 +42,34 @@ def attempt(request: dict[str, Any]) -> dict[str, Any]:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    answer: dict[str, Any] = {"signal": killed, "names": [], "error": "", "modules": []}
+    answer: dict[str, Any] = {
+        "signal": killed,
+        "names": [],
+        "error": "",
+        "facts": {},
+        "modules": [],
+    }
     return answer | (json.loads(text) if text else {})
 
 
 def _run(request: dict[str, Any], writer: int) -> None:
     error, known = "", set(sys.modules)
-    sandbox = Path(request["sandbox"])
+    facts: dict[str, Any] = {}
+    sandbox, name = Path(request["sandbox"]), request["scenario"]
     shim = Shim(sandbox, request.get("at", 0), request.get("how", "before"))
     try:
         os.chdir(sandbox)
-        os.environ.update(request.get("environment", {}))
+        (sandbox / "tmp").mkdir(exist_ok=True)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(sandbox / "tmp")
         shim.install()
-        SCENARIOS[request["scenario"]](Path(request["world"]), sandbox)
+        SCENARIOS[name](Path(request["world"]), sandbox)
+        if name in FACTS and not request.get("at"):
+            shim.stop()
+            facts = FACTS[name](sandbox)
     except BaseException:
         error = traceback.format_exc()
-    answer = {"names": shim.names, "error": error, "modules": sorted({*sys.modules} - known)}
+    modules = sorted({*sys.modules} - known)
+    answer = {"names": shim.names, "error": error, "facts": facts, "modules": modules}
     with os.fdopen(writer, "wb") as pipe:
         pipe.write(json.dumps(answer).encode())
     os._exit(0)

@@ -1,9 +1,10 @@
 """Counts the file operations of this process below a folder, and kills it at one of them.
 
 Operations are what Python reports to its audit hooks (open for writing, rename, remove, mkdir,
-rmdir, link, symlink, truncate) and `os.fsync`. Native libraries open and write files unseen; a kill
-in the middle of a write therefore comes from the kernel: from the chosen operation on, no file may
-grow beyond `MAX_BYTES`, and the first write that tries kills the process.
+rmdir, link, symlink, truncate), `os.fsync`, and the commits of SQLAlchemy to a database file.
+Native libraries open and write files unseen; a kill in the middle of a write therefore comes from
+the kernel: from the chosen operation on, no file may grow beyond `MAX_BYTES`, and the first write
+that tries kills the process.
 """
 
 import os
@@ -13,6 +14,9 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 MAX_BYTES = 16
 BEFORE, WRITE = "before", "write"
@@ -39,6 +43,14 @@ class Shim:
             self._note("fsync", _path_of(number))
 
         os.fsync = fsync  # nobody cuts the power, so nothing need reach the disk
+        event.listen(Engine, "commit", self._commit)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._root = "/nowhere"
+
+    def _commit(self, connection: Any) -> None:
+        self._note("commit", str(connection.engine.url.database))
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":

@@ -146,7 +146,8 @@ def _curves(findings: Findings, max_depth: int, plan: BootstrapPlan) -> pd.DataF
     for method in shown:
         scores = score_queries(findings.rankings[method], findings.truth, "strict", depths)
         for depth, group in scores.groupby("depth"):
-            intervals = bootstrap_intervals(group[["precision", "recall"]], plan)
+            values = group.set_index("query_id")[["precision", "recall"]]
+            intervals = bootstrap_intervals(values, plan)
             row: dict[str, str | int | float] = {"method": method, "depth": int(str(depth))}
             for name, interval in intervals.items():
                 row |= {name: interval.mean}
