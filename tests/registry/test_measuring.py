@@ -51,6 +51,6 @@ def test_the_reviewers_figures_decide_and_are_those_of_the_evaluation(
     assert measured["index_recall"] == evidence.index_recall
     assert measured["served_agreement"] == evidence.served_agreement
     assert measured["quarantine"] == evidence.quarantine
-    assert measured["bootstrap"]["groups"].keys() == evidence.bootstrap.groups.keys()
+    assert measured["bootstrap"]["groups"].keys() >= evidence.bootstrap.groups.keys()
     for method in ("image", "text"):  # the others have weights chosen on dev queries there
         assert measured["leads"][method]["mean"] == pytest.approx(evidence.leads[method]["mean"])
