@@ -78,9 +78,11 @@ def test_neither_blanks_case_nor_the_order_of_lines_count(encoder: PrintedTextEn
 def test_only_the_most_frequent_terms_are_kept() -> None:
     few = PrintedTextEncoder.fit(PACKS, dim=16, max_ngram=3, max_terms=5, seed=0)
     frequency = Counter(gram for pack in PACKS for gram in grams(pack))
-    assert len(few.vocabulary) == 5
-    rarest_kept = min(frequency[term] for term in few.vocabulary)
-    assert all(count <= rarest_kept for t, count in frequency.items() if t not in few.vocabulary)
+    assert len(few.terms.vocabulary) == 5
+    rarest_kept = min(frequency[term] for term in few.terms.vocabulary)
+    assert all(
+        count <= rarest_kept for t, count in frequency.items() if t not in few.terms.vocabulary
+    )
 
 
 def test_a_gallery_on_which_nothing_is_printed_gives_zeros() -> None:

@@ -75,7 +75,7 @@ def test_the_block_is_no_wider_than_asked_nor_than_there_are_captions() -> None:
 
 
 def test_only_the_most_frequent_ngrams_are_counted() -> None:
-    counted = fit(max_terms=5).vocabulary
+    counted = fit(max_terms=5).terms.vocabulary
     counts = Counter(
         caption[i : i + n]
         for caption in CAPTIONS
@@ -90,9 +90,9 @@ def test_fitting_again_gives_the_same_bits_and_every_direction_points_to_its_lar
     None
 ):
     first, second = fit(dim=4), fit(dim=4)
-    assert first.components.tobytes() == second.components.tobytes()
-    largest = np.abs(first.components).argmax(axis=0)
-    assert (first.components[largest, np.arange(4)] > 0).all()
+    assert first.terms.components.tobytes() == second.terms.components.tobytes()
+    largest = np.abs(first.terms.components).argmax(axis=0)
+    assert (first.terms.components[largest, np.arange(4)] > 0).all()
 
 
 def test_a_title_does_not_depend_on_the_titles_beside_it() -> None:

@@ -181,3 +181,30 @@ def test_an_artifact_without_items_is_refused(rpn: Artifact, tmp_path: Path) -> 
 def test_something_that_holds_no_photos_is_refused(rpn: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected an artifact of ingestion"):
         feature_extraction.run(rpn.folder, rpn.folder, tmp_path / "features", CONFIG)
+
+
+def test_packs_of_gallery_and_queries_are_read_once(rpn: Artifact, tmp_path: Path) -> None:
+    packs = write_photos(tmp_path / "packs", SIZES_PX[:3], "gallery")
+    train = write_photos(tmp_path / "train", SIZES_PX[:3], "train")
+    config = CONFIG.model_copy(
+        update={
+            "ocr": "boxes",
+            "ocr_photo_side_px": 64,
+            "ocr_cache": str(tmp_path / "lines"),
+        }
+    )
+
+    def read(photos: Artifact, name: str) -> tuple[Artifact, list[float]]:
+        metrics = feature_extraction.run(photos.folder, rpn.folder, tmp_path / name, config)
+        counts = [metrics.get(key, -1) for key in ("photos_read", "photos_read_before")]
+        return open_artifact(tmp_path / name, "feature_extraction"), counts
+
+    (first, counts), (second, counts_again) = read(packs, "first"), read(packs, "second")
+    assert (counts, counts_again) == ([3, 0], [0, 3])
+    assert first.digest == second.digest
+    assert first.manifest.details["ocr"]["license"] == "Apache-2.0"
+    assert FeatureSet(first).has_lines
+    assert not len(FeatureSet(first).regions(2).lines)  # blocks of color
+    unread, counts = read(train, "third")
+    assert counts == [-1, -1]
+    assert not FeatureSet(unread).has_lines

@@ -6,19 +6,18 @@ A gallery item is known by its lines and its title. Fitted on the gallery; kept 
 as a JSON vocabulary beside safetensors.
 """
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from product1m.artifacts.folder import Artifact
-from product1m.retrieval.text import main_directions
+from product1m.retrieval.text import ReducedTerms, main_directions
 
 VOCABULARY = "ocr_vocabulary.json"
 WEIGHTS = "ocr_block.safetensors"
@@ -34,18 +33,9 @@ class PrintedTextEncoder:
     counts little and a whole name much (ours).
     """
 
-    def __init__(
-        self,
-        vocabulary: Sequence[str],
-        idf: Float32[np.ndarray, " V"],
-        components: Float32[np.ndarray, "V K"],
-        max_ngram: int,
-    ) -> None:
-        self.vocabulary = list(vocabulary)
-        self.idf = idf
-        self.components = components
-        self.max_ngram = max_ngram
-        self._column = {term: column for column, term in enumerate(self.vocabulary)}
+    def __init__(self, terms: ReducedTerms) -> None:
+        self.terms = terms
+        self._column = {term: column for column, term in enumerate(terms.vocabulary)}
 
     @classmethod
     def fit(
@@ -61,15 +51,15 @@ class PrintedTextEncoder:
         seen_in = np.array([frequency[term] for term in vocabulary], np.float64)
         idf = (np.log((1 + len(packs)) / (1 + seen_in)) + 1).astype(np.float32)
         if not vocabulary:
-            return cls([], idf, np.zeros((0, 1), np.float32), max_ngram)
-        plain = cls(vocabulary, idf, np.zeros((len(vocabulary), 0), np.float32), max_ngram)
-        matrix, _ = plain._weighted(packs)
-        return cls(vocabulary, idf, main_directions(matrix, dim, seed), max_ngram)
+            return cls(ReducedTerms([], idf, np.zeros((0, 1), np.float32), max_ngram))
+        unreduced = ReducedTerms(vocabulary, idf, np.zeros((len(idf), 0), np.float32), max_ngram)
+        matrix, _ = cls(unreduced)._weighted(packs)
+        return cls(replace(unreduced, components=main_directions(matrix, dim, seed)))
 
     def encode(self, packs: Sequence[Texts]) -> Float32[np.ndarray, "n K"]:
         """The packs' vectors, row for row."""
         matrix, norms = self._weighted(packs)
-        reduced = np.asarray(matrix @ self.components, np.float32)
+        reduced = np.asarray(matrix @ self.terms.components, np.float32)
         return np.asarray(reduced / np.maximum(norms, 1e-12)[:, None], np.float32)
 
     def encode_items(self, packs: Sequence[Texts]) -> Float32[np.ndarray, "n K"]:
@@ -83,36 +73,35 @@ class PrintedTextEncoder:
 
         A count n weighs 1 + ln n. An unknown n-gram weighs as much as one seen in a single item.
         """
-        unknown = float(self.idf.max(initial=1))
+        idf = self.terms.idf
+        unknown = float(idf.max(initial=1))
         rows, columns, values = [], [], []
         squares = np.zeros(len(packs))
         for row, pack in enumerate(packs):
-            for term, count in Counter(ngrams(pack, self.max_ngram)).items():
+            for term, count in Counter(ngrams(pack, self.terms.max_ngram)).items():
                 column = self._column.get(term)
-                weight = (1 + np.log(count)) * (unknown if column is None else self.idf[column])
+                weight = (1 + np.log(count)) * (
+                    unknown if column is None else self.terms.idf[column]
+                )
                 squares[row] += weight**2
                 if column is not None:
                     rows.append(row)
                     columns.append(column)
                     values.append(weight)
-        shape = (len(packs), len(self.vocabulary))
+        shape = (len(packs), len(self.terms.vocabulary))
         matrix = csr_matrix((np.array(values, np.float32), (rows, columns)), shape)
         return matrix, np.sqrt(squares).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write the vocabulary as JSON and the numbers as safetensors."""
-        state = {"max_ngram": self.max_ngram, "terms": self.vocabulary}
-        (folder / VOCABULARY).write_text(json.dumps(state, ensure_ascii=False), "utf-8")
-        save_file({"idf": self.idf, "components": self.components}, folder / WEIGHTS)
+        """Write vocabulary and numbers."""
+        self.terms.save(folder, VOCABULARY, WEIGHTS)
 
     @classmethod
     def load(cls, artifact: Artifact) -> "PrintedTextEncoder | None":
         """Read what `save` wrote into an index artifact; None if its gallery was not read."""
         if WEIGHTS not in artifact.manifest.files:
             return None
-        state = json.loads(artifact.file(VOCABULARY).read_text("utf-8"))
-        numbers = load_file(artifact.file(WEIGHTS))
-        return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+        return cls(ReducedTerms.load(artifact, VOCABULARY, WEIGHTS))
 
 
 def ngrams(texts: Texts, max_ngram: int) -> Iterator[str]:

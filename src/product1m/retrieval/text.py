@@ -6,6 +6,7 @@ on the gallery's captions; kept as a JSON vocabulary beside safetensors.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +23,41 @@ VOCABULARY = "text_vocabulary.json"
 WEIGHTS = "text_block.safetensors"
 
 
+@dataclass(frozen=True)
+class ReducedTerms:
+    """What n-grams weigh, and where they lie after the reduction."""
+
+    vocabulary: list[str]
+    idf: Float32[np.ndarray, " V"]
+    components: Float32[np.ndarray, "V K"]
+    max_ngram: int
+
+    def save(self, folder: Path, vocabulary: str, weights: str) -> None:
+        """Write the vocabulary as JSON and the numbers as safetensors."""
+        state = {"max_ngram": self.max_ngram, "terms": self.vocabulary}
+        (folder / vocabulary).write_text(json.dumps(state, ensure_ascii=False), "utf-8")
+        save_file({"idf": self.idf, "components": self.components}, folder / weights)
+
+    @classmethod
+    def load(cls, artifact: Artifact, vocabulary: str, weights: str) -> "ReducedTerms":
+        """Read what `save` wrote into an index artifact."""
+        state = json.loads(artifact.file(vocabulary).read_text("utf-8"))
+        numbers = load_file(artifact.file(weights))
+        return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+
+
 class TextEncoder:
     """Captions to reduced TF-IDF vectors of unit length; zeros if no n-gram is known."""
 
-    def __init__(
-        self,
-        vocabulary: Sequence[str],
-        idf: Float32[np.ndarray, " V"],
-        components: Float32[np.ndarray, "V K"],
-        max_ngram: int,
-    ) -> None:
-        self.vocabulary = list(vocabulary)
-        self.idf = idf
-        self.components = components
-        self.max_ngram = max_ngram
-        self._vectorizer = _vectorizer(max_ngram, vocabulary=self.vocabulary)
-        self._vectorizer.idf_ = idf
+    def __init__(self, terms: ReducedTerms) -> None:
+        self.terms = terms
+        self._vectorizer = _vectorizer(terms.max_ngram, vocabulary=terms.vocabulary)
+        self._vectorizer.idf_ = terms.idf
 
     @property
     def dim(self) -> int:
         """Width of a vector."""
-        return int(self.components.shape[1])
+        return int(self.terms.components.shape[1])
 
     @classmethod
     def fit(
@@ -57,32 +72,25 @@ class TextEncoder:
                 f"the text block needs captions: none of the gallery's {len(captions)} has a "
                 f"character to count ({error}); check the gallery list"
             ) from error
-        return cls(
-            vectorizer.get_feature_names_out().tolist(),
-            vectorizer.idf_.astype(np.float32),
-            main_directions(counts, dim, seed),
-            max_ngram,
-        )
+        idf = vectorizer.idf_.astype(np.float32)
+        vocabulary = vectorizer.get_feature_names_out().tolist()
+        return cls(ReducedTerms(vocabulary, idf, main_directions(counts, dim, seed), max_ngram))
 
     def encode(self, captions: Sequence[str]) -> Float32[np.ndarray, "n K"]:
         """The captions' vectors, row for row."""
         distinct, rows = np.unique(np.array(captions, dtype=object), return_inverse=True)
-        reduced = self._vectorizer.transform(distinct).astype(np.float32) @ self.components
+        reduced = self._vectorizer.transform(distinct).astype(np.float32) @ self.terms.components
         norms = np.linalg.norm(reduced, axis=1, keepdims=True)
         return np.asarray((reduced / np.maximum(norms, 1e-12))[rows], dtype=np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write the vocabulary as JSON and the numbers as safetensors."""
-        state = {"max_ngram": self.max_ngram, "terms": self.vocabulary}
-        (folder / VOCABULARY).write_text(json.dumps(state, ensure_ascii=False), "utf-8")
-        save_file({"idf": self.idf, "components": self.components}, folder / WEIGHTS)
+        """Write vocabulary and numbers."""
+        self.terms.save(folder, VOCABULARY, WEIGHTS)
 
     @classmethod
     def load(cls, artifact: Artifact) -> "TextEncoder":
         """Read what `save` wrote into an index artifact."""
-        state = json.loads(artifact.file(VOCABULARY).read_text("utf-8"))
-        numbers = load_file(artifact.file(WEIGHTS))
-        return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+        return cls(ReducedTerms.load(artifact, VOCABULARY, WEIGHTS))
 
 
 def main_directions(counts: csr_matrix, dim: int, seed: int) -> Float32[np.ndarray, "V K"]:
