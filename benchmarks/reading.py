@@ -153,7 +153,7 @@ def image_scores(data: DataSet) -> Scores:
     boxes = np.stack([encode(backbone, crop) for crop in crops])
     fitted = ImageStandardization.fit(gallery)
     near, far = ((rows - fitted.mean) / fitted.deviation for rows in (boxes, gallery))
-    return normalize(near) @ normalize(far).T
+    return np.asarray(normalize(near) @ normalize(far).T)
 
 
 def cut(photo: Photo, box_xyxy: Sequence[float] | Float[np.ndarray, "4"]) -> Photo:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from product1m.config import FeatureExtractionConfig
-from product1m.data.geometry import Boxes
+from product1m.artifacts.folder import open_artifact, write_artifact
+from product1m.config import FeatureExtractionConfig, RpnTrainingConfig
+from product1m.data.geometry import CHOSEN_BOXES, MIN_SCORE, NMS_IOU, Boxes, BoxSelection
 from product1m.data.photos import Photo
 from product1m.data.printed_lines import PrintedLines
 from product1m.data.regions import Regions
@@ -83,10 +84,14 @@ def test_a_damaged_entry_is_read_again(tmp_path: Path) -> None:
     assert counts(used) == (1, 0)
 
 
-def test_only_gallery_and_queries_are_read() -> None:
-    assert open_reader(CONFIG, "train") is None
-    assert open_reader(FeatureExtractionConfig(), "queries") is None
-    gallery, queries = open_reader(CONFIG, "gallery"), open_reader(CONFIG, "queries")
+def test_only_gallery_and_queries_are_read(tmp_path: Path) -> None:
+    with write_artifact(tmp_path / "rpn", "rpn_training", RpnTrainingConfig()) as writer:
+        writer.details[CHOSEN_BOXES] = {MIN_SCORE: 0.8, NMS_IOU: 0.4}
+    rpn = open_artifact(tmp_path / "rpn", "rpn_training")
+    assert open_reader(CONFIG, "train", rpn) is None
+    assert open_reader(FeatureExtractionConfig(), "queries", rpn) is None
+    gallery, queries = (open_reader(CONFIG, part, rpn) for part in ("gallery", "queries"))
     assert gallery is not None
     assert queries is not None
     assert (gallery.reader.settings.read, queries.reader.settings.read) == ("photo", "boxes")
+    assert queries.reader.settings.boxes == BoxSelection(0.8, 0.4, CONFIG.ocr_max_boxes)

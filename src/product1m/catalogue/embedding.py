@@ -56,7 +56,9 @@ class CatalogueModel:
     def reader(self) -> CachedReader | None:
         """What reads packs; None if the model gives what is printed on them no weight."""
         weight = self.config.weights.get(OCR)
-        return open_reader(self.config.feature_extraction, FEATURES) if weight else None
+        if not weight:
+            return None
+        return open_reader(self.config.feature_extraction, FEATURES, self.rpn)
 
 
 class ItemVectors:

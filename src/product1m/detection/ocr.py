@@ -17,8 +17,18 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
-from product1m.data.geometry import Boxes, BoxSelection, select_boxes
+from product1m.data.geometry import (
+    CHOSEN_BOXES,
+    DEFAULT_MIN_SCORE,
+    DEFAULT_NMS_IOU,
+    MIN_SCORE,
+    NMS_IOU,
+    Boxes,
+    BoxSelection,
+    select_boxes,
+)
 from product1m.data.photos import Photo
 from product1m.data.printed_lines import (
     NO_LINES,
@@ -36,8 +46,6 @@ LICENSE = "Apache-2.0"
 """Of RapidOCR and of the PP-OCR weights in its wheel."""
 CROP_MARGIN = 0.05
 """A box is cut out with this share of its sides around it (ours)."""
-MIN_BOX_SCORE, MAX_BOX_IOU = 0.5, 0.3
-"""Regions that may be products are read: their detector score, and how they overlap (ours)."""
 
 
 class OcrError(Product1MError):
@@ -54,23 +62,32 @@ class OcrSettings:
     read: Literal["photo", "boxes"]
     photo_side_px: int
     box_side_px: int
-    max_boxes: int
     min_score: float
     provider: Literal["cpu", "cuda"]
+    boxes: BoxSelection
+    """Which regions of a query are read."""
 
     @classmethod
-    def from_config(cls, config: FeatureExtractionConfig, part: str = "queries") -> "OcrSettings":
+    def from_config(
+        cls, config: FeatureExtractionConfig, part: str = "queries", rpn: Artifact | None = None
+    ) -> "OcrSettings":
         """The values of a configuration for a part of the data.
 
-        A gallery photo shows one product, so it is read as a whole.
+        A gallery photo shows one product, so it is read as a whole. The thresholds of a query's
+        boxes are those that came with the RPN.
         """
+        chosen = rpn.manifest.details.get(CHOSEN_BOXES, {}) if rpn else {}
         return cls(
             "boxes" if config.ocr == "boxes" and part != "gallery" else "photo",
             config.ocr_photo_side_px,
             config.ocr_box_side_px,
-            config.ocr_max_boxes,
             config.ocr_min_score,
             config.ocr_provider,
+            BoxSelection(
+                chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
+                chosen.get(NMS_IOU, DEFAULT_NMS_IOU),
+                config.ocr_max_boxes,
+            ),
         )
 
     def on_this_machine(self) -> "OcrSettings":
@@ -79,8 +96,10 @@ class OcrSettings:
 
     @property
     def key(self) -> str:
-        """Names reader and settings: equal keys read equal lines."""
-        values = asdict(self) | reader_versions()
+        """Names reader and settings: with equal keys a box of a photo gives equal lines."""
+        values = (
+            asdict(replace(self, read="photo", boxes=BoxSelection(0, 0, 0))) | reader_versions()
+        )
         return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -90,8 +109,7 @@ def boxes_to_read(regions: Regions, settings: OcrSettings) -> Boxes:
         return regions.boxes_xyxy[:0]
     scores = regions.scores.astype(np.float32).copy()
     scores[0] = -1.0  # the whole photo is not a product
-    selection = BoxSelection(MIN_BOX_SCORE, MAX_BOX_IOU, settings.max_boxes)
-    rows = select_boxes(regions.boxes_xyxy, scores, selection)
+    rows = select_boxes(regions.boxes_xyxy, scores, settings.boxes)
     return np.asarray(regions.boxes_xyxy[rows], np.float32)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
@@ -25,7 +26,7 @@ from product1m.telemetry.cpus import available_cpus
 READ_PARTS = ("gallery", "queries")
 
 
-def open_reader(config: FeatureExtractionConfig, part: str) -> "CachedReader | None":
+def open_reader(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> "CachedReader | None":
     """The reader that a section of the configuration asks for; None if the part is not read.
 
     Only what is searched and what is searched for is read: training does not use it.
@@ -33,7 +34,7 @@ def open_reader(config: FeatureExtractionConfig, part: str) -> "CachedReader | N
     if config.ocr == "off" or part not in READ_PARTS:
         return None
     workers = config.ocr_num_workers or available_cpus()
-    reader = PackReader(OcrSettings.from_config(config, part))
+    reader = PackReader(OcrSettings.from_config(config, part, rpn))
     return CachedReader(reader, config.ocr_cache, workers)
 
 

@@ -213,7 +213,7 @@ def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Pa
             RegionSettings.from_config(config, grabcut_of_scenes(rpn)),
             num_workers=config.num_workers,
             shard_mib=config.shard_mib,
-            reader=open_reader(config, part),
+            reader=open_reader(config, part, rpn),
         )
     return open_artifact(folder, "feature_extraction")
 

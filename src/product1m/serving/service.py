@@ -4,13 +4,14 @@ The registered model is this, over its own folder (see `model_folder`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from product1m.data.geometry import BoxSelection
 from product1m.data.intake import normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import clean_caption
@@ -51,7 +52,7 @@ class SearchService:
         self.region_settings = region_settings
         self.searcher = searcher
         self.config = config
-        self.reader = _reader_of(config)
+        self.reader = _reader_of(config, searcher.settings.boxes)
         rows = searcher.gallery.rows
         self.labels = {
             item: labels[0] if labels else ""
@@ -142,12 +143,13 @@ class SearchService:
         }
 
 
-def _reader_of(config: ServingConfig) -> PackReader | None:
+def _reader_of(config: ServingConfig, boxes: BoxSelection) -> PackReader | None:
     """The reader of packs; None if the shipped ranking gives what they say no weight."""
     section = config.feature_extraction
     if section.ocr == "off" or not config.weights.get(OCR):
         return None
-    return PackReader(OcrSettings.from_config(section).on_this_machine())
+    settings = OcrSettings.from_config(section).on_this_machine()
+    return PackReader(replace(settings, boxes=boxes))
 
 
 def _cut(result: SearchResult, top_k: int) -> SearchResult:

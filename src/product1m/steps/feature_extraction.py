@@ -36,7 +36,7 @@ def run(
             RegionSettings.from_config(config, grabcut_of_scenes(checkpoint)),
             num_workers=config.num_workers,
             shard_mib=config.shard_mib,
-            reader=open_reader(config, part_of(images)),
+            reader=open_reader(config, part_of(images), checkpoint),
         )
     return step.all_metrics()
 
