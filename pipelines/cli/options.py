@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+BUILD = Path("build")
+"""Where runs on this machine are looked for."""
 SCHEDULES = Path(__file__).parent.parent.parent / "manifests" / "schedules.yaml"
 
 Cached = Annotated[

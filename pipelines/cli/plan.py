@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import MaxGpuHours, MaxMinutes, ProfileName, RatesFolder
+from pipelines.cli.options import BUILD, MaxGpuHours, MaxMinutes, ProfileName, RatesFolder
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import STEPS, Config, load_config
 from product1m.errors import PipelineError
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pipelines.local.price import Price, Rates
 
 EPILOG = "Example: `python -m pipelines plan --dataset DIR --output build/mine --max-minutes 60`"
-BUILD = Path("build")
-"""Where the folders of earlier runs are looked for."""
 
 
 def plan(

@@ -48,13 +48,21 @@ def run(
 
 def run_and_show(request: "LocalRun") -> None:
     """Run the pipeline and print its summary."""
+    from pipelines.local.kfp_local import StepError
+    from pipelines.local.notifications import notify_end
     from pipelines.local.run import run_training
+    from pipelines.local.story import local_story
     from pipelines.local.summary import show
 
     started = time.monotonic()
-    with exit_when_interrupted():
-        summary = run_training(request)
+    try:
+        with exit_when_interrupted():
+            summary = run_training(request)
+    except StepError:
+        notify_end(local_story(request.output))
+        raise
     show(summary, time.monotonic() - started)
+    notify_end(local_story(request.output))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Endpoint, MaxWait, Namespace
+from pipelines.cli.options import BUILD, Endpoint, MaxWait, Namespace
 from pipelines.cli.run import run_and_show
 from product1m.cli.options import new_app
 from product1m.errors import PipelineError
@@ -35,21 +35,28 @@ Follow = Annotated[bool, typer.Option(help="Wait until the run has ended.")]
 def list_(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="List the local runs below this folder; default: the cluster's runs."),
+        typer.Argument(
+            help="List the local runs below this folder; default: the cluster's runs, or without a "
+            "cluster those below `build`."
+        ),
     ] = None,
     number: Annotated[int, typer.Option(help="Maximum number of runs to list.", min=1)] = 20,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
     """List runs, newest first."""
-    if folder:
-        lines = iter(_local_lines(folder))
-    else:
-        from pipelines.cluster.api import Cluster
+    from pipelines.cluster.api import Cluster, is_cluster_named
 
-        lines = _lines(Cluster(endpoint, namespace))
-    for line in islice(lines, number):
+    if folder is None and not is_cluster_named(endpoint):
+        folder = BUILD
+        typer.echo(f"no cluster is named: runs below {BUILD.resolve()}", err=True)
+    lines = iter(_local_lines(folder)) if folder else _lines(Cluster(endpoint, namespace))
+    shown = list(islice(lines, number))
+    for line in shown:
         print(line)
+    which = shown[0].split()[0] if shown else ""
+    advice = f"runs show {which}" if shown else "run --dataset DIR --output build/mine"
+    typer.echo(f"next: `python -m pipelines {advice}`", err=True)
 
 
 @runs_app.command(
@@ -175,12 +182,15 @@ def follow_to_the_end(
     from pipelines.cluster.diagnosis import cluster_story
     from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.tasks import run_state
+    from pipelines.local.notifications import notify_end
+    from pipelines.local.webhook import notify
 
     pace = dataclasses.replace(following.PACE, max_wait_s=60 * max_wait)
     try:
         run = following.follow(cluster, run_id, pace, known_states)
     except (following.LostError, following.StuckError) as error:
         typer.echo(f"error: {error}", err=True)
+        notify(f":hourglass: run {run_id}: {error}\nNext: `python -m pipelines runs show {run_id}`")
         is_stuck = isinstance(error, following.StuckError)
         raise typer.Exit(following.EXIT_STUCK if is_stuck else following.EXIT_LOST) from None
     except KeyboardInterrupt:
@@ -192,6 +202,7 @@ def follow_to_the_end(
         raise typer.Exit(130) from None
     story = cluster_story(cluster, run_id)
     print_story(story)
+    notify_end(story)
     _print_notes(end_open_runs(cluster, run_id))
     ended = following.EXIT_CODES[run_state(run)]  # somebody may have resumed it since
     raise typer.Exit(following.EXIT_CODES.get(story.state, ended))

@@ -10,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import kfp_server_api as api
@@ -154,6 +155,16 @@ class Cluster:
             return self.call(action, method, wanted)
 
         return str((find() or create_once(create, find)).experiment_id)
+
+
+def is_cluster_named(endpoint: str = "") -> bool:
+    """Whether an option, the environment, this pod or a kubeconfig names a pipeline API."""
+    kubeconfig = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = (Path(name).expanduser() for name in kubeconfig.split(os.pathsep))
+    named = (
+        endpoint or os.environ.get(ENDPOINT_VARIABLE) or os.environ.get("KUBERNETES_SERVICE_HOST")
+    )
+    return bool(named) or any(path.is_file() for path in files)
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:

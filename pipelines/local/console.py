@@ -78,6 +78,8 @@ class Transcript(io.TextIOBase):
         self._pending = ""
         self._in_noise = False
         self._last = ""
+        self.last_progress = time.monotonic()
+        """When something was printed last, on the monotonic clock."""
         self._traceback: list[str] = []
         self._error: list[str] = []
 
@@ -109,7 +111,7 @@ class Transcript(io.TextIOBase):
     def _start(self, step: str) -> None:
         self.steps[step] = StepTime(started=time.monotonic())
         self._traceback, self._error = [], []
-        self._show(f"[bold]{step}[/bold] starts")
+        self._show(f"[bold]{step}[/bold] starts, step {len(self.steps)} of {len(self._names)}")
 
     def _from_cache(self, step: str) -> None:
         self.steps[step] = StepTime(cached=True)
@@ -131,6 +133,7 @@ class Transcript(io.TextIOBase):
             self._show(f"[bold]{step}[/bold] [red]failed[/red] after {timing.seconds:.1f} s")
 
     def _line(self, line: str) -> None:
+        self.last_progress = time.monotonic()
         self._log.write(f"{line}\n")
         self._log.flush()
         self._last = line.strip(" -") or self._last

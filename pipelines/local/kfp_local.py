@@ -15,6 +15,7 @@ from pipelines.local.console import StepTime, Transcript, transcript
 from pipelines.local.containers import Containers
 from pipelines.local.content_cache import use_content_cache
 from pipelines.local.leftovers import cleaned_up
+from pipelines.local.webhook import watched
 from product1m.errors import PipelineError
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.processes import PARENT
@@ -65,6 +66,7 @@ def run_graph(
         warnings.catch_warnings(),
         environment_set({**environment, **STEP_PYTHON, **parent}),
         transcript(log, shown_names(pipeline), containers.failure if containers else str) as lines,
+        watched(f"the run in {output}", lambda: lines.last_progress),
     ):
         # kfp.local warns that it ignores images and display names.
         warnings.filterwarnings("ignore", module=r"kfp\.")

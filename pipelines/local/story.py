@@ -1,5 +1,7 @@
 """What is known of a run, the same for a local run and for a cluster's."""
 
+import contextlib
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +73,7 @@ def local_story(folder: Path) -> Story:
     story.links = {"MLflow": f"run {record.mlflow['run_id']} at {record.mlflow['tracking_uri']}"}
     if record.state == "SUCCEEDED":
         story.links["summary"] = str(folder / SUMMARY)
+        _add_model(story, folder / SUMMARY)
         return story
     stopped = [state.name for state in states if state.state in ("FAILED", "RUNNING")]
     story.failed = record.failed_step or (stopped[-1] if stopped else "")
@@ -84,3 +87,13 @@ def local_story(folder: Path) -> Story:
             "cache, training from its last checkpoint"
         )
     return story
+
+
+def _add_model(story: Story, summary: Path) -> None:
+    """The registered version and where a reviewer starts, if the summary can be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        content = json.loads(summary.read_text("utf-8"))
+        name, version = content["model"]["name"], content["model"]["version"]
+        story.results["model"] = f"{name} version {version}"
+        story.links["report"] = content["report"]
+        story.advice = f"`product1m registry show {version}` shows the gate and the evidence"

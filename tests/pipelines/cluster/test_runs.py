@@ -254,7 +254,7 @@ def test_a_stopped_run_is_canceled_and_can_be_resumed(kfp_server: KfpServer) -> 
 
 def test_runs_are_listed_newest_first(kfp_server: KfpServer) -> None:
     made = [failed_run(kfp_server) for _ in range(3)]
-    lines = runs("list", "--number", "2").output.splitlines()
+    lines = runs("list", "--number", "2").stdout.splitlines()
     assert [line.split()[0] for line in lines] == made[:0:-1]
     assert all("FAILED" in line for line in lines)
     kfp_server.world.runs[made[-1]].state = None

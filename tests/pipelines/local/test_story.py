@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.__main__ import app
-from pipelines.local.record import RunRecord, read_record
+from pipelines.local.record import RunRecord, read_record, recorded
 from pipelines.local.run import request_of
 from product1m.config import load_config
 from tests.support.paths import ROOT
@@ -74,7 +74,7 @@ def test_a_local_runs_log_is_read_by_task(stopped: Path) -> None:
 
 
 def test_local_runs_are_listed_with_the_step_they_stopped_in(stopped: Path) -> None:
-    (line,) = runs("list", stopped.parent).output.splitlines()
+    (line,) = runs("list", stopped.parent).stdout.splitlines()
     assert line.split()[0] == str(stopped)
     assert line.endswith("FAILED      ingestion")
 
@@ -123,3 +123,22 @@ def test_a_folder_without_a_run_is_said_to_be_one(tmp_path: Path) -> None:
     assert "expected the --output folder of `python -m pipelines run`" in result.output
     (tmp_path / "run.json").write_text(json.dumps({"state": "RUNNING"}))
     assert "not a valid run record" in runs("show", tmp_path).output
+
+
+def test_without_a_cluster_the_runs_below_build_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    empty = CliRunner().invoke(app, ["runs", "list"])
+    assert empty.exit_code == 0, empty.output
+    assert "next: `python -m pipelines run --dataset DIR" in empty.output
+    output = tmp_path / "build" / "mine"
+    output.mkdir(parents=True)
+    with recorded(output, {}, {}, {}):
+        pass
+    listed = CliRunner().invoke(app, ["runs", "list"])
+    assert listed.stdout.startswith("build/mine  2")
+    assert "next: `python -m pipelines runs show build/mine`" in listed.stderr
