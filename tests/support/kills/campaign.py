@@ -71,8 +71,8 @@ class Campaign:
         self._process, self._world, self._scratch = process, world, scratch
         self._number = 0
 
-    def ask(self, scenario: str, sandbox: Path, at: int = 0, how: str = BEFORE) -> Answer:
-        """Run a scenario in a sandbox, killed at operation number `at` if that is above 0."""
+    def ask(self, scenario: str, sandbox: Path, at: int | str = 0, how: str = BEFORE) -> Answer:
+        """Run a scenario in a sandbox, killed at operation `at` if there is one, see `Shim`."""
         request = {
             "scenario": scenario,
             "world": str(self._world),

@@ -125,6 +125,7 @@ PREPARED_BY = {"promotion": "promotable"}
 """What happens before a scenario, undisturbed; then the sandbox is moved."""
 FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "registration": registry.registered,
+    "promotable": registry.registered,
     "promotion": registry.promoted,
 }
 """What a user finds afterwards, for scenarios whose files differ from run to run."""
