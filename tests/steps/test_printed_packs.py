@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 
 from product1m.artifacts.folder import open_artifact, write_artifact
-from product1m.config import FeatureExtractionConfig
+from product1m.config import FeatureExtractionConfig, IngestionConfig
 from product1m.data.items import read_items
 from product1m.data.printed_lines import NO_LINES, LineWriter, PrintedLines
 from product1m.data.regions import FeatureSet
+from product1m.detection.extraction import RegionSettings
+from product1m.detection.proposals import NetworkSettings, ProposalNetwork
 from product1m.errors import RetrievalError
 from product1m.evaluation.methods import IMAGE_TEXT_OCR, OCR, WHOLE_PHOTO
 from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.serving.model_folder import ServingConfig
+from product1m.serving.service import SearchService
 from product1m.steps import evaluation, indexing
 from tests.support.worlds.evaluation_files import read_json
+from tests.support.worlds.tiny_scenes import RPN
 from tests.support.worlds.tiny_world import INDEXING, QUICK, TinyArtifacts
 
 
@@ -104,6 +109,27 @@ def test_a_query_without_lines_is_answered_by_the_other_blocks(
     unread = searcher.encoder.encode([caption], [replace(view, lines=NO_LINES)])
     assert not unread[OCR].any()
     np.testing.assert_array_equal(unread["image"], blocks["image"])
+
+
+@pytest.mark.parametrize(("weight", "reads"), [(1.0, True), (0.0, False)])
+def test_a_served_model_reads_packs_only_if_that_has_a_weight(
+    printed: TinyArtifacts, tiny_artifacts: TinyArtifacts, weight: float, reads: bool
+) -> None:
+    index = open_artifact(printed.index, "indexing")
+    capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
+    searcher = Searcher.load(index, capture, SearchSettings.from_config(QUICK))
+    read = FeatureExtractionConfig(ocr="boxes")
+    config = ServingConfig(
+        ingestion=IngestionConfig(),
+        feature_extraction=read,
+        evaluation=QUICK,
+        weights={"image": 1.0, OCR: weight},
+    )
+    network = ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights)
+    service = SearchService(network, RegionSettings.from_config(read, None), searcher, config)
+    assert (service.reader is not None) == reads
+    if service.reader is not None:
+        assert service.reader.settings.boxes == searcher.settings.boxes
 
 
 def test_a_block_that_the_index_lacks_is_named(
