@@ -51,14 +51,7 @@ def run_graph(
     Raises StepError with the name of the failed task and its error message.
     """
     _refuse_rewritten_paths(output, *arguments.values())
-    local.init(
-        containers.runner(environment) if containers else local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(output / "pipeline"),
-        enable_caching=bool(cache),
-        cache_root=str(output / "cache" / cache),
-    )
-    if cache:
-        use_content_cache(str(output / "cache" / cache))
+    _prepare(output, environment, cache, containers)
     log = output / LOG
     parent = {} if containers else {PARENT: str(os.getpid())}
     with (
@@ -75,6 +68,20 @@ def run_graph(
         except (RuntimeError, ValueError) as error:
             raise _failure(lines, error, log) from error
     return lines.steps, task.outputs
+
+
+def _prepare(
+    output: Path, environment: Mapping[str, str], cache: str, containers: Containers | None
+) -> None:
+    """Tell kfp.local where it runs tasks, writes and looks for results."""
+    local.init(
+        containers.runner(environment) if containers else local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(output / "pipeline"),
+        enable_caching=bool(cache),
+        cache_root=str(output / "cache" / cache),
+    )
+    if cache:
+        use_content_cache(str(output / "cache" / cache))
 
 
 def shown_names(pipeline: BaseComponent) -> dict[str, str]:
