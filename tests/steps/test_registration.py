@@ -21,6 +21,7 @@ from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, RegistryError, TrackingError
 from product1m.evaluation.examples import Example, agreement
+from product1m.evaluation.statistics import Interval
 from product1m.registry.versions import ModelVersion, list_versions, shorten
 from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.search import Searcher, SearchSettings
@@ -197,6 +198,9 @@ def test_the_description_holds_what_a_reviewer_needs(
             assert f"| {step} | `{digest[:12]}` | no container |" in card
     rpn = open_artifact(made.rpn, "rpn_training").manifest.metrics["recall@0.5/36"]
     assert f"recall@0.5 of 36 proposals {rpn:.3f} (whole image " in card
+    lost = Interval(**metrics["match_score"]["lost"])
+    error = metrics["match_score"]["calibration_error"]
+    assert f"lost {lost}, calibration error {error:.3f}." in card
     assert "8 items, Flat, " in card
     assert "product1m registry rollback" in card
 

@@ -28,13 +28,6 @@ NUM_FOLDS = 5
 (ours)."""
 NUM_BINS = 10
 """Bins of equal width of the reliability curve (ours)."""
-MATCH_FIGURES = {
-    "told_missing": 'boxes told "not in the catalogue", of those whose product was removed from it',
-    "lost": "boxes told so, of those whose product is there",
-    "lost_right": "boxes told so, of those whose first answer is right",
-    "told_nothing": "boxes told so, of those that lie on no product",
-    "believed_right": "right first answers, of the boxes that are not told so",
-}
 BoxProducts = Sequence[Sequence[Collection[str]]]
 """For each box of each query the labels that are right for it; none if it lies on no product."""
 _JUDGMENT = ["query", "rank", "right", "case"]
@@ -62,7 +55,7 @@ class MatchQuality:
 
     scorer: MatchScorer
     figures: Mapping[str, Interval]
-    """Shares under the names of `MATCH_FIGURES`, as far as there are such boxes."""
+    """Shares under the names of `match_figures.FIGURES`, as far as there are such boxes."""
     reliability: pd.DataFrame
     """One row per bin of match scores: columns low, high, answers (their share), score (their mean)
     and right (share of right ones)."""

@@ -9,6 +9,7 @@ import jinja2
 
 from product1m.artifacts.manifest import Summary
 from product1m.evaluation.detection_quality import FIGURES, SHARES
+from product1m.evaluation.match_figures import FIGURES as MATCH_FIGURES
 from product1m.evaluation.methods import (
     BASELINES,
     CAPTURE_ALONE,
@@ -77,6 +78,8 @@ def _render(environment: jinja2.Environment, template: str, subject: Subject) ->
         scores=_score_rows(scores),
         num_queries=len(evidence.ap),
         products=_product_rows(scores),
+        matches=_match_rows(scores),
+        calibration_error=scores.get("match_score", {}).get("calibration_error"),
         slices=[_slice_row(change) for change in subject.gate.slices],
         max_listed=MAX_LISTED,
         rpn=_rpn(lineage["rpn_training"].metrics),
@@ -118,6 +121,16 @@ def _product_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {"name": name, "share": str(Interval(**known[name])), "meaning": FIGURES[name]}
         for name in SHARES
+        if name in known
+    ]
+
+
+def _match_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What is told of missing products; empty if no match scores could be fitted."""
+    known = scores.get("match_score", {})
+    return [
+        {"name": name.replace("_", " "), "share": str(Interval(**known[name])), "meaning": meaning}
+        for name, meaning in MATCH_FIGURES.items()
         if name in known
     ]
 

@@ -23,7 +23,7 @@ from product1m.evaluation.detection_quality import (
     PRODUCTS_FOUND,
 )
 from product1m.evaluation.latency import STAGES
-from product1m.evaluation.match_scores import MATCH_FIGURES
+from product1m.evaluation.match_figures import FIGURES as MATCH_FIGURES
 from product1m.evaluation.methods import (
     BASELINES,
     ENDS_OF_SCALE,
