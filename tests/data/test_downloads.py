@@ -228,6 +228,27 @@ def test_a_malformed_address_or_answer_costs_that_photo_alone(
     assert new_downloads(tmp_path).read([address, host.url("photo/b")], MAX_BYTES) == PHOTO
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/a.jpg",
+        "http://[::1]:9/a.jpg",
+        "http://[::ffff:169.254.169.254]/a.jpg",
+        "//169.254.169.254/a.jpg",
+        "http://169.254.169.254@2852039166/a.jpg",
+    ],
+)
+def test_a_redirect_to_a_host_that_is_not_public_is_not_followed(
+    host: PhotoHost, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+    monkeypatch.setitem(RAW, "redirect", answer)
+    with pytest.raises(PhotoError, match=r"is not a public address; .*ingestion\.allowed_sources"):
+        new_downloads(tmp_path).read([host.url("raw/redirect")], MAX_BYTES)
+    assert host.asked["raw/redirect"] == 1
+
+
 def test_the_error_names_the_reason_of_every_url(host: PhotoHost, tmp_path: Path) -> None:
     bad, worse = host.url("status/403"), "http://127.0.0.1:1/b"
     with pytest.raises(PhotoError) as failed:
