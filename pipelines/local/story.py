@@ -96,4 +96,5 @@ def _add_model(story: Story, summary: Path) -> None:
         name, version = content["model"]["name"], content["model"]["version"]
         story.results["model"] = f"{name} version {version}"
         story.links["report"] = content["report"]
-        story.advice = f"`product1m registry show {version}` shows the gate and the evidence"
+        uri = content["mlflow"]["tracking_uri"]
+        story.advice = f"`MLFLOW_TRACKING_URI={uri} product1m registry show {version}`"

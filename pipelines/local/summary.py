@@ -218,7 +218,9 @@ def show(summary: RunSummary, seconds: float) -> None:
         f"report            {summary.report}\n"
         f"registered model  {summary.model.name}, version {summary.model.version}\n"
         f"MLflow            {_ui_command(summary)}\n"
-        f"run took          {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB",
+        f"run took          {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB\n"
+        f"next              MLFLOW_TRACKING_URI={summary.mlflow['tracking_uri']} "
+        f"product1m registry show {summary.model.version}",
         soft_wrap=True,
         highlight=False,
     )

@@ -11,6 +11,7 @@ from pipelines.graph.training import training_pipeline
 from pipelines.local.kfp_local import dependencies
 from pipelines.local.price import Sizes, price, read_rates, runs_again
 from pipelines.local.record import RECORD, SUMMARY, RunRecord
+from pipelines.local.story import local_story
 from pipelines.local.summary import (
     PRODUCED_BY,
     ArtifactSummary,
@@ -54,7 +55,7 @@ def measured_run(folder: Path) -> Path:
         artifacts=artifacts,
         model=ModelSummary(name="m", version="1"),
         report=folder,
-        mlflow={},
+        mlflow={"tracking_uri": "sqlite:///x.db"},
     )
     summary.write(folder / SUMMARY)
     RunRecord(
@@ -62,7 +63,7 @@ def measured_run(folder: Path) -> Path:
         pid=1,
         request={"config": CONFIG.model_dump(mode="json")},
         tasks={},
-        mlflow={},
+        mlflow={"tracking_uri": "sqlite:///x.db", "run_id": "1"},
         code=dict.fromkeys((task.partition("/")[0] for task in TASKS), "code"),
         started=datetime(2026, 11, 27, tzinfo=UTC),
     ).write(folder)
@@ -115,6 +116,12 @@ def test_what_changed_and_what_depends_on_it_runs_again(earlier: Path) -> None:
     assert runs_again(CONFIG, changed, code, rates, after) == set(TASKS)
     rooms = {**STATE, "backgrounds_digest": "rooms"}
     assert runs_again(CONFIG, rooms, code, rates, after) == set(TASKS) - {"ingestion"}
+
+
+def test_a_run_that_succeeded_names_its_version_and_what_to_do_next(earlier: Path) -> None:
+    story = local_story(earlier)
+    assert story.results == {"model": "m version 1"}
+    assert story.advice == "`MLFLOW_TRACKING_URI=sqlite:///x.db product1m registry show 1`"
 
 
 def test_the_command_shows_the_price_and_keeps_its_limits(earlier: Path, tmp_path: Path) -> None:
