@@ -30,7 +30,8 @@ class RegistrationConfig(StepConfig):
     (ours)."""
     max_found_loss: Fraction = 0.03
     """Largest loss of the share of products found against the champion, for the whole interval, if
-    the queries' true boxes and their labels are known (ours)."""
+    the queries' true boxes and their labels are known; more where `chance_map_loss` allows more
+    (ours)."""
     chance_map_loss: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Where few queries decide, the allowed loss is this over the square root of the number of
     groups of queries with the same labels, if that is more than `max_map_loss`: 0.038 for the 61

@@ -224,7 +224,8 @@ def _products_found(candidate: Evidence, rival: Rivalry) -> Iterator[Rule]:
     """Share of products found, against the champion's; nothing if the candidate's is unknown."""
     if not candidate.found:
         return
-    name, limit = "products found, not behind the champion", -candidate.rules.max_found_loss
+    name = "products found, not behind the champion"
+    limit = -max(candidate.rules.max_found_loss, _allowed_loss(candidate))
     expected = f"interval above {limit:+.3f}"
     ours = pd.Series(candidate.found)
     if rival.found is None or set(rival.found.index) != set(ours.index):
