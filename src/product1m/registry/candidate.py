@@ -31,7 +31,7 @@ from product1m.registry.versions import (
     list_versions,
 )
 from product1m.serving.model_folder import THUMBNAILS
-from product1m.telemetry.mlflow_client import registry_mlflow
+from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 from product1m.telemetry.provenance import git_revision, pipeline_run
 
 logger = logging.getLogger(__name__)
@@ -92,11 +92,10 @@ def adopt_unfinished(
     """
     champion = champion_among(list_versions(names.champion))
     expected = {f"digest.{key}": digest for key, digest in digests.items()} | {
-        REGISTRATION: UNFINISHED,
         "gate_champion": champion.number if champion else NONE,
     }
     for version in list_versions(names.candidate):
-        if expected.items() <= version.tags.items():
+        if expected.items() <= version.tags.items() and _was_killed(version):
             scratch.mkdir()
             try:
                 files = fetch_candidate(version, scratch)
@@ -105,6 +104,17 @@ def adopt_unfinished(
                 return None
             return (version, files) if files.evidence.rules == rules else None
     return None
+
+
+def _was_killed(version: ModelVersion) -> bool:
+    """Whether the registration of a version, or the run that it belonged to, never ended."""
+    if version.tags.get(REGISTRATION) == UNFINISHED:
+        return True
+    try:
+        with talking_to_registry(f"reading the run of {version.title}") as client:
+            return bool(client.get_run(version.run_id).info.status == "KILLED")
+    except RegistryError:  # the run was deleted
+        return False
 
 
 def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
