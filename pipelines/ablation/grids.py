@@ -12,6 +12,7 @@ from product1m.config import Block, Config, parse_config
 from product1m.errors import ConfigError
 from product1m.evaluation.methods import (
     IMAGE_TEXT,
+    IMAGE_TEXT_OCR,
     JOINT,
     JOINT_STREAMS,
     OCR,
@@ -200,6 +201,7 @@ def _fusion(config: Config) -> list[Cell]:
         for left in full
         if len(full) > 1
     ]
+    printed = Cell("image-text-ocr", "image, text, OCR, without CAPTURE", method=IMAGE_TEXT_OCR)
     return [
         Cell(FULL, f"{', '.join(full)}, weights chosen on dev"),
         *(Cell(f"{block}-only", f"{block} alone", method=block) for block in blocks),
@@ -210,6 +212,7 @@ def _fusion(config: Config) -> list[Cell]:
             method=JOINT_STREAMS,
         ),
         Cell("image-text", "image and text, without CAPTURE", method=IMAGE_TEXT),
+        *([printed] if is_read else []),
         *without,
     ]
 

@@ -107,7 +107,7 @@ def test_the_block_of_what_is_printed_has_cells_where_packs_are_read() -> None:
     config = SAMPLE.model_copy(update={"feature_extraction": read})
     added = {cell.name for cell in make_grid("fusion", config).cells}
     added -= {cell.name for cell in make_grid("fusion", SAMPLE).cells}
-    assert added == {"ocr-only", "without-ocr"}
+    assert added == {"ocr-only", "without-ocr", "image-text-ocr"}
 
 
 def test_chosen_cells_come_with_the_full_model() -> None:
