@@ -31,7 +31,7 @@ def test_the_reference_preset_is_the_defaults_at_the_scale_of_the_paper() -> Non
 
 def test_the_sample_preset_changes_sizes_and_passes_and_keeps_the_rest() -> None:
     sample = load_config("sample")
-    assert sample.background_synthesis.num_scenes == 600
+    assert sample.background_synthesis.num_scenes == 720
     assert sample.rpn_training.backbone == "tf_efficientnet_lite0"
     assert sample.capture_pretraining.hidden_dim == 128
     assert sample.capture_pretraining.num_epochs == 20
