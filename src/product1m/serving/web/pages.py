@@ -37,6 +37,7 @@ class Pages:
                 max_answers=config.max_answers,
                 keeps_queries=bool(config.keep_queries),
                 api_page=API_PAGE,
+                reviews="",
             )
         )
 

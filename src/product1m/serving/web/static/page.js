@@ -1,0 +1,173 @@
+"use strict";
+// Searches a photo and shows boxes and answers; asks this page's own server alone.
+
+const form = document.getElementById("search");
+const status_ = document.getElementById("status");
+const drop = document.getElementById("drop");
+const SVG = "http://www.w3.org/2000/svg";
+let photo = null;
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "class") made.className = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function shape(name, attributes, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function say(text, isBad = false) {
+  status_.textContent = text;
+  status_.className = isBad ? "bad" : "";
+}
+
+function choose(file) {
+  const limit = Number(form.dataset.maxPhotoBytes);
+  if (!file.type.startsWith("image/")) return say(`${file.name}: not a photo`, true);
+  if (file.size > limit) return say(`${file.name}: larger than ${Math.floor(limit / 1048576)} MiB`, true);
+  photo = file;
+  say(`${file.name || "photo"} is chosen`);
+}
+
+async function ask(role) {
+  const body = new FormData();
+  body.append("photo", photo, "photo");
+  body.append("title", document.getElementById("title").value);
+  body.append("top_k", document.getElementById("top-k").value);
+  body.append("model", role);
+  let response, answer;
+  try {
+    response = await fetch("/search", { method: "POST", body });
+    answer = await response.json();
+  } catch {
+    throw new Error("the server does not answer; try again");
+  }
+  if (!response.ok) throw new Error(answer.error || `status ${response.status}`);
+  return answer;
+}
+
+function boxLink(role, box) {
+  const [x1, y1, x2, y2] = box.box_xyxy;
+  const color = `c${(box.number - 1) % 8}`;
+  const size = Math.min(x2 - x1, y2 - y1) / 4;
+  return shape(
+    "a",
+    { href: `#${role}-box-${box.number}`, "aria-label": `Box ${box.number}`, "data-box": box.number },
+    shape("rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1, class: color }),
+    shape("text", { x: x1 + size / 4, y: y1 + size, "font-size": size, "stroke-width": size / 8 }, String(box.number)),
+  );
+}
+
+function picture(answer, address, role) {
+  const overlay = shape("svg", { viewBox: `0 0 ${answer.width} ${answer.height}`, preserveAspectRatio: "none" });
+  overlay.append(...answer.boxes.map((box) => boxLink(role, box)));
+  const image = element("img", { src: address, alt: `The photo with ${answer.boxes.length} boxes` });
+  return element("figure", {}, image, overlay);
+}
+
+function score(card) {
+  const shown = card.match_score.toFixed(2);
+  const parts = [element("span", {}, `match score ${shown}`)];
+  if (card.match_score >= 0 && card.match_score <= 1) {
+    parts.push(element("meter", { value: card.match_score, "aria-hidden": "true" }));
+  }
+  return parts;
+}
+
+function reasons(card) {
+  const why = [].concat(card.why || []);
+  return why.map((reason) => element("span", { class: "faint" }, element("br"), String(reason)));
+}
+
+function cardOf(card) {
+  const shown = card.picture
+    ? element("img", { src: card.picture, alt: "", loading: "lazy" })
+    : element("span", { class: "none" }, "no photo");
+  const title = element("span", { class: "faint" }, card.title);
+  return element(
+    "li", {}, shown, ...score(card), element("strong", {}, card.label || card.id),
+    element("br"), element("span", {}, card.id), element("br"), title, ...reasons(card),
+  );
+}
+
+function boxSection(box, role) {
+  const heading = element(
+    "h3", {}, element("span", { class: `number c${(box.number - 1) % 8}` }, `Box ${box.number}`),
+    ` detector score ${box.detector_score.toFixed(2)}`,
+  );
+  const section = element("article", { id: `${role}-box-${box.number}`, "data-box": box.number, tabindex: "-1" }, heading);
+  const cards = element("ol", { class: "cards" }, ...box.answers.map(cardOf));
+  if (box.in_catalogue === false) {
+    section.append(element("p", { class: "bad" }, "Not in the catalogue"));
+    section.append(element("details", {}, element("summary", {}, "Most similar items"), cards));
+  } else section.append(cards);
+  return section;
+}
+
+function mark(result, number, isOn) {
+  for (const part of result.querySelectorAll(`[data-box="${number}"]`)) part.classList.toggle("on", isOn);
+}
+
+function link(result) {
+  for (const part of result.querySelectorAll("[data-box]")) {
+    for (const [event, isOn] of [["mouseenter", true], ["mouseleave", false], ["focusin", true], ["focusout", false]]) {
+      part.addEventListener(event, () => mark(result, part.dataset.box, isOn));
+    }
+  }
+}
+
+function show(section, answer, address) {
+  const role = section.dataset.role;
+  const result = section.querySelector(".result");
+  const lists = element("div", {}, ...answer.boxes.map((box) => boxSection(box, role)));
+  if (!answer.boxes.length) lists.append(element("p", {}, "No product was found in this photo."));
+  result.replaceChildren(picture(answer, address, role), lists);
+  result.classList.toggle("wide", document.querySelectorAll(".model").length === 1);
+  section.hidden = false;
+  link(result);
+}
+
+let shown = null;
+
+async function search() {
+  if (!photo) return say("Choose a photo first", true);
+  const button = form.querySelector("button");
+  button.disabled = true;
+  say("Searching …");
+  try {
+    const sections = [...document.querySelectorAll(".model")];
+    const answers = await Promise.all(sections.map((section) => ask(section.dataset.role)));
+    if (shown) URL.revokeObjectURL(shown);
+    shown = URL.createObjectURL(photo);
+    sections.forEach((section, place) => show(section, answers[place], shown));
+    say(sections.map((section, place) => `${section.dataset.role}: ${answers[place].boxes.length} boxes answered`).join(", "));
+    document.getElementById("answers").focus();
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+form.addEventListener("submit", (event) => { event.preventDefault(); search(); });
+for (const id of ["photo", "camera"]) {
+  const input = document.getElementById(id);
+  input.addEventListener("change", () => { if (input.files.length) choose(input.files[0]); });
+}
+drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  if (event.dataTransfer.files.length) { choose(event.dataTransfer.files[0]); search(); }
+});
+// A photo that is dropped beside its field must not replace the page.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
