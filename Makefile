@@ -18,7 +18,7 @@ SAMPLE := build/sample$(if $(filter docker,$(RUNNER)),-docker)
 REGISTRY ?=
 STEPS := ingestion background-synthesis rpn-training feature-extraction capture-pretraining \
 	indexing evaluation registration
-UNTRIMMED := rpn-training capture-pretraining registration mlflow-server image-tools
+UNTRIMMED := rpn-training capture-pretraining registration serving mlflow-server image-tools
 LOCK_IMAGE = $(BIN)/uv pip compile --constraint requirements.txt --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet
 CODE := src components pipelines tests benchmarks

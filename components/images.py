@@ -11,9 +11,10 @@ from product1m.config import STEPS
 from product1m.errors import PipelineError
 
 LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
-"""Step or `mlflow_server` to `name@sha256:digest`, as YAML or JSON; `make images` writes it."""
-SERVER = "mlflow_server"
-"""The one image that belongs to no step."""
+"""Step, `mlflow_server` or `serving` to `name@sha256:digest`, as YAML or JSON; `make images` writes
+it."""
+SERVER, SERVING = "mlflow_server", "serving"
+"""The images that belong to no step: MLflow's server, and the server of `product1m serve`."""
 SHARED = {"data_state": "ingestion"}
 """Task that needs no image of its own to the step whose image it runs in."""
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -34,7 +35,7 @@ def locked_images(lock: Path = LOCK) -> dict[str, str]:
     if not lock.is_file():
         return {step: image(step) for step in STEPS}
     images = read_lock(lock)
-    for step in sorted(images.keys() - {SERVER} ^ set(STEPS)):
+    for step in sorted(images.keys() - {SERVER, SERVING} ^ set(STEPS)):
         reason = "no image for" if step in STEPS else "an image for the unknown step"
         raise PipelineError(f"{lock}: {reason} {step}; expected {', '.join(STEPS)}")
     return {step: _checked(images[step], step, lock) for step in STEPS}

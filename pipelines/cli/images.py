@@ -67,11 +67,11 @@ def build(
     output: Annotated[Path, typer.Option(help="Folder for logs, SBOMs and sizes.")] = Path("build"),
 ) -> None:
     """Build every image; write docker/images.lock and a CycloneDX SBOM for each image."""
-    from components.images import SERVER
+    from components.images import SERVER, SERVING
 
     arguments = [f"--build-arg=BASE_IMAGE={base_image}"] if base_image else []
     arguments += [f"--build-arg=REVISION={git_revision()}", *shlex.split(options)]
-    built = [_build(step, arguments, output) for step in (*STEPS, SERVER)]
+    built = [_build(step, arguments, output) for step in (*STEPS, SERVER, SERVING)]
     write_lock({image.step: image.reference for image in built})
     table = {image.step: {"MB": image.num_bytes / 1e6, "seconds": image.seconds} for image in built}
     (output / "images.json").write_text(json.dumps(table, indent=2), "utf-8")
@@ -82,20 +82,20 @@ def push(
     registry: Annotated[str, typer.Argument(help="Registry, with a path if needed.")],
 ) -> None:
     """Push the images in docker/images.lock and lock the digests that the registry returns."""
-    from components.images import LOCK, SERVER, read_lock
+    from components.images import LOCK, SERVER, SERVING, read_lock
 
     if not registry:
         raise PipelineError("no registry given; run `make push REGISTRY=registry.example.com/team`")
     local = read_lock()
-    if SERVER not in local:
-        raise PipelineError(f"{LOCK}: does not name {SERVER}; run `make images` first")
+    if missing := {SERVER, SERVING} - local.keys():
+        raise PipelineError(f"{LOCK}: does not name {min(missing)}; run `make images` first")
     pushed = {name: push_image(str(reference), registry) for name, reference in local.items()}
     write_lock(pushed)
     pin_manifests(pushed)
 
 
 def write_lock(images: dict[str, str], lock: Path | None = None) -> None:
-    """Write the images of the steps and of the MLflow server to docker/images.lock."""
+    """Write the images of the steps and of the two servers to docker/images.lock."""
     from components.images import LOCK
 
     (lock or LOCK).write_text(json.dumps(images, indent=2) + "\n", "utf-8")

@@ -30,7 +30,7 @@ from tests.support.servers.engine import built_image
 from tests.support.servers.ports import free_port
 
 DOCKER = ROOT / "docker"
-TARGETS = [step.replace("_", "-") for step in STEPS] + ["mlflow-server"]
+TARGETS = [step.replace("_", "-") for step in STEPS] + ["serving", "mlflow-server"]
 CPU_STEPS = ("ingestion", "background_synthesis")
 NOT_ON_LINUX = {"colorama", "tzdata"}
 
@@ -140,7 +140,9 @@ def test_kfps_executor_needs_nothing_that_kfp_requires() -> None:
 def test_a_written_lock_is_what_the_compiler_reads(tmp_path: Path) -> None:
     images = {step: f"registry/{step}@sha256:{'a' * 64}" for step in STEPS}
     server = f"registry/mlflow-server@sha256:{'b' * 64}"
-    write_lock({**images, "mlflow_server": server}, tmp_path / "images.lock")
+    write_lock(
+        {**images, "serving": images["indexing"], "mlflow_server": server}, tmp_path / "images.lock"
+    )
     assert locked_images(tmp_path / "images.lock") == images
     assert read_lock(tmp_path / "images.lock")["mlflow_server"] == server
 
@@ -151,7 +153,7 @@ def test_pushed_images_are_those_that_production_names(tmp_path: Path) -> None:
     named = {image["name"] for image in yaml.safe_load(PINNED.read_text())["images"]}
     pushed = {
         name: f"registry:5000/team/product1m/{name.replace('_', '-')}@sha256:{'c' * 64}"
-        for name in [*STEPS, "mlflow_server"]
+        for name in [*STEPS, "serving", "mlflow_server"]
     }
     pin_manifests(pushed, path)
     written = yaml.safe_load(path.read_text())
@@ -172,7 +174,7 @@ def test_an_engine_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None
         engine("image", "inspect", "x")
 
 
-@pytest.mark.parametrize("step", [*STEPS, "mlflow_server"])
+@pytest.mark.parametrize("step", [*STEPS, "serving", "mlflow_server"])
 def test_a_built_image_is_described_and_starts_nothing_by_itself(step: str) -> None:
     reference = built_image(step)
     attributes = docker.from_env().images.get(reference).attrs

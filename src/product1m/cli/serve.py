@@ -1,13 +1,20 @@
 """`product1m serve`: page and JSON API of a registered model."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from product1m.cli.options import AllowUnsigned, Overrides, TrustedKey, TrustedRoot
+from product1m.cli.registry import Rules
 from product1m.config import RegistrationConfig, load_config
 from product1m.errors import ConfigError
+from product1m.registry.roles import ModelNames
 from product1m.serving.signatures import Trust
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from product1m.serving.live import Live
 
 CHAMPION = "models:/product1m@champion"
 
@@ -22,6 +29,13 @@ def serve(
         str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)] = 8000,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review", help="Also a page to promote and reject, with your rights; localhost alone."
+        ),
+    ] = False,
+    rules: Rules = "",
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
@@ -51,7 +65,34 @@ def serve(
     live: dict[Role, Live] = {"champion": Live(lambda: load_model(model, candidate_model, trust))}
     if candidate:
         live["candidate"] = Live(lambda: load_model(candidate, candidate_model, trust))
-    run_server(create_app(Server(live, config)), host, port, config)
+    names = ModelNames(candidate_model, RegistrationConfig().champion_model)
+    reviews = _reviews(names, rules, live["champion"], model, host, port) if review else None
+    run_server(create_app(Server(live, config), reviews), host, port, config)
+
+
+def _reviews(
+    names: ModelNames, rules: str, live: "Live", model: str, host: str, port: int
+) -> "APIRouter":
+    """The reviewer's page; prints its address, which holds a secret."""
+    from product1m.registry.review_page import LOOPBACK, REVIEW, Guard, Reviewer, review_router
+    from product1m.registry.rules import read_rules
+    from product1m.registry.signing import signer
+
+    if host not in LOOPBACK:
+        raise ConfigError(
+            f"--review acts with your rights, so it needs --host 127.0.0.1, not {host}; reach "
+            "another machine's by a tunnel, as in `ssh -L 8000:localhost:8000 …`"
+        )
+    if not port:
+        raise ConfigError("--review prints an address, so it needs a --port that is not 0")
+
+    def promoted() -> None:
+        if model == CHAMPION:
+            live.reload()
+
+    guard = Guard()
+    typer.echo(f"review at http://{host}:{port}{REVIEW}?token={guard.secret}")
+    return review_router(Reviewer(names, read_rules(rules), lambda: signer(None), promoted), guard)
 
 
 def _require_packages() -> None:

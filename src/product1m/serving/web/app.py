@@ -94,12 +94,12 @@ def _full() -> HTTPException:
     )
 
 
-def create_app(server: Server, *more: APIRouter) -> FastAPI:
+def create_app(server: Server, reviews: APIRouter | None = None) -> FastAPI:
     """The server's addresses.
 
     Args:
         server: what answers.
-        more: further addresses, as for reviewers.
+        reviews: the addresses of the reviewer's page.
     """
     app = FastAPI(
         title="product1m",
@@ -108,8 +108,11 @@ def create_app(server: Server, *more: APIRouter) -> FastAPI:
         redoc_url=None,
         lifespan=functools.partial(_closing, server),
     )
-    for router in (_searches(server), _health(server), _pages(server), *more):
+    pages = Pages(reviews.prefix if reviews else "")
+    for router in (_searches(server), _health(server), _pages(server, pages)):
         app.include_router(router)
+    if reviews:
+        app.include_router(reviews)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(HTTPException, _refuse)
     app.openapi = functools.partial(_described, app.openapi)  # type: ignore[method-assign]
@@ -184,9 +187,8 @@ def _health(server: Server) -> APIRouter:
     return router
 
 
-def _pages(server: Server) -> APIRouter:
+def _pages(server: Server, pages: Pages) -> APIRouter:
     router = APIRouter(include_in_schema=False)
-    pages = Pages()
 
     @router.get("/")
     async def index() -> Response:

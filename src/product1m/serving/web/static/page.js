@@ -74,12 +74,10 @@ function picture(answer, address, role) {
 }
 
 function score(card) {
+  if (card.match_score === null) return [];
   const shown = card.match_score.toFixed(2);
-  const parts = [element("span", {}, `match score ${shown}`)];
-  if (card.match_score >= 0 && card.match_score <= 1) {
-    parts.push(element("meter", { value: card.match_score, "aria-hidden": "true" }));
-  }
-  return parts;
+  const bar = element("meter", { value: card.match_score, "aria-hidden": "true" });
+  return [element("span", {}, `match score ${shown}`), bar];
 }
 
 function reasons(card) {
@@ -106,7 +104,7 @@ function boxSection(box, role) {
   const section = element("article", { id: `${role}-box-${box.number}`, "data-box": box.number, tabindex: "-1" }, heading);
   const cards = element("ol", { class: "cards" }, ...box.answers.map(cardOf));
   if (box.in_catalogue === false) {
-    section.append(element("p", { class: "bad" }, "Not in the catalogue"));
+    section.append(element("p", { class: "bad" }, "Probably not in the catalogue"));
     section.append(element("details", {}, element("summary", {}, "Most similar items"), cards));
   } else section.append(cards);
   return section;
