@@ -66,7 +66,16 @@ def check_schema(resource: Resource) -> None:
         kubernetes_validate.validate(resource, version, strict=True)
 
 
-@pytest.mark.parametrize("folder", ["overlays/local", "overlays/production", "examples"])
+FOLDERS = [
+    "overlays/local",
+    "overlays/production",
+    "examples",
+    "serving/local",
+    "serving/production",
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_every_resource_has_the_fields_of_its_schema_and_no_others(folder: str) -> None:
     found = build(folder)
     for resource in found:

@@ -48,7 +48,7 @@ def serve(
     The model is verified and loaded once; a champion that `promote` did not make is refused.
     """
     config = load_config("reference", overrides).serving
-    _require_packages()
+    require_packages()
     from product1m.registry.loading import load_model
     from product1m.serving.live import Live
     from product1m.serving.web.app import Server, create_app
@@ -95,7 +95,7 @@ def _reviews(
     return review_router(Reviewer(names, read_rules(rules), lambda: signer(None), promoted), guard)
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
     """ConfigError without the packages of the extra `serving`."""
     try:
         import fastapi

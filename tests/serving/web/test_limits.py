@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -22,7 +21,7 @@ from product1m.serving.web.limits import (
     Send,
 )
 from product1m.serving.web.workers import QueueFullError, Workers
-from tests.support.servers.ports import free_port
+from tests.support.servers.asgi_server import listening
 
 MAX_BYTES = 100_000
 
@@ -36,39 +35,24 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def listening(app: App, deadline_s: float) -> Iterator[int]:
-    """Serve in a thread; the port."""
-    port = free_port()
-    config = uvicorn.Config(
-        RequestLimits(app, deadline_s, MAX_BYTES),
-        port=port,
-        http=partial(PunctualConnection, deadline_s=deadline_s),  # type: ignore[arg-type]
-        log_config=None,
-        lifespan="off",
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
+def limited(app: App, deadline_s: float) -> Iterator[int]:
+    """Serve an app behind the limits; the port."""
+    connection = partial(PunctualConnection, deadline_s=deadline_s)
+    with listening(RequestLimits(app, deadline_s, MAX_BYTES), http=connection) as port:
         yield port
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[int]:
     """Port of a server whose requests end after half a second."""
-    with listening(echo, deadline_s=0.5) as port:
+    with limited(echo, deadline_s=0.5) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[int]:
     """Port of a server whose requests may take long."""
-    with listening(echo, deadline_s=300) as port:
+    with limited(echo, deadline_s=300) as port:
         yield port
 
 

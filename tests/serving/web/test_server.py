@@ -17,6 +17,7 @@ from product1m.data.encoding import num_scans
 from product1m.registry.versions import ModelVersion
 from product1m.serving.search_page import read_photo, search
 from product1m.serving.web.schema import SearchAnswer
+from tests.support.servers.browser import CHROMIUM, browser
 from tests.support.servers.search_server import SearchServer, running_search_server
 from tests.support.worlds.registered_model import MlflowStore
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -257,3 +258,39 @@ def test_a_request_in_flight_is_answered_after_the_server_was_told_to_end(
         assert text.startswith(b"HTTP/1.1 200")
         assert b'"boxes"' in text
         assert server.process.wait(60) == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+@pytest.mark.parametrize("width_px", [1100, 390])
+def test_the_page_shows_boxes_and_answers_of_both_models(
+    server: SearchServer, photo: bytes, expected: Any, tmp_path: Path, width_px: int
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(photo)
+    with browser() as page:
+        page.open(f"{server.url}/", width_px, 800, "dark")
+        page.click("button[type=submit]")
+        page.wait_for("#status:text('Choose a photo first')")
+        page.choose("#photo", path)
+        page.fill("#title", TITLE)
+        page.press("Enter")
+        page.wait_for("[data-role=candidate] article")
+        for role in ("champion", "candidate"):
+            shown = page.evaluate(
+                f"[...document.querySelectorAll('[data-role={role}] rect')].map(r =>"
+                "['x','y','width','height'].map(a => +r.getAttribute(a)))"
+            )
+            wanted = [box.box_xyxy for box in expected.boxes]
+            assert shown == [
+                pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=0.01) for x1, y1, x2, y2 in wanted
+            ]
+            texts = page.evaluate(
+                f"[...document.querySelectorAll('[data-role={role}] li')].map(c => c.textContent)"
+            )
+            ids = [card.id for box in expected.boxes for card in box.answers]
+            assert all(item in text for item, text in zip(ids, texts, strict=True))
+        assert page.evaluate("document.activeElement.id") == "answers"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+        assert page.problems == []
+        own = (server.url, f"blob:{server.url}")
+        assert [address for address in page.requests if not address.startswith(own)] == []

@@ -34,12 +34,12 @@ class Page:
 
     def open(
         self,
-        path: Path,
+        address: Path | str,
         width_px: int,
         height_px: int,
         scheme: Literal["light", "dark"] = "light",
     ) -> None:
-        """Load a file in a new window of that size, and wait until everything is loaded."""
+        """Load a file or URL in a new window of that size; wait until everything is loaded."""
         for context in self._chromium.contexts:
             context.close()
         context = self._chromium.new_context(
@@ -52,7 +52,7 @@ class Page:
         self._page.on("console", lambda message: self.problems.append(message.text))
         self._page.on("pageerror", lambda error: self.problems.append(error.message))
         self._page.on("request", lambda request: self.requests.append(request.url))
-        self._page.goto(path.as_uri())
+        self._page.goto(address if isinstance(address, str) else address.as_uri())
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -61,6 +61,22 @@ class Page:
     def press(self, key: str) -> None:
         """Press and release a key, as in `Tab` or `ArrowDown`."""
         self._page.keyboard.press(key)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in a field."""
+        self._page.set_input_files(selector, file)
+
+    def fill(self, selector: str, text: str) -> None:
+        """Type a text into a field."""
+        self._page.fill(selector, text)
+
+    def click(self, selector: str) -> None:
+        """Click on an element."""
+        self._page.click(selector)
+
+    def wait_for(self, selector: str) -> None:
+        """Wait until an element is there and visible."""
+        self._page.wait_for_selector(selector, timeout=120_000)
 
     def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page."""
