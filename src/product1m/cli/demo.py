@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from product1m.artifacts.folder import Artifact
     from product1m.serving.live import ServedModel
 
-TRAIN_SINGLES, TRAIN_SETS, GALLERY, QUERIES, ROOMS = 90, 20, 48, 24, 8
+TRAIN_SINGLES, TRAIN_SETS, GALLERY, QUERIES, ROOMS = 112, 20, 112, 24, 8
 """Photos that are drawn (ours): as many as a minute allows."""
 SMALL = (
     "ingestion.num_workers=1",
@@ -85,7 +85,7 @@ def _make(folder: Path, config: Config) -> None:
 
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
-    sizes = SampleSizes(TRAIN_SINGLES, TRAIN_SETS, GALLERY, QUERIES, QUERIES, ROOMS, 3)
+    sizes = SampleSizes(TRAIN_SINGLES, TRAIN_SETS, GALLERY, QUERIES, QUERIES, ROOMS)
     make_sample(folder / "data", sizes=sizes)
     figures = _run_steps(folder / "data", folder / "steps", config)
     with whole_folder(folder / "model") as partial:
