@@ -1,8 +1,8 @@
 """How fast `product1m serve` answers: `python benchmarks/serving.py MODEL DATASET`.
 
-Starts the server's process on a model's folder, asks it the data set's photos with their titles, first
-one after the other, then several at once, and prints times and the processor time of a photo. Other
-work on the machine adds to the times and hardly to the processor time.
+Starts the server's process on a model's folder, asks it the data set's photos with their titles,
+first one after the other, then several at once, and prints times and the processor time of a photo.
+Other work on the machine adds to the times and hardly to the processor time.
 """
 
 import argparse
