@@ -18,11 +18,13 @@ from product1m.registry.versions import ModelVersion
 from product1m.serving.search_page import read_photo, search
 from product1m.serving.web.schema import SearchAnswer
 from tests.support.servers.browser import CHROMIUM, browser
-from tests.support.servers.search_server import SearchServer, running_search_server
+from tests.support.servers.search_server import MAX_WAIT_S, SearchServer, running_search_server
 from tests.support.worlds.registered_model import MlflowStore
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
+PATIENT = ("--set", "serving.deadline_s=600")
+"""No test fails because the machine has other work."""
 TITLE = "Lumi <rose> 玫瑰 cream"
 
 
@@ -48,7 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path, kept: Path) -> Iterator[SearchServer]:
     """A server of the tiny model, twice."""
-    settings = ["--set", f"serving.keep_queries={kept}", "--set", "serving.max_answers=7"]
+    settings = [*PATIENT, "--set", f"serving.keep_queries={kept}", "--set=serving.max_answers=7"]
     models = ["--model", str(folder), "--candidate", str(folder), "--allow-unsigned"]
     with running_search_server(*models, *settings) as running:
         yield running
@@ -242,11 +244,11 @@ def test_photos_are_kept_as_configured_and_never_logged(
 def test_a_request_in_flight_is_answered_after_the_server_was_told_to_end(
     folder: Path, photo: bytes
 ) -> None:
-    with running_search_server("--model", str(folder), "--allow-unsigned") as server:
+    with running_search_server("--model", str(folder), "--allow-unsigned", *PATIENT) as server:
         host, port = server.url.removeprefix("http://").split(":")
         body = json.dumps({"photo": base64.b64encode(photo).decode(), "title": "x"}).encode()
         head = "POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        with socket.create_connection((host, int(port))) as connection:
+        with socket.create_connection((host, int(port)), MAX_WAIT_S) as connection:
             connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:-9])
             assert server.get("/healthz").json() == {"status": "ok"}
             server.process.terminate()

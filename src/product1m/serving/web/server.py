@@ -4,7 +4,10 @@ import functools
 import logging
 import os
 import signal
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -71,14 +74,34 @@ def run_server(app: FastAPI, host: str, port: int, config: ServerConfig) -> None
         raise StorageError(
             f"{host}:{port}: cannot listen there; choose another --host or --port"
         ) from error
-    # uvicorn ends with the signal that ended it, which would look like a crash.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _do_nothing)
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
-    logger.info("listening on %s", address, extra={"fields": {"url": address, "pid": os.getpid()}})
-    uvicorn.Server(settings).run(sockets=[listening])
+    _Server(settings, address).run(sockets=[listening])
     logger.info("stopped; every request in flight was answered")
 
 
-def _do_nothing(*_: object) -> None:
-    """A signal that uvicorn has dealt with."""
+class _Server(uvicorn.Server):
+    """Logs its address once it listens, and does not end by the signal that ended it.
+
+    A process that ends by a signal looks as if it had crashed.
+    """
+
+    def __init__(self, settings: uvicorn.Config, address: str) -> None:
+        super().__init__(settings)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        fields = {"url": self._address, "pid": os.getpid()}
+        logger.info("listening on %s", self._address, extra={"fields": fields})
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End gracefully at a signal within the block."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
