@@ -18,8 +18,9 @@ TRAIN_SINGLES, TRAIN_SETS, GALLERY, QUERIES, ROOMS = 112, 20, 112, 24, 8
 """Photos that are drawn (ours): as many as a minute allows."""
 SMALL = (
     "ingestion.num_workers=1",
-    "background_synthesis.num_scenes=60",
-    "background_synthesis.max_cutouts=80",
+    "background_synthesis.num_scenes=48",
+    "background_synthesis.max_cutouts=48",
+    "background_synthesis.grabcut_side_px=96",
     "background_synthesis.num_workers=1",
     "rpn_training.short_side_px=256",
     "rpn_training.long_side_px=384",

@@ -259,7 +259,7 @@ def test_a_request_in_flight_is_answered_after_the_server_was_told_to_end(
                 text = answer.read()
         assert text.startswith(b"HTTP/1.1 200")
         assert b'"boxes"' in text
-        assert server.process.wait(60) == 0
+        assert server.process.wait(MAX_WAIT_S) == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")

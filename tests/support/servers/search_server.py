@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-MAX_WAIT_S = 120
+MAX_WAIT_S = 600
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Run the server's process: check what it needs, listen, and end without losing a request."""
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,8 @@ def run_server(app: FastAPI, host: str, port: int, config: ServerConfig) -> None
         raise StorageError(
             f"{host}:{port}: cannot listen there; choose another --host or --port"
         ) from error
+    gc.collect()
+    gc.freeze()  # what is loaded is not searched for garbage again, neither now nor at the end
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
     _Server(settings, address).run(sockets=[listening])
     logger.info("stopped; every request in flight was answered")
