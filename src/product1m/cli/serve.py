@@ -1,20 +1,24 @@
 """`product1m serve`: page and JSON API of a registered model."""
 
+import functools
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from product1m.cli.options import AllowUnsigned, Overrides, TrustedKey, TrustedRoot
 from product1m.cli.registry import Rules
-from product1m.config import RegistrationConfig, load_config
+from product1m.config import RegistrationConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
 from product1m.registry.roles import ModelNames
 from product1m.serving.signatures import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastapi import APIRouter
 
     from product1m.serving.live import Live
+    from product1m.serving.web.schema import Role
 
 CHAMPION = "models:/product1m@champion"
 
@@ -49,25 +53,31 @@ def serve(
     """
     config = load_config("reference", overrides).serving
     require_packages()
+    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    live = _load({"champion": model, "candidate": candidate}, candidate_model, trust, config)
+    names = ModelNames(candidate_model, RegistrationConfig().champion_model)
+    reviews = _reviews(names, rules, live["champion"], model, host, port) if review else None
+    from product1m.serving.web.app import Server, create_app
+    from product1m.serving.web.server import run_server
+
+    run_server(create_app(Server(live, config), reviews), host, port, config)
+
+
+def _load(
+    models: "Mapping[Role, str]", candidate_model: str, trust: Trust, config: ServerConfig
+) -> "dict[Role, Live]":
+    """The models that are named, after what the server needs was tried."""
     from product1m.registry.loading import load_model
     from product1m.serving.live import Live
-    from product1m.serving.web.app import Server, create_app
-    from product1m.serving.web.schema import Role
-    from product1m.serving.web.server import (
-        check_kept_queries,
-        check_temporary_folder,
-        run_server,
-    )
+    from product1m.serving.web.server import check_kept_queries, check_temporary_folder
 
     check_temporary_folder()
     check_kept_queries(config.keep_queries)
-    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
-    live: dict[Role, Live] = {"champion": Live(lambda: load_model(model, candidate_model, trust))}
-    if candidate:
-        live["candidate"] = Live(lambda: load_model(candidate, candidate_model, trust))
-    names = ModelNames(candidate_model, RegistrationConfig().champion_model)
-    reviews = _reviews(names, rules, live["champion"], model, host, port) if review else None
-    run_server(create_app(Server(live, config), reviews), host, port, config)
+    return {
+        role: Live(functools.partial(load_model, name, candidate_model, trust))
+        for role, name in models.items()
+        if name
+    }
 
 
 def _reviews(
