@@ -26,7 +26,7 @@ JOBS ?= 2
 SET ?=
 RAN ?=
 
-.PHONY: help install sample demo reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
+.PHONY: help install sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
 
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,9 +129,6 @@ lock-images: $(INSTALLED) ## Pin the packages of every image, at the versions of
 		$(LOCK_IMAGE) --group pyproject.toml:$$target --output-file docker/locks/$$target.txt || exit; \
 	done
 	echo kfp | $(LOCK_IMAGE) --no-deps - --output-file docker/locks/executor.txt
-
-demo: $(INSTALLED) ## Draw some products, train a small model on them, open a page that answers a photo
-	$(BIN)/product1m demo
 
 ui: $(INSTALLED) ## Open the MLflow UI of the sample run
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from product1m.cli.catalogue import catalogue_app
-from product1m.cli.demo import demo
 from product1m.cli.options import (
     AllowUnsigned,
     Overrides,
@@ -40,7 +39,6 @@ app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
 app.add_typer(catalogue_app, name="catalogue")
 app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
-app.command(epilog="Example: `make demo`")(demo)
 
 
 @app.callback()
