@@ -94,13 +94,8 @@ def _full() -> HTTPException:
     )
 
 
-def create_app(server: Server, reviews: APIRouter | None = None) -> FastAPI:
-    """The server's addresses.
-
-    Args:
-        server: what answers.
-        reviews: the addresses of the reviewer's page.
-    """
+def create_app(server: Server) -> FastAPI:
+    """The server's addresses."""
     app = FastAPI(
         title="product1m",
         description=DESCRIPTION,
@@ -108,11 +103,8 @@ def create_app(server: Server, reviews: APIRouter | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=functools.partial(_closing, server),
     )
-    pages = Pages(reviews.prefix if reviews else "")
-    for router in (_searches(server), _health(server), _pages(server, pages)):
+    for router in (_searches(server), _health(server), _pages(server)):
         app.include_router(router)
-    if reviews:
-        app.include_router(reviews)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(HTTPException, _refuse)
     app.openapi = functools.partial(_described, app.openapi)  # type: ignore[method-assign]
@@ -187,8 +179,9 @@ def _health(server: Server) -> APIRouter:
     return router
 
 
-def _pages(server: Server, pages: Pages) -> APIRouter:
+def _pages(server: Server) -> APIRouter:
     router = APIRouter(include_in_schema=False)
+    pages = Pages()
 
     @router.get("/")
     async def index() -> Response:

@@ -19,9 +19,7 @@ API_PAGE = "/docs"
 class Pages:
     """The templates, read once."""
 
-    def __init__(self, reviews: str = "") -> None:
-        """Read them; `reviews` is the path of the reviewer's page, if there is one."""
-        self._reviews = reviews
+    def __init__(self) -> None:
         environment = html_templates()
         folder = resources.files("product1m.serving") / "web"
         self._index = environment.from_string((folder / "index.html.jinja").read_text("utf-8"))
@@ -39,7 +37,6 @@ class Pages:
                 max_answers=config.max_answers,
                 keeps_queries=bool(config.keep_queries),
                 api_page=API_PAGE,
-                reviews=self._reviews,
             )
         )
 
