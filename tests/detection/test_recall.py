@@ -85,3 +85,11 @@ def test_precision_and_recall_by_hand() -> None:
     ]
     assert precision_and_recall(boxes, truth) == pytest.approx((2 / 3, 0.5))
     assert precision_and_recall([boxes[1]], truth[:1]) == (0.0, 0.0)
+
+
+def test_scenes_without_products_have_no_recall_and_no_precision() -> None:
+    nothing = [np.empty((0, 4), np.float32)]
+    assert recall(nothing, nothing, 10, 0.5) == 0
+    assert precision_and_recall(nothing, nothing) == (0, 0)
+    boxes = [np.array([[0, 0, 5, 5]], np.float32)]
+    assert precision_and_recall(boxes, nothing) == (0, 0)

@@ -13,12 +13,13 @@ RECALL_IOUS = np.linspace(0.5, 0.95, 10)
 def recall(
     proposals: Sequence[Boxes], truth: Sequence[Boxes], max_proposals: int, min_iou: float
 ) -> float:
-    """Share of all true boxes that the best `max_proposals` of their photo match."""
+    """Share of all true boxes that the best `max_proposals` of their photo match; 0 of none."""
     matched = [
         match_boxes(boxes[:max_proposals], true, min_iou)[1]
         for boxes, true in zip(proposals, truth, strict=True)
     ]
-    return float(np.concatenate(matched).mean())
+    taken = np.concatenate(matched)
+    return float(taken.mean()) if len(taken) else 0.0
 
 
 def average_recall(proposals: Sequence[Boxes], truth: Sequence[Boxes], max_proposals: int) -> float:
@@ -31,9 +32,11 @@ def precision_and_recall(
 ) -> tuple[float, float]:
     """Share of the boxes that match a true box, and share of the true boxes that are matched.
 
-    `boxes[s]` and `truth[s]` belong to one photo. Precision is 0 if there are no boxes at all.
+    `boxes[s]` and `truth[s]` belong to one photo. Precision is 0 if there are no boxes at all,
+    recall if there are no products.
     """
     pairs = [match_boxes(ours, true, min_iou) for ours, true in zip(boxes, truth, strict=True)]
     matched = np.concatenate([ours for ours, _ in pairs])
     taken = np.concatenate([true for _, true in pairs])
-    return float(matched.mean()) if len(matched) else 0.0, float(taken.mean())
+    precision, found = (float(own.mean()) if len(own) else 0.0 for own in (matched, taken))
+    return precision, found
