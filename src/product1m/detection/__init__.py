@@ -1,1 +1,1 @@
-"""Backbone, region proposal network, region features; the only place that imports torchvision."""
+"""Backbone, region proposal network, region features."""

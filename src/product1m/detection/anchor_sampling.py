@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
+from product1m.detection.libraries import BalancedPositiveNegativeSampler
 from product1m.training import distributed
 
 Masks = tuple[list[Tensor], list[Tensor]]

@@ -5,7 +5,6 @@ import logging
 import pickle
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from product1m.detection.libraries import timm
 from product1m.errors import ConfigError, NotStoredError, StorageError
 from product1m.storage.opening import local_file
 

@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torchvision.ops import nms
 
 from product1m.config import FeatureExtractionConfig
 from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
 from product1m.detection.canvas import Canvas, stack_canvases
+from product1m.detection.libraries import nms
 from product1m.detection.pooling import pool_from_scales
 from product1m.detection.proposals import Maps, ProposalNetwork, Proposals
 from product1m.detection.spread import spread

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from product1m.data.geometry import Boxes
 from product1m.detection.canvas import Canvas
+from product1m.detection.libraries import roi_align
 
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""

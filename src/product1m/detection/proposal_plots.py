@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
 
 from product1m.data.geometry import Boxes, BoxSelection
 from product1m.data.photos import Photo
 from product1m.detection.measuring import ScoredBoxes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 MAX_BOXES = 10
 """Maximum number of proposals, and of selected boxes, drawn in a scene (ours)."""
@@ -26,7 +27,8 @@ def draw_proposals(
     selection: BoxSelection,
 ) -> None:
     """Draw scenes with their true boxes, best proposals, and selected boxes with their scores."""
-    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
     columns = min(4, len(photos))
     rows = -(-len(photos) // columns)
     figure = Figure(figsize=(4 * columns, 4 * rows + 0.6), layout="constrained")
@@ -42,23 +44,27 @@ def draw_proposals(
         for (left, top, *_), score in zip(selected.boxes_xyxy, selected.scores, strict=True):
             label = {"facecolor": SELECTED, "linewidth": 0, "pad": 1}
             cell.text(left, top, f"{score:.2f}", color="white", fontsize=8, va="bottom", bbox=label)
-    figure.legend(
-        handles=[
-            Patch(color=TRUE, label="pasted product"),
-            Patch(color=PROPOSED, label=f"best {MAX_BOXES} proposals"),
-            Patch(
-                color=SELECTED,
-                label=f"selected, with detector score: {selection.min_score} or more, "
-                f"IoU with a better box at most {selection.max_iou}",
-            ),
-        ],
-        loc="outside upper center",
-        ncols=3,
-    )
+    figure.legend(handles=_legend(selection), loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=80)
 
 
-def _draw_boxes(cell: Axes, boxes: Boxes, color: str, width: float) -> None:
+def _legend(selection: BoxSelection) -> list["Patch"]:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(color=TRUE, label="pasted product"),
+        Patch(color=PROPOSED, label=f"best {MAX_BOXES} proposals"),
+        Patch(
+            color=SELECTED,
+            label=f"selected, with detector score: {selection.min_score} or more, "
+            f"IoU with a better box at most {selection.max_iou}",
+        ),
+    ]
+
+
+def _draw_boxes(cell: "Axes", boxes: Boxes, color: str, width: float) -> None:
+    from matplotlib.patches import Rectangle
+
     for left, top, right, bottom in boxes:
         corner, size = (left, top), (right - left, bottom - top)
         cell.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=width))

@@ -12,15 +12,6 @@ from jaxtyping import Float, UInt8
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import (
-    RegionProposalNetwork,
-    RPNHead,
-    concat_box_prediction_layers,
-)
-from torchvision.ops import FeaturePyramidNetwork, nms
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import MANIFEST
@@ -30,6 +21,16 @@ from product1m.detection.anchor_sampling import AnchorSampler
 from product1m.detection.backbone import Backbone
 from product1m.detection.box_head import BoxHead
 from product1m.detection.canvas import Canvas, make_canvas
+from product1m.detection.libraries import (
+    AnchorGenerator,
+    FeaturePyramidNetwork,
+    ImageList,
+    LastLevelMaxPool,
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+    nms,
+)
 from product1m.errors import ArtifactError
 from product1m.training import distributed
 

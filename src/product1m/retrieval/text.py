@@ -8,16 +8,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
-from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from product1m.artifacts.folder import Artifact
 from product1m.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 VOCABULARY = "text_vocabulary.json"
 WEIGHTS = "text_block.safetensors"
@@ -93,8 +95,10 @@ class TextEncoder:
         return cls(ReducedTerms.load(artifact, VOCABULARY, WEIGHTS))
 
 
-def main_directions(counts: csr_matrix, dim: int, seed: int) -> Float32[np.ndarray, "V K"]:
+def main_directions(counts: "csr_matrix", dim: int, seed: int) -> Float32[np.ndarray, "V K"]:
     """The right singular vectors of the largest singular values, at most `dim`, as columns."""
+    from sklearn.decomposition import TruncatedSVD
+
     width = min(dim, *counts.shape)
     svd = TruncatedSVD(width, random_state=seed).fit(counts)
     directions: Float32[np.ndarray, "K V"] = svd.components_.astype(np.float32)
@@ -106,7 +110,9 @@ def main_directions(counts: csr_matrix, dim: int, seed: int) -> Float32[np.ndarr
 
 def _vectorizer(
     max_ngram: int, vocabulary: list[str] | None = None, max_features: int | None = None
-) -> TfidfVectorizer:
+) -> "TfidfVectorizer":
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(
         analyzer="char",
         ngram_range=(1, max_ngram),

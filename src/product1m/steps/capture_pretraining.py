@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -231,6 +230,8 @@ def _last_losses(curve: list[dict[str, float]]) -> dict[str, float]:
 
 def draw_losses(curve: list[dict[str, float]], path: Path) -> None:
     """Draw every term over the steps."""
+    from matplotlib.figure import Figure
+
     names = [name for name in curve[0] if name not in {"step", "learning_rate"}]
     figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
