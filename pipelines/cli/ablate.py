@@ -8,7 +8,6 @@ import typer
 
 from pipelines.ablation.grids import make_grid
 from pipelines.cli.run import exit_when_interrupted
-from pipelines.graph.data import check_dataset
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 from product1m.errors import ConfigError
@@ -59,6 +58,8 @@ def ablate(
     config = load_config(preset, [*NOT_COMPARED, *overrides])
     chosen = make_grid(grid, config, _words(cells))
     numbers = parse_seeds(seeds)
+    from pipelines.graph.data import check_dataset
+
     check_dataset(dataset)
     from pipelines.ablation.graph import run_in_graph
     from pipelines.ablation.running import PLOT, Ablation, result_folder, run_ablation

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipelines.cli.options import Cached
-from pipelines.graph.data import check_dataset
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
@@ -40,6 +39,8 @@ def run(
 ) -> None:
     """Run the pipeline on this machine, with MLflow on SQLite unless MLFLOW_TRACKING_URI is set."""
     config = load_config(preset, overrides)
+    from pipelines.graph.data import check_dataset
+
     check_dataset(dataset)
     from pipelines.local.run import LocalRun
 
