@@ -25,7 +25,7 @@ RESULT, SCORES = "result.json", "scores.parquet"
 
 
 class CellResult(BaseModel):
-    """`result.json` beside `scores.parquet`."""
+    """`result.json` next to `scores.parquet`."""
 
     key: str
     cell: str

@@ -64,7 +64,7 @@ def markdown(results: AblationResults, plot: str = "plot.png") -> str:
 
 
 def update_page(page: Path, results: AblationResults, plot: Path) -> None:
-    """Replace the grid's results between markers in a page; copy the plot to `images/` beside it.
+    """Replace the grid's results between markers in a page; copy the plot to `images/` next to it.
 
     Raises PipelineError if the page lacks the markers.
     """

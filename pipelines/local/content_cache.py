@@ -1,4 +1,4 @@
-"""The cache of a local run, which finds results by what their inputs are, not by where they lie.
+"""The cache of a local run, which finds results by the content of their inputs, not by their paths.
 
 kfp.local names an input by its path, and every run has its own. So a step that ran again would make
 everything behind it run again, even where it wrote the same artifact as before: with one query's

@@ -19,7 +19,7 @@ class Figures:
     """What the rankings reached on the test queries, for the first 10 answers."""
 
     scores: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Method, definition, metric to value; what is unknown is left out."""
+    """Method, definition, metric to value; unknown values are left out."""
     leads: Mapping[str, Mapping[str, float]]
     """Method to the gain of the shipped ranking over it, in strict mAP: mean, low, high."""
     detection: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

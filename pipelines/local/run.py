@@ -84,12 +84,12 @@ def request_of(record: RunRecord) -> LocalRun:
 
 
 def output_folder(path: Path, arguments: Mapping[str, str]) -> Path:
-    """Make the folder absolute; PipelineError if it lies inside the data."""
+    """Make the folder absolute; PipelineError if it is inside the data."""
     output = path.expanduser().resolve()
     for name in ("dataset_uri", "backgrounds_uri"):
         if arguments[name] and output.is_relative_to(arguments[name]):
             raise PipelineError(
-                f"{output}: lies inside {arguments[name]}, so a run would change its own data; "
+                f"{output}: is inside {arguments[name]}, so a run would change its own data; "
                 "use another --output"
             )
     return output

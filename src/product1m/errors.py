@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-"""Stands for a secret (ours)."""
+"""Replaces a secret in messages (ours)."""
 _WORD = r"[\w.%\[\]~-]*"
 _TELLING = "sig|token|secret|passw|pwd|credential|access_?key|api_?key|auth|session|jwt|hmac"
 _PARAMETER = re.compile(rf"([?&;#]{_WORD}(?:{_TELLING}){_WORD}=)[^&;#\s'\"<>)]*", re.IGNORECASE)
@@ -19,7 +19,7 @@ _HEADER = re.compile(r"(\b(?:Basic|Bearer) )[\w.~+/=-]{6,}")
 _SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN)$")
 _PASSWORD = re.compile(r"://[^\s/?#'\"<>:@]*:([^\s'\"<>]*)@")
 _SHORTEST = 6
-"""Shorter secrets of the environment are not searched for: they stand in ordinary words (ours)."""
+"""Shorter secrets of the environment are not searched for: ordinary words contain them (ours)."""
 
 
 def redacted(text: str) -> str:

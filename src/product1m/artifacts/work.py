@@ -23,7 +23,7 @@ WORK = "PRODUCT1M_WORK"
 
 
 def work_root(folder: Path) -> Path:
-    """What attempts at an artifact keep is below this folder, by default beside it."""
+    """Attempts at an artifact keep their files below this folder, by default next to it."""
     return Path(os.environ.get(WORK) or folder.parent / ".work").expanduser()
 
 

@@ -44,7 +44,7 @@ def check_bert_files(config: CapturePretrainingConfig) -> None:
 
 
 def _store(text_model: str) -> Store | None:
-    """Where the model lies; None for a hub name or none."""
+    """Folder of the model; None for a hub name or no model."""
     if is_remote(text_model):
         return open_store(text_model)
     store = open_store(text_model)

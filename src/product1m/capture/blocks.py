@@ -38,7 +38,7 @@ class LayerSizes:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a padded batch lie; every sample has at least one, its first."""
+    """Positions of the real tokens in a padded batch; every sample has at least its first."""
 
     padding: Bool[Tensor, "B L"]
     """True where nothing is."""

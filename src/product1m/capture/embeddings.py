@@ -58,7 +58,7 @@ class Standardization(nn.Module):
         self.register_buffer("deviation", torch.ones(feature_dim))
 
     def fit(self, mean: Float[Tensor, " F"], deviation: Float[Tensor, " F"]) -> None:
-        """Take the train items' moments; a dimension that never changes is left as it is."""
+        """Set mean and deviation of the train items; a constant dimension is not scaled."""
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation < 1e-6, torch.ones_like(deviation), deviation))
 

@@ -13,7 +13,7 @@ from product1m.data.regions import FeatureSet, Regions
 MAX_INSTANCES = 1000
 """Maximum number of held-out products to measure, evenly spaced (ours)."""
 MAX_OTHERS = 2000
-"""Maximum number of other items to search beside the sources, evenly spaced (ours)."""
+"""Maximum number of items to search in addition to the sources, evenly spaced (ours)."""
 DEPTHS = (1, 10)
 
 

@@ -84,7 +84,7 @@ def released_contrastive_loss(
 
 
 def _own_columns(rows: Float[Tensor, "B E"]) -> Int[Tensor, " B"]:
-    """Where this rank's rows are among those of all ranks."""
+    """Positions of this rank's rows among the rows of all ranks."""
     return torch.arange(len(rows), device=rows.device) + sum(num_rows_by_rank(rows)[: rank()])
 
 

@@ -45,7 +45,7 @@ class TitleTokenizer:
         self.ordinary: Int32[np.ndarray, " V"] = np.array(
             sorted(set(vocabulary.values()) - special - reserved), np.int32
         )
-        """Numbers of the tokens that may stand in a title."""
+        """Ids of the tokens that a title may contain."""
 
     @property
     def vocabulary_size(self) -> int:

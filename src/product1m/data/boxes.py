@@ -94,7 +94,7 @@ def check_boxes(boxes: Sequence[Box], width: int, height: int) -> None:
         inside = max(0.0, min(x2, width) - max(x1, 0)) * max(0.0, min(y2, height) - max(y1, 0))
         if inside < MIN_INSIDE * (x2 - x1) * (y2 - y1):
             raise BoxError(
-                f"boxes: {list(box)!r:.80} lies outside the photo of {width} x {height} px; "
+                f"boxes: {list(box)!r:.80} is outside the photo of {width} x {height} px; "
                 "it looks like pixels of the photo at another size"
             )
 

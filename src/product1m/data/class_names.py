@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from product1m.artifacts.folder import Artifact
 
 CLASSES = "classes.parquet"
-"""Beside the queries: one row for each class of the queries or the gallery."""
+"""Stored with the queries: one row for each class of the queries or the gallery."""
 SCHEMA = pa.schema([("label", pa.string()), ("train_titles", pa.int64())])
 
 

@@ -36,7 +36,7 @@ def num_scans(encoded: bytes, enough: int) -> int:
 def without_segments(encoded: bytes, kinds: Container[int]) -> bytes:
     """A JPEG without its segments of some kinds before the first scan; its pixels are the same.
 
-    A file whose segments cannot be followed is returned as it is.
+    A file whose segments cannot be followed is returned unchanged.
     """
     position, kept = 2, [encoded[:2]]
     while (match := _MARKER.match(encoded, position)) or encoded[

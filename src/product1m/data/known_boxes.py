@@ -1,4 +1,4 @@
-"""`boxes.jsonl`: true boxes of queries beside the lists, by item id.
+"""`boxes.jsonl`: true boxes of queries, in the folder of the lists, by item id.
 
 JSON Lines of objects with `id`, `boxes` and perhaps `box_labels`. A line that is not one is
 rejected with its place and reason, as a line of a list is; the query stays.

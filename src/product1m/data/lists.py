@@ -38,7 +38,7 @@ DATASET_FILES = (
     *(PRODUCT1M_LIST.format(name) for name in ("train", "gallery", "dev", "test")),
     BOXES_LIST,
 )
-"""Files that a data set of either format may hold beside its photos."""
+"""Files that a data set of either format may hold in addition to its photos."""
 IMAGE_SCHEMES = ("http", "https", "s3")
 """Of photos outside the data set (ours)."""
 MAX_ID_BYTES = 96

@@ -143,7 +143,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _forms(name: str) -> list[str]:
-    """A name as it is, composed (NFC) and decomposed (NFD, as macOS writes it into archives)."""
+    """A name unchanged, composed (NFC) and decomposed (NFD, as macOS writes it into archives)."""
     composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
     return list(dict.fromkeys((name, composed, decomposed)))
 

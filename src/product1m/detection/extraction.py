@@ -70,7 +70,7 @@ class RegionSettings:
 
 @dataclass(frozen=True)
 class SizedPhoto:
-    """A photo as it is encoded."""
+    """A photo at the sizes at which it is encoded."""
 
     canvases: list[Canvas]
     """At the network's size, at half of it, and so on."""

@@ -38,7 +38,7 @@ from product1m.errors import DatasetError
 from product1m.telemetry.progress import track
 
 BATCHES_PER_WINDOW = 8
-"""Photos are sorted by size within so many batches; memory holds two windows (ours)."""
+"""Batches within which photos are sorted by size; memory holds two such windows (ours)."""
 
 
 def write_features(
@@ -112,7 +112,7 @@ def _with_lines(
 def _write_regions(
     extracted: Iterable[PhotoRegions], writer: ArtifactWriter, shard_mib: int
 ) -> tuple[Int[np.ndarray, " N"], Float16[np.ndarray, "I F"]]:
-    """Write the regions; returns their number beside the whole photo, and the extra vectors."""
+    """Write the regions; returns their number without whole photos, and the extra vectors."""
     counts, extra_features = [], []
     with RegionWriter(writer.folder, shard_mib, writer.store) as regions_writer:
         for regions, extra in extracted:
@@ -177,7 +177,7 @@ def _details(network: ProposalNetwork, rpn: Artifact) -> dict[str, object]:
 
 
 def _metrics(num_regions: np.ndarray) -> dict[str, float]:
-    """Counts of regions beside the whole photo."""
+    """Counts of regions, without the whole photo."""
     return {
         "num_items": float(len(num_regions)),
         "regions_per_item": float(num_regions.mean()),

@@ -19,7 +19,7 @@ _UTILITIES = f"{_COMPILER}.utils"
 class _LateModule(ModuleType):
     """In place of a module of the compiler; any name but `functions` imports the real module."""
 
-    def __init__(self, name: str, functions: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, name: str, functions: dict[str, Any]) -> None:
         super().__init__(name)
         self.__path__: list[str] = []  # a package, to those who import
         self.__dict__.update(functions)

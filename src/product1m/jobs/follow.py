@@ -129,7 +129,7 @@ class Round:
         ]
 
     def reasons(self, names: Sequence[str] = ()) -> str:
-        """How pods ended and what their logs say about it; of all that failed by default."""
+        """How pods ended, with the reasons from their logs; by default every pod that failed."""
         shown = names or [name for name in self.endings if name in self.exit_codes] or self.endings
         return "\n".join(
             f"pod {name} {self.endings[name]}: {self.logs[name].lines.reason()}" for name in shown

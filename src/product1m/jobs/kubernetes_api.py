@@ -124,7 +124,7 @@ class TrainJobApi:
         return created is not False
 
     def get(self, name: str) -> Json | None:
-        """A TrainJob as it is now; None if it does not exist."""
+        """The current state of a TrainJob; None if it does not exist."""
         job: Json | None = self._call(
             f"reading the TrainJob {name}",
             self._jobs.get_namespaced_custom_object,

@@ -113,7 +113,7 @@ def _is_copy(source: Path, target: Path) -> bool:
             return False
         Artifact(target, parse_manifest(text, str(target), "the step before")).verify()
     except (OSError, ArtifactError) as error:
-        logger.warning("%s: this copy cannot be used again, copying once more: %s", target, error)
+        logger.warning("%s: this copy cannot be used, copying it again: %s", target, error)
         return False
     return True
 

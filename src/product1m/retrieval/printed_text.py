@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
-from scipy.sparse import csr_matrix
 
 from product1m.artifacts.folder import Artifact
 from product1m.retrieval.text import ReducedTerms, main_directions
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 VOCABULARY = "ocr_vocabulary.json"
 WEIGHTS = "ocr_block.safetensors"
@@ -68,11 +71,13 @@ class PrintedTextEncoder:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
-    def _weighted(self, packs: Sequence[Texts]) -> tuple[csr_matrix, Float32[np.ndarray, " n"]]:
+    def _weighted(self, packs: Sequence[Texts]) -> tuple["csr_matrix", Float32[np.ndarray, " n"]]:
         """TF-IDF of the known n-grams, and each row's length with the unknown ones.
 
         A count n weighs 1 + ln n. An unknown n-gram weighs as much as one seen in a single item.
         """
+        from scipy.sparse import csr_matrix
+
         idf = self.terms.idf
         unknown = float(idf.max(initial=1))
         rows, columns, values = [], [], []

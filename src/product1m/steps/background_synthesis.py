@@ -110,7 +110,7 @@ def _count_cutouts(attempts: Sequence[CutAttempt], counts: Mapping[str, float]) 
         "cutouts/tried": float(len(attempts)),
         "cutouts/accepted": float(accepted),
         "cutouts/accepted_share": accepted_share,
-        # What the set words and the masks leave of all items, estimated from those tried.
+        # Share of items that set words and masks accept, estimated from the items tried.
         "items/single_product_share": titled_single * accepted_share,
         **{f"cutouts/rejected/{reason}": float(reasons[reason]) for reason in REASONS},
     }

@@ -153,7 +153,7 @@ def open_step_with_parts(
 def _running(
     step: str, config: StepConfig, part: str, folders: Sequence[Path]
 ) -> Iterator[tuple[StepRun, ExitStack]]:
-    """The step's MLflow run, and a stack for what is released at its end."""
+    """The step's MLflow run, and a stack of contexts that close when the step ends."""
     end_with_run()
     with (
         ended_by_sigterm(),

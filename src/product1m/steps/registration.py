@@ -183,7 +183,7 @@ def _register(
     card = write_files(step.folder, subject)
     client = registry_mlflow().MlflowClient()
     client.log_model_artifacts(logged.model_id, str(step.folder))
-    # Beside the model folder: times and ids in it would change the digest of the step's artifact.
+    # Next to the model folder, because its times and ids would change the artifact's digest.
     listed = write_file_list(model.parent, files | digests_by_name(step.folder))
     client.log_model_artifact(logged.model_id, str(listed))
     digests = digests_of(model, CODE, step.folder) | {FILES: sha256_of(listed)}

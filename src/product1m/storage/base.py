@@ -103,7 +103,7 @@ def checked_name(name: str) -> str:
 def agreed(read: Callable[[], T], digest: Callable[[T], Hashable], expected: Hashable = None) -> T:
     """What `read` returns, as soon as its digest is the expected one or came twice.
 
-    Bytes can change on their way. What two independent reads agree on stands in the store.
+    Bytes can change during a transfer. If two independent reads agree, the store holds these bytes.
     """
     seen: set[Hashable] = set()
     for _ in range(READS):

@@ -39,7 +39,7 @@ _PARTIAL = re.compile(r"/\.[^/]*\.partial(/.*)?$")
 _ABOUT_SPACE = (errno.ENOSPC, _SHORT_WRITE)
 _WITHOUT_PLACE = (errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.EACCES, _LOCKED)  # fmt: skip
-"""Told with the first folder of the caller if the error names no file."""
+"""Part of the message if the error names no file; the caller's first folder follows."""
 _ADVICE = {
     errno.EDQUOT: "your quota of space is used up; remove files or choose another folder",
     errno.EFBIG: "a file became larger than the file system, or the limit of the process, allows; "

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock beside what is written, which ends with its holder.
+"""One writer at a time: a lock next to what is written, released when its holder ends.
 
 It is an `flock` of the operating system, so a killed process holds nothing; the file that it leaves
 is taken over by the next writer. It works on local disks and on shared volumes whose file system
@@ -30,7 +30,7 @@ _held: dict[Path, int] = {}
 
 @contextmanager
 def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a file or folder within the block, `.NAME.lock` beside it; see `hold`.
+    """Hold the lock of a file or folder within the block, `.NAME.lock` next to it; see `hold`.
 
     Missing parents are created.
     """

@@ -179,9 +179,9 @@ class S3Prefix:
         return [f"{S3}{self.bucket}/{upload['Key']}" for upload in uploads]
 
     def _published(self, name: str) -> bytes | None:
-        """What stands under a name after a conditional put; None if it was removed meanwhile.
+        """The object under a name after a conditional put; None if it was removed in between.
 
-        StorageError if nothing can stand there, because other objects lie below the name.
+        StorageError if the name cannot be used, because there are other objects below it.
         """
         try:
             return self.read(name)
@@ -191,7 +191,7 @@ class S3Prefix:
                 return None
             address = self.address(name)
             raise StorageError(
-                f"{address}: cannot be written, because {self.address(below.name)} lies below it, "
+                f"{address}: cannot be written, because {self.address(below.name)} is below it, "
                 "and on this server a name is either an object or a folder; remove what lies "
                 "below, or choose another address"
             ) from None

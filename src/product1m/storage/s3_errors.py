@@ -55,7 +55,7 @@ class ConflictError(Exception):
 
 
 def interrupted(address: str, reason: str) -> InterruptedTransferError:
-    """An operation to try again, with the reason that is told in the end."""
+    """An operation to try again, with the reason to report if no attempt succeeds."""
     return InterruptedTransferError(StorageError(f"{address}: {reason}; try again"))
 
 

@@ -38,7 +38,7 @@ _COLUMNS = ["id", "caption", "group", "sha256", "shard", "offset", "num_bytes"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A train item whose title names no set, and where its photo lies."""
+    """A train item whose title names no set, and the place of its photo."""
 
     number: int
     id: str

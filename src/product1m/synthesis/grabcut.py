@@ -37,7 +37,7 @@ class GrabCutSettings:
     """Standard deviation, in gray levels, of the noise added to the reduced photo.
 
     A studio backdrop is one exact color. The Gaussian fitted to it is then so narrow that the
-    JPEG's ringing beside the product counts as product, and a white halo is cut out with it.
+    JPEG's ringing next to the product counts as product, and a white halo is cut out with it.
     """
     seed: int
 
@@ -60,7 +60,7 @@ class MaskQuality:
     area: float
     """Share of the photo the mask covers."""
     border_contact: float
-    """Share of the frame's inner edge that lies in the mask: a product cut off by its photo."""
+    """Share of the frame's inner edge in the mask; high if the photo cuts off the product."""
     dominant_share: float
     """Share of the mask in its largest connected part."""
     faint_edge: float

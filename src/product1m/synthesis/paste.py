@@ -74,7 +74,7 @@ class Pasted:
     source: int
     """Which of the cut-outs."""
     box_xyxy: tuple[int, int, int, int]
-    """Around the visible part; right and bottom lie outside it."""
+    """Around the visible part; right and bottom are exclusive."""
     mask: Bool[np.ndarray, "H W"]
     """The visible part, in the scene's frame."""
     visible: float
@@ -237,7 +237,7 @@ def _cast_shadow(
     room = int(np.ceil(3 * sigma))
     shade = np.pad(alpha, room)
     shade = cv2.GaussianBlur(shade, (0, 0), sigma) * strength
-    # Light comes from above, so the shadow lies a little below its product.
+    # Light comes from above, so the shadow is a little below its product.
     top, left = corner[0] - room + round(sigma), corner[1] - room
     rows = slice(max(0, top), min(image.shape[0], top + shade.shape[0]))
     columns = slice(max(0, left), min(image.shape[1], left + shade.shape[1]))

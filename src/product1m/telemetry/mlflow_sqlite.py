@@ -83,7 +83,7 @@ def _require_empty(path: Path) -> None:
                     f"holds runs: copy it and run `mlflow db upgrade {sqlite_uri(path)}`, "
                     "or use another --output or MLFLOW_TRACKING_URI"
                 )
-    logger.warning("%s: a killed process left this database without runs; making it anew", path)
+    logger.warning("%s: a killed process left this database without runs; creating it again", path)
 
 
 def _ask(path: Path, question: str) -> Any:

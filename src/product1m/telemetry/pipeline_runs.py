@@ -71,7 +71,7 @@ class ParentRun:
     def _close_lost_attempts(self) -> None:
         """End the runs of earlier attempts of this step whose pods were lost.
 
-        The last step ends those of all steps: they have ended when it starts.
+        The last step ends the runs of all steps, because those steps have ended when it starts.
         """
         is_last = self._step == LAST_STEP
         steps = f"tags.`{STEP_TAG}` LIKE '%'" if is_last else f"tags.`{STEP_TAG}` = '{self._step}'"

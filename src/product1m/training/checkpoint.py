@@ -33,7 +33,7 @@ KEPT = 2
 
 @dataclass
 class TrainingState:
-    """Where a training is, beside its weights."""
+    """The progress of a training, stored with its weights."""
 
     plan: dict[str, Any]
     step: int = 0

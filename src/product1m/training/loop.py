@@ -260,7 +260,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch's tensors on a device, whatever lists, tuples and dicts they lie in."""
+    """A batch with its tensors on a device; lists, tuples and dicts in it are kept."""
     if hasattr(batch, "to"):
         return batch.to(device)
     if isinstance(batch, dict):

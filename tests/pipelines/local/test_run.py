@@ -49,7 +49,7 @@ def test_results_do_not_go_into_the_data(tmp_path: Path) -> None:
     data = small_dataset(tmp_path / "data")
     result = CliRunner().invoke(app, ["run", "--dataset", str(data), "--output", str(data / "out")])
     assert result.exit_code == 1
-    assert f"{data / 'out'}: lies inside {data}" in result.output
+    assert f"{data / 'out'}: is inside {data}" in result.output
     assert not (data / "out").exists()
 
 

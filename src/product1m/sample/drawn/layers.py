@@ -29,7 +29,7 @@ class Seen:
         self._labels.append(label)
 
     def boxes(self) -> list[tuple[Box, str]]:
-        """Boxes and labels of all products that are visible at all, left to right."""
+        """Boxes and labels of all products with a visible part, left to right."""
         boxes = []
         for number, label in enumerate(self._labels):
             rows, columns = np.nonzero(self._product == number)

@@ -25,7 +25,7 @@ Array = Float32[np.ndarray, "..."]
 
 @dataclass(frozen=True)
 class Shot:
-    """Where the camera stands and how the studio is lit."""
+    """Position of the camera and lighting of the studio."""
 
     yaw_deg: float
     elevation_deg: float

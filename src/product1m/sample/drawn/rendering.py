@@ -228,7 +228,7 @@ def _lay(
     products: Sequence[Product],
     seen: Seen,
 ) -> None:
-    """Draw products that lie at the places of a loose grid, turned in any direction."""
+    """Draw products on a loose grid, each rotated by a random angle."""
     height, width = image.shape[:2]
     columns = 2 if len(products) in (2, 4) else int(np.ceil(np.sqrt(len(products))))
     rows = int(np.ceil(len(products) / columns))

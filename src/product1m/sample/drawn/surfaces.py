@@ -143,7 +143,7 @@ SURFACES: dict[str, Callable[[np.random.Generator, int, int], Image]] = {
 
 
 def receding(texture: Image, height: int, width: int, narrowing: float) -> Image:
-    """A flat texture seen at an angle: its far edge is `narrowing` times as wide as it is near."""
+    """A flat texture seen at an angle: its far edge is `narrowing` times its near edge."""
     rows, columns = texture.shape[:2]
     spread = width * (1 / narrowing - 1) / 2
     near = np.array([[-spread, height], [width + spread, height]], np.float32)

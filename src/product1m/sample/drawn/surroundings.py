@@ -30,9 +30,9 @@ class Stage:
 
     image: Image
     floor: tuple[float, float]
-    """Products stand with their base between these heights, from the top, relative."""
+    """Range of the products' base line: distance from the top, as a share of the photo's height."""
     flat_lay: bool = False
-    """Seen from above: products lie, turned in any direction."""
+    """Seen from above: products are lying down, rotated by a random angle."""
     mirror: float = 0.0
     """How much the floor mirrors."""
     shadow: float = 0.4
