@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
@@ -247,6 +245,8 @@ def _fit(
     weights: Float[np.ndarray, " n"],
 ) -> _Logistic | None:
     """None if all answers that count are right, or all wrong."""
+    from sklearn.linear_model import LogisticRegression
+
     counted = weights > 0
     if len(np.unique(right[counted])) < 2:
         return None
@@ -266,6 +266,8 @@ def _unseen_scores(
     fitted: _Logistic,
 ) -> Float[np.ndarray, " n"]:
     """Scores by models of the other queries; by `fitted` where nothing fits these."""
+    from sklearn.model_selection import GroupKFold
+
     scores = fitted.scores(evidence)
     num_folds = min(NUM_FOLDS, len(np.unique(queries)))
     if num_folds < 2:

@@ -17,7 +17,6 @@ from tests.support.servers.ports import free_port
 from tests.support.servers.s3_server import BUCKET, S3Server
 
 START_S = 180.0
-MLFLOW = Path(__file__).with_name("mlflow_in_one_process.py")
 STORE = "mlflow-store.test"
 """Name of the S3 server that nobody but the MLflow server can resolve."""
 ADMIN, PASSWORDS = (
@@ -70,7 +69,7 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
     if s3:
         environment |= s3.environment() | _own_name_of(s3, folder / "site")
     command = [
-        *(sys.executable, str(MLFLOW), "server", "--app-name", "basic-auth", "--workers", "1"),
+        *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
         *("--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else str(folder / "files")),
