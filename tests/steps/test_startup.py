@@ -6,7 +6,7 @@ import sys
 
 from product1m.config import STEPS
 
-ON_DEMAND = {"mlflow", "matplotlib", "scipy", "sklearn", "torch._dynamo", "transformers", "kfp"}
+ON_DEMAND = {"mlflow", "matplotlib", "sklearn", "torch._dynamo", "transformers", "kfp"}
 """What a step imports only when it draws, fits, trains or logs."""
 
 

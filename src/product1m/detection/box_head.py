@@ -10,10 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
-from torchvision.ops import MultiScaleRoIAlign, box_iou, clip_boxes_to_image
 
+from product1m.detection.libraries import (
+    BoxCoder,
+    MultiScaleRoIAlign,
+    TwoMLPHead,
+    box_iou,
+    clip_boxes_to_image,
+)
 from product1m.training import distributed
 
 ROI_SIZE = 7

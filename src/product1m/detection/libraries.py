@@ -71,25 +71,38 @@ def _late_compiler() -> Iterator[None]:
 
 with _late_compiler():
     import timm
-    from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+    from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
     from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import TwoMLPHead
     from torchvision.models.detection.image_list import ImageList
     from torchvision.models.detection.rpn import (
         RegionProposalNetwork,
         RPNHead,
         concat_box_prediction_layers,
     )
-    from torchvision.ops import FeaturePyramidNetwork, nms, roi_align
+    from torchvision.ops import (
+        FeaturePyramidNetwork,
+        MultiScaleRoIAlign,
+        box_iou,
+        clip_boxes_to_image,
+        nms,
+        roi_align,
+    )
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 __all__ = [
     "AnchorGenerator",
     "BalancedPositiveNegativeSampler",
+    "BoxCoder",
     "FeaturePyramidNetwork",
     "ImageList",
     "LastLevelMaxPool",
+    "MultiScaleRoIAlign",
     "RPNHead",
     "RegionProposalNetwork",
+    "TwoMLPHead",
+    "box_iou",
+    "clip_boxes_to_image",
     "concat_box_prediction_layers",
     "nms",
     "roi_align",
