@@ -74,7 +74,7 @@ def run(
     registry_mlflow()
     with (
         open_step(STEP, config, registration) as step,
-        talking_to_registry("registering the model"),
+        talking_to_registry("registering the model", registration),
         scratch_folder() as scratch,
         temporary_files_in(scratch),
     ):

@@ -9,7 +9,7 @@ downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPA
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,11 @@ def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def talking_to_registry(action: str) -> Iterator[Any]:
-    """MLflow's client; an MLflow error becomes a RegistryError with action, address and user."""
+def talking_to_registry(action: str, *folders: Path) -> Iterator[Any]:
+    """MLflow's client; an MLflow error becomes a RegistryError with action, address and user.
+
+    A full disk may be that of the database, or of `folders`, where the block writes too.
+    """
     mlflow = registry_mlflow()
     uri = mlflow.get_registry_uri()
     try:
@@ -99,7 +102,7 @@ def talking_to_registry(action: str) -> Iterator[Any]:
             raise
         name = os.environ.get("MLFLOW_TRACKING_USERNAME")
         user = f" (user {name})" if name else ""
-        raise RegistryError(f"{action} at {uri}{user}: {_reason(error, uri)}") from error
+        raise RegistryError(f"{action} at {uri}{user}: {_reason(error, uri, folders)}") from error
 
 
 def is_of_mlflow(error: Exception) -> bool:
@@ -108,10 +111,10 @@ def is_of_mlflow(error: Exception) -> bool:
     return isinstance(error, OSError) or origin in ("mlflow", "sqlalchemy", "alembic", "sqlite3")
 
 
-def _reason(error: Exception, uri: str) -> str:
+def _reason(error: Exception, uri: str, folders: Sequence[Path] = ()) -> str:
     """What an error says, without the SQL statement; a full disk or a locked database in words."""
     database = sqlite_path(uri)
-    explained = explain(error, [database] if database else [])
+    explained = explain(error, [*folders, *([database] if database else [])])
     return str(explained) if explained else str(error).partition("\n[SQL")[0]
 
 
