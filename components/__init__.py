@@ -2,6 +2,7 @@
 
 from components.background_synthesis import background_synthesis
 from components.capture_pretraining import capture_pretraining
+from components.catalogue import catalogue
 from components.data_state import data_state
 from components.evaluation import evaluation
 from components.feature_extraction import feature_extraction
@@ -13,6 +14,7 @@ from components.rpn_training import rpn_training
 __all__ = [
     "background_synthesis",
     "capture_pretraining",
+    "catalogue",
     "data_state",
     "evaluation",
     "feature_extraction",

@@ -15,8 +15,8 @@ LOCK = Path(__file__).parent.parent / "docker" / "images.lock"
 it."""
 SERVER, SERVING = "mlflow_server", "serving"
 """The images that belong to no step: MLflow's server, and the server of `product1m serve`."""
-SHARED = {"data_state": "ingestion"}
-"""Task that needs no image of its own to the step whose image it runs in."""
+SHARED = {"data_state": "ingestion", "catalogue": "registration"}
+"""Task without an image of its own to the step whose image it runs in."""
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _TAG = re.compile(r":(?P<tag>[\w][\w.-]{0,127})$")
 

@@ -28,6 +28,8 @@ MLFLOW_SECRET = "product1m-mlflow"  # noqa: S105 a name
 """`MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD` of the pipeline's account."""
 S3_SECRET = "product1m-s3"  # noqa: S105 a name
 """`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; optional where pods have a cloud role."""
+CATALOGUE_SECRET = "product1m-mlflow-catalogue"  # noqa: S105 a name
+"""The same of the account that refreshes the catalogue, for its task alone."""
 CREDENTIALS = {
     MLFLOW_SECRET: ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     S3_SECRET: ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -103,10 +105,11 @@ _GPU_1 = {
     "indexing": _RANKER,
     "evaluation": _RANKER,
     "registration": _REGISTRAR,
+    "catalogue": _RANKER,
 }
 PROFILES: dict[Profile, dict[str, Resources]] = {
-    "laptop": dict.fromkeys(STEPS, _LAPTOP) | {"data_state": _LISTER},
-    "cpu-small": dict.fromkeys(STEPS, _SMALL) | {"data_state": _LISTER},
+    "laptop": dict.fromkeys((*STEPS, "catalogue"), _LAPTOP) | {"data_state": _LISTER},
+    "cpu-small": dict.fromkeys((*STEPS, "catalogue"), _SMALL) | {"data_state": _LISTER},
     "gpu-1": _GPU_1,
     "gpu-8": _GPU_1 | dict.fromkeys(TRAINING_STEPS, _NODE),
 }
@@ -169,7 +172,7 @@ class Platform:
         _request(task, resources)
         _survive(task, resources)
         _describe(task, step)
-        _connect(task)
+        _connect(task, step)
         kubernetes.set_image_pull_policy(task, "IfNotPresent")
         kubernetes.set_security_context(
             task, run_as_user=USER_ID, run_as_group=USER_ID, run_as_non_root=True
@@ -208,15 +211,16 @@ def _describe(task: PipelineTask, step: str) -> None:
     kubernetes.add_pod_label(task, "app.kubernetes.io/version", __version__)
 
 
-def _connect(task: PipelineTask) -> None:
+def _connect(task: PipelineTask, step: str) -> None:
     """Addresses and credentials by reference, the run's id, what to monitor."""
     for names, optional in ((REQUIRED_SETTINGS, False), (OPTIONAL_SETTINGS, True)):
         kubernetes.use_config_map_as_env(
             task, CONFIG_MAP, {name: name for name in names}, optional=optional
         )
     for secret, names in CREDENTIALS.items():
+        own = CATALOGUE_SECRET if (step, secret) == ("catalogue", MLFLOW_SECRET) else secret
         kubernetes.use_secret_as_env(
-            task, secret, {name: name for name in names}, optional=secret == S3_SECRET
+            task, own, {name: name for name in names}, optional=secret == S3_SECRET
         )
     kubernetes.use_field_path_as_env(
         task, "PRODUCT1M_PIPELINE_RUN", "metadata.labels['pipeline/runid']"

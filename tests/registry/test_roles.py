@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from product1m.catalogue.registering import live_version, register_catalogue
 from product1m.cli.app import app
 from product1m.errors import Product1MError, RegistryError
 from product1m.registry import acts
 from product1m.registry.access import Identity, call_auth_api, ensure_user
-from product1m.registry.roles import PIPELINE, REVIEWER, ModelNames
+from product1m.registry.roles import CATALOGUE, PIPELINE, REVIEWER, ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
+from tests.support.worlds import small_catalogue
 from tests.support.worlds.registered_model import LENIENT, promote, rollback, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -39,6 +41,7 @@ def set_up_roles() -> str:
         env={
             "PRODUCT1M_PIPELINE_PASSWORD": PASSWORDS[PIPELINE],
             "PRODUCT1M_REVIEWER_PASSWORD": PASSWORDS[REVIEWER],
+            "PRODUCT1M_CATALOGUE_PASSWORD": PASSWORDS[CATALOGUE],
         },
         catch_exceptions=False,
     )
@@ -55,6 +58,16 @@ def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             user = Identity(OUTSIDER, PASSWORDS[OUTSIDER])
             ensure_user(user)
         yield started
+
+
+@pytest.fixture(scope="module")
+def catalogue(made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue that passed its checks."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    model = small_catalogue.write_model(made, folder / "model")
+    shop = small_catalogue.copy_gallery(made, folder / "shop")
+    small_catalogue.refresh(shop, model, folder / "index", folder / "cache")
+    return folder / "index"
 
 
 def test_setting_up_roles_again_corrects_only_what_was_changed(server: Server) -> None:
@@ -121,6 +134,28 @@ def test_a_reviewer_promotes_rejects_and_rolls_back_and_cannot_register(
             client.set_model_version_tag(candidate.model, candidate.number, "gate", "passed")
 
 
+def test_a_refresh_of_the_catalogue_moves_live_and_nothing_else(
+    server: Server, candidate: ModelVersion, catalogue: Path
+) -> None:
+    name = MODELS.catalogue
+    with server.as_user(CATALOGUE):
+        assert register_catalogue(catalogue, name) == "1"
+        assert register_catalogue(catalogue, name) == "1"  # the same content
+        live = live_version(name)
+        assert live is not None
+        client = registry_mlflow().MlflowClient()
+        for model, alias in ((MODELS.champion, "champion"), (MODELS.candidate, "challenger")):
+            with pytest.raises(Exception, match=r"(?i)permission"):
+                client.set_registered_model_alias(model, alias, "1")
+            with pytest.raises(Exception, match=r"(?i)permission"):
+                client.create_model_version(model, f"models:/{live.model_id}")
+        with pytest.raises(Exception, match=r"(?i)permission"):
+            client.log_model_artifact(candidate.model_id, str(catalogue / "manifest.json"))
+    for other in (PIPELINE, OUTSIDER):
+        with server.as_user(other), pytest.raises(Exception, match=r"(?i)permission"):
+            registry_mlflow().MlflowClient().set_registered_model_alias(name, "live", "1")
+
+
 def test_an_outsider_can_do_neither(
     server: Server, candidate: ModelVersion, made: TinyArtifacts, tmp_path: Path
 ) -> None:
@@ -144,6 +179,7 @@ warnings.simplefilter("ignore")
 from product1m.errors import RegistryError
 from product1m.registry import acts, champion_files
 from product1m.registry.roles import ModelNames
+from tests.support.worlds import small_catalogue
 from tests.support.worlds.registered_model import ask_here, promote
 
 me, others, number, champion = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]

@@ -101,8 +101,14 @@ class CatalogueStore:
             self.store.publish(new[item.id]["image"], item.photo.encoded)
         return self._edit("add", lambda lines: (lines | new, list(new)), by, reason)
 
-    def remove(self, ids: Collection[str], by: str, reason: str = "") -> Edit:
-        """Take items out of the list; their photos stay until `storage gc`.
+    def known(self, ids: Collection[str]) -> Lines:
+        """The lines of some items; DatasetError for an id that is not in the list."""
+        lines = self.lines()
+        _require_known(ids, lines, self.store.address(LIST))
+        return {item: lines[item] for item in ids}
+
+    def remove(self, ids: Collection[str], by: str, reason: str = "", act: Act = "remove") -> Edit:
+        """Take items out of the list; their photos stay where they are.
 
         Raises DatasetError for an id that is not in the list.
         """
@@ -111,7 +117,7 @@ class CatalogueStore:
             _require_known(ids, lines, self.store.address(LIST))
             return {item: line for item, line in lines.items() if item not in set(ids)}, list(ids)
 
-        return self._edit("remove", change, by, reason)
+        return self._edit(act, change, by, reason)
 
     def _given(self) -> bytes | None:
         try:

@@ -273,6 +273,9 @@ def search(
         typer.Option(help="A page (.html) or JSON (.json) to write.", callback=_without_tilde),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Answers for each box.", min=1)] = 5,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Folder of the catalogue to search instead.")
+    ] = None,
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
@@ -293,7 +296,7 @@ def search(
     trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
     with scratch_folder() as scratch:
         folder = fetch_model(model, candidate_model, trust, scratch)
-        answered = search_page.search(asked, title, folder, model, top_k)
+        answered = search_page.search(asked, title, folder, model, top_k, catalogue)
     if output:
         search_page.write_output(answered, output)
         typer.echo(f"{len(answered.boxes)} boxes answered: {output}")

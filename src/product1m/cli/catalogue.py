@@ -133,6 +133,9 @@ def refresh(
     overrides: Overrides,
     preset: PresetName = "sample",
     model: Model = CHAMPION,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the index and move `live` to it.")
+    ] = False,
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
@@ -144,6 +147,11 @@ def refresh(
     config = load_config(preset, overrides)
     trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
     _refresh(dataset, index, model, trust, config.catalogue, config.storage.root)
+    if register:
+        from product1m.catalogue.registering import register_catalogue
+
+        number = register_catalogue(index, config.catalogue.catalogue_model, model)
+        typer.echo(f"live: {config.catalogue.catalogue_model} version {number}")
 
 
 def _store(address: str) -> "CatalogueStore":

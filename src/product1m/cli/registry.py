@@ -10,7 +10,7 @@ import typer
 from product1m.cli.options import AllowUnsigned
 from product1m.config import RegistrationConfig
 from product1m.registry import signing
-from product1m.registry.roles import EXPERIMENT, PIPELINE, REVIEWER, ModelNames
+from product1m.registry.roles import CATALOGUE, EXPERIMENT, PIPELINE, REVIEWER, ModelNames
 from product1m.serving.signatures import KEYS, Trust, default_folder
 from product1m.storage.scratch import scratch_folder
 
@@ -55,6 +55,15 @@ Chain = Annotated[
     list[Path] | None,
     typer.Option(envvar=signing.CHAIN, help="Certificate between it and the root; repeatable."),
 ]
+CataloguePassword = Annotated[
+    str,
+    typer.Option(
+        envvar="PRODUCT1M_CATALOGUE_PASSWORD",
+        help="Password of the user product1m-catalogue, which refreshes the catalogue; without one "
+        "there is no such user.",
+    ),
+]
+ExperimentName = Annotated[str, typer.Option(help="Experiment that the pipeline logs to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[
     str,
@@ -273,9 +282,8 @@ def set_up_roles(
             envvar="PRODUCT1M_REVIEWER_USER", help="User that promotes, rolls back and rejects."
         ),
     ] = REVIEWER,
-    experiment: Annotated[
-        str, typer.Option(help="Experiment that the pipeline logs to.")
-    ] = EXPERIMENT,
+    catalogue_password: CataloguePassword = "",
+    experiment: ExperimentName = EXPERIMENT,
     as_json: AsJson = False,
     candidate_model: Candidate = _DEFAULTS.candidate_model,
     champion_model: Champion = _DEFAULTS.champion_model,
@@ -289,6 +297,7 @@ def set_up_roles(
         Identity(pipeline_user, pipeline_password),
         Identity(reviewer_user, reviewer_password),
         experiment,
+        Identity(CATALOGUE, catalogue_password) if catalogue_password else None,
     )
     if as_json:
         _print_json(roles)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from product1m.cli.options import AllowUnsigned, Overrides, TrustedKey, TrustedRoot
-from product1m.config import RegistrationConfig, ServerConfig, load_config
+from product1m.config import CatalogueConfig, RegistrationConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
 from product1m.serving.signatures import Trust
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from product1m.serving.web.schema import Role
 
 CHAMPION = "models:/product1m@champion"
+CATALOGUES = CatalogueConfig().catalogue_model
+Catalogue = Annotated[
+    str,
+    typer.Option(
+        help="Registered model of catalogues, whose alias `live` is followed; an empty name "
+        "answers from the gallery that the model was trained with."
+    ),
+]
 
 
 def serve(
@@ -25,6 +33,7 @@ def serve(
     candidate: Annotated[
         str, typer.Option(help="A second one, shown beside it; a candidate need not be signed.")
     ] = "",
+    catalogue: Catalogue = CATALOGUES,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
     ] = "127.0.0.1",
@@ -47,6 +56,7 @@ def serve(
     from product1m.serving.web.app import Server, create_app
     from product1m.serving.web.server import run_server
 
+    _follow(live["champion"], catalogue if model.startswith("models:/") else "", config)
     run_server(create_app(Server(live, config)), host, port, config)
 
 
@@ -65,6 +75,16 @@ def _load(
         for role, name in models.items()
         if name
     }
+
+
+def _follow(live: "Live", catalogue: str, config: ServerConfig) -> None:
+    """Answer from the live catalogue, and from each newer one as it appears."""
+    if catalogue:
+        from product1m.catalogue.following import CatalogueFollower
+
+        follower = CatalogueFollower(live, catalogue)
+        follower.check()
+        follower.start(config.follow_interval_s)
 
 
 def _require_packages() -> None:

@@ -24,3 +24,5 @@ class ServerConfig(Section):
     keep_queries: str = ""
     """Folder to keep every photo that was searched in, with its title and answers. Empty: no photo
     and no title is kept, and none is logged (ours)."""
+    follow_interval_s: float = Field(default=15.0, gt=0)
+    """How often the server looks for a newer catalogue (ours)."""

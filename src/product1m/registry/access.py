@@ -1,10 +1,12 @@
-"""Set up the roles at an MLflow server with basic auth: pipeline and reviewers, nobody else."""
+"""Set up the roles at an MLflow server with basic auth: pipeline, reviewers and refreshes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from product1m.errors import RegistryError
 from product1m.registry.roles import (
+    CATALOGUE,
+    CATALOGUES,
     CHAMPIONS,
     EXPERIMENT,
     PIPELINE,
@@ -33,11 +35,16 @@ class Identity:
 
 
 def set_up_roles(
-    models: ModelNames, pipeline: Identity, reviewer: Identity, experiment: str = EXPERIMENT
+    models: ModelNames,
+    pipeline: Identity,
+    reviewer: Identity,
+    experiment: str = EXPERIMENT,
+    catalogue: Identity | None = None,
 ) -> dict[str, dict[str, str]]:
     """Create models, experiment, roles and users; run again, it corrects what differs.
 
-    A user that exists gets the password given here. Call it as the server's administrator.
+    A user that exists gets the password given here. Without `catalogue` its role exists and no user
+    has it. Call it as the server's administrator.
 
     Returns:
         Role to resource to permission, as they are afterwards.
@@ -46,13 +53,16 @@ def set_up_roles(
     models and experiments, or read what nobody gave it.
     """
     with talking_to_registry("setting up roles") as client:
-        for name in (models.candidate, models.champion):
+        for name in (models.candidate, models.champion, models.catalogue):
             ensure_model(client, name)
         by_role = grants(
-            models, *(_experiment_id(client, name) for name in (experiment, CHAMPIONS))
+            models,
+            *(_experiment_id(client, name) for name in (experiment, CHAMPIONS, CATALOGUES)),
         )
-        for role, identity in ((PIPELINE, pipeline), (REVIEWER, reviewer)):
+        for role, identity in ((PIPELINE, pipeline), (REVIEWER, reviewer), (CATALOGUE, catalogue)):
             role_id = _ensure_role(role, by_role[role])
+            if identity is None:
+                continue
             ensure_user(identity)
             if role_id not in _role_ids(identity.name):
                 call_auth_api("roles/assign", "POST", username=identity.name, role_id=role_id)

@@ -1,20 +1,23 @@
 """Names of roles, models and the experiment, and what each role may do.
 
 In MLflow the right to make a version of a registered model is the right to move its aliases. Duties
-are apart because there are two models: the pipeline may edit only the candidate's, a reviewer only
-the champion's. Their files are apart because there are two experiments: whoever may edit an
-experiment may change the files of every model that was logged to it.
+are apart because there are three models: the pipeline may edit only the candidate's, a reviewer
+only the champion's, a refresh only the catalogue's. Their files are apart because there are three
+experiments: whoever may edit one may change the files of every model that was logged to it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 PIPELINE, REVIEWER = "product1m-pipeline", "product1m-reviewer"
-"""Names of the two roles, and of their users unless others are given."""
+CATALOGUE = "product1m-catalogue"
+"""Names of the three roles, and of their users unless others are given."""
 EXPERIMENT = "product1m-training"
 """Experiment that the pipeline logs to, unless another name is given."""
 CHAMPIONS = "product1m-champions"
 """Experiment that promotions log to, where only reviewers may write."""
+CATALOGUES = "product1m-catalogues"
+"""Experiment that refreshes of the catalogue log to, where only their role may write."""
 
 Grants = Mapping[tuple[str, str], str]
 """Resource type and id to permission."""
@@ -22,21 +25,26 @@ Grants = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class ModelNames:
-    """The two registered models."""
+    """The registered models."""
 
     candidate: str
     """Written by the pipeline."""
     champion: str
     """Written by reviewers."""
+    catalogue: str = "product1m-catalogue"
+    """Written by refreshes of the catalogue."""
 
 
-def grants(models: ModelNames, experiment_id: str, champions_id: str) -> dict[str, Grants]:
+def grants(
+    models: ModelNames, experiment_id: str, champions_id: str, catalogues_id: str
+) -> dict[str, Grants]:
     """What each role may do.
 
     Args:
         models: names of the two models.
         experiment_id: of the experiment that the pipeline logs to.
         champions_id: of the experiment that promotions log to.
+        catalogues_id: of the experiment that refreshes of the catalogue log to.
     """
     return {
         PIPELINE: {
@@ -50,5 +58,13 @@ def grants(models: ModelNames, experiment_id: str, champions_id: str) -> dict[st
             ("experiment", champions_id): "EDIT",
             ("registered_model", models.candidate): "READ",
             ("registered_model", models.champion): "EDIT",
+            ("experiment", catalogues_id): "READ",
+            ("registered_model", models.catalogue): "READ",
+        },
+        CATALOGUE: {
+            ("experiment", catalogues_id): "EDIT",
+            ("experiment", champions_id): "READ",
+            ("registered_model", models.catalogue): "EDIT",
+            ("registered_model", models.champion): "READ",
         },
     }

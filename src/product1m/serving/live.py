@@ -10,10 +10,10 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from product1m.serving.catalogue_folder import model_digest
+from product1m.serving.catalogue_folder import model_digest, open_catalogue
 from product1m.serving.model_folder import (
     INDEX,
     MODEL_FOLDER,
@@ -58,6 +58,20 @@ def load_served(folder: Path, name: str, is_signed: bool, is_sample: bool = Fals
         catalogue_digest=open_part(model, INDEX).manifest.digest,
         is_signed=is_signed,
         is_sample=is_sample,
+    )
+
+
+def with_catalogue(served: ServedModel, folder: Path) -> ServedModel:
+    """The same model with a catalogue in the place of its own gallery.
+
+    Raises ArtifactError if the catalogue is damaged or of another model, by name.
+    """
+    catalogue = open_catalogue(folder, served.model_digest, served.name)
+    return replace(
+        served,
+        service=served.service.with_catalogue(catalogue),
+        thumbnails=Thumbnails(folder / THUMBNAILS),
+        catalogue_digest=catalogue.digest,
     )
 
 

@@ -14,7 +14,8 @@ from product1m.data.intake import upright_image
 from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.evaluation.report.cards import AnswerCard, BoxCard
 from product1m.evaluation.report.html import html_templates
-from product1m.serving.model_folder import MODEL_FOLDER, THUMBNAILS
+from product1m.serving.catalogue_folder import model_digest, open_catalogue
+from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
 
@@ -70,7 +71,9 @@ def read_photo(path: Path) -> Photo:
     return Photo(path, encoded, _upright(encoded, path))
 
 
-def search(photo: Photo, title: str, folder: Path, name: str, top_k: int) -> AnsweredPhoto:
+def search(
+    photo: Photo, title: str, folder: Path, name: str, top_k: int, catalogue: Path | None = None
+) -> AnsweredPhoto:
     """Let a model answer a photo, run by this package's code, not by the model's.
 
     Args:
@@ -79,18 +82,22 @@ def search(photo: Photo, title: str, folder: Path, name: str, top_k: int) -> Ans
         folder: of a version's files; whether they can be trusted is the caller's business.
         name: of the model, to show.
         top_k: answers for each box.
+        catalogue: folder of the catalogue that answers; the model's own gallery if not given.
 
     Raises RetrievalError for a photo or title that the model refuses, ArtifactError for damaged
-    files.
+    files and for a catalogue of another model.
     """
-    model = folder / "artifacts" / MODEL_FOLDER
-    service = SearchService.load(model)
+    model = model_in(folder)
+    service, small_photos = SearchService.load(model), model / THUMBNAILS
+    if catalogue:
+        opened = open_catalogue(catalogue, model_digest(model), name)
+        service, small_photos = service.with_catalogue(opened), catalogue / THUMBNAILS
     try:
         (found,) = service.answer([photo.encoded], [title], top_k)
     except RetrievalError as error:
         raise RetrievalError(f"{photo.path}: {error}") from error
     answer = service.row(found)
-    thumbnails = Thumbnails(model / THUMBNAILS)
+    thumbnails = Thumbnails(small_photos)
     boxes = box_cards(answer, thumbnails)
     merged = list(zip(answer["ids"], answer["labels"], strict=True))
     return AnsweredPhoto(photo.upright, title, name, boxes, merged)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from product1m.artifacts.folder import Artifact
 from product1m.data.geometry import BoxSelection
 from product1m.data.intake import normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
@@ -23,6 +24,7 @@ from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import PhotoError, RetrievalError
 from product1m.retrieval.embedding import OCR
+from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
 from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 
@@ -70,6 +72,13 @@ class SearchService:
         settings = SearchSettings.from_config(config.evaluation, rpn)
         searcher = Searcher.load(index, capture, settings)
         return cls(load_rpn(rpn), regions, searcher, config)
+
+    def with_catalogue(self, catalogue: Artifact) -> "SearchService":
+        """The same model, answering from a catalogue that `open_catalogue` let pass."""
+        own = self.searcher
+        gallery = GalleryIndex.load(catalogue)
+        searcher = Searcher(own.encoder, gallery, own.layout, own.settings)
+        return SearchService(self.rpn, self.region_settings, searcher, self.config)
 
     def answer(
         self,

@@ -32,12 +32,20 @@ from product1m.catalogue.indexing import (
 )
 from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
 from product1m.catalogue.pictures import write_pictures
-from product1m.config import CatalogueConfig, IndexingConfig
+from product1m.catalogue.registering import (
+    MODEL_DIGEST,
+    fetch_catalogue,
+    live_version,
+    register_catalogue,
+)
+from product1m.config import CatalogueConfig, IndexingConfig, RegistrationConfig
 from product1m.errors import CatalogueError
+from product1m.registry.loading import fetch_model
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.index import GALLERY, INDEX
-from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP
-from product1m.serving.model_folder import THUMBNAILS
+from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP, model_digest
+from product1m.serving.model_folder import THUMBNAILS, model_in
+from product1m.serving.signatures import Trust
 from product1m.steps.bracket import open_step
 
 logger = logging.getLogger(__name__)
@@ -81,6 +89,37 @@ def run(
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
         step.metrics["photos_extracted"] = float(vectors.num_extracted)
     return step.all_metrics()
+
+
+def refresh_live(
+    dataset: str, model: str, catalogue: Path, config: CatalogueConfig, storage_root: str = ""
+) -> dict[str, float]:
+    """Refresh the catalogue that is served, register the new one, and move `live` to it.
+
+    Args:
+        dataset: folder or `s3://` prefix with a gallery list and photos.
+        model: promoted model, `models:/NAME@ALIAS` or a folder; verified before it is loaded.
+        catalogue: folder to write.
+        config: of the step.
+        storage_root: what is computed is kept below it, unless `config.cache` is set.
+
+    Raises what `run` raises, RegistryError if the model may not be loaded or MLflow refuses, and
+    CatalogueError if the checks did not pass; `live` stays where it was then.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched, before = Path(scratch) / "fetched", Path(scratch) / "before"
+        fetched.mkdir()
+        trust, candidate = Trust.of_consumer(), RegistrationConfig().candidate_model
+        folder = model_in(fetch_model(model, candidate, trust, fetched))
+        live = live_version(config.catalogue_model)
+        old = None
+        if live and live.tags.get(MODEL_DIGEST) == model_digest(folder):
+            before.mkdir()
+            old = fetch_catalogue(live, model_digest(folder), model, before)
+        metrics = run(dataset, folder, catalogue, config, old, storage_root)
+    register_catalogue(catalogue, config.catalogue_model, model)
+    require_passed(catalogue)
+    return metrics
 
 
 def require_passed(catalogue: Path) -> None:

@@ -25,6 +25,7 @@ ADMIN, PASSWORDS = (
         "admin": "an-administrator's-password",
         "product1m-pipeline": "a-pipeline's-password",
         "product1m-reviewer": "a-reviewer's-password",
+        "product1m-catalogue": "a-catalogue's-password",
         "outsider": "an-outsider's-password",
     },
 )

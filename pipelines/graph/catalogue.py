@@ -1,0 +1,48 @@
+"""The catalogue's graph: one task that refreshes, checks and registers, between retrainings."""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+import components
+from pipelines.graph.parameters import parameter
+from pipelines.graph.training import TaskSetup
+from product1m.config import Config
+
+NAME = "product1m-catalogue"
+CHAMPION = "models:/product1m@champion"
+
+
+class CatalogueArtifacts(NamedTuple):
+    """What a refresh produces."""
+
+    catalogue: dsl.Model
+
+
+def catalogue_pipeline(config: Config, platform: TaskSetup | None = None) -> BaseComponent:
+    """The pipeline whose parameters default to `config`.
+
+    Its task is never cached: an alias leads to another model tomorrow, and the task itself finds
+    out what changed. Over unchanged data it reads no photo and registers nothing.
+    """
+
+    @dsl.pipeline(
+        name=NAME,
+        description="Refresh what can be found: a gallery list and a promoted model to an index.",
+    )
+    def refresh(
+        dataset_uri: str,
+        model: str = CHAMPION,
+        catalogue: dict[str, Any] = parameter(config, "catalogue"),
+        storage: dict[str, Any] = parameter(config, "storage"),
+    ) -> CatalogueArtifacts:
+        task = components.catalogue(
+            dataset_uri=dataset_uri, model=model, config=catalogue, storage=storage
+        )
+        task.set_caching_options(False)
+        if platform:
+            platform.apply(task)
+        return CatalogueArtifacts(catalogue=task.outputs["catalogue"])
+
+    return refresh

@@ -1,0 +1,154 @@
+"""Catalogues as versions of a registered model, and the alias `live`: the one that is served.
+
+Whoever refreshes the catalogue has an account of its own: it may write versions of this model and
+move this alias, and nothing else. A champion is signed by a reviewer; a catalogue is not, as it
+changes daily. It holds no code and no weights, and it is refused beside any other model.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.errors import ArtifactError, RegistryError
+from product1m.registry.roles import CATALOGUES
+from product1m.registry.versions import ModelVersion, ensure_model, list_versions
+from product1m.retrieval.building import RECALL_DEPTH
+from product1m.serving.catalogue_folder import MODEL, STEP, open_catalogue
+from product1m.telemetry.mlflow_client import download, registry_mlflow, talking_to_registry
+
+logger = logging.getLogger(__name__)
+
+LIVE = "live"
+"""Alias of the catalogue that is served."""
+NAME = "catalogue"
+"""Name of the logged model within its run."""
+DIGEST, MODEL_DIGEST = "digest.catalogue", "digest.model"
+"""Tags: SHA-256 of the catalogue's content, and of the model that it was built with."""
+COUNTS = ("num_items", "added", "removed", "changed", f"recall@{RECALL_DEPTH}", "checks_passed")
+"""Metrics of the step that are tags of a version."""
+
+
+def live_version(name: str) -> ModelVersion | None:
+    """The version that the alias `live` names; None if there is none."""
+    return next((row for row in list_versions(name) if LIVE in row.aliases), None)
+
+
+def register_catalogue(folder: Path, name: str, champion: str = "") -> str:
+    """Log a catalogue as the newest version of `name`; `live` moves to it if its checks passed.
+
+    Args:
+        folder: of the catalogue.
+        name: of the registered model.
+        champion: the model that it was built with, as it was asked for.
+
+    Returns:
+        The version's number; that of `live` if it has the same content, and nothing is registered.
+
+    Raises RegistryError if MLflow refuses.
+    """
+    catalogue = open_artifact(folder, STEP)
+    live = live_version(name)
+    tags = _tags(catalogue, champion)
+    if live and all(live.tags.get(key) == tags[key] for key in (DIGEST, MODEL_DIGEST)):
+        logger.info("%s: %s has this content already", name, live.title)
+        return live.number
+    with _logged(catalogue, name) as (client, logged):
+        client.log_model_artifacts(logged.model_id, str(folder))
+    with talking_to_registry(f"registering a version of {name}") as client:
+        ensure_model(client, name)
+        version = client.create_model_version(
+            name,
+            f"models:/{logged.model_id}",
+            logged.source_run_id,
+            tags=tags,
+            model_id=logged.model_id,
+            description=_description(catalogue),
+        ).version
+        if catalogue.manifest.metrics["checks_passed"]:
+            client.set_registered_model_alias(name, LIVE, version)
+    logger.info("%s: registered version %s", name, version)
+    return str(version)
+
+
+def fetch_catalogue(version: ModelVersion, digest: str, title: str, folder: Path) -> Path:
+    """Download a version into an empty folder and verify every file of it.
+
+    Args:
+        version: of the registered model.
+        digest: of the model that shall answer with it; empty for any.
+        title: name of that model, for messages.
+        folder: where it goes.
+
+    Raises ArtifactError if it is damaged or another model's, RegistryError if it is not there.
+    """
+    stated = version.tags.get(MODEL_DIGEST, "none")
+    if digest and stated != digest:  # before a large download
+        raise ArtifactError(
+            f"{version.title}: a catalogue of the model with digest {stated[:12]}, but {title} has "
+            f"digest {digest[:12]}; refresh the catalogue with that model"
+        )
+    fetched = download(version.uri, "", folder)
+    catalogue = open_catalogue(fetched, digest, title) if digest else open_artifact(fetched, STEP)
+    catalogue.verify()
+    if catalogue.digest != version.tags.get(DIGEST):
+        raise RegistryError(
+            f"{version.title}: its files have the digest {catalogue.digest[:12]}, its tag says "
+            f"{version.tags.get(DIGEST, 'none')[:12]}; refresh the catalogue"
+        )
+    return fetched
+
+
+def _tags(catalogue: Artifact, champion: str) -> dict[str, str]:
+    metrics = catalogue.manifest.metrics
+    counts = {name.replace("@", "_at_"): f"{metrics[name]:g}" for name in COUNTS}
+    return {
+        DIGEST: catalogue.digest,
+        MODEL_DIGEST: str(catalogue.manifest.details[MODEL]),
+        "champion": champion or "none",
+        **counts,
+    }
+
+
+def _description(catalogue: Artifact) -> str:
+    """What the page of a version says."""
+    metrics, checks = catalogue.manifest.metrics, catalogue.manifest.details["checks"]
+    lines = [f"{metrics['num_items']:.0f} items.", ""]
+    lines += [
+        f"- {check['name']} {'passed' if check['passed'] else '**failed**'}: {check['reason']}"
+        for check in checks
+    ]
+    return "\n".join(lines)
+
+
+@contextmanager
+def _logged(catalogue: Artifact, name: str) -> Iterator[tuple[Any, Any]]:
+    """A run and a logged model that are finished if the block ends without an error."""
+    with talking_to_registry(f"logging a catalogue for {name}") as client:
+        experiment = _experiment(client)
+        tags = {MODEL_DIGEST: str(catalogue.manifest.details[MODEL])}
+        run = client.create_run(
+            experiment, run_name=f"catalogue {catalogue.digest[:12]}", tags=tags
+        )
+        logged = client.create_logged_model(experiment, NAME, run.info.run_id)
+        status, ended = "FAILED", "FAILED"
+        try:
+            yield client, logged
+            status, ended = "READY", "FINISHED"
+        finally:
+            client.finalize_logged_model(logged.model_id, status)
+            client.update_run(run.info.run_id, ended)
+
+
+def _experiment(client: Any) -> str:
+    """The experiment of catalogues; at a server `set-up-roles` has made it."""
+    known = client.get_experiment_by_name(CATALOGUES)
+    if known:
+        return str(known.experiment_id)
+    location = None
+    if not registry_mlflow().get_tracking_uri().startswith("http"):
+        beside = client.get_experiment_by_name("Default")
+        location = beside and f"{beside.artifact_location.rstrip('/')}-{CATALOGUES}"
+    return str(client.create_experiment(CATALOGUES, location))

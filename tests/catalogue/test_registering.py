@@ -1,0 +1,51 @@
+"""Versions of the catalogue in a local MLflow store."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from product1m.catalogue.new_items import from_photo
+from product1m.catalogue.registering import fetch_catalogue, live_version, register_catalogue
+from product1m.catalogue.store import CatalogueStore
+from product1m.errors import ArtifactError
+from product1m.serving.catalogue_folder import model_digest
+from tests.support.worlds.registered_model import MlflowStore
+from tests.support.worlds.small_catalogue import copy_gallery, refresh, write_photo
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+NAME = "shop-catalogue"
+
+
+def test_live_moves_to_a_catalogue_that_passed_and_to_no_other(
+    made: TinyArtifacts, model: Path, store: MlflowStore, tmp_path: Path
+) -> None:
+    shop, index = copy_gallery(made, tmp_path / "shop"), tmp_path / "index"
+    catalogue = CatalogueStore(str(shop))
+    refresh(shop, model, index, tmp_path / "cache")
+    assert live_version(NAME) is None
+    assert register_catalogue(index, NAME, "models:/product1m@champion") == "1"
+    photo = write_photo(tmp_path / "new.jpg", 21)
+    catalogue.add([from_photo(photo, "new", "Lumi fig cream")], "Ann")
+    refresh(shop, model, index, tmp_path / "cache")
+    assert register_catalogue(index, NAME) == "2"
+    live = live_version(NAME)
+    assert live is not None
+    expected = {"num_items": "9", "added": "1", "removed": "0", "recall_at_100": "1"}
+    assert {name: live.tags[name] for name in expected} == expected
+    assert live.tags["digest.model"] == model_digest(model)
+    catalogue.remove([f"gallery-{number}" for number in range(5)], "Ann")
+    refresh(shop, model, tmp_path / "less", tmp_path / "cache")  # no catalogue before: it passes
+    shutil.copytree(index, tmp_path / "small")
+    refresh(shop, model, tmp_path / "small", tmp_path / "cache")  # lost too many items
+    assert register_catalogue(tmp_path / "small", NAME) == "3"
+    live = live_version(NAME)
+    assert live is not None
+    assert live.number == "2"
+
+    (tmp_path / "fetched").mkdir()
+    digest = model_digest(model)
+    folder = fetch_catalogue(live, digest, "the champion", tmp_path / "fetched")
+    assert (folder / "index.faiss").read_bytes() == (index / "index.faiss").read_bytes()
+    with pytest.raises(ArtifactError, match=r"shop-catalogue version 2.*another one has"):
+        fetch_catalogue(live, "0" * 64, "another one", tmp_path)
