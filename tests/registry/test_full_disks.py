@@ -17,10 +17,9 @@ from product1m.cli.app import app
 from product1m.errors import Product1MError
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_files import sqlite_uri
-from tests.steps.test_full_disks import outcome
 from tests.support.kills.registry import MODELS, prepare_promotion, promote
 from tests.support.worlds.registered_model import LENIENT, run_registration
-from tests.support.worlds.small_disk import small_disk
+from tests.support.worlds.small_disk import outcome, small_disk
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 KIB = 1 << 10

@@ -5,7 +5,6 @@ A long campaign; `make faults` runs it and prints the figures.
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from product1m.errors import Product1MError
 from product1m.steps import (
     background_synthesis,
     capture_pretraining,
@@ -24,15 +22,10 @@ from product1m.steps import (
     rpn_training,
 )
 from tests.support.worlds import tiny_chain
-from tests.support.worlds.small_disk import small_disk
+from tests.support.worlds.small_disk import outcome, small_disk
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 CONFIG = tiny_chain.CONFIG
-CLEAR = re.compile(
-    r"(?s).*/disk\S*: (the disk is full|a file could not be written whole|the file system is "
-    r"read-only|no permission for user|cannot be written).*"
-)
-RAW = re.compile(r"Errno|os error|unexpected pos|Traceback|sqlalche|inline_container")
 SHARES = (0.05, 0.3, 0.6, 0.9)
 """Of the space that a step needs."""
 NOBODY = 65534
@@ -78,19 +71,6 @@ def forbidden(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.seteuid(os.getuid())
-
-
-def outcome(write: Callable[[Path], object], out: Path) -> str:
-    """How a step ended: `clear`, `finished`, or what is wrong with its message."""
-    try:
-        write(out)
-    except Product1MError as error:
-        if CLEAR.fullmatch(str(error)) and not RAW.search(str(error)):
-            return "clear"
-        return f"unclear: {error}"
-    except Exception as error:
-        return f"raw: {type(error).__name__}: {error}"
-    return "finished"
 
 
 def needed_bytes(folder: Path) -> int:
