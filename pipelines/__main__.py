@@ -1,6 +1,6 @@
 """`python -m pipelines`: run the training pipeline on this machine or on a cluster."""
 
-from pipelines.cli import ablate, check_cluster, doctor, images, plan, run, submit
+from pipelines.cli import ablate, catalogue, check_cluster, doctor, images, plan, run, submit
 from pipelines.cli.compile import EPILOG as COMPILE_EPILOG
 from pipelines.cli.compile import compile_pipeline
 from pipelines.cli.runs import runs_app
@@ -18,6 +18,7 @@ def _main() -> None:
 
 app.command(epilog=run.EPILOG)(run.run)
 app.command(name="compile", epilog=COMPILE_EPILOG)(compile_pipeline)
+app.command(epilog=catalogue.EPILOG)(catalogue.catalogue)
 app.command(epilog=ablate.EPILOG)(ablate.ablate)
 app.command(
     epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`"

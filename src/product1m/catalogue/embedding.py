@@ -18,7 +18,7 @@ from product1m.catalogue.batches import (
     vector_keys,
 )
 from product1m.config import CatalogueConfig, IngestionConfig
-from product1m.data.items import ItemTable, ItemWriter
+from product1m.data.items import ItemTable, ItemWriter, read_items
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import CachedReader, open_reader
@@ -81,6 +81,11 @@ class ItemVectors:
         self._known = KnownVectors(self._batches(STEP, VECTORS_PART))
         self.num_extracted = 0
         """Photos whose regions were extracted now."""
+
+    def can_embed(self, rows: pd.DataFrame, photos: Artifact) -> bool:
+        """Whether `photos` has what the vectors that are not known yet are made of."""
+        missing = [key not in self._known for key in vector_keys(rows)]
+        return set(rows[missing]["id"]) <= set(read_items(photos)["id"])
 
     def embed(self, rows: pd.DataFrame, photos: Artifact) -> None:
         """Make the vectors that are not known yet.

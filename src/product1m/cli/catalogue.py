@@ -87,6 +87,50 @@ def remove(
     _refresh_after(catalogue, index, model)
 
 
+@catalogue_app.command(
+    epilog='Example: `product1m catalogue erase shop rose-100 --reason "demand of the brand" '
+    "--cache build/work/catalogue --look-in build/sample`"
+)
+def erase(
+    catalogue: Catalogue,
+    items: Ids,
+    reason: Reason,
+    by: By = "",
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(help="Cache of features and vectors to clean too; repeatable."),
+    ] = None,
+    look_in: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder or s3:// prefix to look for artifacts that hold them still."),
+    ] = None,
+    versions: Annotated[
+        str, typer.Option(help="Registered model of catalogues whose versions are looked at.")
+    ] = "",
+    index: Index = None,
+    model: Model = CHAMPION,
+) -> None:
+    """Erase items for good: photos, lines, vectors; no step takes their photos in again.
+
+    Prints what still holds them, because it was made before: delete it, or make it anew.
+    """
+    from product1m.catalogue import erasure
+
+    erased = erasure.erase_items(_store(catalogue), items, by or getpass.getuser(), reason)
+    typer.echo(f"edit {erased.edit.number}: {len(erased.edit.items)} items erased")
+    for place in cache or ():
+        for address in erasure.forget_vectors(place, erased.photos):
+            typer.echo(f"removed {address}")
+    _refresh_after(catalogue, index, model)
+    places = [*(look_in or ()), *([str(index)] if index else ())]
+    holding = erasure.holders(places, erased.photos)
+    if versions:
+        holding += erasure.holding_versions(versions, erased.photos)
+    for holder in holding:
+        typer.echo(f"still holds them: {holder}")
+    typer.echo(f"{len(holding)} artifacts still hold them; {len(places)} places looked at")
+
+
 @catalogue_app.command(epilog="Example: `product1m catalogue log shop --last 5`")
 def log(
     catalogue: Catalogue,

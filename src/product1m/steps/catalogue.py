@@ -80,6 +80,8 @@ def run(
         kept = storage_root or str(work_root(catalogue))
         taken = take_in(dataset, old, opened.config.ingestion, kept, Path(scratch) / "photos")
         vectors = ItemVectors(opened, cache, config, Path(scratch))
+        if not vectors.can_embed(taken.rows, taken.read):  # the cache was cleaned
+            taken = take_in(dataset, None, opened.config.ingestion, kept, Path(scratch) / "all")
         vectors.embed(taken.rows, taken.read)
         filled = refresh_index(old, taken.rows, vectors.of, _settings(config, opened), step.folder)
         changes = Changes.between(_rows(old), taken.rows)

@@ -1,0 +1,63 @@
+"""Erasing items for good."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from product1m.catalogue.new_items import from_dataset, from_photo
+from product1m.catalogue.store import CatalogueStore
+from product1m.cli.app import app
+from product1m.errors import DatasetError
+from tests.support.worlds.small_catalogue import copy_gallery, refresh
+from tests.support.worlds.tiny_world import TinyArtifacts
+
+
+def files_with(folder: Path, content: bytes) -> list[str]:
+    return [
+        str(path) for path in folder.rglob("*") if path.is_file() and content in path.read_bytes()
+    ]
+
+
+def test_nothing_that_is_served_holds_an_erased_item_and_it_is_not_taken_in_again(
+    made: TinyArtifacts, model: Path, tmp_path: Path
+) -> None:
+    shop, index, cache = tmp_path / "shop", tmp_path / "index", tmp_path / "cache"
+    given = copy_gallery(made, tmp_path / "given")
+    store = CatalogueStore(str(shop))
+    store.add(from_dataset(str(given)), "Ann")
+    raw = given / "images" / "gallery-3.jpg"
+    store.add([from_photo(raw, "twin", "an unmistakable title")], "Ann")
+    refresh(shop, model, index, cache)
+    shutil.copytree(index, tmp_path / "old")
+    photo = (shop / store.lines()["twin"]["image"]).read_bytes()
+    stored = pq.read_table(index / "gallery.parquet").to_pandas().set_index("id").sha256["twin"]
+
+    result = CliRunner().invoke(
+        app,
+        ["catalogue", "erase", str(shop), "twin", "--reason", "demand", "--cache", str(cache),
+         "--look-in", str(tmp_path / "old"), "--look-in", str(cache), "--look-in", str(shop)],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "2 items erased" in result.output  # the other shows the same photo
+    assert f"still holds them: {tmp_path / 'old'} (catalogue)" in result.output
+    assert "1 artifacts still hold them; 3 places" in result.output
+    refresh(shop, model, index, cache, max_shrinkage=1.0)
+    for folder in (shop, index, cache):
+        for content in (photo, b"an unmistakable title"):
+            assert files_with(folder, content) == []
+    assert files_with(cache, stored.encode()) == []
+    assert len(pq.read_table(index / "gallery.parquet")) == 7
+
+    with pytest.raises(DatasetError, match="item again: its photo was erased on demand"):
+        store.add([from_photo(raw, "again", "another title")], "Ann")
+    line = '{"id": "sly", "caption": "sly", "labels": ["sly"], "image": "images/sly.jpg"}\n'
+    shutil.copy(raw, shop / "images" / "sly.jpg")
+    with (shop / "gallery.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(line)
+    store.lines()
+    with pytest.raises(DatasetError, match="the photo was erased on demand"):
+        refresh(shop, model, index, cache)
