@@ -1,6 +1,8 @@
 """A server that runs while the catalogue changes."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,27 @@ from tests.support.worlds.tiny_world import TinyArtifacts
 NAME = "followed-catalogue"
 
 
+@contextmanager
+def asked_all_the_time(live: Live, photo: Path) -> Iterator[list[Exception]]:
+    """Ask what is served again and again during the block; yields what goes wrong."""
+    ended, failures = threading.Event(), list[Exception]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                live.current.service.answer([photo.read_bytes()], ["a very new pack"], 5)
+            except Exception as error:  # whatever a request would see
+                failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield failures
+    finally:
+        ended.set()
+        asking.join()
+
+
 def test_a_new_catalogue_is_swapped_in_while_requests_are_answered_and_another_models_is_not(
     made: TinyArtifacts, store: MlflowStore, tmp_path: Path
 ) -> None:
@@ -35,22 +58,8 @@ def test_a_new_catalogue_is_swapped_in_while_requests_are_answered_and_another_m
     assert not follower.check()  # there is none yet
     register_catalogue(index, NAME)
 
-    ended, failures = threading.Event(), []
-
-    def ask() -> None:
-        while not ended.is_set():
-            try:
-                live.current.service.answer([photo.read_bytes()], ["a very new pack"], 5)
-            except Exception as error:  # whatever a request would see
-                failures.append(error)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
+    with asked_all_the_time(live, photo) as failures:
         assert follower.check()
-    finally:
-        ended.set()
-        asking.join()
     assert failures == []
     (answer,) = live.current.service.answer([photo.read_bytes()], ["a very new pack"], 9)
     assert "new" in answer.result.merged
