@@ -31,6 +31,20 @@ def test_no_fixed_threshold_hides_products_that_the_network_finds_with_low_score
     assert metrics["instances/recall"] == 1
 
 
+@pytest.mark.parametrize(("num_scenes", "expected_recall"), [(4, 1), (400, 0.75)])
+def test_what_few_scenes_cannot_tell_apart_is_decided_for_recall(
+    num_scenes: int, expected_recall: float
+) -> None:
+    # Score 0.5: every product, and a wrong box in half of the scenes: precision 2/3, F1 0.8.
+    # Score 0.6: 3 of 4 products and nothing else: F1 6/7 = 0.857, standard error 0.350 / sqrt(N).
+    sure, unsure = (0.92, 0.1), (0.52, 0.51)
+    quarter = [sure, sure, (0.92, 0.51), unsure]
+    proposals = scenes(*quarter * (num_scenes // 4))
+    truth = [np.array([PRODUCT], np.float32)] * num_scenes
+    metrics = measure(proposals, truth, best_selection(proposals, truth))
+    assert metrics["instances/recall"] == pytest.approx(expected_recall)
+
+
 def test_products_that_overlap_are_told_apart_by_a_larger_overlap() -> None:
     corners = np.array([[0, 0, 10, 10], [4, 0, 14, 10]], np.float32)  # IoU 60 / 140
     proposals = [ScoredBoxes(corners, np.array([0.9, 0.8], np.float32))]

@@ -64,18 +64,28 @@ def recalls(boxes: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, float]:
 
 
 def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> BoxSelection:
-    """The thresholds with the highest F1 on these scenes, among `MIN_SCORES` and `MAX_IOUS`."""
+    """The thresholds for these scenes, among `MIN_SCORES` and `MAX_IOUS`: the most products found.
+
+    Only thresholds count whose F1 is the highest, or below it by at most its standard error (the
+    one-standard-error rule of Breiman et al., 1984): what scenes cannot tell apart is decided for
+    recall, because a product without a box is never found.
+    """
     every = max(len(scene.scores) for scene in proposals)
-    scored: dict[BoxSelection, float] = {}
+    figures: dict[BoxSelection, tuple[float, float]] = {}
     for max_iou in MAX_IOUS:
         # A box never suppresses one with a higher score, so suppressing once serves every score.
         lowest = BoxSelection(MIN_SCORES[0], max_iou, every)
         distinct = [scene.select(lowest) for scene in proposals]
         for min_score in MIN_SCORES:
             boxes = [scene.boxes_xyxy[scene.scores >= min_score] for scene in distinct]
+            precision, share_found = precision_and_recall(boxes, truth)
             selection = BoxSelection(min_score, max_iou, every)
-            scored[selection] = f1(*precision_and_recall(boxes, truth))
-    return max(scored, key=scored.__getitem__)
+            figures[selection] = (share_found, f1(precision, share_found))
+    best = max(value for _, value in figures.values())
+    num_products = max(sum(map(len, truth)), 1)
+    lowest_f1 = best - float(np.sqrt(best * (1 - best) / num_products))
+    near = [selection for selection, (_, value) in figures.items() if value >= lowest_f1]
+    return max(near, key=figures.__getitem__)
 
 
 def measure(
