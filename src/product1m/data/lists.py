@@ -239,6 +239,7 @@ def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
     if isinstance(raw_id, int) and not isinstance(raw_id, bool):
         raw_id = str(raw_id)
     item_id = _checked_id(_string(raw_id, "id", ""), source)
+    caption = _checked_caption(_string(value.get("caption"), "caption", item_id), item_id)
     raw_labels = value.get("labels")
     raw_labels = [] if raw_labels is None else raw_labels
     if not isinstance(raw_labels, list):
@@ -250,7 +251,7 @@ def _parse_jsonl(line: str, number: int, source: ListFile) -> ListItem:
         list_name=source.path.name,
         line=number,
         id=item_id,
-        caption=_checked_caption(_string(value.get("caption"), "caption", item_id), item_id),
+        caption=caption,
         labels=labels,
         split=_checked_split(value.get("split"), item_id, source),
         image=_checked_image(_string(value.get("image"), "image", item_id), item_id),

@@ -339,8 +339,8 @@ def test_an_image_that_can_change_is_refused(tmp_path: Path, reference: str, rea
 def test_a_lock_that_does_not_fit_the_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"images\.lock: no image for indexing"):
         locked_images(lock(tmp_path, indexing=None))
-    with pytest.raises(PipelineError, match="an image for the unknown step serving"):
-        locked_images(lock(tmp_path, serving=f"p1m/serving@{DIGEST}"))
+    with pytest.raises(PipelineError, match="an image for the unknown step painting"):
+        locked_images(lock(tmp_path, painting=f"p1m/painting@{DIGEST}"))
     (tmp_path / "images.lock").write_text("- a list")
     with pytest.raises(PipelineError, match="expected a mapping of step to image"):
         locked_images(tmp_path / "images.lock")
