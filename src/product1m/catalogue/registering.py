@@ -13,11 +13,12 @@ from typing import Any
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.errors import ArtifactError, RegistryError
+from product1m.registry.logged_models import logged_model, own_experiment
 from product1m.registry.roles import CATALOGUES
 from product1m.registry.versions import ModelVersion, ensure_model, list_versions
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.serving.catalogue_folder import MODEL, STEP, open_catalogue
-from product1m.telemetry.mlflow_client import download, registry_mlflow, talking_to_registry
+from product1m.telemetry.mlflow_client import download, talking_to_registry
 
 logger = logging.getLogger(__name__)
 
@@ -125,30 +126,11 @@ def _description(catalogue: Artifact) -> str:
 
 @contextmanager
 def _logged(catalogue: Artifact, name: str) -> Iterator[tuple[Any, Any]]:
-    """A run and a logged model that are finished if the block ends without an error."""
     with talking_to_registry(f"logging a catalogue for {name}") as client:
-        experiment = _experiment(client)
-        tags = {MODEL_DIGEST: str(catalogue.manifest.details[MODEL])}
-        run = client.create_run(
-            experiment, run_name=f"catalogue {catalogue.digest[:12]}", tags=tags
+        experiment = own_experiment(
+            client, CATALOGUES, lambda: client.get_experiment_by_name("Default").artifact_location
         )
-        logged = client.create_logged_model(experiment, NAME, run.info.run_id)
-        status, ended = "FAILED", "FAILED"
-        try:
+        title = f"catalogue {catalogue.digest[:12]}"
+        tags = {MODEL_DIGEST: str(catalogue.manifest.details[MODEL])}
+        with logged_model(client, experiment, NAME, title, tags) as logged:
             yield client, logged
-            status, ended = "READY", "FINISHED"
-        finally:
-            client.finalize_logged_model(logged.model_id, status)
-            client.update_run(run.info.run_id, ended)
-
-
-def _experiment(client: Any) -> str:
-    """The experiment of catalogues; at a server `set-up-roles` has made it."""
-    known = client.get_experiment_by_name(CATALOGUES)
-    if known:
-        return str(known.experiment_id)
-    location = None
-    if not registry_mlflow().get_tracking_uri().startswith("http"):
-        beside = client.get_experiment_by_name("Default")
-        location = beside and f"{beside.artifact_location.rstrip('/')}-{CATALOGUES}"
-    return str(client.create_experiment(CATALOGUES, location))

@@ -10,7 +10,9 @@ import typer
 
 from product1m.cli.catalogue import catalogue_app
 from product1m.cli.options import (
+    CANDIDATE_MODEL,
     AllowUnsigned,
+    CandidateModel,
     Overrides,
     PresetName,
     TrustedKey,
@@ -19,7 +21,7 @@ from product1m.cli.options import (
 )
 from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve
-from product1m.config import RegistrationConfig, load_config
+from product1m.config import load_config
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.logs import set_up_logging
@@ -279,9 +281,7 @@ def search(
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
-    candidate_model: Annotated[
-        str, typer.Option(help="Registered model whose versions nobody has signed yet.")
-    ] = RegistrationConfig().candidate_model,
+    candidate_model: CandidateModel = CANDIDATE_MODEL,
 ) -> None:
     """Show what a registered model answers for every product in a photo.
 

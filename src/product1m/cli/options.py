@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from product1m.config import Preset
+from product1m.config import Preset, RegistrationConfig
 from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, redacted
 from product1m.jobs.retries import may_pass
 from product1m.storage.disk import explain
@@ -31,6 +31,10 @@ PresetName = Annotated[
     Preset, typer.Option(help="`reference` is the paper's scale, `sample` a small run.")
 ]
 
+CANDIDATE_MODEL = RegistrationConfig().candidate_model
+CandidateModel = Annotated[
+    str, typer.Option(help="Registered model whose versions nobody has signed yet.")
+]
 TrustedKey = Annotated[
     list[Path] | None,
     typer.Option(help="Public key of reviewers, instead of $PRODUCT1M_TRUSTED_KEY; repeatable."),

@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product1m.cli.options import AllowUnsigned, Overrides, TrustedKey, TrustedRoot
-from product1m.config import CatalogueConfig, RegistrationConfig, ServerConfig, load_config
+from product1m.cli.options import (
+    CANDIDATE_MODEL,
+    AllowUnsigned,
+    CandidateModel,
+    Overrides,
+    TrustedKey,
+    TrustedRoot,
+)
+from product1m.config import CatalogueConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
 from product1m.serving.signatures import Trust
 
@@ -41,9 +48,7 @@ def serve(
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
-    candidate_model: Annotated[
-        str, typer.Option(help="Registered model whose versions nobody has signed yet.")
-    ] = RegistrationConfig().candidate_model,
+    candidate_model: CandidateModel = CANDIDATE_MODEL,
 ) -> None:
     """Answer photos over HTTP: a page, a JSON API, figures for Prometheus.
 

@@ -18,6 +18,7 @@ from product1m.registry.candidate_files import CandidateFiles, read_question
 from product1m.registry.claims import PROCESS, Source
 from product1m.registry.evidence import EVIDENCE, Evidence
 from product1m.registry.gate import Gate
+from product1m.registry.logged_models import logged_model, own_experiment
 from product1m.registry.roles import CHAMPIONS
 from product1m.registry.signing import Signer, sign_folder, trust_in
 from product1m.registry.version_files import digests_of, lineage_json
@@ -27,8 +28,7 @@ from product1m.serving.model_folder import CODE, MODEL_FOLDER, copy_parts
 from product1m.serving.packaging import NAME, save_model
 from product1m.serving.signatures import SIGNATURE
 from product1m.storage.scratch import scratch_folder
-from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
-from product1m.telemetry.mlflow_files import files_beside
+from product1m.telemetry.mlflow_client import talking_to_registry
 from product1m.telemetry.processes import this_process
 
 RECORD = "promotion.json"
@@ -73,36 +73,21 @@ def make_champion(promotion: Promotion, by: Signer) -> Source:
 
 @contextmanager
 def _logged_model(promotion: Promotion) -> Iterator[tuple[Any, Any]]:
-    """A run and a logged model that are finished if the block ends without an error."""
     title = promotion.candidate.title
     with talking_to_registry(f"logging a champion from {title}") as client:
-        experiment = _experiment(client, promotion.candidate)
-        told = {key: promotion.record[key] for key in ("by", "reason", "promoted_from")}
-        tags = told | {PROCESS: this_process()}
-        run = client.create_run(experiment, run_name=f"promotion of {title}", tags=tags)
-        logged = client.create_logged_model(experiment, NAME, run.info.run_id)
-        status, ended = "FAILED", "FAILED"
-        try:
+        experiment = own_experiment(
+            client, CHAMPIONS, lambda: _location(client, promotion.candidate)
+        )
+        copied = {key: promotion.record[key] for key in ("by", "reason", "promoted_from")}
+        tags = copied | {PROCESS: this_process()}
+        run_name = f"promotion of {title}"
+        with logged_model(client, experiment, NAME, run_name, tags) as logged:
             yield client, logged
-            status, ended = "READY", "FINISHED"
-        finally:
-            client.finalize_logged_model(logged.model_id, status)
-            client.update_run(run.info.run_id, ended)  # `set_terminated` prints
 
 
-def _experiment(client: Any, candidate: ModelVersion) -> str:
-    """The experiment of champions; at a server `set-up-roles` has made it."""
-    known = client.get_experiment_by_name(CHAMPIONS)
-    if known:
-        return str(known.experiment_id)
-    uri = registry_mlflow().get_tracking_uri()
-    location = files_beside(uri)
-    if location is None and not uri.startswith("http"):
-        # Another database has no place for artifacts: they go beside the candidate's.
-        run = client.get_run(candidate.run_id)
-        beside = client.get_experiment(run.info.experiment_id).artifact_location
-        location = f"{beside.rstrip('/')}-{CHAMPIONS}"
-    return str(client.create_experiment(CHAMPIONS, location))
+def _location(client: Any, candidate: ModelVersion) -> str:
+    experiment = client.get_run(candidate.run_id).info.experiment_id
+    return str(client.get_experiment(experiment).artifact_location)
 
 
 def _write_files(folder: Path, model: Path, promotion: Promotion, logged: Any) -> None:
