@@ -9,6 +9,7 @@ import pytest
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.data.regions import FeatureSet
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WHOLE_PHOTO, WITHOUT_CAPTURE
+from product1m.evaluation.statistics import BootstrapPlan, bootstrap_interval
 from product1m.retrieval.embedding import FUSABLE, OCR
 from product1m.retrieval.search import Searcher
 from tests.support.worlds import tiny_world
@@ -133,6 +134,22 @@ def test_differences_are_shipped_minus_the_other_on_the_same_queries(done: Artif
         means = [metrics["test"][m]["strict"]["10"]["mAP"] for m in ("shipped", method)]
         assert interval["mean"] == pytest.approx(means[0] - means[1])
         assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+def test_intervals_draw_queries_with_the_same_labels_together(
+    done: Artifact, queries: FeatureSet
+) -> None:
+    scores = pd.read_parquet(done.file("per_query.parquet"))
+    kept = scores.query("method == 'text' and definition == 'strict' and depth == 10")
+    ap = kept[kept["split"] == "test"].set_index("query_id")["ap"]
+    labels = dict(zip(queries.rows["id"], map(list, queries.rows["labels"]), strict=True))
+    plan = BootstrapPlan.from_config(EVALUATION)  # its groups have tests of their own
+    drawn = {
+        "one by one": bootstrap_interval(ap, plan),
+        "together": bootstrap_interval(ap, plan.for_labels(labels)),
+    }
+    interval = read_json(done, "metrics.json")["intervals"]["text"]
+    assert [name for name, each in drawn.items() if each.as_dict() == interval] == ["together"]
 
 
 def test_every_figure_has_an_interval_around_its_mean(done: Artifact) -> None:

@@ -162,12 +162,12 @@ def _measure(
 ) -> Findings:
     """Measure every ranking on the test queries."""
     searcher, truth = prepared.searcher, prepared.truth
-    plan = BootstrapPlan.from_config(config)
+    plan = BootstrapPlan.from_config(config).for_labels(truth.query_labels)
     rows, queries = prepared.rows["test"], prepared.variants["test"]
     weights = choice.fusions[SHIPPED].weights
     boxes, all_known = prepared.boxes.select(rows), prepared.boxes.complete
     shown = shown_boxes(searcher, queries.detected, weights, truth, boxes, all_known)
-    scores = with_groups(score_methods(ranked, truth), plan.for_labels(truth.query_labels))
+    scores = with_groups(score_methods(ranked, truth), plan)
     test_scores = scores[scores["split"] == "test"]
     ap = ap_by_method(test_scores)
     match = _match_scores(prepared, weights, MatchSettings.from_config(config), plan)

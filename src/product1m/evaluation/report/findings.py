@@ -110,14 +110,15 @@ def report_content(
 ) -> ReportContent:
     """Fill the report, photos included."""
     shipped = findings.choice.fusions[SHIPPED]
+    plan = settings.plan.for_labels(findings.truth.query_labels)
     return ReportContent(
         title="Product search: evaluation",
         facts=facts,
         shipped=SHIPPED,
         scores=findings.intervals,
         differences=findings.differences,
-        curves=_curves(findings, searcher.settings.depth, settings.plan),
-        slices=_slices(findings, settings.plan),
+        curves=_curves(findings, searcher.settings.depth, plan),
+        slices=_slices(findings, plan),
         fusion=shipped.shares,
         queries=_cards(findings, searcher, queries, gallery, settings),
         trials=shipped.trials,
