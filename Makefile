@@ -68,12 +68,13 @@ build/.sample-data: $(wildcard src/product1m/sample/drawn/*.py) | $(INSTALLED)
 	$(BIN)/product1m make-sample $(SAMPLE_DATA)
 	touch $@
 
+# data_state always runs: everything behind it is cached on what it finds.
 check-cached: ## Check that the last sample run used cached steps (all except RAN="step …")
 	@$(BIN)/python -c 'import json, sys; \
 	steps = json.load(open("$(SAMPLE)/summary.json"))["steps"]; \
-	ran = {name for name, step in steps.items() if not step["cached"]}; \
+	ran = {name for name, step in steps.items() if not step["cached"]} - {"data_state"}; \
 	sys.exit(f"ran: {sorted(ran)}, expected: $(RAN)" if ran != set("$(RAN)".split()) else 0)'
-	@echo "as expected: every step was cached except [$(RAN)]"
+	@echo "as expected: every step was cached except data_state [$(RAN)]"
 
 check-same: ## Check that the sample run in containers has the metrics of the run without
 	@$(BIN)/python -c 'import json, sys; \
