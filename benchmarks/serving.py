@@ -42,9 +42,12 @@ def running(model: Path) -> Iterator[tuple[str, psutil.Process]]:
         text=True,
     )
     assert process.stderr is not None
+    text = ""
     for text in process.stderr:
         if '"url"' in text:
             break
+    else:
+        sys.exit(f"the server did not start: {text.strip() or 'it said nothing'}")
     reader = ThreadPoolExecutor(1)
     reader.submit(process.stderr.read)
     try:
