@@ -38,9 +38,9 @@ def signer(
 ) -> Signer:
     """Who signs, by default with the key in `default_folder`; RegistryError if there is no key."""
     path = key or default_folder() / PRIVATE_KEY
-    if not path.is_file():
+    if not os.access(path, os.R_OK):
         raise RegistryError(
-            f"{path}: no such key; a champion is signed, so make a pair with `product1m registry "
+            f"{path}: no key that can be read; a champion is signed, so make a pair with `product1m registry "
             f"new-key`, or name your private key with --key or {KEY}"
         )
     return Signer(path, certificate, chain)

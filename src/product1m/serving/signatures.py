@@ -59,7 +59,7 @@ class Trust:
         if not keys and not roots:
             keys, roots = _paths(KEYS), _paths(ROOTS)
         own = default_folder() / PUBLIC_KEY
-        if not keys and not roots and own.is_file():
+        if not keys and not roots and os.access(own, os.R_OK):
             keys = (own,)
         allowed = os.environ.get(ALLOW, "").lower() in ("1", "true")
         return cls(keys, roots, allow_unsigned or allowed)
