@@ -104,6 +104,19 @@ def test_background_photos_on_s3_are_those_of_the_folder(s3: S3Server, tmp_path:
         find_backgrounds(f"{address}/none")
 
 
+def test_a_link_out_of_the_folder_of_backgrounds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "elsewhere.jpg").write_bytes(b"somebody else's photo")
+    (tmp_path / "rooms").symlink_to("chosen")
+    (tmp_path / "chosen" / "kept.jpg").write_bytes(b"a photo")
+    assert find_backgrounds(str(tmp_path / "rooms")) == [str(tmp_path / "rooms" / "kept.jpg")]
+    (tmp_path / "chosen" / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(
+        DatasetError, match=r"link\.jpg: expected .* got a link to .*elsewhere\.jpg"
+    ):
+        find_backgrounds(str(tmp_path / "rooms"))
+
+
 class Forbidding(BaseHTTPRequestHandler):
     """An S3 endpoint that denies one key, has no other, or is broken."""
 

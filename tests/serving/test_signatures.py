@@ -140,7 +140,9 @@ def test_keys_come_from_the_environment_or_from_where_new_key_writes_them(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert Trust.of_consumer() == Trust()
-    with pytest.raises(RegistryError, match=r"no key that can be read; .*`product1m registry new-key`"):
+    with pytest.raises(
+        RegistryError, match=r"no key that can be read; .*`product1m registry new-key`"
+    ):
         signer(None)
     private, public = new_key(tmp_path / "product1m")
     assert Trust.of_consumer() == Trust(keys=(public,))

@@ -40,8 +40,8 @@ def signer(
     path = key or default_folder() / PRIVATE_KEY
     if not os.access(path, os.R_OK):
         raise RegistryError(
-            f"{path}: no key that can be read; a champion is signed, so make a pair with `product1m registry "
-            f"new-key`, or name your private key with --key or {KEY}"
+            f"{path}: no key that can be read; a champion is signed, so make a pair with "
+            f"`product1m registry new-key`, or name your private key with --key or {KEY}"
         )
     return Signer(path, certificate, chain)
 

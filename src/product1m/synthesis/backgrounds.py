@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -31,7 +31,8 @@ _MAX_ZOOM = 1.4
 def find_backgrounds(uri: str) -> list[str]:
     """Addresses of the photos below a folder or prefix, sorted by name; none for an empty address.
 
-    Raises StorageError if the address cannot be read, DatasetError if it holds no photos.
+    Raises StorageError if the address cannot be read, DatasetError if it holds no photos or a link
+    that leads out of it.
     """
     if not uri:
         return []
@@ -47,7 +48,21 @@ def find_backgrounds(uri: str) -> list[str]:
             f"{uri}: expected background photos ({', '.join(EXTENSIONS)}), got none; "
             "leave the address empty to use drawn backgrounds"
         )
+    if isinstance(store, Folder):
+        _require_no_way_out(store.root, photos)
     return [store.address(str(path)) for path in photos]
+
+
+def _require_no_way_out(root: Path, photos: Sequence[PurePosixPath]) -> None:
+    """DatasetError if a link leads from a photo out of the folder, to what nobody chose."""
+    inside = root.resolve()
+    for photo in photos:
+        real = (root / photo).resolve()
+        if not real.is_relative_to(inside):
+            raise DatasetError(
+                f"{root / photo}: expected a background photo inside of the folder, got a link to "
+                f"{real}; copy the photo, or name its folder as the folder of backgrounds"
+            )
 
 
 def read_background(
