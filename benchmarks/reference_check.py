@@ -39,18 +39,19 @@ SIZES = (
 """Settings of CAPTURE that the run must have as the preset says."""
 SETTINGS = {
     # The amount of work; the sizes of the models stay those of the preset.
-    "background_synthesis.num_scenes": "24",
+    "background_synthesis.num_scenes": "16",
     "rpn_training.num_epochs": "1",
     "rpn_training.batch_size": "4",
     "rpn_training.num_workers": "0",
     "feature_extraction.num_workers": "0",
     "feature_extraction.batch_size": "4",
-    "capture_pretraining.num_epochs": "2",
+    "capture_pretraining.num_epochs": "1",
     "capture_pretraining.batch_size": "16",
     "capture_pretraining.scene_batch_size": "8",
     # A gallery of 24 cannot fill 1,024 cells.
     "indexing.factory": "IVF4,SQ8",
     "evaluation.num_timed_queries": "5",
+    "evaluation.encode_crops": "false",
     # Both hold for the sample's data; figures of random weights do not fail the check.
     "registration.max_leaked_photos": "1",
     "registration.sample_data": "true",
