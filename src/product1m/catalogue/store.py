@@ -8,6 +8,8 @@ Photos are named by their digest, and those in `erased/` may never be taken in a
 
 import hashlib
 import json
+import random
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ KEPT_LISTS = 10
 """Older lists that stay, for writers that still read them (ours)."""
 ATTEMPTS = 20
 """Edits by others that may come between before an edit gives up (ours)."""
+PAUSE_S = 0.01
+"""Longest pause after the first of them; it doubles six times (ours)."""
 
 Act = Literal["add", "remove", "erase", "edited by hand"]
 Line = dict[str, Any]
@@ -140,7 +144,9 @@ class CatalogueStore:
         if base is None:
             self.lines()  # takes note of what was edited by hand
         before = base if base is not None else self._given()
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, PAUSE_S * 2 ** min(attempt, 6)))
             newest = self.edits(1)
             try:
                 before = self._read_list(newest[-1]) if newest and base is None else before
@@ -163,6 +169,8 @@ class CatalogueStore:
         self.store.publish(name, content)
         entry = json.dumps(edit.__dict__, ensure_ascii=False, indent=1).encode()
         if not self.store.publish(f"{EDITS}{edit.number:08d}.json", entry):
+            if edit.list not in {other.list for other in self.edits(KEPT_LISTS)}:
+                self.store.remove(name)
             return False
         self.store.publish(name, content)  # another writer may have forgotten it
         self.store.replace(LIST, content)
@@ -170,11 +178,14 @@ class CatalogueStore:
         return True
 
     def _forget_lists(self) -> None:
-        """Remove lists that nobody reads any more."""
-        kept = {f"{LISTS}{edit.list}.jsonl" for edit in self.edits(KEPT_LISTS)}
-        for file in list(self.store.files(LISTS)):
-            if file.name not in kept:
-                self.store.remove(file.name)
+        """Remove lists that nobody reads any more.
+
+        Only those that older edits name: a list without an edit is about to get one.
+        """
+        edits = self.edits(2 * KEPT_LISTS)
+        kept = {edit.list for edit in edits[-KEPT_LISTS:]}
+        for name in {edit.list for edit in edits[:-KEPT_LISTS]} - kept:
+            self.store.remove(f"{LISTS}{name}.jsonl")
 
 
 def line_of(item: NewItem) -> Line:
