@@ -84,8 +84,7 @@ class ItemVectors:
 
     def can_embed(self, rows: pd.DataFrame, photos: Artifact) -> bool:
         """Whether `photos` has what the vectors that are not known yet are made of."""
-        missing = [key not in self._known for key in vector_keys(rows)]
-        return set(rows[missing]["id"]) <= set(read_items(photos)["id"])
+        return set(self._missing(rows)["id"]) <= set(read_items(photos)["id"])
 
     def embed(self, rows: pd.DataFrame, photos: Artifact) -> None:
         """Make the vectors that are not known yet.
@@ -94,8 +93,7 @@ class ItemVectors:
             rows: of a catalogue's items.
             photos: an artifact of ingestion with the photos of those that are new or changed.
         """
-        missing = [key not in self._known for key in vector_keys(rows)]
-        new = rows[missing].drop_duplicates(["sha256", "caption"])
+        new = self._missing(rows).drop_duplicates(["sha256", "caption"])
         if not len(new):
             return
         regions = self._regions(new, photos)
@@ -115,6 +113,10 @@ class ItemVectors:
         """The same, a few hundred items at a time."""
         for start in range(0, len(rows), CHUNK):
             yield self.of(rows.iloc[start : start + CHUNK])
+
+    def _missing(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows whose vectors are not known yet."""
+        return rows[[key not in self._known for key in vector_keys(rows)]]
 
     def _batches(self, step: str, part: str) -> Batches:
         return Batches(self._address, step, part, self._scratch / "known")

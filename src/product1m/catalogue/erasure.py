@@ -1,10 +1,9 @@
 """Erase items for good: photos, lines, features and vectors, and say what still holds them."""
 
 import json
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +26,7 @@ from product1m.registry.versions import list_versions
 from product1m.retrieval.index import GALLERY
 from product1m.storage.base import Store
 from product1m.storage.opening import open_store
+from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
 
 TABLES = (ITEMS, GALLERY, KEYS)
@@ -121,8 +121,8 @@ def holding_versions(model: str, photos: Collection[str]) -> list[str]:
     found = []
     live = live_version(model)
     for version in list_versions(model):
-        with tempfile.TemporaryDirectory() as scratch:
-            table = download(version.uri, GALLERY, Path(scratch))
+        with scratch_folder() as scratch:
+            table = download(version.uri, GALLERY, scratch)
             if _holds([pq.read_table(table)], photos):
                 served = ", served now" if live and live.number == version.number else ""
                 found.append(f"{version.title}{served}")

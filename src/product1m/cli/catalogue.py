@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product1m.cli.options import AllowUnsigned, Overrides, PresetName, TrustedKey, TrustedRoot
+from product1m.cli.options import (
+    CANDIDATE_MODEL,
+    AllowUnsigned,
+    Overrides,
+    PresetName,
+    TrustedKey,
+    TrustedRoot,
+)
 from product1m.cli.serve import CHAMPION
-from product1m.config import CatalogueConfig, RegistrationConfig, load_config
+from product1m.config import CatalogueConfig, load_config
 from product1m.errors import DatasetError
 from product1m.serving.signatures import Trust
 
@@ -232,9 +238,10 @@ def _fetched(model: str, trust: Trust) -> Iterator[Path]:
     """The folder of a verified model."""
     from product1m.registry.loading import fetch_model
     from product1m.serving.model_folder import model_in
+    from product1m.storage.scratch import scratch_folder
 
-    with tempfile.TemporaryDirectory() as scratch:
-        fetched = fetch_model(model, RegistrationConfig().candidate_model, trust, Path(scratch))
+    with scratch_folder() as scratch:
+        fetched = fetch_model(model, CANDIDATE_MODEL, trust, scratch)
         yield model_in(fetched)
 
 

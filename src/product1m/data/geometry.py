@@ -3,7 +3,9 @@
 A box is `x1, y1, x2, y2` with x2 and y2 on its outer edge, so its width is x2 - x1.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
@@ -83,6 +85,18 @@ class BoxSelection:
     max_iou: float
     """Of two boxes whose IoU exceeds this, the one with the lower score is dropped."""
     max_boxes: int
+
+
+def chosen_boxes(
+    details: Mapping[str, Any], max_boxes: int, min_score: float = 0, nms_iou: float = 0
+) -> BoxSelection:
+    """The selection with thresholds that are given, else those in an artifact's details."""
+    chosen = details.get(CHOSEN_BOXES, {})
+    return BoxSelection(
+        min_score or chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
+        nms_iou or chosen.get(NMS_IOU, DEFAULT_NMS_IOU),
+        max_boxes,
+    )
 
 
 def select_boxes(

@@ -20,13 +20,9 @@ from jaxtyping import Float
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.geometry import (
-    CHOSEN_BOXES,
-    DEFAULT_MIN_SCORE,
-    DEFAULT_NMS_IOU,
-    MIN_SCORE,
-    NMS_IOU,
     Boxes,
     BoxSelection,
+    chosen_boxes,
     select_boxes,
 )
 from product1m.data.photos import Photo
@@ -76,18 +72,13 @@ class OcrSettings:
         A gallery photo shows one product, so it is read as a whole. The thresholds of a query's
         boxes are those that came with the RPN.
         """
-        chosen = rpn.manifest.details.get(CHOSEN_BOXES, {}) if rpn else {}
         return cls(
             "boxes" if config.ocr == "boxes" and part != "gallery" else "photo",
             config.ocr_photo_side_px,
             config.ocr_box_side_px,
             config.ocr_min_score,
             config.ocr_provider,
-            BoxSelection(
-                chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
-                chosen.get(NMS_IOU, DEFAULT_NMS_IOU),
-                config.ocr_max_boxes,
-            ),
+            chosen_boxes(rpn.manifest.details if rpn else {}, config.ocr_max_boxes),
         )
 
     def on_this_machine(self) -> "OcrSettings":

@@ -11,12 +11,8 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
 from product1m.config import EvaluationConfig
 from product1m.data.geometry import (
-    CHOSEN_BOXES,
-    DEFAULT_MIN_SCORE,
-    DEFAULT_NMS_IOU,
-    MIN_SCORE,
-    NMS_IOU,
     BoxSelection,
+    chosen_boxes,
 )
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
@@ -52,11 +48,11 @@ class SearchSettings:
         Thresholds of the boxes that it leaves open are those that RPN training chose; `detector` is
         the RPN's artifact or one of features, which carries them too.
         """
-        chosen = detector.manifest.details.get(CHOSEN_BOXES, {}) if detector else {}
-        boxes = BoxSelection(
-            config.instance_min_score or chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
-            config.instance_nms_iou or chosen.get(NMS_IOU, DEFAULT_NMS_IOU),
+        boxes = chosen_boxes(
+            detector.manifest.details if detector else {},
             config.max_instances,
+            config.instance_min_score,
+            config.instance_nms_iou,
         )
         return cls(boxes, config.depth, config.merge)
 

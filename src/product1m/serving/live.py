@@ -5,11 +5,10 @@ or catalogue can be put in its place at any moment: no request sees half of one 
 """
 
 import logging
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from product1m.serving.model_folder import (
 )
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
+from product1m.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,9 @@ def load_from_scratch(load: Callable[[Path], ServedModel]) -> ServedModel:
     Args:
         load: fetches into the folder that it is given, verifies, and loads.
     """
-    scratch = tempfile.mkdtemp(prefix="product1m-serve-")
-    try:
-        served = load(Path(scratch))
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    weakref.finalize(served, shutil.rmtree, scratch, ignore_errors=True)
+    with ExitStack() as stack:
+        served = load(stack.enter_context(scratch_folder()))
+        weakref.finalize(served, stack.pop_all().close)
     return served
 
 

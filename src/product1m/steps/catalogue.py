@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +46,7 @@ from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP, model
 from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.signatures import Trust
 from product1m.steps.bracket import open_step
+from product1m.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,15 @@ def run(
     is written all the same, with the metric `checks_passed` 0.
     """
     cache = config.cache or f"{storage_root or work_root(catalogue)}/catalogue"
-    with open_step(STEP, config, catalogue) as step, tempfile.TemporaryDirectory() as scratch:
+    with open_step(STEP, config, catalogue) as step, scratch_folder() as scratch:
         opened = CatalogueModel.open(model)
         step.read({"rpn": opened.rpn, "capture": opened.capture})
         old = _before(before, opened)
         kept = storage_root or str(work_root(catalogue))
-        taken = take_in(dataset, old, opened.config.ingestion, kept, Path(scratch) / "photos")
-        vectors = ItemVectors(opened, cache, config, Path(scratch))
+        taken = take_in(dataset, old, opened.config.ingestion, kept, scratch / "photos")
+        vectors = ItemVectors(opened, cache, config, scratch)
         if not vectors.can_embed(taken.rows, taken.read):  # the cache was cleaned
-            taken = take_in(dataset, None, opened.config.ingestion, kept, Path(scratch) / "all")
+            taken = take_in(dataset, None, opened.config.ingestion, kept, scratch / "all")
         vectors.embed(taken.rows, taken.read)
         filled = refresh_index(old, taken.rows, vectors.of, _settings(config, opened), step.folder)
         changes = Changes.between(_rows(old), taken.rows)
@@ -108,8 +108,8 @@ def refresh_live(
     Raises what `run` raises, RegistryError if the model may not be loaded or MLflow refuses, and
     CatalogueError if the checks did not pass; `live` stays where it was then.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        fetched, before = Path(scratch) / "fetched", Path(scratch) / "before"
+    with scratch_folder() as scratch:
+        fetched, before = scratch / "fetched", scratch / "before"
         fetched.mkdir()
         trust, candidate = Trust.of_consumer(), RegistrationConfig().candidate_model
         folder = model_in(fetch_model(model, candidate, trust, fetched))

@@ -1,13 +1,13 @@
 """Threads that answer photos, and the bounded queue before them."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from product1m.errors import Product1MError
+from product1m.telemetry.cpus import available_cpus
 
 Answer = TypeVar("Answer")
 
@@ -20,8 +20,8 @@ class Workers:
     """Threads that each compute with one thread of their own, so that photos do not share cores."""
 
     def __init__(self, num_workers: int, max_waiting: int) -> None:
-        """Start with `num_workers` threads; 0: one for every processor of this process."""
-        self.num_workers = num_workers or len(os.sched_getaffinity(0))
+        """Start with `num_workers` threads; 0: one for every CPU of this container."""
+        self.num_workers = num_workers or available_cpus()
         self._max_unanswered = self.num_workers + max_waiting
         self._unanswered = 0
         self._changing = threading.Lock()
