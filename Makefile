@@ -24,9 +24,10 @@ LOCK_IMAGE = $(BIN)/uv pip compile --constraint requirements.txt --universal --p
 CODE := src components pipelines tests benchmarks
 JOBS ?= 2
 SET ?=
+PORT ?= 8000
 RAN ?=
 
-.PHONY: help install sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
+.PHONY: help install demo demo-model sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
 
 help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,14 @@ $(INSTALLED): requirements.txt pyproject.toml
 		$(BIN)/python -m pip install --no-deps --editable .; \
 	fi
 	touch $@
+
+demo: $(INSTALLED) ## Open a page that answers photos, with a small model that is kept here (PORT=8000)
+	$(BIN)/product1m serve --model demo/model --allow-unsigned --examples demo/photos --open --port $(PORT)
+
+demo-model: $(INSTALLED) ## Make that small model again, from the candidate of `make sample`
+	rm -rf demo/model
+	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db \
+		$(BIN)/product1m small-model models:/product1m-candidate@challenger demo/model
 
 sample: build/.sample-data $(if $(filter docker,$(RUNNER)),images) ## Run the pipeline on a sample split (SET="section.key=value …", RUNNER=docker)
 	$(BIN)/python -m pipelines run --preset sample --dataset $(SAMPLE_DATA) --output $(SAMPLE) \

@@ -20,7 +20,7 @@ from product1m.cli.options import (
     new_app,
 )
 from product1m.cli.registry import registry_app
-from product1m.cli.serve import serve
+from product1m.cli.serve import serve, small_model
 from product1m.config import load_config
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
@@ -41,6 +41,9 @@ app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
 app.add_typer(catalogue_app, name="catalogue")
 app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
+app.command(
+    epilog="Example: `product1m small-model models:/product1m-candidate@challenger demo/model`"
+)(small_model)
 
 
 @app.callback()

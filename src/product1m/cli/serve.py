@@ -1,6 +1,7 @@
 """`product1m serve`: page and JSON API of a registered model."""
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,21 +35,34 @@ Catalogue = Annotated[
 ]
 
 
+Model = Annotated[str, typer.Option(help="A registered model, or its folder.")]
+SecondModel = Annotated[
+    str, typer.Option(help="A second one, shown beside it; a candidate need not be signed.")
+]
+Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")]
+Port = Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)]
+Examples = Annotated[
+    Path | None,
+    typer.Option(help="Folder of photos that the page offers, with their examples.jsonl."),
+]
+OpenPage = Annotated[
+    bool, typer.Option("--open", help="Open the page in a browser, if there is a screen.")
+]
+
+
 def serve(
     overrides: Overrides,
-    model: Annotated[str, typer.Option(help="A registered model, or its folder.")] = CHAMPION,
-    candidate: Annotated[
-        str, typer.Option(help="A second one, shown beside it; a candidate need not be signed.")
-    ] = "",
+    model: Model = CHAMPION,
+    candidate: SecondModel = "",
     catalogue: Catalogue = CATALOGUES,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     trusted_key: TrustedKey = None,
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
     candidate_model: CandidateModel = CANDIDATE_MODEL,
+    examples: Examples = None,
+    open_page: OpenPage = False,
 ) -> None:
     """Answer photos over HTTP: a page, a JSON API, figures for Prometheus.
 
@@ -59,10 +73,49 @@ def serve(
     trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
     live = _load({"champion": model, "candidate": candidate}, candidate_model, trust, config)
     from product1m.serving.web.app import Server, create_app
+    from product1m.serving.web.examples import read_examples
     from product1m.serving.web.server import run_server
 
     _follow(live["champion"], catalogue if model.startswith("models:/") else "", config)
-    run_server(create_app(Server(live, config)), host, port, config)
+    server = Server(live, config, read_examples(examples) if examples else ())
+    tell = functools.partial(_tell, open_page)
+    run_server(create_app(server), host, port, config, tell)
+
+
+def _tell(open_page: bool, address: str) -> None:
+    """Say where the page is, and open it."""
+    from product1m.serving.web.server import open_browser
+
+    typer.echo(f"open {address} in a browser; Ctrl+C ends the server")
+    if open_page:
+        open_browser(address)
+
+
+def small_model(
+    model: Annotated[str, typer.Argument(help="A registered model, or its folder.")],
+    folder: Annotated[Path, typer.Argument(help="New folder to write.")],
+    text_dim: Annotated[int, typer.Option(help="Width of the block of titles.", min=1)] = 128,
+    trusted_key: TrustedKey = None,
+    trusted_root: TrustedRoot = None,
+    allow_unsigned: AllowUnsigned = False,
+    candidate_model: CandidateModel = CANDIDATE_MODEL,
+) -> None:
+    """Write a small copy of a model that answers alike, to keep beside code.
+
+    Its weights have half precision, and it lacks those that an installed package has.
+    """
+    from product1m.registry.loading import fetch_model
+    from product1m.registry.small_copy import write_small_copy
+    from product1m.storage.scratch import scratch_folder
+
+    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    with scratch_folder() as scratch:
+        fetched = fetch_model(model, candidate_model, trust, scratch)
+        num_bytes = write_small_copy(fetched, folder, text_dim)
+    typer.echo(
+        f"{folder}: {num_bytes / 1e6:.1f} MB; try it with `product1m serve --model {folder}"
+        " --allow-unsigned`"
+    )
 
 
 def _load(

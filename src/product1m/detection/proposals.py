@@ -18,7 +18,7 @@ from product1m.artifacts.manifest import MANIFEST
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import Photo
 from product1m.detection.anchor_sampling import AnchorSampler
-from product1m.detection.backbone import Backbone
+from product1m.detection.backbone import LITE0, Backbone
 from product1m.detection.box_head import BoxHead
 from product1m.detection.canvas import Canvas, make_canvas
 from product1m.detection.libraries import (
@@ -35,6 +35,11 @@ from product1m.errors import ArtifactError
 from product1m.training import distributed
 
 MODEL = "model.safetensors"
+BACKBONE = "backbone."
+"""Prefix of the backbone's weights in that file."""
+WITHOUT_BACKBONE = "backbone_from"
+"""Fact in the manifest of a file without the backbone's weights: the installed package that has the
+same ones."""
 ANCHOR_STRIDES = 8
 """An anchor's side in strides of its level (released code's detector library, torchvision)."""
 
@@ -225,10 +230,19 @@ class ProposalNetwork(nn.Module):
 
 def load_rpn(artifact: Artifact) -> ProposalNetwork:
     """The trained network of an `rpn_training` artifact, ready to propose."""
-    network = ProposalNetwork(network_settings(artifact), weights="none")
+    package = str(artifact.manifest.details.get(WITHOUT_BACKBONE, ""))
+    if package not in ("", LITE0):
+        raise ArtifactError(
+            f"{artifact.folder / MANIFEST}: {WITHOUT_BACKBONE}: expected {LITE0!r}, got "
+            f"{package!r}; this version has no such weights"
+        )
+    network = ProposalNetwork(network_settings(artifact), weights=package or "none")
     path = artifact.file(MODEL)
     try:
-        network.load_state_dict(load_file(path))
+        stored = load_file(path)
+        if package:
+            stored |= {f"{BACKBONE}{n}": t for n, t in network.backbone.state_dict().items()}
+        network.load_state_dict(stored)
     except RuntimeError as error:
         raise ArtifactError(f"{path}: does not fit its manifest's configuration: {error}") from None
     return _made_ready(network)

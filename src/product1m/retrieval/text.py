@@ -45,7 +45,8 @@ class ReducedTerms:
         """Read what `save` wrote into an index artifact."""
         state = json.loads(artifact.file(vocabulary).read_text("utf-8"))
         numbers = load_file(artifact.file(weights))
-        return cls(state["terms"], numbers["idf"], numbers["components"], state["max_ngram"])
+        idf, components = (numbers[name].astype(np.float32) for name in ("idf", "components"))
+        return cls(state["terms"], idf, components, state["max_ngram"])
 
 
 class TextEncoder:

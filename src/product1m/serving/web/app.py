@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from product1m.config import ServerConfig
 from product1m.errors import RetrievalError
 from product1m.serving.live import Live, ServedModel
+from product1m.serving.web.examples import ExamplePhoto
 from product1m.serving.web.limits import RETRY_AFTER_S, RequestLimits
 from product1m.serving.web.metrics import ServerMetrics
 from product1m.serving.web.pages import API_PAGE, Pages
@@ -42,9 +43,16 @@ _SCHEMAS = "#/components/schemas/"
 class Server:
     """What answers requests: the models, their workers, the figures."""
 
-    def __init__(self, live: Mapping[Role, Live], config: ServerConfig) -> None:
+    def __init__(
+        self,
+        live: Mapping[Role, Live],
+        config: ServerConfig,
+        examples: Sequence[ExamplePhoto] = (),
+    ) -> None:
+        """`examples`: photos that the page offers."""
         self.live = live
         self.config = config
+        self.examples = examples
         self.workers = Workers(config.workers, config.max_waiting)
         self.metrics = ServerMetrics(self.workers)
 
@@ -185,7 +193,13 @@ def _pages(server: Server) -> APIRouter:
 
     @router.get("/")
     async def index() -> Response:
-        return pages.index(server.served(), server.config)
+        return pages.index(server.served(), server.config, server.examples)
+
+    @router.get("/examples/{number}")
+    async def example(number: int) -> Response:
+        if not 1 <= number <= len(server.examples):
+            raise HTTPException(404, f"number: there are {len(server.examples)} example photos")
+        return Response(server.examples[number - 1].photo, media_type="image/jpeg")
 
     @router.get(API_PAGE)
     async def api(request: Request) -> Response:

@@ -1,6 +1,6 @@
 """The server's pages: templates that escape what they are given; style and script are files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from product1m.config import ServerConfig
 from product1m.evaluation.report.html import html_templates
 from product1m.serving.live import ServedModel
+from product1m.serving.web.examples import ExamplePhoto
 from product1m.serving.web.schema import DEFAULT_ANSWERS, Role
 from product1m.serving.web.searching import describe
 
@@ -25,7 +26,12 @@ class Pages:
         self._index = environment.from_string((folder / "index.html.jinja").read_text("utf-8"))
         self._api = environment.from_string((folder / "api.html.jinja").read_text("utf-8"))
 
-    def index(self, served: Mapping[Role, ServedModel], config: ServerConfig) -> HTMLResponse:
+    def index(
+        self,
+        served: Mapping[Role, ServedModel],
+        config: ServerConfig,
+        examples: Sequence[ExamplePhoto],
+    ) -> HTMLResponse:
         """The page that a person searches with."""
         ingestion = served["champion"].service.config.ingestion
         return HTMLResponse(
@@ -37,6 +43,7 @@ class Pages:
                 max_answers=config.max_answers,
                 keeps_queries=bool(config.keep_queries),
                 api_page=API_PAGE,
+                examples=examples,
             )
         )
 

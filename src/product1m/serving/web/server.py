@@ -6,8 +6,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,8 +54,21 @@ def check_kept_queries(folder: str) -> None:
         raise StorageError(f"serving.keep_queries={folder}: cannot be written ({error})") from error
 
 
-def run_server(app: FastAPI, host: str, port: int, config: ServerConfig) -> None:
+def run_server(
+    app: FastAPI,
+    host: str,
+    port: int,
+    config: ServerConfig,
+    on_listening: Callable[[str], None] | None = None,
+) -> None:
     """Listen until SIGTERM or SIGINT; requests in flight are answered then.
+
+    Args:
+        app: answers.
+        host: address to listen at.
+        port: 0 for any free one.
+        config: limits.
+        on_listening: called once with the page's address.
 
     Raises StorageError if the address cannot be listened at.
     """
@@ -78,8 +94,15 @@ def run_server(app: FastAPI, host: str, port: int, config: ServerConfig) -> None
     gc.collect()
     gc.freeze()  # what is loaded is not searched for garbage again, neither now nor at the end
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
-    _Server(settings, address).run(sockets=[listening])
+    _Server(settings, address, on_listening).run(sockets=[listening])
     logger.info("stopped; every request in flight was answered")
+
+
+def open_browser(address: str) -> None:
+    """Open a page, if this machine has a screen; a text browser would take the terminal."""
+    has_screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if sys.platform in ("darwin", "win32") or has_screen:
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 class _Server(uvicorn.Server):
@@ -88,15 +111,20 @@ class _Server(uvicorn.Server):
     A process that ends by a signal looks as if it had crashed.
     """
 
-    def __init__(self, settings: uvicorn.Config, address: str) -> None:
+    def __init__(
+        self, settings: uvicorn.Config, address: str, on_listening: Callable[[str], None] | None
+    ) -> None:
         super().__init__(settings)
         self._address = address
+        self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
         fields = {"url": self._address, "pid": os.getpid()}
         logger.info("listening on %s", self._address, extra={"fields": fields})
+        if self._on_listening:
+            self._on_listening(self._address)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
