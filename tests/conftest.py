@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.workers import made_once
+
 # Before torch loads: a process that is forked while OpenMP has threads waits forever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRODUCT1M_LOG"] = "text"  # captured output is not a terminal
@@ -85,19 +87,30 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
         tiny_world,  # torch and faiss load only for the tests that ask for this
     )
 
-    world = tiny_world.write_world(tmp_path_factory.mktemp("tiny"))
-    tiny_world.pretrain(world)
-    tiny_world.build_index(world)
-    tiny_world.evaluate(world, world.evaluation)
-    return world
+    def make(folder: Path) -> None:
+        world = tiny_world.write_world(folder)
+        tiny_world.pretrain(world)
+        tiny_world.build_index(world)
+        tiny_world.evaluate(world, world.evaluation)
+
+    return tiny_world.TinyArtifacts(made_once(tmp_path_factory, "tiny-world", make))
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
     """A tiny data set after every step before registration; never write into it."""
     from tests.support.worlds import tiny_chain
+    from tests.support.worlds.tiny_world import TinyArtifacts
 
-    return tiny_chain.run_chain(tmp_path_factory.mktemp("chain"))
+    return TinyArtifacts(made_once(tmp_path_factory, "tiny-chain", tiny_chain.run_chain))
+
+
+@pytest.fixture(scope="session")
+def mlflow_databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Databases of a fresh MLflow server on which the roles were set up; copy them."""
+    from tests.support.servers.mlflow_roles import make_databases
+
+    return made_once(tmp_path_factory, "mlflow-databases", make_databases)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Messages reach logs, MLflow, run records and quarantine tables, so they contain 
 import os
 import re
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -106,6 +107,15 @@ class TrainingError(Product1MError):
 
 class RetrievalError(Product1MError):
     """A query that cannot be answered, or an index that does not fit its model."""
+
+
+class QueryError(RetrievalError):
+    """A photo or title that cannot be searched; the message names its place in the batch."""
+
+    def __init__(self, part: Literal["photo", "title"], position: int, reason: object) -> None:
+        super().__init__(f"{part} {position}: {reason}")
+        self.part = part
+        self.reason = redacted(str(reason))
 
 
 class CatalogueError(Product1MError):

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from product1m.cli.app import app
 from product1m.errors import RegistryError
 from product1m.registry import acts
-from product1m.registry.access import Identity, call_auth_api, ensure_user
+from product1m.registry.access import call_auth_api
 from product1m.registry.loading import fetch_model
 from product1m.registry.roles import PIPELINE, REVIEWER, ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.serving.signatures import Trust
 from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import download, registry_mlflow
-from tests.support.servers.mlflow_roles import server_with_roles
+from tests.support.servers.mlflow_roles import OUTSIDER, server_with_roles
 from tests.support.servers.mlflow_server import PASSWORDS, Server
 from tests.support.worlds.registered_model import (
     LENIENT,
@@ -38,17 +38,16 @@ pytestmark = [
     pytest.mark.usefixtures("asked_here"),
     pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
 ]
-OUTSIDER = "outsider"
 MODELS = models_of(LENIENT)
 CHAMPION = "models:/product1m@champion"
 
 
 @pytest.fixture(scope="module")
-def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The roles, and a new user without any."""
-    with server_with_roles(tmp_path_factory.mktemp("server")) as started:
-        with started.as_user("admin"):
-            ensure_user(Identity(OUTSIDER, PASSWORDS[OUTSIDER]))
+def server(
+    reviewer_keys: Path, mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The roles, and a user without any."""
+    with server_with_roles(tmp_path_factory.mktemp("server"), mlflow_databases) as started:
         yield started
 
 

@@ -10,31 +10,31 @@ from typer.testing import CliRunner
 
 from product1m.cli.app import app
 from product1m.errors import RegistryError
-from product1m.registry.access import Identity, set_up_roles
-from product1m.registry.roles import PIPELINE, REVIEWER
+from product1m.registry.roles import REVIEWER
 from product1m.registry.version_files import read_evidence
 from product1m.registry.versions import ModelVersion
 from product1m.telemetry import mlflow_answer, mlflow_client
-from tests.support.servers.mlflow_server import PASSWORDS, STORE, Server, running_server
+from tests.support.servers.mlflow_roles import server_with_roles
+from tests.support.servers.mlflow_server import STORE, Server
 from tests.support.servers.s3_server import S3Server
-from tests.support.worlds.registered_model import LENIENT, models_of
 from tests.support.worlds.tiny_world import TinyArtifacts
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
+pytestmark = [
+    pytest.mark.usefixtures("asked_here"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
+]
 
 
 @pytest.fixture(scope="module")
 def server(
-    s3_server: S3Server, reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory
+    s3_server: S3Server,
+    reviewer_keys: Path,
+    mlflow_databases: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """An MLflow server that keeps its files on S3."""
-    with running_server(tmp_path_factory.mktemp("server"), s3_server) as started:
-        with started.as_user("admin"):
-            set_up_roles(
-                models_of(LENIENT),
-                Identity(PIPELINE, PASSWORDS[PIPELINE]),
-                Identity(REVIEWER, PASSWORDS[REVIEWER]),
-            )
+    folder = tmp_path_factory.mktemp("server")
+    with server_with_roles(folder, mlflow_databases, s3_server) as started:
         yield started
 
 

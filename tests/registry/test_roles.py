@@ -1,24 +1,25 @@
 """Who may do what, and who is first, at a real MLflow server with basic auth."""
 
 import json
-import os
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from product1m.catalogue.registering import live_version, register_catalogue
-from product1m.cli.app import app
 from product1m.errors import Product1MError, RegistryError
 from product1m.registry import acts
-from product1m.registry.access import Identity, call_auth_api, ensure_user
+from product1m.registry.access import call_auth_api
+from product1m.registry.champion_files import make_champion
+from product1m.registry.claims import Source
 from product1m.registry.roles import CATALOGUE, PIPELINE, REVIEWER, ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.telemetry.mlflow_client import registry_mlflow
-from tests.support.servers.mlflow_server import PASSWORDS, Server, running_server
+from tests.support.servers.mlflow_roles import OUTSIDER, server_with_roles, set_up_roles
+from tests.support.servers.mlflow_server import Server
 from tests.support.worlds import small_catalogue
 from tests.support.worlds.registered_model import LENIENT, promote, rollback, run_registration
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -28,35 +29,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),  # mlflow warns about itself
 ]
 
-OUTSIDER = "outsider"
 MODELS = ModelNames(LENIENT.candidate_model, LENIENT.champion_model)
 RACED = ModelNames(LENIENT.candidate_model, "raced")
 
 
-def set_up_roles() -> str:
-    """As a Kubernetes Job does it: names and passwords from the environment."""
-    result = CliRunner().invoke(
-        app,
-        ["registry", "set-up-roles"],
-        env={
-            "PRODUCT1M_PIPELINE_PASSWORD": PASSWORDS[PIPELINE],
-            "PRODUCT1M_REVIEWER_PASSWORD": PASSWORDS[REVIEWER],
-            "PRODUCT1M_CATALOGUE_PASSWORD": PASSWORDS[CATALOGUE],
-        },
-        catch_exceptions=False,
-    )
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 @pytest.fixture(scope="module")
-def server(reviewer_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    reviewer_keys: Path, mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server where the roles were set up, and a user without any."""
-    with running_server(tmp_path_factory.mktemp("server")) as started:
-        with started.as_user("admin"):
-            set_up_roles()
-            user = Identity(OUTSIDER, PASSWORDS[OUTSIDER])
-            ensure_user(user)
+    with server_with_roles(tmp_path_factory.mktemp("server"), mlflow_databases) as started:
         yield started
 
 
@@ -172,55 +154,42 @@ def test_an_outsider_can_do_neither(
                 call_auth_api("roles/create", "POST", workspace="default", name=f"{role}-2")
 
 
-RACER = """
-import json, sys, time, warnings
-from pathlib import Path
-warnings.simplefilter("ignore")
-from product1m.errors import RegistryError
-from product1m.registry import acts, champion_files
-from product1m.registry.roles import ModelNames
-from tests.support.worlds import small_catalogue
-from tests.support.worlds.registered_model import ask_here, promote
+def race(me: Path, other: Path, candidate: str, result: Path) -> None:
+    """Promote in a process of its own; nobody moves the alias before both have decided."""
 
-me, others, number, champion = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
+    def make_and_wait(*arguments: Any) -> Source:
+        made = make_champion(*arguments)
+        me.touch()  # decided, not yet done
+        while not other.exists():
+            time.sleep(0.005)
+        return made
 
-champion_files.ask_apart = ask_here
-make = acts.make_champion
-
-def make_and_wait(*arguments):
-    made = make(*arguments)
-    me.touch()  # decided, not yet done
-    while not all(Path(other).exists() for other in others):
-        time.sleep(0.005)
-    return made
-
-acts.make_champion = make_and_wait
-models = ModelNames("product1m-candidate", champion)
-try:
-    version = promote(number, models, "a race", by=me.name)
-    print(json.dumps({"won": version.number}))
-except RegistryError as error:
-    print(json.dumps({"refused": str(error)}))
-"""
+    acts.make_champion = make_and_wait
+    try:
+        version = promote(candidate, RACED, "a race", by=me.name)
+        result.write_text(json.dumps({"won": version.number}))
+    except RegistryError as error:
+        result.write_text(json.dumps({"refused": str(error)}))
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_gets_an_error(
     server: Server, candidate: ModelVersion, tmp_path: Path
 ) -> None:
+    bob, cat = tmp_path / "bob", tmp_path / "cat"
+    files = [tmp_path / "bob.json", tmp_path / "cat.json"]
+    start = get_context("fork").Process
     with server.as_user("admin"):
         first = promote(candidate.number, RACED, "first", by="ann")
-    lines = [tmp_path / name for name in ("bob", "cat")]
-    environment = os.environ | server.environment("admin")
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, str(line), json.dumps([str(other) for other in lines]),
-             candidate.number, "raced"],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for line in lines
-    ]  # fmt: skip
-    outputs = [racer.communicate(timeout=300) for racer in racers]
-    results = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+        racers = [
+            start(target=race, args=(me, other, candidate.number, result))
+            for me, other, result in ((bob, cat, files[0]), (cat, bob, files[1]))
+        ]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join(300)
+            racer.kill()  # does nothing to one that has ended
+    results = [json.loads(file.read_text()) for file in files]
     (won,) = [result["won"] for result in results if "won" in result]
     (refused,) = [result["refused"] for result in results if "refused" in result]
     assert "someone else was faster: raced version 2 (promotion by " in refused

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
 from product1m.retrieval.evidence import RIVALS
-from product1m.retrieval.match_score import Evidence, MatchScorer
+from product1m.retrieval.match_score import Evidence, MatchScorer, logistic
 from product1m.retrieval.search import QueryVectors, Searcher
 from product1m.telemetry.progress import track
 
@@ -236,7 +236,7 @@ class _Logistic(NamedTuple):
     intercept: float
 
     def scores(self, evidence: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
-        return np.asarray(1 / (1 + np.exp(-(evidence @ self.factors + self.intercept))))
+        return logistic(evidence @ self.factors + self.intercept)
 
 
 def _fit(

@@ -17,6 +17,12 @@ Evidence = Mapping[str, Float[np.ndarray, " n"]]
 """What is known about some answers: one number per answer under each name."""
 
 
+def logistic(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The logistic function, 0 to 1."""
+    # Beyond ±30 it is 0 or 1, and a larger exponent would overflow.
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+
+
 class MatchScorer(BaseModel):
     """The fitted logistic function; part of a registered model."""
 
@@ -31,9 +37,7 @@ class MatchScorer(BaseModel):
     def scores(self, evidence: Evidence) -> Float[np.ndarray, " n"]:
         """Match scores, 0 to 1, of answers described as `evidence.describe_answers` does."""
         parts = [factor * evidence[name] for name, factor in self.coefficients.items()]
-        logits = np.sum(parts, axis=0) + self.intercept
-        # Beyond ±30 the logistic function is 0 or 1, and a larger exponent would overflow.
-        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+        return logistic(np.sum(parts, axis=0) + self.intercept)
 
     def in_catalogue(self, scores: Sequence[float]) -> bool:
         """Whether the match scores of a box's answers say that its product is in the catalogue."""

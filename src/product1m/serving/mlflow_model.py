@@ -21,7 +21,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from product1m.data.limits import photo_from_text
-from product1m.errors import PhotoError, Product1MError, RetrievalError
+from product1m.errors import PhotoError, Product1MError, QueryError
 from product1m.serving.model_folder import CODE, MODEL_FOLDER
 from product1m.serving.service import SearchService
 from product1m.serving.signatures import Trust, remove_bytecode, require_signed, signature_of
@@ -64,19 +64,17 @@ def _photo_bytes(photo: Any, position: int, max_bytes: int) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         return bytes(photo)
     if not isinstance(photo, str):
-        raise RetrievalError(
-            f"photo {position}: expected a photo file's bytes or their base64 as text, "
-            f"got {type(photo).__name__}"
-        )
+        expected = "expected a photo file's bytes or their base64 as text"
+        raise QueryError("photo", position, f"{expected}, got {type(photo).__name__}")
     try:
         return photo_from_text(photo, max_bytes)
     except PhotoError as error:
-        raise RetrievalError(f"photo {position}: {error}") from error
+        raise QueryError("photo", position, error) from error
 
 
 def _title(title: Any, position: int) -> str:
     if not isinstance(title, str):
-        raise RetrievalError(f"title {position}: expected text, got {title!r:.80}")
+        raise QueryError("title", position, f"expected text, got {title!r:.80}")
     return title
 
 

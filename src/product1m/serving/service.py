@@ -22,7 +22,7 @@ from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.ocr import OcrSettings, PackReader
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
-from product1m.errors import PhotoError, RetrievalError
+from product1m.errors import PhotoError, QueryError, RetrievalError
 from product1m.retrieval.embedding import OCR
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
@@ -92,7 +92,7 @@ class SearchService:
         Fewer where the gallery is smaller. An empty title is refused unless `needs_title` is False;
         its text block is zero.
 
-        Raises RetrievalError, with its place in the batch, for an unusable photo or title.
+        Raises QueryError for a photo or title that cannot be searched.
         """
         if top_k < 1:
             raise RetrievalError(f"top_k: expected 1 or more, got {top_k}")
@@ -100,14 +100,14 @@ class SearchService:
         stored, captions = [], []
         for position, (photo, title) in enumerate(zip(photos, titles, strict=True)):
             if fault := title_fault(title, self.config.ingestion.max_title_bytes):
-                raise RetrievalError(f"title {position}: {fault}")
+                raise QueryError("title", position, fault)
             try:
                 stored.append(normalize_photo(photo, limits))
             except PhotoError as error:
-                raise RetrievalError(f"photo {position}: {error}") from error
+                raise QueryError("photo", position, error) from error
             captions.append(clean_caption(title))
             if needs_title and not captions[-1]:
-                raise RetrievalError(f"title {position}: empty; expected the photo's title")
+                raise QueryError("title", position, "empty; expected the photo's title")
         pixels = [decode_photo(kept.encoded, f"photo {i}") for i, kept in enumerate(stored)]
         # Searched as deep as evaluated: an approximate index finds other items at another depth.
         depth = max(top_k, self.config.evaluation.depth)

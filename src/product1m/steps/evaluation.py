@@ -42,7 +42,7 @@ from product1m.evaluation.match_scores import MatchQuality, MatchSettings, measu
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.ranking import Choice, choose_fusions, rank_all
-from product1m.evaluation.report import write_plots, write_report
+from product1m.evaluation.report import write_report
 from product1m.evaluation.report.findings import Findings, ReportSettings, report_content
 from product1m.evaluation.results import (
     all_intervals,
@@ -236,7 +236,6 @@ def _write(
     facts, settings = _facts(inputs, writer.metrics), ReportSettings.from_config(config)
     content = report_content(findings, prepared.searcher, queries, gallery, facts, settings)
     write_report(content, writer.folder / REPORT)
-    write_plots(content, writer.folder)
     _write_tables(writer, metrics, findings)
     shipped = ranked["dev"][SHIPPED] | ranked["test"][SHIPPED]
     write_rankings(writer.folder / RANKINGS, shipped)

@@ -28,8 +28,8 @@ SECRETS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server_with_roles(tmp_path_factory.mktemp("server")) as started:
+def server(mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with server_with_roles(tmp_path_factory.mktemp("server"), mlflow_databases) as started:
         yield started
 
 

@@ -1,4 +1,8 @@
-"""A real `mlflow server` with basic auth and SQLite, for tests of permissions."""
+"""A real MLflow server with basic auth and SQLite, for tests of permissions.
+
+It is the process that `mlflow server` starts, without the command around it, which would import
+everything a second time; tests/manifests/test_server.py starts the command itself.
+"""
 
 import os
 import subprocess
@@ -17,6 +21,7 @@ from tests.support.servers.ports import free_port
 from tests.support.servers.s3_server import BUCKET, S3Server
 
 START_S = 180.0
+DATABASES = ("mlflow.db", "auth.db")
 STORE = "mlflow-store.test"
 """Name of the S3 server that nobody but the MLflow server can resolve."""
 ADMIN, PASSWORDS = (
@@ -66,14 +71,13 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
     Artifacts lie in `folder`, or in the S3 server under a name that only the MLflow server can
     resolve, as in a cluster.
     """
-    port, environment = free_port(), _environment(folder)
+    port = free_port()
+    environment = _environment(folder, f"s3://{BUCKET}/mlflow" if s3 else str(folder / "files"))
     if s3:
         environment |= s3.environment() | _own_name_of(s3, folder / "site")
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"),
+        *(sys.executable, "-m", "uvicorn", "--factory", "mlflow.server.auth:create_app"),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else str(folder / "files")),
     ]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -86,17 +90,25 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
             end(process)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, artifacts: str) -> dict[str, str]:
     """Environment of a server that asks for passwords; its settings are written to `folder`."""
+    database, accounts = (f"sqlite:///{folder / name}" for name in DATABASES)
     settings = folder / "basic_auth.ini"
     settings.write_text(
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
-        f"database_uri = sqlite:///{folder / 'auth.db'}\n"
+        f"database_uri = {accounts}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         "grant_default_workspace_access = false\n"
         "auth_cache_ttl_seconds = 300\n"  # a password is hashed once, not for every request
     )
     environment = os.environ | {
+        # What the command passes on of its options.
+        "_MLFLOW_SERVER_FILE_STORE": database,
+        "_MLFLOW_SERVER_REGISTRY_STORE": database,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SGI_NAME": "uvicorn",
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS[ADMIN],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",

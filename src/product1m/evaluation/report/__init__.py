@@ -7,7 +7,6 @@ from product1m.evaluation.report.content import (
     choose_queries,
 )
 from product1m.evaluation.report.page import write_report
-from product1m.evaluation.report.plots import write_plots
 
 __all__ = [
     "AnswerCard",
@@ -17,6 +16,5 @@ __all__ = [
     "ReportContent",
     "choose_queries",
     "thumbnail",
-    "write_plots",
     "write_report",
 ]

@@ -2,13 +2,11 @@
 
 import base64
 import hashlib
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -37,10 +35,12 @@ from product1m.evaluation.report.cards import AnswerCard, thumbnail
 from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent
 from product1m.evaluation.report.html import data_uri
 from product1m.evaluation.report.plots import (
-    curve_plot,
-    fusion_plot,
-    reliability_plot,
-    surface_plot,
+    FUSION,
+    PRECISION,
+    RECALL,
+    RELIABILITY,
+    SURFACE,
+    write_plots,
 )
 from product1m.evaluation.statistics import MAIN_DEPTH, MAIN_METRIC, METRICS, Interval
 
@@ -52,12 +52,12 @@ _SHRUNK_SIDES_PX = (80, 56, 40)
 
 
 def write_report(content: ReportContent, path: Path) -> int:
-    """Write the page and return its size in bytes, below `MAX_REPORT_BYTES`.
+    """Write the page, and the plots beside it; return its size in bytes, below `MAX_REPORT_BYTES`.
 
     Raises RetrievalError if it is too large even with the smallest photos.
     """
-    curves, fusion_plots = _curves(content), _fusion_plots(content)
-    page = _render(content, curves, fusion_plots).encode()
+    pngs = {png.name: png.read_bytes() for png in write_plots(content, path.parent)}
+    page = _render(content, pngs).encode()
     for side_px in _SHRUNK_SIDES_PX:
         if len(page) < MAX_REPORT_BYTES:
             break
@@ -68,7 +68,7 @@ def write_report(content: ReportContent, path: Path) -> int:
             side_px,
         )
         smaller = replace(content, queries=_shrunk(content.queries, side_px))
-        page = _render(smaller, curves, fusion_plots).encode()
+        page = _render(smaller, pngs).encode()
     if len(page) >= MAX_REPORT_BYTES:
         raise RetrievalError(
             f"{path}: the report shows {len(content.queries)} queries and has {len(page)} bytes, "
@@ -78,9 +78,7 @@ def write_report(content: ReportContent, path: Path) -> int:
     return len(page)
 
 
-def _render(
-    content: ReportContent, curves: "Sequence[_Plot]", fusion_plots: "Sequence[_Plot]"
-) -> str:
+def _render(content: ReportContent, pngs: Mapping[str, bytes]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("product1m.evaluation.report", "templates"),
         autoescape=True,
@@ -110,10 +108,10 @@ def _render(
         box_precision=BOX_PRECISION,
         box_recall=BOX_RECALL,
         match_figures=MATCH_FIGURES,
-        match_plots=_match_plots(content),
+        match_plots=_match_plots(pngs),
         stages=STAGES,
-        curves=curves,
-        fusion_plots=fusion_plots,
+        curves=_curves(pngs),
+        fusion_plots=_fusion_plots(content, pngs),
         percent=f"{content.confidence:.0%}".replace("%", " %"),
     )
 
@@ -202,52 +200,47 @@ def _depths(content: ReportContent) -> list[str]:
     return sorted(first, key=int)
 
 
-def _curves(content: ReportContent) -> list[_Plot]:
+def _curves(pngs: Mapping[str, bytes]) -> list[_Plot]:
     return [
         _Plot(
             title,
-            _png_uri(curve_plot(content.curves, column, content.shipped)),
+            _png_uri(pngs[name]),
             f"{title}, one line per method; the table of metrics has the numbers.",
         )
-        for column, title in (
-            ("precision", "Precision by depth, strict"),
-            ("recall", "Average recall (AR) by depth, strict"),
+        for name, title in (
+            (PRECISION, "Precision by depth, strict"),
+            (RECALL, "Average recall (AR) by depth, strict"),
         )
     ]
 
 
-def _fusion_plots(content: ReportContent) -> list[_Plot]:
-    if content.trials is None or not len(content.trials):
-        return []
-    title = "The best score on the dev queries by block weight"
-    figure = fusion_plot(content.trials, content.fusion)
-    plots = [_Plot(title, _png_uri(figure), f"Best dev {MAIN_METRIC} by the weight of each block.")]
+def _fusion_plots(content: ReportContent, pngs: Mapping[str, bytes]) -> list[_Plot]:
+    plots = []
+    if FUSION in pngs:
+        title = "The best score on the dev queries by block weight"
+        alt = f"Best dev {MAIN_METRIC} by the weight of each block."
+        plots.append(_Plot(title, _png_uri(pngs[FUSION]), alt))
     if content.surface is not None:
         names = f"{content.surface.x_block} and {content.surface.y_block}"
-        plots.append(
-            _Plot(
-                f"Dev {MAIN_METRIC} by the weights of {names}",
-                _png_uri(surface_plot(content.surface, content.fusion)),
-                f"Heat map over the weights of {names}, the other blocks as chosen; "
-                "a cross marks the choice.",
-            )
+        alt = (
+            f"Heat map over the weights of {names}, the other blocks as chosen; "
+            "a cross marks the choice."
         )
+        title = f"Dev {MAIN_METRIC} by the weights of {names}"
+        plots.append(_Plot(title, _png_uri(pngs[SURFACE]), alt))
     return plots
 
 
-def _match_plots(content: ReportContent) -> list[_Plot]:
-    if content.match is None:
+def _match_plots(pngs: Mapping[str, bytes]) -> list[_Plot]:
+    if RELIABILITY not in pngs:
         return []
     title = "Reliability of match scores"
-    figure = reliability_plot(content.match.reliability)
     alt = "Share of right first answers by match score, beside the diagonal of perfect scores."
-    return [_Plot(title, _png_uri(figure), alt)]
+    return [_Plot(title, _png_uri(pngs[RELIABILITY]), alt)]
 
 
-def _png_uri(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _png_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _breakable(name: str) -> Markup:

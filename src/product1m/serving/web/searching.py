@@ -1,7 +1,6 @@
-"""Let a served model answer, and say it as JSON."""
+"""Let a served model answer a query, and give its answer as JSON."""
 
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from product1m.artifacts.atomic import whole_file, write_text
-from product1m.errors import RetrievalError
+from product1m.errors import QueryError, RetrievalError
 from product1m.serving.live import ServedModel
 from product1m.serving.search_page import box_cards, box_values
 from product1m.serving.web.reading import Search
@@ -18,7 +17,6 @@ from product1m.serving.web.schema import Role
 
 PICTURE = "/picture"
 """Path of the gallery's small photos."""
-_POSITION = re.compile(r"^(photo|title) 0: ")
 
 
 def search(served: ServedModel, asked: Search) -> dict[str, Any]:
@@ -29,8 +27,8 @@ def search(served: ServedModel, asked: Search) -> dict[str, Any]:
     service = served.service
     try:
         (answer,) = service.answer([asked.photo], [asked.title], asked.top_k, needs_title=False)
-    except RetrievalError as error:
-        raise RetrievalError(_POSITION.sub(r"\1: ", str(error))) from error
+    except QueryError as error:
+        raise RetrievalError(f"{error.part}: {error.reason}") from error
     row = service.row(answer)
     boxes = box_values(box_cards(row, served.thumbnails, with_photos=False))
     for box in boxes:

@@ -27,8 +27,10 @@ WANTED = Wanted(SYSTEM, "product1m-runs", "laptop")
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server_with_roles(tmp_path_factory.mktemp("mlflow")) as started:
+def mlflow_server(
+    mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with server_with_roles(tmp_path_factory.mktemp("mlflow"), mlflow_databases) as started:
         yield started
 
 
