@@ -164,7 +164,7 @@ def race(me: Path, other: Path, candidate: str, result: Path) -> None:
             time.sleep(0.005)
         return made
 
-    acts.make_champion = make_and_wait
+    pytest.MonkeyPatch().setattr(acts, "make_champion", make_and_wait)
     try:
         version = promote(candidate, RACED, "a race", by=me.name)
         result.write_text(json.dumps({"won": version.number}))
