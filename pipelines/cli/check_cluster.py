@@ -24,9 +24,9 @@ def check_cluster(
     """Run the conformance cases on a cluster, after an installation or an upgrade: about an hour.
 
     A whole run of the sample with little work, its digests compared with a run on this machine, a
-    second run from the cache, a failure told with its reason, stop and resume, a schedule and its
-    limit of one run at a time. The cluster needs what `doctor` looks for. Two candidate versions of
-    a hardly trained model stay in the registry, and the runs in a KFP experiment of their own.
+    second run from the cache, a failure with its reason, stop and resume, a schedule and its limit
+    of one run at a time. The cluster needs everything that `doctor` checks. Two candidate versions
+    of a hardly trained model stay in the registry, and the runs in a KFP experiment of their own.
     Exit code: 0 all passed, 1 a case failed.
     """
     from pipelines.cluster.api import Cluster

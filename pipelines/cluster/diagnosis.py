@@ -169,7 +169,7 @@ def _advise_rerun(run: api.V2beta1Run, story: Story) -> None:
     options = " ".join(f"--rerun {name}" for name in tasks)
     story.advice = (
         f"`python -m pipelines submit … {options}` with the options of this run: {names} and what "
-        "depends on it run anew, the rest comes from the cache"
+        "depends on it run again, the rest comes from the cache"
     )
 
 

@@ -60,7 +60,7 @@ def names_of(cluster: Cluster, existing: Iterable[api.V2beta1RecurringRun]) -> N
 
 
 def description(schedule: Schedule, version: str) -> str:
-    """The description of the schedule: mark, fingerprint, and what the server does not tell."""
+    """The description of the schedule: mark, fingerprint, and what the server does not return."""
     notes = [f"{name}={_noted(schedule, name)}" for name in _COMPILED]
     given = [name for name in _FILLED_IN if getattr(schedule, name)]
     notes.append(f"given={','.join(given)}")

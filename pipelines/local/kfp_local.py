@@ -73,7 +73,7 @@ def run_graph(
 def _prepare(
     output: Path, environment: Mapping[str, str], cache: str, containers: Containers | None
 ) -> None:
-    """Tell kfp.local where it runs tasks, writes and looks for results."""
+    """Set where kfp.local runs tasks, writes and looks for results."""
     local.init(
         containers.runner(environment) if containers else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(output / "pipeline"),

@@ -1,4 +1,4 @@
-"""Tell somebody how a run ended, if the environment names a webhook."""
+"""Send a message when a run has ended, if the environment names a webhook."""
 
 from pipelines.local.story import Story
 from pipelines.local.webhook import notify
@@ -9,7 +9,7 @@ _MARKS = {"SUCCEEDED": ":white_check_mark:", "CANCELED": ":warning:"}
 
 
 def notify_end(story: Story) -> None:
-    """Tell that a run ended: what came out and waits for review, or the cause and what to do."""
+    """Report the end of a run: the version that waits for review, or the cause and what to do."""
     notify(end_message(story))
 
 

@@ -1,7 +1,7 @@
-"""A webhook: a message as JSON that Slack and others take.
+"""A webhook: a message as JSON that Slack and others accept.
 
-The address is a secret of whoever runs the command and comes from the environment. A message that
-cannot be delivered is a warning and nothing else.
+The address is a secret and comes from the environment. A message that cannot be delivered causes a
+warning and nothing else.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def notify(text: str) -> None:
 
 @contextlib.contextmanager
 def watched(title: str, last_progress: Callable[[], float]) -> Iterator[None]:
-    """Within the block tell, once, that nothing was printed for too long.
+    """Report, once, if nothing is printed for too long within the block.
 
     Args:
         title: names the run.

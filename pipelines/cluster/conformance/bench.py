@@ -47,7 +47,7 @@ class Bench:
     max_start_s: float = 600.0
     """For a first task to run, or a schedule to fire."""
     mark: str = field(default_factory=lambda: secrets.token_hex(3))
-    """Tells this conformance run from others, in names."""
+    """Part of names that distinguishes this conformance run from others."""
     whole: str = ""
     """Id of the first run; later cases compare with it."""
 

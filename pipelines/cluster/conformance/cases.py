@@ -45,7 +45,7 @@ def same_digests(bench: Bench) -> str:
         config = bench.variant.configuration()
         uri, backgrounds = bench.data["dataset_uri"], bench.data["backgrounds_uri"]
         request = LocalRun(config, bench.variant.preset, uri, Path(folder) / "run", backgrounds)
-        # Whoever calls may have named the cluster's MLflow: this run must not register there.
+        # The environment may name the cluster's MLflow: this run must not register there.
         with environment_set({"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}):
             run_training(request)
         here = digests_in((Path(folder) / "run" / LOG).read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Starts two short pods that try from inside what reading cannot tell: `doctor --probe`."""
+"""Start two short pods that try from inside what cannot be seen from outside: `doctor --probe`."""
 
 import json
 import logging

@@ -101,7 +101,7 @@ def try_s3(bucket: str) -> None:
 
 
 def _race(client: Any, bucket: str, key: str) -> int:
-    """How many of eight writers that start together were told that they won."""
+    """How many of eight writers that start together got the answer that they won."""
     barrier, winners, errors = threading.Barrier(8), [], []
 
     def write(number: int) -> None:

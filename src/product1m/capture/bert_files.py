@@ -1,6 +1,6 @@
-"""A BERT's folder looked at without loading it: is there one, and does the configuration fit?
+"""Check a BERT's folder without loading it: does it exist, and does the configuration fit?
 
-No torch, so that the start of a run can look before the steps that need hours come to it.
+No torch, so that a run can check at its start, hours before a step needs the folder.
 """
 
 import json

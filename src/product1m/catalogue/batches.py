@@ -1,6 +1,6 @@
 """What was computed once for a model, in batches that are never changed: features and vectors.
 
-A batch is an artifact, published below an address that bears the model's digest. So a killed
+A batch is an artifact, published below an address that contains the model's digest. So a killed
 refresh leaves whole batches or none, and several refreshes may write at once.
 """
 

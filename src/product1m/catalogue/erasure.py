@@ -68,7 +68,7 @@ def erase_items(catalogue: CatalogueStore, ids: Collection[str], by: str, reason
 
 
 def _forms(line: Line, store: Store) -> tuple[str, set[str]]:
-    """Name of an item's photo in the store, if it is there, and its digests."""
+    """Name of an item's photo in the store, if the store has it, and its digests."""
     item = ListItem(
         list_name=LIST,
         line=0,
@@ -90,7 +90,7 @@ def _name(line: Mapping[str, Any]) -> str:
 def forget_vectors(cache: str, photos: Collection[str]) -> list[str]:
     """Remove every batch of features or vectors that holds one of the photos; their addresses.
 
-    What else was in such a batch is computed again when an index is built anew.
+    The rest of such a batch is computed again when an index is rebuilt.
     """
     store, removed = open_store(cache), []
     for name, manifest in _manifests(store):

@@ -1,4 +1,4 @@
-"""The catalogue's index: changed in place, or built anew where that is not good enough."""
+"""The catalogue's index: changed in place, or rebuilt where that is not good enough."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class CatalogueIndexSettings:
-    """How a catalogue's index is built and when it is built anew."""
+    """How a catalogue's index is built and when it is rebuilt."""
 
     factory: str
     probes: int
@@ -101,9 +101,9 @@ def refresh_index(
     settings: CatalogueIndexSettings,
     folder: Path,
 ) -> FilledIndex:
-    """Write the index of `items` to a folder, changing the one of `before` where it is there.
+    """Write the index of `items` to a folder, by changing the index of `before` if there is one.
 
-    It is built anew if new vectors lie outside the range of its codes, or if it finds too few of
+    It is rebuilt if new vectors lie outside the range of its codes, or if it finds too few of
     the true neighbors. Raises RetrievalError for a factory string that cannot be changed in place
     or that needs more items.
     """
@@ -115,7 +115,7 @@ def refresh_index(
             why = f"recall@{RECALL_DEPTH} is {filled.recall:.4f}"
         else:
             return filled
-        logger.info("catalogue: building the index anew, because %s", why)
+        logger.info("catalogue: rebuilding the index, because %s", why)
     index = _built(items, vectors, settings)
     rows = with_ids(index, items)
     return _measured(index, rows, vectors, settings, folder, 0.0, rebuilt=True)

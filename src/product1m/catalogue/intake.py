@@ -31,7 +31,7 @@ COLUMNS = ["id", "caption", "labels", "sha256"]
 
 @dataclass(frozen=True)
 class Intake:
-    """The items that the catalogue shall have."""
+    """The items that the catalogue should have."""
 
     rows: pd.DataFrame
     """Columns id, caption, labels, sha256 (of the stored photo), in the order of the list."""

@@ -1,8 +1,8 @@
 """Catalogues as versions of a registered model, and the alias `live`: the one that is served.
 
-Whoever refreshes the catalogue has an account of its own: it may write versions of this model and
-move this alias, and nothing else. A champion is signed by a reviewer; a catalogue is not, as it
-changes daily. It holds no code and no weights, and it is refused beside any other model.
+A refresh has an account of its own, which may write versions of this model and move this alias, and
+nothing else. A champion is signed by a reviewer; a catalogue is not, because it changes daily. It
+holds no code and no weights, and it is refused with any other model.
 """
 
 import logging
@@ -79,11 +79,11 @@ def fetch_catalogue(version: ModelVersion, digest: str, title: str, folder: Path
 
     Args:
         version: of the registered model.
-        digest: of the model that shall answer with it; empty for any.
+        digest: of the model that will answer with it; empty for any.
         title: name of that model, for messages.
-        folder: where it goes.
+        folder: where to write it.
 
-    Raises ArtifactError if it is damaged or another model's, RegistryError if it is not there.
+    Raises ArtifactError if it is damaged or another model's, RegistryError if it does not exist.
     """
     stated = version.tags.get(MODEL_DIGEST, "none")
     if digest and stated != digest:  # before a large download

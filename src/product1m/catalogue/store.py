@@ -150,7 +150,7 @@ class CatalogueStore:
             newest = self.edits(1)
             try:
                 before = self._read_list(newest[-1]) if newest and base is None else before
-            except NotStoredError:  # so many edits came between that it is forgotten
+            except NotStoredError:  # later edits were so many that it was removed
                 continue
             changed, items = change(_parsed(before, self.store.address(LIST)))
             content = _written(changed) if base is None else base

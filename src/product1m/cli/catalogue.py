@@ -118,7 +118,7 @@ def erase(
 ) -> None:
     """Erase items for good: photos, lines, vectors; no step takes their photos in again.
 
-    Prints what still holds them, because it was made before: delete it, or make it anew.
+    Prints the artifacts made before that still hold them: delete these, or make them again.
     """
     from product1m.catalogue import erasure
 

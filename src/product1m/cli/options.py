@@ -51,7 +51,7 @@ AllowUnsigned = Annotated[
 class FriendlyGroup(TyperGroup):
     """Prints errors without a traceback; exit code 2 for a ConfigError, 70 for a bug.
 
-    What a full disk, a missing permission or a locked database causes is told in words. The
+    A full disk, a missing permission or a locked database gets a message of its own. The
     traceback of any other error goes to a file, which the message names.
     """
 

@@ -19,15 +19,16 @@ class CatalogueConfig(StepConfig):
     probes: NonNegativeInt = 0
     """Cells visited per query; 0: the model's own number (ours)."""
     min_recall: Fraction = 0.99
-    """Minimum recall@100 against exact search. An index below it is built anew, and if that does
-    not help it is not served (ours)."""
+    """Minimum recall@100 against exact search. An index below it is rebuilt, and if that does not
+    help it is not served (ours)."""
     max_clipped_share: Fraction = 0.01
     """Largest share of new vectors outside the range of the index's codes; above it the index is
-    built anew (ours)."""
+    rebuilt (ours)."""
     num_canaries: PositiveInt = 50
     """Items whose vectors are searched with after every refresh (ours)."""
     canary_depth: PositiveInt = 10
-    """A canary must find what it found first before among so many answers (ours)."""
+    """Number of answers among which a canary must find the answer that was first before the refresh
+    (ours)."""
     max_shrinkage: Fraction = 0.2
     """Largest share of the items that one refresh may remove (ours)."""
     max_growth: NonNegativeInt = 5

@@ -42,7 +42,7 @@ class RpnTrainingConfig(StepConfig):
     """Size of the scenes of a training batch is scaled by 1 ± this value (ours)."""
     cached_views: NonNegativeInt = 0
     """Number of jittered versions of each scene whose feature maps are computed once, for a frozen
-    backbone; with 0, every step jitters anew (ours)."""
+    backbone; with 0, scenes are jittered again at every step (ours)."""
     feature_cache_mib: NonNegativeInt = 1024
     """Memory for cached feature maps; if they need more, nothing is cached (ours)."""
     nms_iou: Fraction = 0.7

@@ -2,7 +2,7 @@
 
 The time-outs of `requests` are for each read: a server that sends a byte of a header, a chunk size
 or a TLS handshake now and then outlasts them. Here a timer shuts the connection down instead, and
-whoever waits for its next byte gets an error.
+the read that waits for its next byte gets an error.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def deadline(seconds: float) -> Iterator[Deadline]:
 
 
 class _Timed(HTTPConnection):
-    """Tells the deadline of its thread when a request starts; connects to checked addresses."""
+    """Starts the deadline of its thread with each request; connects to checked addresses only."""
 
     addresses: Callable[[str, int], Sequence[str]]
 

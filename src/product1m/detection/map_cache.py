@@ -1,7 +1,7 @@
 """A frozen backbone's maps, computed once because they never change.
 
-Scenes that are jittered anew at every step cannot be cached, so a few jittered views of every scene
-are (ours).
+Scenes that are jittered again at every step cannot be cached, so a few jittered versions of every
+scene are (ours).
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""Compare the boxes shown in photos with the products that are there: how many, where, and which.
+"""Compare the boxes shown in photos with the products in them: how many, where, and which.
 
-A product is *found* if a shown box lies on it (IoU 0.5 or more) and names it among its first
-answers. That is what a person sees, so it stands beside the scores of the merged ranking.
+A product is *found* if a shown box lies on it (IoU 0.5 or more) and has it among its first answers.
+That is what a person sees, so it is reported beside the scores of the merged ranking.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from product1m.evaluation.statistics import (
 )
 
 MATCH_IOU = 0.5
-"""IoU from which a box counts as a product that is there."""
+"""Smallest IoU at which a box counts as lying on a product."""
 FOUND_DEPTHS = (1, 5)
 """Numbers of answers of a box among which its product counts as found (ours)."""
 MANY = 8

@@ -1,9 +1,9 @@
-"""What is measured of match scores on the test queries, and what readers are told about it."""
+"""The figures of match scores on the test queries, and how reports describe them."""
 
 FIGURES = {
-    "told_missing": 'boxes told "not in the catalogue", of those whose product was removed from it',
-    "lost": "boxes told so, of those whose product is there",
-    "lost_right": "boxes told so, of those whose first answer is right",
-    "told_nothing": "boxes told so, of those that lie on no product",
-    "believed_right": "right first answers, of the boxes that are not told so",
+    "told_missing": '"not in the catalogue", of the boxes whose product was removed from it',
+    "lost": '"not in the catalogue", of the boxes whose product is in it',
+    "lost_right": '"not in the catalogue", of the boxes whose first answer is right',
+    "told_nothing": '"not in the catalogue", of the boxes that lie on no product',
+    "believed_right": "right first answers, of the boxes that are said to be in the catalogue",
 }

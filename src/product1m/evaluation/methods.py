@@ -1,4 +1,4 @@
-"""The names of the rankings that an evaluation compares, and what readers are told about each.
+"""The names of the rankings that an evaluation compares, and how reports describe them.
 
 Everything that shows a ranking takes its name and its wording from here. Nothing here loads a
 network or an index.

@@ -1,9 +1,9 @@
 """Names of the metrics, bootstrap intervals over queries, and how an interval is written.
 
-Queries that ask for the same products are not independent: whoever finds one of them finds most of
-the others. A plan with groups draws queries with the same labels together. An interval says how
-much a figure depends on the queries that were asked; it says nothing about another training seed or
-other training data.
+Queries that ask for the same products are not independent: a model that finds one of them finds
+most of the others. A plan with groups draws queries with the same labels together. An interval says
+how much a figure depends on the queries that were asked; it says nothing about another training
+seed or other training data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

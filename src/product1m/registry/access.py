@@ -84,7 +84,8 @@ def _require_closed(identity: Identity) -> None:
 
     server = registry_mlflow().get_tracking_uri().rstrip("/")
     account = (identity.name, identity.password)
-    # A name that no model can have: who may create models is told that, who may not is refused.
+    # No model can have this name: an account that may create models gets an error about the name,
+    # an account that may not is refused.
     creation = requests.post(
         f"{server}/api/2.0/mlflow/registered-models/create",
         json={"name": ""}, auth=account, timeout=ANSWER_S,

@@ -134,7 +134,7 @@ def rollback(
         "promoted_from": restored.tags.get("promoted_from", NONE),
         "restored": restored.number,
         "previous_champion": standing.number,
-        # A second rollback goes one further back, not forth to what was just rolled back.
+        # A second rollback goes one champion further back, not to the one just rolled back.
         "falls_back_to": restored.tags.get("falls_back_to", NONE),
         "promotion_gate": restored.tags.get("promotion_gate", NONE),
     }

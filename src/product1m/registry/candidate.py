@@ -100,7 +100,7 @@ def adopt_unfinished(
             try:
                 files = fetch_candidate(version, scratch)
             except RegistryError as error:
-                logger.warning("%s; it is registered anew", error)
+                logger.warning("%s; registering it again", error)
                 return None
             return (version, files) if files.evidence.rules == rules else None
     return None

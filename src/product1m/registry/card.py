@@ -126,7 +126,7 @@ def _product_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _match_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What is told of missing products; empty if no match scores could be fitted."""
+    """The figures of match scores; empty if none could be fitted."""
     known = scores.get("match_score", {})
     return [
         {"name": name.replace("_", " "), "share": str(Interval(**known[name])), "meaning": meaning}

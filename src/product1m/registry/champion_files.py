@@ -1,6 +1,6 @@
-"""The files of a champion: made anew on the reviewer's machine, signed, and logged again.
+"""The files of a champion: copied or written on the reviewer's machine, signed, and logged again.
 
-The pipeline's identity may write where a candidate's files are, for ever. So a champion consists of
+The pipeline's identity may change a candidate's files at any time. So a champion consists of
 a copy: data files that were checked, and everything else (MLflow's description of the model, its
 code, its requirements, the gate) written here by this installation. It is logged to an experiment
 that only reviewers may edit.

@@ -1,12 +1,12 @@
-"""Who becomes champion: one at a time, and never half.
+"""How a version becomes champion: one at a time, and completely or not at all.
 
 Every change of the champion is a new version of the champion model, and MLflow's database assigns
 each version number once. The number replaces the compare-and-set that MLflow's aliases lack: if the
-newest version was 6, whoever then gets 7 was alone, and whoever gets 8 was not
+newest version was 6, the process that then gets 7 was alone, and the one that gets 8 was not
 (docs/decisions/0006-promotion-without-a-lock.md).
 
-A process may be killed between any two of its requests. Whoever comes next finishes what has moved
-the alias, and gives up what has not.
+A process may be killed between any two of its requests. The next process completes a change that
+has moved the alias, and abandons one that has not.
 """
 
 import logging
@@ -43,8 +43,8 @@ CLAIM_LASTS = timedelta(minutes=10)
 """After this time an unfinished claim of another machine counts as dead; one takes seconds
 (ours)."""
 PROCESS = "claimed_by_process"
-"""Tag: host, process id and start of whoever claims, so that the same machine can see that it is
-gone."""
+"""Tag: host, id and start of the process that claims, so that the same machine can see that it has
+ended."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Standing:
     newest: int
     """Number of the newest version, 0 if there is none."""
     champion: ModelVersion | None
-    """What the alias names, whoever moved it."""
+    """The version that the alias names, no matter who moved it."""
     recorded: ModelVersion | None
     """The last champion that `promote` or `rollback` made; candidates are compared with it."""
 
@@ -76,7 +76,7 @@ class Source:
 
 
 def read_standing(models: ModelNames) -> Standing:
-    """How the champion model stands, after finishing or giving up what a dead process left.
+    """The state of the champion model, after completing or abandoning what a dead process left.
 
     RegistryError while someone else changes the champion.
     """

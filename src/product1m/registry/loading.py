@@ -23,11 +23,11 @@ MODELS = "models:/"
 
 
 def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -> Path:
-    """The folder of a model, as far as it may be loaded.
+    """The folder of a model that may be loaded.
 
-    Candidates are what reviewers look at before anybody signs, so a version of the candidate model
-    is fetched as it is; whoever loads it runs this package's code on its data. Everything else must
-    be signed by a trusted key, and a champion must have been made by `promote` or `rollback`.
+    Reviewers look at candidates before anyone signs them, so a version of the candidate model is
+    fetched as it is; loading it runs this package's code on its data. Everything else must be
+    signed by a trusted key, and a champion must have been made by `promote` or `rollback`.
 
     Args:
         model: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/ID`, or a folder.
@@ -35,7 +35,7 @@ def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -
         trust: whose signature counts.
         scratch: where files are downloaded to.
 
-    Raises StorageError for something else, RegistryError for what is not signed or not there.
+    Raises StorageError for another address, RegistryError for a model that is missing or unsigned.
     """
     if Path(model).is_dir():
         require_signed(Path(model), signature_of(Path(model)), trust, model)

@@ -1,9 +1,10 @@
 """Names of roles, models and the experiment, and what each role may do.
 
-In MLflow the right to make a version of a registered model is the right to move its aliases. Duties
-are apart because there are three models: the pipeline may edit only the candidate's, a reviewer
-only the champion's, a refresh only the catalogue's. Their files are apart because there are three
-experiments: whoever may edit one may change the files of every model that was logged to it.
+In MLflow the right to create a version of a registered model includes the right to move its
+aliases. Duties are separate because there are three models: the pipeline may edit only the
+candidate's, a reviewer only the champion's, a refresh only the catalogue's. Their files are
+separate because there are three experiments: the right to edit one includes the right to change the
+files of every model that was logged to it.
 """
 
 from collections.abc import Mapping

@@ -34,8 +34,7 @@ def installed_rules() -> ReviewRules:
 def read_rules(source: str) -> ReviewRules:
     """Rules of a preset, or of a YAML file with the sections `registration` and `evaluation`.
 
-    Keys that are not there have their defaults. Raises ConfigError for an unknown key or a value
-    out of range.
+    Missing keys have their defaults. Raises ConfigError for an unknown key or a value out of range.
     """
     if not source:
         return installed_rules()

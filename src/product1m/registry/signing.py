@@ -18,7 +18,7 @@ PRIVATE_KEY = "reviewer.key"
 """Name of the private key in `default_folder`."""
 KEY, CERTIFICATE, CHAIN = "PRODUCT1M_KEY", "PRODUCT1M_CERTIFICATE", "PRODUCT1M_CHAIN"
 PASSWORD = "PRODUCT1M_KEY_PASSWORD"  # noqa: S105  the name of a variable
-"""Environment of whoever signs: private key, certificate with its chain, the key's password."""
+"""Environment variables for signing: private key, certificate with chain, the key's password."""
 
 
 @dataclass(frozen=True)

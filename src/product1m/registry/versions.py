@@ -27,13 +27,13 @@ STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lo
 """Tag of a champion version and its values: not champion yet, was or is champion, lost a race,
 never finished."""
 RECORD_OF = "record_of_version"
-"""Tag of a champion version: its own number. MLflow copies tags to other versions, numbers not."""
+"""Tag of a champion version: its own number. MLflow copies a version's tags, but not its number."""
 ACTS = ("promotion", "rollback")
 """Values of the tag `act` of a version that a reviewer's command made."""
 MAX_CHARS = 5000
 """Width of the description's column in MLflow's database."""
 REGISTRATION, UNFINISHED, FINISHED = "registration", "unfinished", "finished"
-"""Tag of a candidate version and its values: whether the artifact of its step is there, too."""
+"""Tag of a candidate version and its values: whether the artifact of its step is complete."""
 REJECTED = "rejected."
 """Tag of the champion model, followed by the id of a candidate's logged model, or by its number if
 it has none. It is on that model because reviewers may write there and the pipeline may not."""

@@ -1,7 +1,7 @@
 """Ask a model its example in a process of its own, without credentials.
 
 The process gets none of the environment's passwords, keys and addresses, and an empty home:
-whatever loading a model does, it does without the rights of whoever promotes it.
+whatever loading a model does, it does without the rights of the reviewer who promotes it.
 """
 
 import json
@@ -49,7 +49,7 @@ def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:
             words = "\n".join(ended.stderr.strip().splitlines()[-_LINES:])
             raise RegistryError(
                 f"{title}: does not load and answer its input example here; promote from an "
-                f"installation that its requirements.txt describes. It said:\n{words}"
+                f"installation that its requirements.txt describes. Its output:\n{words}"
             )
         rankings: list[list[str]] = json.loads(answered.read_text("utf-8"))
     if not rankings or not all(rankings):

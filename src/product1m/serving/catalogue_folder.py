@@ -43,7 +43,7 @@ def open_catalogue(folder: Path, digest: str, title: str) -> Artifact:
 
     Args:
         folder: of the catalogue.
-        digest: of the model that shall answer with it, see `model_digest`.
+        digest: of the model that will answer with it, see `model_digest`.
         title: name of that model, for the message.
     """
     catalogue = open_artifact(folder, STEP)

@@ -106,9 +106,9 @@ class Live:
         return self._current
 
     def reload(self, load: Callable[[], ServedModel] | None = None) -> ServedModel:
-        """Verify and load anew, by `load` or as at the start, then swap in one step.
+        """Verify and load again, by `load` or as at the start, then swap in one step.
 
-        Whatever `load` raises is raised, and what was served is served on.
+        An error of `load` is raised, and the old model is still served.
         """
         with self._one_at_a_time:
             fresh = (load or self._load)()

@@ -1,4 +1,4 @@
-"""A model folder logged to MLflow as a model that anybody can load, and asked once it is there."""
+"""Log a model folder to MLflow as a model that anyone can load, then let it answer its example."""
 
 import base64
 import shutil

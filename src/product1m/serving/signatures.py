@@ -1,8 +1,8 @@
 """Signatures of a model's folder: who is trusted, and whether every byte is what was signed.
 
 A signature is a file beside the folder (OpenSSF `model-signing`, offline). It covers the name and
-the content of every file: no name is exempt. This module is what consumers need; whoever signs is
-in `registry.signing`.
+the content of every file: no name is exempt. This module is what consumers need; `registry.signing`
+has the reviewer's side.
 """
 
 import json

@@ -141,7 +141,7 @@ def _before(folder: Path | None, model: CatalogueModel) -> Artifact | None:
         return None
     old = open_artifact(folder, STEP)
     if old.manifest.details.get(MODEL) != model.digest:
-        logger.info("catalogue: %s is of another model; building it anew", folder)
+        logger.info("catalogue: %s is of another model; rebuilding it", folder)
         return None
     return old
 

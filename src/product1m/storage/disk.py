@@ -1,8 +1,8 @@
-"""What file systems and databases say when they refuse, in a sentence with the folder.
+"""Explain why a file system or a database refused, in a sentence with the folder.
 
 Writers hide the reason in different ways: pyarrow and Pillow keep the error number, safetensors and
 FAISS put it into their text, torch and NumPy only notice that fewer bytes were written. All of them
-are told here, so that nobody has to know who was writing.
+are explained here, so that callers need not know which library was writing.
 """
 
 import errno

@@ -19,9 +19,9 @@ LOST_AND_FOUND = "lost+found"
 def hidden_beside(target: Path) -> Iterator[Path]:
     """Yield a hidden path in the folder of `target` to write a file or folder to.
 
-    Nothing is there when the block starts, and what is still there when it ends is removed. One
-    writer at a time. DiskError if the disk is full, or for whatever else the file system refuses in
-    the block.
+    The path does not exist when the block starts; if it still exists when the block ends, it is
+    removed. One writer at a time. DiskError if the disk is full or the file system refuses
+    something else in the block.
     """
     partial = _partial(target)
     try:

@@ -123,7 +123,7 @@ def _new_client() -> Any:
 
 
 class _AskAgain:
-    """An event handler: the pause before a request is sent again, None if boto3 shall decide.
+    """An event handler: the pause before a request is sent again, None to let boto3 decide.
 
     boto3's own retries stop for good once many requests have failed; these do not.
     """

@@ -1,7 +1,7 @@
-"""MLflow's client as this project uses it: quiet, its errors in words, and downloads that end.
+"""MLflow's client as this project uses it: quiet, with clear errors, and downloads that end.
 
 A server that keeps its artifacts on S3 offers clients presigned addresses, signed for the endpoint
-that the server itself uses. Whoever cannot reach that endpoint waits for minutes to an hour. So
+that the server itself uses. A client that cannot reach it waits for minutes to an hour. So
 downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD` or
 `…_UPLOAD` is set to `true`.
 """

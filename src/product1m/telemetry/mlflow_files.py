@@ -1,7 +1,7 @@
 """Where a SQLite store of MLflow keeps its files: beside the database, also after both moved.
 
-MLflow writes absolute addresses into its database. Whoever moves or copies the folder of a run
-takes the files along, so the addresses are corrected when the database is opened at another place.
+MLflow writes absolute addresses into its database. When the folder of a run is moved or copied, its
+files move with it, so the addresses are corrected when the database is opened at another place.
 """
 
 import contextlib

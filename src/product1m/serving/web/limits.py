@@ -14,13 +14,13 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 RETRY_AFTER_S = 2
-"""What a client is told to wait while the server is full (ours)."""
+"""Seconds after which a client may try again while the server is full (ours)."""
 MAX_HEADER_BYTES = 16 << 10
 """Of a request line and its headers (ours)."""
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _DRAINED_BODIES = 4
-"""So many times the largest body is read and thrown away, so that a client that still sends gets to
-read why it was refused (ours)."""
+"""The rest of a refused body is read and dropped, up to this multiple of the largest body, so that
+a client that is still sending gets to read why it was refused (ours)."""
 
 
 class PunctualConnection(H11Protocol):

@@ -1,4 +1,4 @@
-"""Every request once in the logs and the figures, and the headers that every answer bears."""
+"""Log and count every request once, and add the headers that every answer has."""
 
 import logging
 import time
