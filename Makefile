@@ -22,7 +22,7 @@ UNTRIMMED := rpn-training capture-pretraining registration serving mlflow-server
 LOCK_IMAGE = $(BIN)/uv pip compile --constraint requirements.txt --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet
 CODE := src components pipelines tests benchmarks
-JOBS ?= 2
+JOBS ?= 3
 SET ?=
 PORT ?= 8000
 RAN ?=
@@ -92,7 +92,11 @@ check-same: ## Check that the sample run in containers has the metrics of the ru
 	sys.exit(parts[0] != parts[1] and "the metrics of build/sample and build/sample-docker differ")'
 	@echo "as expected: the same metrics in containers, to the last digit"
 
-test: check tests ## Lint, types and tests
+# Types are checked beside the tests, which often wait for a server or a process.
+test: lint ## Lint, types and tests
+	@checked=$$(mktemp); $(MAKE) --silent types > $$checked 2>&1 & types=$$!; \
+	$(MAKE) --silent tests; tested=$$?; \
+	wait $$types; typed=$$?; cat $$checked; rm -f $$checked; exit $$((tested || typed))
 
 check: lint types ## Lint and types
 
@@ -104,7 +108,8 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# A file's tests run in one worker, which makes the file's fixtures once.
+# A file's tests run in one worker, which makes the file's fixtures once. Three workers keep two cores
+# busy, because tests also wait.
 tests: $(INSTALLED) ## Tests only
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

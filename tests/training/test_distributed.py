@@ -19,6 +19,7 @@ from product1m.capture.batches import PretrainingBatches
 from product1m.capture.losses import contrastive_loss
 from product1m.capture.tokens import train_tokenizer
 from product1m.config import (
+    BackgroundSynthesisConfig,
     CapturePretrainingConfig,
     RpnTrainingConfig,
     StepConfig,
@@ -29,7 +30,7 @@ from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, 
 from product1m.errors import ConfigError, DatasetError, TrainingError
 from product1m.jobs import launch as launching
 from product1m.jobs.torchrun import FailureLog
-from product1m.steps import capture_pretraining, rpn_training
+from product1m.steps import background_synthesis, capture_pretraining, rpn_training
 from product1m.steps.capture_pretraining import batch_settings
 from product1m.training import distributed
 from product1m.training.loop import train
@@ -254,19 +255,20 @@ def test_a_rank_that_fails_after_the_last_step_ends_the_others(
 
 
 def test_an_error_of_the_step_ends_it_in_the_first_round(
-    features: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """With a step whose command does not have to load torch in two more processes."""
     with pytest.raises(TrainingError) as failure:
         launching.launch(
-            "capture_pretraining",
-            capture_pretraining.run,
-            [features[0], tmp_path / "missing"],
-            tmp_path / "checkpoint",
-            CAPTURE,
+            "background_synthesis",
+            background_synthesis.run,
+            [tmp_path / "missing"],
+            tmp_path / "scenes",
+            BackgroundSynthesisConfig(),
             TrainingJobConfig(processes_per_node=2, max_restarts=3),
         )
     assert str(failure.value).startswith(
-        f"capture_pretraining: {tmp_path}/missing: no manifest.json; expected a finished artifact"
+        f"background_synthesis: {tmp_path}/missing: no manifest.json; expected a finished artifact"
     )
     log = capfd.readouterr().err
     assert "Traceback" not in log
