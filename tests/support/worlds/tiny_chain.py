@@ -54,6 +54,7 @@ CONFIG: Config = load_config(
         "indexing.num_recall_queries=8",
         "evaluation.num_bootstrap=200",
         "evaluation.num_report_queries=2",
+        "evaluation.num_timed_queries=1",
         "evaluation.fusion_weights=[0.0, 1.0]",
         "evaluation.depth=20",
         "evaluation.instance_min_score=0.01",

@@ -46,9 +46,14 @@ CAPTURE = SMALL.model_copy(
 INDEXING = IndexingConfig(factory="Flat", text_dim=24, num_recall_queries=20)
 EVALUATION = EvaluationConfig(num_bootstrap=200, num_report_queries=6, depth=20)
 QUICK = EVALUATION.model_copy(
-    update={"fusion_weights": (0.0, 1.0), "num_bootstrap": 50, "num_report_queries": 1}
+    update={
+        "fusion_weights": (0.0, 1.0),
+        "num_bootstrap": 50,
+        "num_report_queries": 1,
+        "num_timed_queries": 1,
+    }
 )
-"""An evaluation that draws, weighs and shows less."""
+"""An evaluation that draws, weighs, shows and times less."""
 
 
 @dataclass(frozen=True)
