@@ -31,8 +31,8 @@ SBOM = "/usr/share/product1m/sbom.cdx.json"
 """Path of the bill of materials inside an image."""
 
 _BUILDX = (
-    "This Docker client has no buildx, with which it builds: install the package docker-buildx or "
-    "docker-buildx-plugin, or name a client that has it: DOCKER=…\n"
+    "This Docker client lacks buildx, which builds the images: install the package docker-buildx "
+    "or docker-buildx-plugin, or name a client that has it: DOCKER=…\n"
 )
 
 app = new_app("Build, lock and push the container images.")

@@ -119,8 +119,8 @@ guaranteed resources; the reference run on one GPU; the same with training on al
 
 NUM_RETRIES = 2
 """How often Argo starts a step's pod again that was deleted or lost with its node. With KFP's own
-default policy, `OnError`, a step that exits with an error is not started again: what may pass (a
-lost MLflow, S3 or network) is tried again inside the step, see `product1m.jobs.retries`."""
+default policy, `OnError`, a step that exits with an error is not started again: the step itself
+retries after temporary errors (a lost MLflow, S3 or network), see `product1m.jobs.retries`."""
 BACKOFF_S = 10
 """Before the first retry; doubled for each further one. Argo waits this long before it reports a
 failed step, retried or not."""

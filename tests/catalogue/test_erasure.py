@@ -52,12 +52,12 @@ def test_nothing_that_is_served_holds_an_erased_item_and_it_is_not_taken_in_agai
     assert files_with(cache, stored.encode()) == []
     assert len(pq.read_table(index / "gallery.parquet")) == 7
 
-    with pytest.raises(DatasetError, match="item again: its photo was erased on demand"):
+    with pytest.raises(DatasetError, match="item again: its photo was erased on request"):
         store.add([from_photo(raw, "again", "another title")], "Ann")
     line = '{"id": "sly", "caption": "sly", "labels": ["sly"], "image": "images/sly.jpg"}\n'
     shutil.copy(raw, shop / "images" / "sly.jpg")
     with (shop / "gallery.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(line)
     store.lines()
-    with pytest.raises(DatasetError, match="the photo was erased on demand"):
+    with pytest.raises(DatasetError, match="the photo was erased on request"):
         refresh(shop, model, index, cache)

@@ -1,4 +1,4 @@
-"""A step tries again what may pass, and nothing else."""
+"""A step retries after temporary errors, and after no others."""
 
 from collections.abc import Callable
 from pathlib import Path

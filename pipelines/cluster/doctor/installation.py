@@ -28,7 +28,7 @@ def retries(view: View) -> Iterator[Finding]:
             "retries",
             "note",
             "OnError: a deleted or lost pod is started again, a step that fails is not",
-            "nothing more: steps try again by themselves what may pass",
+            "nothing more: steps retry after temporary errors themselves",
             "for retries after any failure (out of memory, a full disk) set retryPolicy: Always in "
             "workflowDefaults of workflow-controller-configmap",
         )

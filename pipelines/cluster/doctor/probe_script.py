@@ -46,7 +46,7 @@ def try_mlflow() -> None:
         return
     try:
         _up_and_down(mlflow, run.info.run_id)
-        report("MLflow artifacts", "ok", f"{LARGE} bytes went up and came down")
+        report("MLflow artifacts", "ok", f"{LARGE} bytes uploaded and downloaded")
     except Exception as error:
         advice = "downloads must go through MLflow's own address, see docs/registry.md"
         needed = "an artifact can be stored and read back"
@@ -67,7 +67,7 @@ def _up_and_down(mlflow: Any, run_id: str) -> None:
         with tempfile.TemporaryDirectory() as target:
             down = client.download_artifacts(run_id, "doctor/probe.bin", target)
             if Path(down).read_bytes() != content:
-                raise ValueError("what came down is not what went up")
+                raise ValueError("the downloaded bytes are not the uploaded ones")
 
 
 def try_s3(bucket: str) -> None:
@@ -86,11 +86,11 @@ def try_s3(bucket: str) -> None:
         report("S3", "problem", f"{bucket}: {error}"[:600], "list, read and write", advice)
         return
     if winners == 1:
-        report("S3 conditional put", "ok", "of eight writers at once one won")
+        report("S3 conditional put", "ok", "of eight simultaneous writers one succeeded")
     else:
         needed = "If-None-Match: one of several writers wins"
         advice = "use a store with conditional writes (AWS, SeaweedFS 4, MinIO 2024-11)"
-        report("S3 conditional put", "problem", f"{winners} of eight won", needed, advice)
+        report("S3 conditional put", "problem", f"{winners} of eight succeeded", needed, advice)
     listed = [entry["Key"] for entry in names]
     if listed == [f"{prefix}/race"]:
         report("S3 listing", "ok", "shows what was just written")

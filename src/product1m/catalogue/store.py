@@ -3,7 +3,7 @@
 `gallery.jsonl` is a data set's gallery list, so every step reads it. Each edit is a numbered file
 in `edits/` that names the list it made, in `lists/`. The store gives a number to one writer alone,
 so of two people who edit at once both edits count; `gallery.jsonl` is the newest list's copy.
-Photos are named by their digest, and those in `erased/` may never be taken in again.
+Photos are named by their digest, and those in `erased/` must never be added again.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ class CatalogueStore:
             digest = hashlib.sha256(item.photo.encoded).hexdigest()
             if digest in erased:
                 raise DatasetError(
-                    f"item {item.id}: its photo was erased on demand and may not be taken in again"
+                    f"item {item.id}: its photo was erased on request and must not be added again"
                 )
             new[item.id] = line_of(item)
             self.store.publish(new[item.id]["image"], item.photo.encoded)

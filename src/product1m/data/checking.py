@@ -14,7 +14,7 @@ from product1m.storage.base import Store
 Checked = RejectedLine | tuple[ListItem, StoredPhoto]
 """A line that cannot be used, or an item with its photo."""
 ERASED = "erased/"
-"""Where a data set keeps the digests of photos that may not be taken in again, as file names."""
+"""Where a data set keeps the digests of photos that must not be added again, as file names."""
 
 
 def check_item(
@@ -47,7 +47,7 @@ def check_item(
     except (PhotoError, BoxError) as error:
         return row.rejected(str(error))
     if erased and erased & digests_of(raw, photo.encoded):
-        return row.rejected("the photo was erased on demand and may not be taken in again")
+        return row.rejected("the photo was erased on request and must not be added again")
     return row, photo
 
 

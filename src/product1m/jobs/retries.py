@@ -1,4 +1,4 @@
-"""A step tries again what may pass: a lost MLflow server, object store or network.
+"""A step retries after temporary errors: a lost MLflow server, object store or network.
 
 Argo does not do this with KFP's defaults: a step that exits with an error counts as failed, and
 only a lost pod is started again. The clients retry single requests for some minutes before an error
@@ -40,7 +40,7 @@ _PASSING_NAMES = {
 
 
 def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = PAUSES_S) -> T:
-    """The result of `work`, tried again after each pause if its failure may pass."""
+    """The result of `work`, tried again after each pause if its failure may be temporary."""
     for attempt, pause in enumerate(pauses_s, start=2):
         try:
             return work()

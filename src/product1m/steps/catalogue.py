@@ -130,7 +130,7 @@ def require_passed(catalogue: Path) -> None:
     failed = [f"{check['name']}: {check['reason']}" for check in checks if not check["passed"]]
     if failed:
         raise CatalogueError(
-            f"{catalogue}: not to be served, {'; '.join(failed)}; the limits are in the section "
+            f"{catalogue}: must not be served: {'; '.join(failed)}; the limits are in the section "
             "`catalogue` of the configuration"
         )
 

@@ -61,7 +61,7 @@ def interrupted(address: str, reason: str) -> InterruptedTransferError:
 
 @contextmanager
 def explained(address: str, bucket: str) -> Iterator[None]:
-    """Turn errors of boto3 into StorageError, or InterruptedTransferError where they may pass.
+    """Turn errors of boto3 into StorageError, or InterruptedTransferError if they may be temporary.
 
     Until an endpoint has answered for the first time its failures are not taken for passing ones:
     the address is probably wrong.
