@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from product1m.catalogue.erasure import erase_items
 from product1m.catalogue.new_items import from_dataset, from_photo
 from product1m.catalogue.store import CatalogueStore
 from product1m.cli.app import app
@@ -61,3 +62,48 @@ def test_nothing_that_is_served_holds_an_erased_item_and_it_is_not_taken_in_agai
     store.lines()
     with pytest.raises(DatasetError, match="the photo was erased on request"):
         refresh(shop, model, index, cache)
+
+
+def test_an_erasure_that_was_killed_is_finished_by_the_next_one(
+    made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CatalogueStore(str(tmp_path / "shop"))
+    store.add(from_dataset(str(made.root / "dataset")), "Ann")
+    photo = tmp_path / "shop" / store.lines()["gallery-3"]["image"]
+
+    def killed(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.store, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        erase_items(store, ["gallery-3"], "Bo", "demand")
+    assert photo.is_file()
+    assert "gallery-3" not in store.lines()
+    erased = erase_items(CatalogueStore(str(tmp_path / "shop")), ["gallery-3"], "Bo", "demand")
+    assert photo.stem in erased.photos
+    assert not photo.exists()
+    assert [path.parent.name for path in (tmp_path / "shop").glob("lists/*")] == ["lists"]
+    with pytest.raises(DatasetError, match="no item gallery-4x"):
+        erase_items(store, ["gallery-4x"], "Bo", "demand")
+
+
+def test_an_item_that_is_erased_while_another_adds_it_again_does_not_come_back(
+    made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (CatalogueStore(str(tmp_path / "shop")) for _ in range(2))
+    items = list(from_dataset(str(made.root / "dataset")))
+    store.add(items, "Ann")
+    publish = store.store.publish
+
+    def erased_meanwhile(name: str, content: bytes) -> bool:
+        if name.startswith("images/") and "gallery-3" in other.lines():
+            erase_items(other, ["gallery-3"], "Bo", "demand")
+        return publish(name, content)
+
+    monkeypatch.setattr(store.store, "publish", erased_meanwhile)
+    with pytest.raises(DatasetError, match="item gallery-3: its photo was erased on request"):
+        store.add([items[3], items[4]], "Ann")
+    assert "gallery-3" not in other.lines()
+    assert "gallery-4" in other.lines()
+    photos = {path.name for path in (tmp_path / "shop" / "images").iterdir()}
+    assert photos == {Path(line["image"]).name for line in other.lines().values()}

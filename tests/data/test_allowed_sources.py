@@ -13,7 +13,8 @@ from product1m.artifacts.folder import open_artifact
 from product1m.config import IngestionConfig
 from product1m.data.allowed_sources import AllowedSources
 from product1m.data.downloads import Downloads
-from product1m.errors import ConfigError, PhotoError
+from product1m.errors import ConfigError, DatasetError, PhotoError
+from product1m.sample.cut import cut_sample
 from product1m.steps import ingestion
 from product1m.storage.opening import open_store
 from tests.support.worlds.photo_files import encoded, picture
@@ -143,6 +144,29 @@ def test_links_out_of_the_data_set_are_refused_unless_allowed(tmp_path: Path) ->
     ]  # fmt: skip
     (tmp_path / "elsewhere").symlink_to(data)
     assert ingested(tmp_path / "elsewhere", tmp_path / "again", str(secret)) == (4, [])
+
+
+def test_a_list_that_is_a_link_out_of_the_data_set_is_refused_unless_allowed(
+    tmp_path: Path,
+) -> None:
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    secret.mkdir()
+    write_dataset(data, [])
+    (secret / "boxes.jsonl").write_bytes(b"")
+    (data / "gallery.jsonl").rename(secret / "gallery.jsonl")
+    for name in ("gallery.jsonl", "boxes.jsonl"):
+        (data / name).symlink_to(secret / name)
+        refused = f"list {name} is a link out of the data set"
+        with pytest.raises(DatasetError, match=refused):
+            ingested(data, tmp_path / "out")
+        with pytest.raises(DatasetError, match=refused):
+            cut_sample(data, tmp_path / "sample", 1)
+        if name == "gallery.jsonl":
+            (data / name).unlink()
+            (data / name).symlink_to("queries.jsonl")  # a link inside of the data set
+    (data / "gallery.jsonl").unlink()
+    (data / "gallery.jsonl").symlink_to(secret / "gallery.jsonl")
+    assert ingested(data, tmp_path / "again", str(secret)) == (1, [])
 
 
 def test_addresses_outside_of_the_data_set_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Steps killed at any file operation, and once more while they recover, end like undisturbed ones.
 
-The fast tests kill a small step everywhere and real steps at some operations; `make faults` kills
-every step at every operation and prints how many attempts there were.
+The fast tests kill a small step and others at some operations; `make faults` kills every step at
+every operation that leaves something else on the disk, and prints how many attempts there were.
 """
 
 import signal
@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.kills.campaign import Campaign, campaign
 from tests.support.kills.scenarios import FACTS
+from tests.support.servers.s3_server import S3Server
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 STEPS = (
@@ -24,9 +25,14 @@ STEPS = (
     "capture_pretraining",
     "indexing",
     "evaluation",
+    "mlflow_store",
     "registration",
     "promotion",
+    "catalogue_add",
+    "catalogue_remove",
+    "catalogue_erase",
 )
+ON_S3 = ("ingestion_into_s3", "catalogue_add", "catalogue_remove", "catalogue_erase")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +41,13 @@ def attempts(made: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
-@pytest.mark.parametrize(("scenario", "every"), [("small_training", 6), ("ingestion", 12)])
+@pytest.mark.parametrize(
+    ("scenario", "every"), [("small_training", 6), ("ingestion", 6), ("catalogue_erase", 6)]
+)
 def test_a_killed_step_ends_like_an_undisturbed_one(
     scenario: str, every: int, attempts: Campaign
 ) -> None:
-    report = attempts.run(scenario, every=every, replacing=True)
+    report = attempts.run(scenario, every=every, replacing=scenario not in FACTS)
     assert report.attempts > 5
     assert not report.failures, str(report)
 
@@ -72,7 +80,18 @@ def test_a_step_killed_at_every_operation_ends_like_an_undisturbed_one(
     scenario: str, replacing: bool, attempts: Campaign
 ) -> None:
     if replacing and scenario in FACTS:
-        pytest.skip("MLflow keeps every version, so nothing is replaced")
+        pytest.skip("MLflow and catalogues keep every version, so nothing is replaced")
     report = attempts.run(scenario, replacing=replacing)
     sys.stdout.write(f"{report}\n")
+    assert not report.failures, "\n".join([str(report), *report.failures])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ON_S3)
+def test_a_writer_to_s3_killed_at_every_request_ends_like_an_undisturbed_one(
+    scenario: str, made: TinyArtifacts, s3: S3Server, tmp_path: Path
+) -> None:
+    with campaign(made.root, tmp_path / "kills", s3.environment()) as running:
+        report = running.run(scenario)
+    sys.stdout.write(f"on S3: {report}\n")
     assert not report.failures, "\n".join([str(report), *report.failures])

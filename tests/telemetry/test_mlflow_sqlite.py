@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from product1m.errors import TrackingError
+from product1m.telemetry import mlflow_sqlite
 from product1m.telemetry.mlflow_sqlite import ready_store
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # mlflow warns about itself
@@ -83,6 +84,30 @@ def test_a_half_made_database_with_runs_is_kept_and_the_message_says_what_to_do(
         ready_store(uri_of(tmp_path / "moved.db"))
     with contextlib.closing(sqlite3.connect(tmp_path / "moved.db")) as database:
         assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
+
+
+def test_a_database_that_was_killed_in_a_commit_or_is_locked_is_never_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left = tmp_path / "mlflow.db", tmp_path / "left"
+    ready_store(uri_of(path))
+    run = MlflowClient(uri_of(path)).create_run("0").info.run_id
+    left.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA cache_size = 1")  # what is written in part is in the file
+        database.execute("UPDATE alembic_version SET version_num = 'half'")
+        database.execute("UPDATE runs SET name = ?", ["x" * 100_000])
+        for file in tmp_path.glob("mlflow.db*"):
+            (left / file.name).write_bytes(file.read_bytes())
+        monkeypatch.setattr(mlflow_sqlite, "LOCK_S", 0.1)
+        monkeypatch.setattr(mlflow_sqlite, "_ready", set())
+        with pytest.raises(TrackingError, match=r"cannot be read now .*locked"):
+            ready_store(uri_of(path))
+    assert (left / "mlflow.db-journal").exists()
+    ready_store(uri_of(left / "mlflow.db"))
+    for database_uri in (uri_of(path), uri_of(left / "mlflow.db")):
+        found = MlflowClient(database_uri).search_runs(["0"])
+        assert [r.info.run_id for r in found] == [run]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Erase items for good: photos, lines, features and vectors, and say what still holds them."""
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,25 +47,51 @@ def erase_items(catalogue: CatalogueStore, ids: Collection[str], by: str, reason
     """Erase items, and all others of the list that show the same photos.
 
     First the digests of the photos are kept, so that no step takes them in again; then the lines
-    go, the photos, and every older list.
+    go, the photos, and every older list. An erasure that was killed after the lines were gone is
+    finished by the next one of the same items.
 
     Raises DatasetError for an id that is not in the list, PhotoError if a photo cannot be read.
     """
-    lines = catalogue.known(ids)
-    forms = {item: _forms(line, catalogue.store) for item, line in lines.items()}
-    digests = set().union(*(digests for _, digests in forms.values()))
-    names = {name for name, _ in forms.values()} - {""}
-    for digest in sorted(digests):
-        catalogue.store.publish(f"{ERASED}{digest}", b"")
-    everything = catalogue.lines()
-    gone = {item for item, line in everything.items() if _name(line) in names} | set(ids)
-    edit = catalogue.remove(sorted(gone), by, reason, "erase")
+    lines = catalogue.lines()
+    begun = {} if set(ids) & lines.keys() else _begun(catalogue.store, ids)
+    if begun:
+        digests, names = set(begun), {name for mark in begun.values() for name in mark["photos"]}
+        edit = catalogue.edits(1)[-1]
+    else:
+        lines = catalogue.known(ids)
+        forms = {item: _forms(line, catalogue.store) for item, line in lines.items()}
+        digests = set().union(*(digests for _, digests in forms.values()))
+        names = {name for name, _ in forms.values()} - {""}
+        mark = json.dumps({"items": sorted(ids), "photos": sorted(names)}).encode()
+        for digest in sorted(digests):
+            catalogue.store.publish(f"{ERASED}{digest}", mark)
+        everything = catalogue.lines()
+        gone = {item for item, line in everything.items() if _name(line) in names} | set(ids)
+        edit = catalogue.remove(sorted(gone), by, reason, "erase")
     for name in names:
         catalogue.store.remove(name)
-    for file in list(catalogue.store.files(LISTS)):
-        if file.name != f"{LISTS}{edit.list}.jsonl":
-            catalogue.store.remove(file.name)
+    _remove_lists_before(edit, catalogue)
     return Erasure(edit, sorted(digests))
+
+
+def _begun(store: Store, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What an earlier erasure of these items noted, by the digests of the photos."""
+    marks = {}
+    for file in store.files(ERASED):
+        with contextlib.suppress(ValueError):  # empty: of an older version
+            marks[file.name.removeprefix(ERASED)] = json.loads(store.read(file.name))
+    return {digest: mark for digest, mark in marks.items() if set(ids) <= {*mark["items"]}}
+
+
+def _remove_lists_before(edit: Edit, catalogue: CatalogueStore) -> None:
+    """Remove every list but those of an edit and of later ones.
+
+    A list without an edit is about to get one, and is written again then.
+    """
+    kept = {other.list for other in catalogue.edits() if other.number >= edit.number}
+    for file in list(catalogue.store.files(LISTS)):
+        if file.name not in {f"{LISTS}{name}.jsonl" for name in kept}:
+            catalogue.store.remove(file.name)
 
 
 def _forms(line: Line, store: Store) -> tuple[str, set[str]]:

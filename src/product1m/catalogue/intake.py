@@ -59,7 +59,7 @@ def take_in(
     """
     store = open_store(dataset)
     known, stamps = _known(before, erased_photos(store))
-    with local_lists(dataset) as lists:
+    with local_lists(dataset, config.allowed_sources) as lists:
         source = gallery_list(lists, dataset)
         listed = list(stamped(source, store))
         quarantine = Quarantine("gallery", len(listed), config.max_quarantine_share)

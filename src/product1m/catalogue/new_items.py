@@ -1,7 +1,6 @@
 """Items to add to a catalogue, their photos checked and stored as ingestion stores them."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from product1m.catalogue.store import LIST, NewItem, line_of
 from product1m.config import IngestionConfig
 from product1m.data.intake import normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
-from product1m.data.lists import ListFile, RejectedLine, clean_caption, read_list
+from product1m.data.lists import ListFile, RejectedLine, clean_caption, parse_line
 from product1m.data.photo_sources import local_lists, photos_of
 from product1m.data.rows import distinct_rows
 from product1m.errors import DatasetError, PhotoError
@@ -53,9 +52,7 @@ def _new(item: str, title: str, labels: tuple[str, ...], raw: bytes) -> NewItem:
 
 def _require_readable(item: NewItem) -> None:
     """DatasetError if a step that reads the list would reject the item's line."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / LIST
-        path.write_text(json.dumps(line_of(item)) + "\n", "utf-8")
-        for row in read_list(ListFile(path, "gallery")):
-            if isinstance(row, RejectedLine):
-                raise DatasetError(f"item {item.id}: {row.reason}")
+    line = json.dumps(line_of(item)).encode()
+    row = parse_line(line, 1, ListFile(Path(LIST), "gallery"))
+    if isinstance(row, RejectedLine):
+        raise DatasetError(f"item {item.id}: {row.reason}")

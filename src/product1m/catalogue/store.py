@@ -10,16 +10,17 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from product1m.data.checking import erased_photos
+from product1m.data.checking import ERASED, erased_photos
 from product1m.data.intake import StoredPhoto
 from product1m.data.lists import JSON_LINES_LIST, PHOTO_FOLDER
 from product1m.errors import DatasetError, NotStoredError
 from product1m.storage.base import Store
+from product1m.storage.folder import Folder, remove_unfinished
 from product1m.storage.opening import open_store
 
 LIST = JSON_LINES_LIST.format("gallery")
@@ -92,18 +93,22 @@ class CatalogueStore:
     def add(self, items: Iterable[NewItem], by: str, reason: str = "") -> Edit:
         """Add items, or replace those with the same id.
 
-        Raises DatasetError for a photo that was erased.
+        Raises DatasetError for a photo that was erased, also if that happens meanwhile.
         """
-        erased, new = erased_photos(self.store), {}
+        erased, new, photos = erased_photos(self.store), {}, {}
         for item in items:
-            digest = hashlib.sha256(item.photo.encoded).hexdigest()
-            if digest in erased:
-                raise DatasetError(
-                    f"item {item.id}: its photo was erased on request and must not be added again"
-                )
+            photos[item.id] = hashlib.sha256(item.photo.encoded).hexdigest()
+            _require_not_erased({item.id: photos[item.id]}, erased)
             new[item.id] = line_of(item)
             self.store.publish(new[item.id]["image"], item.photo.encoded)
-        return self._edit("add", lambda lines: (lines | new, list(new)), by, reason)
+        edit = self._edit("add", lambda lines: (lines | new, list(new)), by, reason)
+        erased = erased_photos(self.store)
+        if gone := sorted(name for name, digest in photos.items() if digest in erased):
+            self.remove(gone, by, "erased while they were added", "erase")
+            for name in gone:
+                self.store.remove(new[name]["image"])
+            _require_not_erased(photos, erased)
+        return edit
 
     def known(self, ids: Collection[str]) -> Lines:
         """The lines of some items; DatasetError for an id that is not in the list."""
@@ -175,6 +180,9 @@ class CatalogueStore:
         self.store.publish(name, content)  # another writer may have forgotten it
         self.store.replace(LIST, content)
         self._forget_lists()
+        if isinstance(self.store, Folder):
+            for folder in ("", EDITS, LISTS, ERASED, PHOTO_FOLDER):
+                remove_unfinished(self.store.root / folder)
         return True
 
     def _forget_lists(self) -> None:
@@ -220,6 +228,15 @@ def _parsed(content: bytes | None, address: str) -> Lines:
                 f"{address}:{number}: expected a JSON object with an id ({error}); correct the line"
             ) from error
     return lines
+
+
+def _require_not_erased(photos: Mapping[str, str], erased: Collection[str]) -> None:
+    """DatasetError if one of the photos, by item, is among the erased ones."""
+    for item, digest in photos.items():
+        if digest in erased:
+            raise DatasetError(
+                f"item {item}: its photo was erased on request and must not be added again"
+            )
 
 
 def _require_known(ids: Collection[str], lines: Lines, address: str) -> None:

@@ -83,13 +83,16 @@ class AllowedSources:
                 f"{SETTING}"
             )
 
-    def check_file(self, root: Path, path: Path) -> None:
-        """Raise PhotoError if a link leads from `path` out of the data set at `root`."""
+    def check_file(self, root: Path, path: Path, kind: str = "photo") -> None:
+        """Raise PhotoError if a link leads from `path` out of the data set at `root`.
+
+        `kind` is what the error calls the file.
+        """
         real = os.path.realpath(path)
         inside = (os.path.realpath(root), *self._folders)
         if not any(real == folder or real.startswith(f"{folder}/") for folder in inside):
             raise PhotoError(
-                f"photo {path.relative_to(root)} is a link out of the data set, to {real}; copy "
+                f"{kind} {path.relative_to(root)} is a link out of the data set, to {real}; copy "
                 f"the file, or add its folder to {SETTING}"
             )
 

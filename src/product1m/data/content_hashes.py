@@ -15,6 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from product1m.errors import StorageError
+from product1m.storage.disk import explain
+
 logger = logging.getLogger(__name__)
 
 FOLDER = "product1m/content-hashes"
@@ -31,8 +34,14 @@ def content_hashes(root: Path, names: Iterator[str]) -> Iterator[tuple[str, str]
 
     A file is read only if its size, times or inode differ from when it was hashed. If the hashes
     cannot be kept, every file is read.
+
+    Raises StorageError for a file that cannot be read, or that was removed meanwhile.
     """
-    with _kept(root) as kept, ThreadPoolExecutor(_READERS, "hashing") as pool:
+    with (
+        _reading_explained(root),
+        _kept(root) as kept,
+        ThreadPoolExecutor(_READERS, "hashing") as pool,
+    ):
         while batch := list(islice(names, _BATCH)):
             stamps = {name: _stamp(root / name) for name in batch}
             known = _look_up(kept, stamps)
@@ -40,6 +49,15 @@ def content_hashes(root: Path, names: Iterator[str]) -> Iterator[tuple[str, str]
             new = dict(zip(unknown, pool.map(_md5, [root / name for name in unknown]), strict=True))
             _keep(kept, root, {name: (stamps[name], md5) for name, md5 in new.items()})
             yield from ((name, known.get(name) or new[name]) for name in batch)
+
+
+@contextlib.contextmanager
+def _reading_explained(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = explain(error, [root]) or f"{error.filename}: cannot be read: {error.strerror}"
+        raise StorageError(str(reason)) from error
 
 
 @contextlib.contextmanager
@@ -90,5 +108,13 @@ def _changed(path: Path) -> float:
 
 
 def _md5(path: Path) -> str:
+    try:
+        return _md5_of_file(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failing disk names no file
+        raise
+
+
+def _md5_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -142,12 +142,17 @@ def find_lists(
 
 def read_list(source: ListFile) -> Iterator[ListItem | RejectedLine]:
     """Every line that is not blank, in order: an item, or the reason why it is not one."""
-    parse = _parse_jsonl if source.is_jsonl else _parse_product1m
     for number, raw in read_lines(source.path):
-        try:
-            yield parse(decoded(raw), number, source)
-        except MalformedError as error:
-            yield RejectedLine(source.path.name, number, error.id, error.reason)
+        yield parse_line(raw, number, source)
+
+
+def parse_line(raw: bytes, number: int, source: ListFile) -> ListItem | RejectedLine:
+    """The item of a line of a list, or the reason why it is not one."""
+    parse = _parse_jsonl if source.is_jsonl else _parse_product1m
+    try:
+        return parse(decoded(raw), number, source)
+    except MalformedError as error:
+        return RejectedLine(source.path.name, number, error.id, error.reason)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,7 +1,7 @@
 """The bytes of an item's photo: from the data set, from storage or from a URL."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -114,16 +114,31 @@ def photos_of(dataset: str, kept: str, config: IngestionConfig) -> DatasetPhotos
 
 
 @contextmanager
-def local_lists(dataset: str) -> Iterator[Path]:
-    """A folder with the data set's lists: the data set itself, or a temporary copy of its lists."""
+def local_lists(dataset: str, allowed_sources: Sequence[str] = ()) -> Iterator[Path]:
+    """A folder with the data set's lists: the data set itself, or a temporary copy of its lists.
+
+    Raises DatasetError for a list that is a link out of the data set, unless that is allowed.
+    """
     store = open_store(dataset)
     if isinstance(store, Folder):
+        require_own_lists(store.root, allowed_sources)
         yield store.root
         return
     with scratch_folder() as scratch:
         for name in list_names(store):
             store.fetch(name, Path(scratch, name))
         yield scratch
+
+
+def require_own_lists(folder: Path, allowed_sources: Sequence[str] = ()) -> None:
+    """DatasetError for a list that is a link out of its folder, to what nobody chose."""
+    allowed = AllowedSources(allowed_sources)
+    for name in DATASET_FILES:
+        if (folder / name).is_symlink():
+            try:
+                allowed.check_file(folder, folder / name, "list")
+            except PhotoError as error:
+                raise DatasetError(f"{folder}: {error}") from error
 
 
 def list_names(store: Store) -> list[str]:

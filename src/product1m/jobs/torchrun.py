@@ -17,6 +17,7 @@ from pathlib import Path
 
 from product1m.config import StepConfig, TrainingJobConfig, section_model
 from product1m.errors import RANK_EXIT_CODE, TrainingError
+from product1m.telemetry.cpus import available_cpus
 from product1m.telemetry.processes import PARENT, end_with_run
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def run_torchrun(step: str, command: Sequence[str], job: TrainingJobConfig) -> N
 def _run_round(command: Sequence[str], num_processes: int) -> tuple[int, str]:
     """Start the processes, pass their log on, wait for them: exit code, and why they failed."""
     torchrun = [sys.executable, "-m", MODULE, "--standalone", f"--nproc-per-node={num_processes}"]
-    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    threads = max(1, available_cpus() // num_processes)
     log = FailureLog()
     with subprocess.Popen(
         [*torchrun, "-m", *command],

@@ -19,7 +19,7 @@ from product1m.data.lists import (
     find_lists,
     read_list,
 )
-from product1m.data.photo_sources import EXTENSIONS
+from product1m.data.photo_sources import EXTENSIONS, require_own_lists
 from product1m.errors import DatasetError
 from product1m.sample.drawn.split import BACKGROUND_FOLDER
 from product1m.telemetry.progress import track
@@ -48,6 +48,7 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
     Raises DatasetError if lists are missing or no query can be kept, StorageError if `folder` is
     not empty.
     """
+    require_own_lists(source)
     lists = find_lists(source)
     left_out: Counter[str] = Counter()
     gallery = _usable(source, lists["gallery"], left_out)
@@ -120,9 +121,14 @@ def _with_photo(
 
 
 def _photo_of(source: Path, item: ListItem) -> Path | None:
-    """The photo's path relative to the data set: as the list gives it, or by the item's id."""
+    """The photo's path relative to the data set: as the list gives it, or by the item's id.
+
+    A link out of the data set is no photo of it.
+    """
     names = [item.image] if item.image else [f"{PHOTO_FOLDER}/{item.id}{e}" for e in EXTENSIONS]
-    return next((Path(name) for name in names if (source / name).is_file()), None)
+    photo = next((Path(name) for name in names if (source / name).is_file()), None)
+    inside = photo and (source / photo).resolve().is_relative_to(source.resolve())
+    return photo if inside else None
 
 
 def _choose_classes(

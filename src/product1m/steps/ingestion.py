@@ -71,7 +71,7 @@ def run(
     folders = {"train": train, "gallery": gallery, "queries": queries}
     with (
         open_step_with_parts(STEP, config, folders, storage_root) as step,
-        local_lists(dataset) as list_folder,
+        local_lists(dataset, config.allowed_sources) as list_folder,
         unrestricted_pillow(),
         ThreadPoolExecutor(config.num_workers) as pool,
     ):

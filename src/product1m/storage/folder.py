@@ -1,16 +1,21 @@
 """A folder as a store, and files written under a hidden name first."""
 
+import contextlib
+import errno
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from product1m.errors import NotStoredError, StorageError, TooLargeError
+from product1m.errors import LockedError, NotStoredError, StorageError, TooLargeError
 from product1m.storage.base import StoredFile, checked_name, sha256_of
 from product1m.storage.disk import disk_errors_explained, explain
-from product1m.storage.locks import hold, only_writer
+from product1m.storage.locks import only_writer
 
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(partial|lock)")
 LOST_AND_FOUND = "lost+found"
 """Folder at the root of an ext file system; never part of anybody's data."""
 
@@ -34,9 +39,12 @@ def hidden_beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _shared_partial(target: Path) -> Iterator[Path]:
-    """As `hidden_beside`, for a file that several processes may write at once: they take turns."""
-    partial = _partial(target)
-    with disk_errors_explained(partial.parent), hold(partial, target, wait=True):
+    """As `hidden_beside`, for a file that several processes may write at once: they take turns.
+
+    The lock is a file of its own: what a killed process left at the hidden path may be a link to
+    the finished file, in which nothing may be written.
+    """
+    with only_writer(target, wait=True), hidden_beside(target) as partial:
         yield partial
 
 
@@ -44,11 +52,41 @@ def _partial(target: Path) -> Path:
     return target.absolute().with_name(f".{target.absolute().name}.partial")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that killed writers left in a folder; what is being written stays."""
+    try:
+        names = {match["name"] for entry in os.scandir(folder) if (match := _left(entry))}
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        target = folder / name
+        with contextlib.suppress(LockedError), only_writer(target):
+            _partial(target).unlink(missing_ok=True)
+
+
+def _left(entry: "os.DirEntry[str]") -> "re.Match[str] | None":
+    return None if entry.is_dir() else _UNFINISHED.fullmatch(entry.name)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
+
+
+def _require_bytes(state: os.stat_result, path: str) -> None:
+    """OSError for a pipe, socket or device: reading one may never end."""
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe, socket or device, not a file; remove it", path)
+
+
+def _require_utf8(path: str) -> None:
+    """OSError for a name that nothing could print, and no object store could hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise OSError(errno.EILSEQ, "the name is not UTF-8; rename it", path) from None
 
 
 class Folder:
@@ -70,7 +108,7 @@ class Folder:
         """Every file whose name starts with `below`, without hidden (unfinished) ones.
 
         Links are followed. Raises StorageError for a link that leads nowhere or back to a folder
-        that contains it, and for a folder that may not be read.
+        that contains it, for a folder that may not be read, and for a pipe, socket or device.
         """
         folder, _, start = below.rpartition("/")
         yield from self._files(folder and f"{folder}/", start, [])
@@ -92,11 +130,16 @@ class Folder:
             if entry.name.startswith((".", LOST_AND_FOUND)) or not entry.name.startswith(start):
                 continue
             name = folder + entry.name
-            if entry.is_dir():
+            with self._explained(name):
+                is_folder = entry.is_dir()
+            if is_folder:
                 yield from self._files(f"{name}/", "", [*inside, real])
             else:
                 with self._explained(name):
-                    yield StoredFile(name, entry.stat().st_size)
+                    state = entry.stat()
+                    _require_bytes(state, entry.path)
+                    _require_utf8(entry.path)
+                    yield StoredFile(name, state.st_size)
 
     def find(self, name: str) -> StoredFile | None:
         """The file's size; a folder keeps no digests."""
@@ -107,7 +150,9 @@ class Folder:
         """The whole file; its size is checked first."""
         path = self.local(name)
         with self._explained(name):
-            num_bytes = path.stat().st_size
+            state = path.stat()
+            _require_bytes(state, str(path))
+            num_bytes = state.st_size
             if max_bytes is not None and num_bytes > max_bytes:
                 raise TooLargeError(str(path), num_bytes, max_bytes)
             return path.read_bytes()
@@ -160,11 +205,7 @@ class Folder:
     def replace(self, name: str, content: bytes) -> None:
         """Write a hidden file and rename it."""
         target = self.local(name)
-        with (
-            self._explained(name),
-            only_writer(target, wait=True),
-            hidden_beside(target) as partial,
-        ):
+        with self._explained(name), _shared_partial(target) as partial:
             partial.write_bytes(content)
             partial.replace(target)
 
@@ -186,5 +227,6 @@ class Folder:
                 ) from error
             raise NotStoredError(f"{path}: no such file") from error
         except OSError as error:
-            reason = explain(error, [self.root]) or f"{self.address(name)}: {error.strerror}"
+            shown = os.fsencode(self.address(name)).decode(errors="backslashreplace")
+            reason = explain(error, [self.root]) or f"{shown}: {error.strerror}"
             raise StorageError(str(reason)) from error

@@ -20,6 +20,8 @@ from product1m.telemetry.mlflow_files import sqlite_path, sqlite_uri
 
 logger = logging.getLogger(__name__)
 
+LOCK_S = 20.0
+"""How long another process may hold the database before that is an error (ours)."""
 _CONTENT = (
     "SELECT COUNT(*) FROM runs",
     "SELECT COUNT(*) FROM registered_models",
@@ -57,15 +59,13 @@ def _is_whole(path: Path) -> bool:
 
     if not path.exists() or _revision(path) != _get_latest_schema_revision():
         return False
-    return bool(_ask(path, "SELECT COUNT(*) FROM experiments")[0])
+    row = _ask(path, "SELECT COUNT(*) FROM experiments")
+    return bool(row and row[0])
 
 
 def _revision(path: Path) -> str:
     """The database's schema version; empty if it has none."""
-    try:
-        row = _ask(path, "SELECT version_num FROM alembic_version")
-    except sqlite3.OperationalError:
-        return ""
+    row = _ask(path, "SELECT version_num FROM alembic_version")
     return str(row[0]) if row else ""
 
 
@@ -74,26 +74,36 @@ def _require_empty(path: Path) -> None:
     if not path.exists():
         return
     for question in _CONTENT:
-        with contextlib.suppress(sqlite3.OperationalError):  # the table is not there yet
-            (count,) = _ask(path, question)
-            if count:
-                raise TrackingError(
-                    f"{path}: this database of MLflow has the schema {_revision(path) or 'none'}, "
-                    "so another version of MLflow made it, or its migration was interrupted; it "
-                    f"holds runs: copy it and run `mlflow db upgrade {sqlite_uri(path)}`, "
-                    "or use another --output or MLFLOW_TRACKING_URI"
-                )
+        row = _ask(path, question)
+        if row and row[0]:
+            raise TrackingError(
+                f"{path}: this database of MLflow has the schema {_revision(path) or 'none'}, "
+                "so another version of MLflow made it, or its migration was interrupted; it "
+                f"holds runs: copy it and run `mlflow db upgrade {sqlite_uri(path)}`, "
+                "or use another --output or MLFLOW_TRACKING_URI"
+            )
     logger.warning("%s: a killed process left this database without runs; creating it again", path)
 
 
 def _ask(path: Path, question: str) -> Any:
+    """The first row of an answer; None if there is none, or not even the table.
+
+    The database is opened for writing, because SQLite then takes back what a killed process wrote
+    in part. Raises TrackingError for whatever else prevents an answer, such as a lock: a database
+    that cannot be asked is never taken for an empty one.
+    """
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=LOCK_S, uri=True)
         ) as database:
             return database.execute(question).fetchone()
-    except sqlite3.OperationalError:
-        raise
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise TrackingError(
+            f"{path}: MLflow's database cannot be read now ({error}); end the process that holds "
+            "it, or check the permissions of the file and its folder, and try again"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise TrackingError(
             f"{path}: expected MLflow's SQLite database, got something else ({error}); use another "

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from product1m.artifacts.folder import Artifact
@@ -23,9 +24,7 @@ from tests.support.kills.shim import BEFORE, WRITE
 from tests.support.paths import ROOT
 
 Answer = dict[str, Any]
-_WRITES_FOLLOW = ("open", "os.mkdir", "os.rename", "os.link", "commit")
-"""Operations after which a file is written; after the others the same write as before is next."""
-
+STORE = "shop/"
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -34,15 +33,22 @@ class Undisturbed:
     """What a scenario does and leaves when nobody kills it."""
 
     operations: Sequence[str]
+    states: Sequence[str]
+    written: Sequence[bool]
     digests: Mapping[str, str]
     files: Sequence[str]
     facts: Answer
 
     def kills(self) -> list[tuple[int, str]]:
-        """Every way to kill it: number of the operation, and how."""
-        numbered = list(enumerate(self.operations, start=1))
-        before = [(number, BEFORE) for number, _ in numbered]
-        return before + [(n, WRITE) for n, name in numbered if name.startswith(_WRITES_FOLLOW)]
+        """Every kill that leaves something else: number of the operation, and how.
+
+        Before each operation at which the folder is in a state of its own (what a kill leaves
+        before a `fsync` is what it leaves after the write), and within the first write of new
+        content after each operation that has one.
+        """
+        first = {state: number for number, state in reversed(list(enumerate(self.states, start=1)))}
+        before = [(n, BEFORE) for n in sorted(first.values()) if n <= len(self.operations)]
+        return before + [(n, WRITE) for n, follows in enumerate(self.written) if n and follows]
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Report:
     """How many attempts there were, and what went wrong."""
 
     scenario: str
+    operations: int = 0
     attempts: int = 0
     runs: int = 0
     seconds: float = 0.0
@@ -59,7 +66,7 @@ class Report:
         kinds = Counter(failure.partition("|")[0] for failure in self.failures)
         shown = "".join(f"\n    {count} x {kind}" for kind, count in kinds.most_common())
         return (
-            f"{self.scenario:<24} {self.attempts:>4} attempts {self.runs:>5} runs "
+            f"{self.scenario:<32} {self.operations:>4} operations {self.attempts:>4} attempts "
             f"{len(self.failures):>4} failures {self.seconds:>6.0f} s{shown}"
         )
 
@@ -71,7 +78,15 @@ class Campaign:
         self._process, self._world, self._scratch = process, world, scratch
         self._number = 0
 
-    def ask(self, scenario: str, sandbox: Path, at: int | str = 0, how: str = BEFORE) -> Answer:
+    def ask(
+        self,
+        scenario: str,
+        sandbox: Path,
+        at: int | str = 0,
+        how: str = BEFORE,
+        *,
+        watched: bool = False,
+    ) -> Answer:
         """Run a scenario in a sandbox, killed at operation `at` if there is one, see `Shim`."""
         request = {
             "scenario": scenario,
@@ -79,6 +94,7 @@ class Campaign:
             "sandbox": str(sandbox),
             "at": at,
             "how": how,
+            "watched": watched,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -91,11 +107,16 @@ class Campaign:
     def undisturbed(self, scenario: str, before: Path | None = None) -> Undisturbed:
         """Run a scenario without a kill, in a copy of the folder `before`."""
         sandbox = self._sandbox(before)
-        answer = self.ask(scenario, sandbox)
+        answer = self.ask(scenario, sandbox, watched=True)
         assert not answer["error"], answer["error"]
-        if answer["facts"]:
-            return Undisturbed(answer["names"], {}, listing(sandbox), answer["facts"])
-        return Undisturbed(answer["names"], digests(sandbox), listing(sandbox), {})
+        return Undisturbed(
+            operations=answer["names"],
+            states=answer["states"],
+            written=answer["written"],
+            digests={} if answer["facts"] else digests(sandbox),
+            files=listing(sandbox),
+            facts=answer["facts"],
+        )
 
     def run(
         self, scenario: str, *, every: int = 1, replacing: bool = False, seed: int = 0
@@ -107,6 +128,7 @@ class Campaign:
         if scenario in PREPARED_BY:
             old = self._prepared(scenario)
         expected = self.undisturbed(scenario, old)
+        report.operations = len(expected.operations)
         for place, (number, how) in enumerate(expected.kills()):
             if (place + seed) % every == 0:
                 self._attempt(scenario, number, how, expected, old, report)
@@ -139,7 +161,7 @@ class Campaign:
         if last["error"]:
             problems.append(f"after the recovery: {_last_line(last['error'])}")
         elif last["facts"] != expected.facts:
-            problems.append(f"other facts: {last['facts']}")
+            problems.append(f"other facts: {_different(last['facts'], expected.facts)}")
         elif expected.digests and digests(sandbox) != expected.digests:
             problems.append("another digest")
         elif extra := sorted(set(listing(sandbox)) ^ set(expected.files)):
@@ -175,8 +197,10 @@ class Campaign:
 
 
 @contextmanager
-def campaign(world: Path, scratch: Path) -> Iterator[Campaign]:
-    """Start the process that forks for every attempt."""
+def campaign(
+    world: Path, scratch: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Campaign]:
+    """Start the process that forks for every attempt; `environment` is that of an S3 server."""
     scratch.mkdir(parents=True, exist_ok=True)
     with (
         (scratch / "server.log").open("wb") as log,
@@ -187,7 +211,7 @@ def campaign(world: Path, scratch: Path) -> Iterator[Campaign]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=_without_mlflow() | {"OMP_NUM_THREADS": "1"},
+            env={**_without_mlflow(), "OMP_NUM_THREADS": "1", **environment},
         ) as process,
     ):
         yield Campaign(process, world, scratch)
@@ -208,9 +232,12 @@ def digests(sandbox: Path) -> dict[str, str]:
 
 
 def listing(sandbox: Path) -> list[str]:
-    """Every file and folder, hidden ones too; ids of runs and models are left out."""
-    names = {str(path.relative_to(sandbox)) for path in sandbox.rglob("*")}
-    return sorted({_ID.sub("ID", name) for name in names})
+    """Every file and folder, hidden ones too; ids of runs and models are left out.
+
+    What is in a store is not listed: its edits have numbers, and scenarios have facts about them.
+    """
+    names = {path.relative_to(sandbox).as_posix() for path in sandbox.rglob("*")}
+    return sorted({_ID.sub("ID", name) for name in names if not name.startswith(STORE)})
 
 
 def lost_artifacts(sandbox: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -251,6 +278,10 @@ def _add_file(folder: Path) -> None:
 def _second(number: int, how: str, total: int) -> int:
     """The operation at which the recovery is killed: any, but always the same."""
     return int(hashlib.sha256(f"{number} {how}".encode()).hexdigest(), 16) % total + 1
+
+
+def _different(facts: Answer, expected: Answer) -> str:
+    return ", ".join(f"{n}: {facts.get(n)}" for n in expected if facts.get(n) != expected[n])[:160]
 
 
 def _last_line(error: str) -> str:

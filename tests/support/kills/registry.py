@@ -23,6 +23,21 @@ from tests.support.worlds.tiny_world import TinyArtifacts
 MODELS = models_of(LENIENT)
 
 
+def create_store(_world: Path, sandbox: Path) -> None:
+    """A run that creates MLflow's database, and ends."""
+    (sandbox / "run").mkdir(exist_ok=True)
+    run = start_run(sandbox / "run", {})
+    with environment_set(run.environment), run.ended():
+        pass
+
+
+def created(sandbox: Path) -> dict[str, Any]:
+    """Runs that nobody ended, and files that belong to nothing."""
+    with _store(sandbox):
+        files = sorted(path.name for path in (sandbox / "run").iterdir())
+        return {"files": files, **_left(sandbox)}
+
+
 def register(world: Path, sandbox: Path) -> None:
     """A pipeline run that only registers, into a store of its own."""
     (sandbox / "run").mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from product1m.steps import (
 )
 from product1m.steps.bracket import open_step
 from product1m.training.loop import train
-from tests.support.kills import registry
+from tests.support.kills import registry, stores
 from tests.support.worlds import tiny_training
 from tests.support.worlds.tiny_chain import CONFIG
 
@@ -69,8 +69,9 @@ def synthesize(world: Path, sandbox: Path) -> None:
 
 
 def train_rpn(world: Path, sandbox: Path) -> None:
-    """RPN training."""
-    section = CONFIG.rpn_training.model_copy(update={"checkpoint_interval_steps": 1})
+    """RPN training, with few checkpoints of the second stage."""
+    changes = {"checkpoint_interval_steps": 1, "box_num_epochs": 2}
+    section = CONFIG.rpn_training.model_copy(update=changes)
     rpn_training.run(world / "scenes", sandbox / "out", section)
 
 
@@ -94,7 +95,8 @@ def index(world: Path, sandbox: Path) -> None:
 
 
 def evaluate(world: Path, sandbox: Path) -> None:
-    """Evaluation."""
+    """Evaluation, with few samples of the intervals and one photo in the report."""
+    section = CONFIG.evaluation.model_copy(update={"num_bootstrap": 20, "num_report_queries": 1})
     evaluation.run(
         world / "queries_features",
         world / "capture",
@@ -102,7 +104,7 @@ def evaluate(world: Path, sandbox: Path) -> None:
         world / "queries",
         world / "gallery",
         sandbox / "out",
-        CONFIG.evaluation,
+        section,
         world / "rpn",
     )
 
@@ -117,15 +119,32 @@ SCENARIOS: dict[str, Scenario] = {
     "capture_pretraining": pretrain,
     "indexing": index,
     "evaluation": evaluate,
+    "mlflow_store": registry.create_store,
     "registration": registry.register,
     "promotable": registry.prepare_promotion,
     "promotion": registry.promote,
+    "ingestion_into_s3": stores.ingest_into_s3,
+    "catalogue": stores.fill_catalogue,
+    "catalogue_add": stores.add,
+    "catalogue_remove": stores.remove,
+    "catalogue_erase": stores.erase,
 }
-PREPARED_BY = {"promotion": "promotable"}
+PREPARED_BY = {
+    "registration": "mlflow_store",
+    "promotion": "promotable",
+    "catalogue_add": "catalogue",
+    "catalogue_remove": "catalogue",
+    "catalogue_erase": "catalogue",
+}
 """What happens before a scenario, undisturbed; then the sandbox is moved."""
 FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "mlflow_store": registry.created,
     "registration": registry.registered,
     "promotable": registry.registered,
     "promotion": registry.promoted,
+    "ingestion_into_s3": stores.ingested,
+    "catalogue_add": stores.catalogue,
+    "catalogue_remove": stores.catalogue,
+    "catalogue_erase": stores.catalogue,
 }
 """What a user finds afterwards, for scenarios whose files differ from run to run."""

@@ -1,7 +1,8 @@
 """A process that has imported everything and forks for every attempt at a scenario.
 
-Reads a JSON line for each attempt, answers with one: `{"signal", "names", "error", "facts"}`. A
-fork costs milliseconds, starting Python and importing torch some seconds.
+Reads a JSON line for each attempt, answers with one: `{"signal", "names", "error", "facts"}`, and
+`"states"` and `"written"` of a watched one (see `Shim`). A fork costs milliseconds, starting Python
+and importing torch some seconds.
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
 from tests.support.kills.scenarios import FACTS, SCENARIOS
 from tests.support.kills.shim import Shim
 
@@ -23,6 +26,8 @@ def serve() -> None:
     sys.dont_write_bytecode = True  # a kill in the middle of a write would leave a damaged one
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may print between the answers
+    # MLflow keeps what it read of all installed packages, which takes half of a promotion.
+    warn_dependency_requirement_mismatches(["mlflow"])
     for line in sys.stdin:
         answer = attempt(json.loads(line))
         for name in answer.pop("modules"):
@@ -45,6 +50,8 @@ def attempt(request: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "signal": killed,
         "names": [],
+        "states": [],
+        "written": [],
         "error": "",
         "facts": {},
         "modules": [],
@@ -56,20 +63,32 @@ def _run(request: dict[str, Any], writer: int) -> None:
     error, known = "", set(sys.modules)
     facts: dict[str, Any] = {}
     sandbox, name = Path(request["sandbox"]), request["scenario"]
-    shim = Shim(sandbox, request.get("at", 0), request.get("how", "before"))
+    shim = Shim(
+        sandbox,
+        request.get("at", 0),
+        request.get("how", "before"),
+        watched=request.get("watched", False),
+    )
     try:
         os.chdir(sandbox)
         (sandbox / "tmp").mkdir(exist_ok=True)
         tempfile.tempdir = os.environ["TMPDIR"] = str(sandbox / "tmp")
         shim.install()
         SCENARIOS[name](Path(request["world"]), sandbox)
+        shim.stop()
         if name in FACTS and not request.get("at"):
-            shim.stop()
             facts = FACTS[name](sandbox)
     except BaseException:
         error = traceback.format_exc()
     modules = sorted({*sys.modules} - known)
-    answer = {"names": shim.names, "error": error, "facts": facts, "modules": modules}
+    answer = {
+        "names": shim.names,
+        "states": shim.states,
+        "written": shim.written,
+        "error": error,
+        "facts": facts,
+        "modules": modules,
+    }
     with os.fdopen(writer, "wb") as pipe:
         pipe.write(json.dumps(answer).encode())
     os._exit(0)
