@@ -16,6 +16,7 @@ from product1m.data.lists import (
     ListFile,
     ListItem,
     RejectedLine,
+    Role,
     find_lists,
     read_list,
 )
@@ -48,8 +49,7 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
     Raises DatasetError if lists are missing or no query can be kept, StorageError if `folder` is
     not empty.
     """
-    require_own_lists(source)
-    lists = find_lists(source)
+    lists = _own_lists(source)
     left_out: Counter[str] = Counter()
     gallery = _usable(source, lists["gallery"], left_out)
     queries = _usable(source, lists["queries"], left_out)
@@ -78,6 +78,11 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
         "without_photo": float(left_out["photo"]),
         "malformed_lines": float(left_out["line"]),
     }
+
+
+def _own_lists(source: Path) -> dict[Role, list[ListFile]]:
+    require_own_lists(source)
+    return find_lists(source)
 
 
 def _count_queries(queries: Sequence[_Candidate]) -> dict[str, float]:
