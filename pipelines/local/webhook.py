@@ -6,6 +6,7 @@ warning and nothing else.
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -24,6 +25,8 @@ STUCK_MINUTES = "PRODUCT1M_STUCK_MINUTES"
 """Environment variable: a local run that prints nothing for longer is reported, once."""
 DEFAULT_STUCK_MINUTES = 30.0
 TIMEOUT_S = 10.0
+DEADLINE_S = 20.0
+"""How long a run waits for a message to be taken (ours)."""
 
 
 def notify(text: str) -> None:
@@ -31,14 +34,38 @@ def notify(text: str) -> None:
     address = os.environ.get(WEBHOOK, "")
     if not address:
         return
+    reasons: list[str] = []
+    # A server may send a byte now and then for ever, and then no time-out of a socket ends it.
+    sending = threading.Thread(
+        target=lambda: reasons.append(_send(address, text)), name="sending a message", daemon=True
+    )
+    sending.start()
+    sending.join(DEADLINE_S)
+    reason = reasons[0] if reasons else f"no answer in {DEADLINE_S:g} s"
+    if reason:
+        logger.warning("$%s: %s did not take the message: %s", WEBHOOK, _host(address), reason)
+
+
+def _send(address: str, text: str) -> str:
+    """Why an address did not take a message; empty if it did."""
     try:
-        answer = requests.post(address, json={"text": redacted(text)}, timeout=TIMEOUT_S)
-        answer.raise_for_status()
-    except requests.RequestException as error:
-        host = urlsplit(address).hostname or "the address"  # the rest of it is a secret
-        status = getattr(error.response, "status_code", None)
-        reason = f"HTTP {status}" if status else type(error).__name__
-        logger.warning("$%s: %s did not take the message: %s", WEBHOOK, host, reason)
+        with requests.post(
+            address,
+            json={"text": redacted(text)},
+            timeout=TIMEOUT_S,
+            allow_redirects=False,  # the message is for this address
+            stream=True,  # what it says about it is not read
+        ) as answer:
+            return "" if answer.ok and not answer.is_redirect else f"HTTP {answer.status_code}"
+    except (requests.RequestException, ValueError, OSError) as error:  # also of a strange address
+        return type(error).__name__
+
+
+def _host(address: str) -> str:
+    """The part of an address that is no secret."""
+    with contextlib.suppress(ValueError):
+        return urlsplit(address).hostname or "the address"
+    return "the address"
 
 
 @contextlib.contextmanager
@@ -69,9 +96,9 @@ def watched(title: str, last_progress: Callable[[], float]) -> Iterator[None]:
 
 
 def _stuck_minutes() -> float:
-    """ConfigError if the environment holds no number."""
+    """ConfigError unless the environment holds a number above 0."""
     text = os.environ.get(STUCK_MINUTES) or DEFAULT_STUCK_MINUTES
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"${STUCK_MINUTES}={text!r}: expected minutes, as in 30") from None
+    with contextlib.suppress(ValueError):
+        if 0 < (minutes := float(text)) < math.inf:
+            return minutes
+    raise ConfigError(f"${STUCK_MINUTES}={text!r}: expected minutes, as in 30")

@@ -1,6 +1,7 @@
 """Photo files to stored photos: checked before decoding, decoded once, upright, limited in size."""
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from product1m.errors import PhotoError
 
 Read = TypeVar("Read")
 
+_OBJECT = re.compile(r" ?<[^<>]*0x[0-9a-f]+>")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -191,5 +193,6 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
+    """What a decoder says, without the object's address in memory, which differs in every run."""
     text = str(error).splitlines()
-    return (text[0] if text else type(error).__name__).replace("<_io.BytesIO object at ", "<")
+    return _OBJECT.sub("", text[0]) if text else type(error).__name__

@@ -167,7 +167,7 @@ def many_scans() -> bytes:
     ("fields", "content", "status", "message"),
     [
         ({}, b"", 400, "photo: the file is empty"),
-        ({}, b"text", 400, "photo: not a photo that can be decoded"),
+        ({}, b"text", 400, "photo: not a photo that can be decoded (cannot identify image file)"),
         ({}, many_scans, 400, "scans"),
         ({}, b"\0" * (40 << 20), 413, "bytes, more than"),
         ({}, b"\0" * (60 << 20), 413, "more than"),
@@ -206,6 +206,27 @@ def test_a_body_that_cannot_be_answered_is_explained(
     response = server.post("/search", data=body, headers={"content-type": kind})
     assert response.status_code == status, response.text
     assert message in response.json()["error"]
+
+
+def test_a_parameter_that_is_wrong_is_explained_as_every_other_error(server: SearchServer) -> None:
+    for address, message in (("/picture", "item: Field required"), ("/examples/x", "number: ")):
+        response = server.get(address)
+        assert response.status_code == 400, address
+        assert message in response.json()["error"]
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error_of_the_server(
+    server: SearchServer,
+) -> None:
+    left = 'product1m_requests_total{path="/search",status="499"}'
+    before = figures(server).get(left, 0)
+    head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), MAX_WAIT_S) as connection:
+        connection.sendall(head + b"Content-Length: 10\r\n\r\n{")
+    while figures(server).get(left, 0) == before:
+        pass
+    assert not any("Traceback" in json.dumps(line) for line in server.lines)
 
 
 def test_the_schema_describes_both_ways_to_ask_and_loads_nothing(server: SearchServer) -> None:

@@ -25,6 +25,8 @@ from tests.support.paths import ROOT
 
 Answer = dict[str, Any]
 STORE = "shop/"
+_REMOVED_WHOLE = ("tmp/", "run/mlflow-artifacts/")
+"""The temporary folder, and the files of a model that no version shows."""
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -44,11 +46,30 @@ class Undisturbed:
 
         Before each operation at which the folder is in a state of its own (what a kill leaves
         before a `fsync` is what it leaves after the write), and within the first write of new
-        content after each operation that has one.
+        content after each operation that has one. Of operations in a folder that the next run
+        removes as a whole, only the first and the last of each kind between two others.
         """
         first = {state: number for number, state in reversed(list(enumerate(self.states, start=1)))}
-        before = [(n, BEFORE) for n in sorted(first.values()) if n <= len(self.operations)]
-        return before + [(n, WRITE) for n, follows in enumerate(self.written) if n and follows]
+        own = {n for n in first.values() if n <= len(self.operations)}
+        written = {n for n, follows in enumerate(self.written) if n and follows}
+        kept = self._told_apart()
+        return [
+            *((n, BEFORE) for n in sorted(own & kept)),
+            *((n, WRITE) for n in sorted(written & kept)),
+        ]
+
+    def _told_apart(self) -> set[int]:
+        """Numbers of the operations, of many alike in a folder that goes as a whole only two."""
+        kept, alike = set(), dict[str, list[int]]()
+        for number, name in enumerate([*self.operations, "end"], start=1):
+            kind, _, path = name.partition(" ")
+            folder = next((folder for folder in _REMOVED_WHOLE if path.startswith(folder)), "")
+            if folder:
+                alike.setdefault(kind + folder, []).append(number)
+                continue
+            kept |= {number, *(n for numbers in alike.values() for n in (numbers[0], numbers[-1]))}
+            alike.clear()
+        return kept
 
 
 @dataclass

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from product1m.config import ServerConfig
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 DESCRIPTION = "Finds every product of a photo in the catalogue."
+CLIENT_LEFT = 499
+"""Status in log and figures of a request whose client left before it was complete (ours)."""
 _SCHEMAS = "#/components/schemas/"
 
 
@@ -115,6 +119,8 @@ def create_app(server: Server) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.openapi = functools.partial(_described, app.openapi)  # type: ignore[method-assign]
     ingestion = server.live["champion"].current.service.config.ingestion
     largest = max_body_bytes(ingestion.max_photo_bytes, ingestion.max_title_bytes)
@@ -211,6 +217,18 @@ def _pages(server: Server) -> APIRouter:
 def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _refuse_parameters(_: Request, error: Exception) -> Response:
+    """As every other error: a sentence, not FastAPI's list."""
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
+    return JSONResponse({"error": "; ".join(faults)}, 400)
+
+
+def _gone(_: Request, __: Exception) -> Response:
+    """Nobody reads this; without it the log had a traceback and the figures an error of ours."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 def _described(openapi: Any) -> dict[str, Any]:
