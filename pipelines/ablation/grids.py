@@ -134,6 +134,28 @@ def _switch(name: str, words: str, key: str, value: Any, is_on: bool) -> Cell:
     return Cell(f"with-{name}", f"with {words}", {key: value})
 
 
+AS_PUBLISHED: Mapping[str, Any] = {
+    "scene_contrast_weight": 0.0,
+    "input_skip": False,
+    "contrast": "released",
+    "relu_projection": True,
+    "learn_temperature": False,
+}
+"""Pretraining without this project's additions, with the contrast of the released code (paper,
+released code)."""
+
+
+def _published(_: Config) -> list[Cell]:
+    """CAPTURE trained as published; each measure reads both networks out in the same way."""
+    overrides = {f"capture_pretraining.{key}": value for key, value in AS_PUBLISHED.items()}
+    words = "CAPTURE as published: no scene contrast, no input skip, the released contrast"
+    return [
+        Cell(FULL, "this project's training"),
+        Cell("as-published", words, overrides),
+        Cell("image-text", "image and text, without CAPTURE", method=IMAGE_TEXT),
+    ]
+
+
 _DEPTHS = ("text_layers", "visual_layers", "cross_layers", "joint_layers")
 
 
@@ -223,6 +245,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 _GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
     "pretext": ("What is each pretext task worth?", _pretext),
+    "published": ("What is CAPTURE as published worth?", _published),
     "layers": ("What is each type of layer worth, and what does depth do?", _layers),
     "proposals": ("What is finding the products in a photo worth?", _proposals),
     "fusion": ("What does each block of the embedding add to the ranking?", _fusion),
@@ -230,6 +253,7 @@ _GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
 _CAPTURE_ALONE = (SHIPPED, JOINT, STREAMS)
 _MEASURES = {
     "pretext": _CAPTURE_ALONE,
+    "published": (SHIPPED, JOINT, JOINT_STREAMS),
     "layers": _CAPTURE_ALONE,
     "proposals": (SHIPPED,),
     "fusion": (SHIPPED,),

@@ -15,13 +15,14 @@ from pipelines.ablation.grids import FULL
 from pipelines.ablation.results import AblationResults, CellScore
 from pipelines.local.summary import WIDTH
 from product1m.errors import PipelineError
-from product1m.evaluation.methods import JOINT, SHIPPED, STREAMS
+from product1m.evaluation.methods import JOINT, JOINT_STREAMS, SHIPPED, STREAMS
 from product1m.evaluation.statistics import Interval
 
 WORSE, BETTER, UNCLEAR = "#b3261e", "#1b6e3c", "#5f6368"
 _MEASURES = {
     SHIPPED: "the ranking that ships",
     JOINT: "the paper's embedding alone (`joint`)",
+    JOINT_STREAMS: "the first author's embedding alone (`joint_streams`)",
     STREAMS: "both streams alone (`streams`)",
 }
 

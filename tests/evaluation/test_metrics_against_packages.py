@@ -1,7 +1,8 @@
 """Both definitions of mAP beside what public packages call average precision.
 
-`strict` is the AP@N of trec_eval as long as no query has more than N relevant items, `official` the
-average precision of scikit-learn on the first N as long as every query has at least N.
+`strict` is the AP@N of trec_eval and ranx as long as no query has more than N relevant items,
+`official` the average precision of torchmetrics and of scikit-learn on the first N as long as every
+query has at least N.
 """
 
 from typing import Any
@@ -12,31 +13,23 @@ import pytest
 from ir_measures import AP, P
 from sklearn.metrics import average_precision_score
 
-from product1m.evaluation.metrics import GroundTruth, score_queries
+from product1m.evaluation.metrics import Definition, GroundTruth, score_queries
+from tests.support.oracles.random_rankings import random_lists
 
-NUM_QUERIES, DEPTH = 60, 10
+DEPTH = 10
+RANX = {"few": 0.26513690476190477, "many": 0.2619855048500882}
+TORCHMETRICS = {"few": 0.7688294053077698, "many": 0.895294725894928}
+"""Means on the same lists; `benchmarks/metric_packages.py` prints them (ranx 0.3.21, torchmetrics
+1.9.0)."""
 
 
-def random_lists(
-    items_per_class: int, num_classes: int
-) -> tuple[GroundTruth, dict[str, list[str]]]:
-    """Queries for one or two classes, whose items come early in the ranking more often than not."""
-    generator = np.random.default_rng(items_per_class)
-    labels = [f"c{number}" for number in range(num_classes)]
-    gallery = {f"{label}-{n}": label for label in labels for n in range(items_per_class)}
-    items = np.array(list(gallery))
-    queries, rankings = {}, {}
-    for number in range(NUM_QUERIES):
-        asked = generator.choice(labels, generator.integers(1, 3), replace=False).tolist()
-        relevant = np.isin([gallery[item] for item in items], asked)
-        order = np.argsort(generator.random(len(items)) - 0.2 * relevant)
-        queries[f"q{number}"] = tuple(asked)
-        rankings[f"q{number}"] = items[order][:25].tolist()
+def lists(kind: str) -> tuple[GroundTruth, dict[str, list[str]]]:
+    queries, gallery, rankings = random_lists(kind)
     return GroundTruth(queries, gallery), rankings
 
 
 def test_strict_equals_trec_eval_where_ten_items_can_hold_every_relevant_one() -> None:
-    truth, rankings = random_lists(items_per_class=5, num_classes=12)
+    truth, rankings = lists("few")
     relevant = {
         query: {item: 1 for item, label in truth.gallery_label.items() if label in labels}
         for query, labels in truth.query_labels.items()
@@ -55,10 +48,25 @@ def test_strict_equals_trec_eval_where_ten_items_can_hold_every_relevant_one() -
 
 
 def test_official_equals_scikit_learn_on_the_first_ten_where_ten_are_relevant() -> None:
-    truth, rankings = random_lists(items_per_class=12, num_classes=6)
+    truth, rankings = lists("many")
     scores = score_queries(rankings, truth, "official", [DEPTH]).set_index("query_id")
     for query, ranking in rankings.items():
         hits = [truth.gallery_label[item] in truth.query_labels[query] for item in ranking[:DEPTH]]
         expected = average_precision_score(hits, -np.arange(DEPTH)) if any(hits) else 0.0
         assert scores["ap"][query] == pytest.approx(expected)
     assert 0.1 < scores["ap"].mean() < 0.9
+
+
+def mean_ap(kind: str, definition: Definition) -> float:
+    truth, rankings = lists(kind)
+    return float(score_queries(rankings, truth, definition, [DEPTH])["ap"].mean())
+
+
+def test_ranx_is_strict_where_ten_items_hold_every_relevant_one_and_lower_elsewhere() -> None:
+    assert mean_ap("few", "strict") == pytest.approx(RANX["few"], abs=1e-6)
+    assert mean_ap("many", "strict") > RANX["many"] + 0.05
+
+
+def test_torchmetrics_is_official_where_ten_are_relevant_and_differs_elsewhere() -> None:
+    assert mean_ap("many", "official") == pytest.approx(TORCHMETRICS["many"], abs=1e-6)
+    assert abs(mean_ap("few", "official") - TORCHMETRICS["few"]) > 1e-3

@@ -94,6 +94,22 @@ def test_a_query_without_a_ranking_scores_zero_in_strict_and_is_not_counted_in_o
     assert "1 queries have no ranking (q2)" in caplog.text
 
 
+@pytest.mark.parametrize("as_released", [False, True])
+def test_one_split_is_scored_as_if_the_other_had_no_rankings(
+    lists: Path, tmp_path: Path, as_released: bool
+) -> None:
+    both = ranking_file(tmp_path, f"d1,101\nq1,{QUERY_1}\nq2,101\n")
+    report = score(lists, both, ["official"], as_released, split="test")
+    alone = score(lists, ranking_file(tmp_path, f"q1,{QUERY_1}\nq2,101\n"), ["official"])
+    assert report.scores == alone.scores
+    assert report.counts["rankings"] == 2
+    dev = ranking_file(tmp_path, "d1,301\n")
+    assert score(lists, dev, ["official"], as_released, "dev").scores["official"]["10"]["mAP"] == 1
+    message = "no ranking of a test query; queries in the lists: (2 test, 1 dev|1 dev, 2 test)"
+    with pytest.raises(RetrievalError, match=message):
+        score(lists, dev, ["official"], as_released, "test")
+
+
 def test_ids_that_are_not_in_the_lists_are_counted_and_reported(
     lists: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

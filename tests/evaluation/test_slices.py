@@ -112,5 +112,12 @@ def test_classes_that_nobody_looked_for_in_titles_make_no_slices(
 
 
 def test_every_slicing_is_defined() -> None:
-    slices = slices_of({"q": ("a x",)}, [], {"a x": 1})
+    slices = slices_of({"q": ("a x",)}, [], {"a x": 1}, [])
     assert list(slices) == list(DEFINITIONS)
+
+
+def test_a_set_of_labels_is_known_from_dev_whatever_its_order_and_repeats() -> None:
+    queries = {"known": ("a x", "a y", "a x"), "part": ("a x",), "more": ("a x", "a y", "a z")}
+    slices = slices_of(queries, [], dev_labels=[("a y", "a x"), ("a y",)])
+    assert slices["labels_in_dev"].to_dict() == {"known": "yes", "part": "no", "more": "no"}
+    assert "labels_in_dev" not in slices_of(queries, [])

@@ -197,7 +197,7 @@ def test_the_description_holds_what_a_reviewer_needs(
             digest = open_artifact(made.root / folder, step).digest
             assert f"| {step} | `{digest[:12]}` | no container |" in card
     rpn = open_artifact(made.rpn, "rpn_training").manifest.metrics["recall@0.5/36"]
-    assert f"recall@0.5 of 36 proposals {rpn:.3f} (whole image " in card
+    assert f"recall@0.5 of 36 proposals {rpn:.3f} (the 36 most usual places " in card
     lost = Interval(**metrics["match_score"]["lost"])
     error = metrics["match_score"]["calibration_error"]
     assert f"lost {lost}, calibration error {error:.3f}." in card

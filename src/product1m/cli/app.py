@@ -232,7 +232,7 @@ def make_sample(
         _report(sample.cut_sample(source, folder, classes, seed))
 
 
-@app.command(epilog="Example: `product1m score lists/ results/retrieval_id_list.txt --json`")
+@app.command(epilog="Example: `product1m score lists/ test/retrieval_id_list.txt --split test`")
 def score(
     lists: Annotated[Path, typer.Argument(help="Folder with product lists.")],
     rankings: Annotated[Path, typer.Argument(help="Lines `query,id1,id2,…`, best first.")],
@@ -245,6 +245,10 @@ def score(
             "--as-released", help="Read files as the released script does; `official` only."
         ),
     ] = False,
+    split: Annotated[
+        Literal["dev", "test"] | None,
+        typer.Option(help="Score the queries of one split; without it, of all that are ranked."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a file of rankings against product lists: mAP, mAR and Prec at 10, 50 and 100."""
@@ -254,7 +258,7 @@ def score(
     wanted = [name for name in DEFINITIONS if definition in (name, "both")]
     if as_released and definition == "both":
         wanted = ["official"]
-    scores = score_rankings(lists, rankings, wanted, as_released)
+    scores = score_rankings(lists, rankings, wanted, as_released, split)
     if as_json:
         typer.echo(json.dumps(scores.scores))
         return

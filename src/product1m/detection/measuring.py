@@ -55,11 +55,13 @@ def propose_on(
     return proposals
 
 
-def recalls(boxes: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, float]:
+def recalls(
+    boxes: Sequence[Boxes], truth: Sequence[Boxes], depths: Sequence[int] = DEPTHS
+) -> dict[str, float]:
     """COCO's average recall, and recall at IoU 0.5, of the best boxes of every scene."""
     return {
-        **{f"AR@{depth}": average_recall(boxes, truth, depth) for depth in DEPTHS},
-        **{f"recall@0.5/{depth}": recall(boxes, truth, depth, 0.5) for depth in DEPTHS},
+        **{f"AR@{depth}": average_recall(boxes, truth, depth) for depth in depths},
+        **{f"recall@0.5/{depth}": recall(boxes, truth, depth, 0.5) for depth in depths},
     }
 
 

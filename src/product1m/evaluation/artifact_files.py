@@ -25,7 +25,7 @@ MATCH_SCORE = "match_score.json"
 LATENCY, REPORT = "latency.json", "report.html"
 """Both hold measured times, so they do not count in the digest."""
 RANKINGS = "retrieval_id_list.txt"
-"""The shipped rankings, in the format of the released evaluator."""
+"""In a folder for each split: the shipped rankings, in the format of the released evaluator."""
 PER_QUERY = "per_query.parquet"
 """The scores of every query, method, definition and depth."""
 SLICES = "slices.parquet"
@@ -36,6 +36,11 @@ PRODUCTS_PER_QUERY = "products.parquet"
 """Products, boxes and products found, by test query; only if the true boxes are known."""
 FUSION_TRIALS = "fusion_trials.parquet"
 """The score of every combination of weights tried for the shipped fusion."""
+
+
+def rankings_of(split: str) -> str:
+    """Name of the file with a split's rankings; its folder is what the released evaluator reads."""
+    return f"{split}/{RANKINGS}"
 
 
 def write_json(path: Path, content: Mapping[Any, Any]) -> None:

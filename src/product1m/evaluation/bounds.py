@@ -23,13 +23,19 @@ def random_rankings(
     }
 
 
+def items_by_label(gallery_label: Mapping[str, str]) -> dict[str, list[str]]:
+    """Gallery items of each label, in the gallery's order."""
+    items: defaultdict[str, list[str]] = defaultdict(list)
+    for item, label in gallery_label.items():
+        items[label].append(item)
+    return dict(items)
+
+
 def oracle_rankings(
     query_labels: Mapping[str, Sequence[str]], gallery_label: Mapping[str, str], depth: int
 ) -> dict[str, list[str]]:
     """The labels of a query take turns in listing gallery items of their class."""
-    items: defaultdict[str, list[str]] = defaultdict(list)
-    for item, label in gallery_label.items():
-        items[label].append(item)
+    items = items_by_label(gallery_label)
     return {
         query: round_robin([items.get(label, []) for label in labels], depth)
         for query, labels in query_labels.items()

@@ -16,6 +16,8 @@ OCR, IMAGE_TEXT_OCR = READ = ("ocr", "image_text_ocr")
 """Without CAPTURE too; only where the photos were read."""
 WHOLE_PHOTO = "_whole_photo"
 """Ends the name of a ranking that searches with the whole photo instead of its boxes."""
+NEAREST_TITLE = "nearest_dev_titles"
+"""Answers with the labels of the dev queries whose titles are most similar: no photo, no model."""
 SHIPPED_WHOLE_PHOTO = SHIPPED + WHOLE_PHOTO
 MERGE_PREFIX = "merge_"
 """Starts the name of a ranking that merges the boxes' rankings by another rule."""
@@ -40,14 +42,15 @@ what is printed on packs."""
 
 TITLES: Mapping[str, str] = {
     SHIPPED: "shipped: all blocks fused, weights from dev",
-    JOINT: "joint: product of joint tokens (paper)",
-    JOINT_STREAMS: "joint + streams (first author)",
+    JOINT: "our network, read out as in the paper: joint",
+    JOINT_STREAMS: "our network, read out as by the first author: joint + streams",
     STREAMS: "streams: both towers",
     IMAGE: "image only",
     TEXT: "text only",
     OCR: "OCR only",
     IMAGE_TEXT: "image + text, no CAPTURE",
     IMAGE_TEXT_OCR: "image + text + OCR, no CAPTURE",
+    NEAREST_TITLE: "labels of the nearest dev titles, no photo, no model",
     SHIPPED_WHOLE_PHOTO: "shipped, whole photo",
     IMAGE + WHOLE_PHOTO: "image only, whole photo",
     OCR + WHOLE_PHOTO: "OCR only, whole photo",
@@ -68,14 +71,17 @@ _MERGE_RULES: Mapping[MergeRule, str] = {
 }
 _DESCRIPTIONS: Mapping[str, str] = {
     SHIPPED: "all blocks fused, weights chosen on the dev queries",
-    JOINT: "CAPTURE, product of the joint tokens (paper)",
-    JOINT_STREAMS: "CAPTURE, products of the joint and of the stream tokens (first author)",
+    JOINT: "this network read out as in the paper: product of the joint tokens",
+    JOINT_STREAMS: "this network read out as by the first author: products of the joint and "
+    "of the stream tokens",
     STREAMS: "CAPTURE, single-stream tokens: two towers",
     IMAGE: "region features alone, no CAPTURE",
     TEXT: "character n-grams of the title alone, no CAPTURE",
     IMAGE_TEXT: "image and text fused, no CAPTURE",
     OCR: "character n-grams of what is printed on the pack, no CAPTURE",
     IMAGE_TEXT_OCR: "image, text and what is printed fused, no CAPTURE",
+    NEAREST_TITLE: "gallery items with the labels of the dev queries with the most similar titles; "
+    "no photo, no model",
     **{MERGE_PREFIX + rule: _MERGE_RULES[rule] for rule in MERGE_RULES},
     INSTANCE_CROPS: "as shipped, each box cut out and encoded again at full size",
     ORACLE_BOXES: "as shipped, with the true boxes: what detection costs",

@@ -25,6 +25,7 @@ from product1m.evaluation.methods import (
     IMAGE_TEXT_OCR,
     INSTANCE_CROPS,
     MERGE_PREFIX,
+    NEAREST_TITLE,
     OCR,
     ORACLE,
     ORACLE_BOXES,
@@ -35,6 +36,7 @@ from product1m.evaluation.methods import (
     WHOLE_PHOTO,
 )
 from product1m.evaluation.metrics import GroundTruth
+from product1m.evaluation.title_baseline import Titles, nearest_title_rankings
 from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.embedding import FUSABLE
 from product1m.retrieval.merging import MERGE_RULES, MergeRule
@@ -169,12 +171,13 @@ def rank_all(
     searcher: Searcher,
     variants: QueryVariants,
     fusions: Mapping[str, Fusion],
+    dev: QueryVectors,
     truth: GroundTruth,
     seed: int,
 ) -> dict[str, dict[str, list[str]]]:
     """Rankings of every method and both ends of the scale: method, query id, gallery ids.
 
-    `seed` draws the random rankings.
+    `dev` are the queries whose labels may be remembered; `seed` draws the random rankings.
     """
     depth = searcher.settings.depth
     ranked = {
@@ -182,10 +185,17 @@ def rank_all(
         for method in track(list_methods(fusions, variants, searcher.settings.merge), "ranking")
     }
     query_ids = variants.detected.query_ids
+    asked, known = (_titles(searcher, vectors) for vectors in (variants.detected, dev))
+    ranked[NEAREST_TITLE] = nearest_title_rankings(asked, known, truth, depth)
     ranked[RANDOM] = random_rankings(query_ids, searcher.gallery.ids, depth, seed)
     labels = {query: truth.query_labels[query] for query in query_ids}
     ranked[ORACLE] = oracle_rankings(labels, truth.gallery_label, depth)
     return ranked
+
+
+def _titles(searcher: Searcher, queries: QueryVectors) -> Titles:
+    columns = searcher.layout.columns(TEXT)
+    return Titles(queries.query_ids, queries.photo_vectors[:, columns])
 
 
 def rank(searcher: Searcher, variants: QueryVariants, method: Method) -> dict[str, list[str]]:

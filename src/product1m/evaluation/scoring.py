@@ -55,11 +55,13 @@ def score(
     rankings: Path,
     definitions: Sequence[Definition] = DEFINITIONS,
     as_released: bool = False,
+    split: str | None = None,
 ) -> ScoreReport:
     """Score a ranking file against a folder with gallery, dev and test lists.
 
     If a split has rankings, a query of it without one scores 0 in `strict`; `official` does not
-    count it (released code). Raises DatasetError or RetrievalError for files that cannot be read.
+    count it (released code). With `split`, rankings of another split's queries are left out. Raises
+    DatasetError or RetrievalError for files that cannot be read.
     """
     if as_released and tuple(definitions) != ("official",):
         raise RetrievalError(
@@ -68,6 +70,8 @@ def score(
         )
     lines = read_rankings(rankings, as_released)
     truth, splits = _released_truth(lists) if as_released else _truth(lists)
+    if split is not None:
+        lines, splits = _of_split(lines, splits, split, rankings)
     unranked = _unranked(lines, splits)
     if unranked:
         logger.warning(
@@ -84,6 +88,24 @@ def score(
             scored = [*lines, *((query, []) for query in unranked)]
         scores[definition] = mean_scores(score_queries(scored, truth, definition))
     return ScoreReport(scores, counts)
+
+
+def _of_split(
+    lines: RankingLines, splits: Mapping[str, list[str]], split: str, rankings: Path
+) -> tuple[RankingLines, dict[str, list[str]]]:
+    """The rankings without those of other splits' queries, and the split alone."""
+    others = {query for name, queries in splits.items() if name != split for query in queries}
+    kept = [line for line in lines if line[0] not in others]
+    if split not in splits or not {query for query, _ in kept} & {*splits[split]}:
+        counts = {name or "without a split": len(queries) for name, queries in splits.items()}
+        numbers = ", ".join(f"{number} {name}" for name, number in counts.items())
+        raise RetrievalError(
+            f"{rankings}: no ranking of a {split} query; queries in the lists: {numbers}. Give the "
+            "rankings of that split, or leave out --split"
+        )
+    if len(kept) < len(lines):
+        logger.info("%s: %d rankings of other splits left out", rankings, len(lines) - len(kept))
+    return kept, {split: splits[split]}
 
 
 def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
@@ -121,6 +143,7 @@ def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
                     "an id has no comma, no white space around it and no control characters"
                 )
     text = "".join(ID_SEPARATOR.join((query, *ids)) + "\n" for query, ids in rankings.items())
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
 
 

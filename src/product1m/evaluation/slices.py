@@ -1,7 +1,7 @@
-"""Slice the queries: by products, brand, frequency, similar products, titles seen in training."""
+"""Slice the queries: by products, brand, frequency, sisters, what training and dev show."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import combinations
 
@@ -30,6 +30,8 @@ DEFINITIONS = {
     "named_in_train": "yes: for every label a training title contains its brand and its name, "
     "ignoring case and blanks. Training photos have no labels, so a product that no title names "
     "may still have been seen.",
+    "labels_in_dev": "yes: a dev query asks for the same set of labels, repeats aside. The block "
+    "weights are chosen on dev queries, and whoever remembers their labels can answer by title.",
 }
 
 
@@ -37,11 +39,13 @@ def slices_of(
     query_labels: Mapping[str, tuple[str, ...]],
     gallery_labels: Iterable[str],
     train_titles: Mapping[str, int] | None = None,
+    dev_labels: Iterable[Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """The slices each query is in: one column per entry of `DEFINITIONS`, index query_id.
 
     `train_titles` is the number of training titles that name each class; without it, or if a label
-    is missing there, the column `named_in_train` is left out.
+    is missing there, the column `named_in_train` is left out. `dev_labels` are the labels of each
+    dev query; without them `labels_in_dev` is left out.
     """
     if not query_labels:
         raise RetrievalError("no queries to slice; the query list is empty")
@@ -62,6 +66,11 @@ def slices_of(
     if train_titles is not None and train_titles.keys() >= frequency.keys():
         columns["named_in_train"] = _yes_or_no(
             all(train_titles[label] for label in labels) for labels in query_labels.values()
+        )
+    if dev_labels is not None:
+        known = {frozenset(labels) for labels in dev_labels}
+        columns["labels_in_dev"] = _yes_or_no(
+            frozenset(labels) in known for labels in query_labels.values()
         )
     return pd.DataFrame(columns, index=pd.Index(list(query_labels), name="query_id"))
 

@@ -146,10 +146,11 @@ def _slice_row(change: SliceChange) -> dict[str, str]:
 
 
 def _rpn(metrics: Mapping[str, float]) -> str:
-    key = "recall@0.5/36"
+    one, many = "recall@0.5/1", "recall@0.5/36"
     return (
-        f"{metrics[key]:.3f} (whole image {metrics[f'whole_image/{key}']:.3f}, "
-        f"GrabCut box {metrics[f'grabcut_box/{key}']:.3f})"
+        f"{metrics[many]:.3f} (the 36 most usual places {metrics[f'usual_places/{many}']:.3f}); "
+        f"of one proposal {metrics[one]:.3f} (whole image {metrics[f'whole_image/{one}']:.3f}, "
+        f"GrabCut box {metrics[f'grabcut_box/{one}']:.3f})"
     )
 
 

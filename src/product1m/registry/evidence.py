@@ -11,7 +11,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.evaluation.artifact_files import (
-    RANKINGS,
+    rankings_of,
     read_metrics,
     read_per_query,
     read_products,
@@ -137,7 +137,7 @@ def gather_evidence(
     rows = _shipped_rows(evaluation)
     ap = dict(zip(rows["query_id"], rows["ap"], strict=True))
     plan = BootstrapPlan.from_config(EvaluationConfig.model_validate(evaluation.manifest.config))
-    rankings = read_rankings(evaluation.file(RANKINGS))
+    rankings = read_rankings(evaluation.file(rankings_of("test")))
     scores = read_metrics(evaluation)
     return Evidence(
         ap=ap,

@@ -27,9 +27,9 @@ from product1m.evaluation.artifact_files import (
     PER_QUERY,
     PRODUCTS_PER_QUERY,
     QUERY_BOXES,
-    RANKINGS,
     REPORT,
     SLICES,
+    rankings_of,
     write_json,
     write_table,
 )
@@ -96,7 +96,14 @@ def run(
             searcher, prepared.variants["dev"].detected, truth, FusionSettings.from_config(config)
         )
         ranked = {
-            split: rank_all(searcher, variants, choice.fusions, truth, config.seed)
+            split: rank_all(
+                searcher,
+                variants,
+                choice.fusions,
+                prepared.variants["dev"].detected,
+                truth,
+                config.seed,
+            )
             for split, variants in prepared.variants.items()
         }
         findings = _measure(prepared, choice, ranked, config)
@@ -184,6 +191,7 @@ def _measure(
             {query: truth.query_labels[query] for query in queries.detected.query_ids},
             truth.gallery_label.values(),
             prepared.train_titles,
+            [truth.query_labels[query] for query in prepared.variants["dev"].detected.query_ids],
         ),
         detection=detection_quality(queries.detected.query_ids, shown, plan),
         match=match,
@@ -237,8 +245,8 @@ def _write(
     content = report_content(findings, prepared.searcher, queries, gallery, facts, settings)
     write_report(content, writer.folder / REPORT)
     _write_tables(writer, metrics, findings)
-    shipped = ranked["dev"][SHIPPED] | ranked["test"][SHIPPED]
-    write_rankings(writer.folder / RANKINGS, shipped)
+    for split in SPLITS:
+        write_rankings(writer.folder / rankings_of(split), ranked[split][SHIPPED])
     write_examples(writer.folder, prepared.features, queries, ranked["test"][SHIPPED])
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -17,6 +18,7 @@ from product1m.detection.box_training import BoxBatches, box_losses
 from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
+    DEPTHS,
     ScoredBoxes,
     best_selection,
     measure,
@@ -26,7 +28,7 @@ from product1m.detection.measuring import (
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
-from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
+from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
 from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
@@ -149,7 +151,11 @@ def _measure(
     proposals: Sequence[ScoredBoxes],
     selection: BoxSelection,
 ) -> dict[str, float]:
-    """The network's figures, and those of two baselines on the same scenes."""
+    """The network's figures, and those of three baselines on the same scenes.
+
+    Whole photo and GrabCut have one box, so they are measured at one box only; the usual places of
+    the train scenes' products are measured at as many boxes as the network has.
+    """
     truth = [scenes.boxes_xyxy[position] for position in held_out]
     synthesis = BackgroundSynthesisConfig.model_validate(scenes.items.artifact.manifest.config)
     settings = GrabCutSettings.from_config(synthesis)
@@ -160,12 +166,21 @@ def _measure(
     # GrabCut releases the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor(synthesis.num_workers) as pool:
         grabcut = list(track(pool.map(cut, held_out), "GrabCut baseline", len(held_out)))
-    sizes = scenes.items.rows[["width", "height"]].iloc[list(held_out)].to_numpy()
+    every_size = scenes.items.rows[["width", "height"]].to_numpy()
+    sizes, known = every_size[list(held_out)], scenes.split("train")
     whole = [whole_image_box(width, height) for width, height in sizes]
-    metrics = measure(proposals, truth, selection)
-    for name, boxes in (("whole_image", whole), ("grabcut_box", grabcut)):
-        metrics |= {f"{name}/{key}": value for key, value in recalls(boxes, truth).items()}
-    return metrics
+    places = usual_places(
+        [scenes.boxes_xyxy[position] for position in known], every_size[known], max(DEPTHS)
+    )
+    usual = [places * np.tile(size, 2).astype(np.float32) for size in sizes]
+    baselines = {
+        "whole_image": recalls(whole, truth, DEPTHS[:1]),
+        "grabcut_box": recalls(grabcut, truth, DEPTHS[:1]),
+        "usual_places": recalls(usual, truth),
+    }
+    return measure(proposals, truth, selection) | {
+        f"{name}/{key}": value for name, found in baselines.items() for key, value in found.items()
+    }
 
 
 def _draw(

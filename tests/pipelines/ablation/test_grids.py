@@ -64,6 +64,20 @@ def test_every_pretext_task_is_left_out_once_and_one_that_is_off_is_added() -> N
     }
 
 
+def test_capture_as_published_has_none_of_the_additions_and_the_released_contrast() -> None:
+    for preset in ("sample", "reference"):
+        grid = make_grid("published", load_config(preset))
+        cells = {cell.name: cell for cell in grid.cells}
+        pretraining = cells["as-published"].config(load_config(preset), 0).capture_pretraining
+        assert pretraining.scene_contrast_weight == 0
+        assert not pretraining.input_skip
+        assert pretraining.contrast == "released"
+        assert pretraining.relu_projection
+        assert not pretraining.learn_temperature
+        assert list(cells) == ["full", "as-published", "image-text"]
+        assert grid.measures == ("shipped", "joint", "joint_streams")
+
+
 def test_the_last_task_is_not_left_out() -> None:
     off = ("masked_language", "masked_region", "scene_contrast")
     base = load_config("sample", [f"capture_pretraining.{task}_weight=0" for task in off])
