@@ -156,6 +156,27 @@ def test_code_of_a_forger_is_neither_run_nor_promoted(
     assert not trace.exists()
 
 
+def test_a_version_whose_files_are_elsewhere_is_not_read_with_the_reviewers_credentials(
+    server: Server, candidate: ModelVersion, tmp_path: Path
+) -> None:
+    with server.as_user(PIPELINE):
+        client = registry_mlflow().MlflowClient()
+        forged = client.create_model_version(
+            candidate.model, "s3://of-a-stranger/model", candidate.run_id, dict(candidate.tags)
+        )
+        copied = client.create_model_version(
+            candidate.model, f"models:/{candidate.model}/{forged.version}", candidate.run_id
+        )
+    for number in (forged.version, copied.version):
+        uri = f"models:/{candidate.model}/{number}"
+        with server.as_user(REVIEWER):
+            with pytest.raises(RegistryError, match=r"s3://of-a-stranger/model.*nothing was read"):
+                promote(str(number), MODELS)
+            with pytest.raises(RegistryError, match="nothing was read there"):
+                fetch_model(uri, MODELS.candidate, Trust.of_consumer(), tmp_path)
+            assert "nothing was read" in product1m("registry", "compare", str(number), "1", code=1)
+
+
 def test_rules_and_the_mark_of_a_sample_are_not_the_pipelines_word(
     server: Server, made: TinyArtifacts, tmp_path: Path
 ) -> None:

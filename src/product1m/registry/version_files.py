@@ -17,7 +17,12 @@ from product1m.serving.model_folder import (
 )
 from product1m.storage.base import sha256_of
 from product1m.storage.scratch import scratch_folder
-from product1m.telemetry.mlflow_client import download, registry_mlflow, talking_to_registry
+from product1m.telemetry.mlflow_client import (
+    download,
+    registry_mlflow,
+    require_logged,
+    talking_to_registry,
+)
 
 MISSING = "missing"
 """Digest of a file that a version was registered without."""
@@ -95,7 +100,8 @@ def digests_of(model: Path, code: Path, files: Path) -> dict[str, str]:
 
 
 def _read(version: ModelVersion, name: str) -> str | None:
-    with talking_to_registry(f"listing the files of {version.title}"):
+    with talking_to_registry(f"listing the files of {version.title}") as client:
+        require_logged(version.uri, client)
         files = registry_mlflow().artifacts.list_artifacts(version.uri)
     if name not in {Path(file.path).name for file in files}:
         return None

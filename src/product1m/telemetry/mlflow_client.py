@@ -7,6 +7,7 @@ downloads and uploads go through the server, unless `MLFLOW_ENABLE_PROXY_MULTIPA
 """
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from product1m.errors import RegistryError, TrackingError
+from product1m.errors import RegistryError, TrackingError, redacted
 from product1m.storage.disk import explain
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
@@ -42,6 +43,9 @@ for _name, _value in (
 ):
     os.environ.setdefault(_name, _value)
 
+_ORIGINS = ("mlflow", "sqlalchemy", "alembic", "sqlite3", "botocore", "boto3")
+"""Packages whose errors are about MLflow's server, its database or its store."""
+_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/]+))")
 _answering: set[str] = set()
 """Servers from which this process has downloaded."""
 
@@ -108,7 +112,7 @@ def talking_to_registry(action: str, *folders: Path) -> Iterator[Any]:
 def is_of_mlflow(error: Exception) -> bool:
     """Whether MLflow, its database or its connection raised an error."""
     origin = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError) or origin in ("mlflow", "sqlalchemy", "alembic", "sqlite3")
+    return isinstance(error, OSError) or origin in _ORIGINS
 
 
 def _reason(error: Exception, uri: str, folders: Sequence[Path] = ()) -> str:
@@ -129,12 +133,37 @@ def download(model_uri: str, path: str, folder: Path) -> Path:
     Raises RegistryError, within a minute if nothing answers, with the address that does not.
     """
     timeout = os.environ.get(TIMEOUT, str(WHOLE_FILE_S))
-    with talking_to_registry(f"reading {path or 'the files'} of {model_uri}"):
+    with talking_to_registry(f"reading {path or 'the files'} of {model_uri}") as client:
+        require_logged(model_uri, client)
         _require_answer(model_uri)
         uri = f"{model_uri}/{path}".rstrip("/")
         with environment_set({TIMEOUT: timeout}):
             files = registry_mlflow().artifacts.download_artifacts(uri, dst_path=str(folder))
     return Path(files)
+
+
+def require_logged(model_uri: str, client: Any) -> None:
+    """RegistryError for a version at a server whose files are not those of a logged model.
+
+    Whoever may make a version chooses its source freely, `s3://` of strangers included; there it
+    would be read with the credentials of the reader.
+    """
+    uri = model_uri
+    while registry_mlflow().get_tracking_uri().startswith("http") and (
+        match := _MODEL.fullmatch(uri)
+    ):
+        found = (
+            client.get_model_version(match["name"], match["number"])
+            if match["number"]
+            else client.get_model_version_by_alias(match["name"], match["alias"])
+        )
+        if not found.source.startswith("models:/"):
+            raise RegistryError(
+                f"{model_uri}: its files are said to be at {redacted(found.source)}, and not at "
+                "this server; nothing was read there. The step registration makes versions whose "
+                "files the server keeps: reject this one"
+            )
+        uri = found.source
 
 
 def _require_answer(model_uri: str) -> None:
