@@ -5,6 +5,7 @@ Messages reach logs, MLflow, run records and quarantine tables, so they contain 
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -19,6 +20,8 @@ _USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _HEADER = re.compile(r"(\b(?:Basic|Bearer) )[\w.~+/=-]{6,}")
 _SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN)$")
 _PASSWORD = re.compile(r"://[^\s/?#'\"<>:@]*:([^\s'\"<>]*)@")
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Unicode's categories of characters that show nothing, or act on what stands around them."""
 _SHORTEST = 6
 """Shorter secrets of the environment are not searched for: ordinary words contain them (ours)."""
 
@@ -38,11 +41,26 @@ def redacted(text: str) -> str:
     return text
 
 
+def printable(text: str, kept: str = "\n\t") -> str:
+    """`text` with escapes for characters that move the cursor, color or reorder what follows.
+
+    Titles, ids and tags come from others, who must not be able to forge what a terminal shows.
+    """
+    return "".join(
+        character
+        if character in kept or unicodedata.category(character) not in _UNSEEN
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def _environment_secrets() -> Iterator[str]:
     for name, value in os.environ.items():
         secrets = [value] if _SECRET_VARIABLE.search(name) else []
         if "://" in value:
             secrets += _PASSWORD.findall(value)
+        if name.endswith("WEBHOOK"):
+            secrets.append(value.partition("://")[2].partition("/")[2])  # whoever has it may post
         for secret in secrets:
             for form in {secret, unquote(secret), quote(secret, safe="")}:
                 if len(form) >= _SHORTEST:

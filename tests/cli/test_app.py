@@ -108,6 +108,12 @@ def test_an_unknown_command_or_preset_has_exit_code_2() -> None:
     assert runner.invoke(app, ["config", "show", "--preset", "sampel"]).exit_code == 2
 
 
+def test_a_value_in_square_brackets_is_shown_as_it_is() -> None:
+    value = 'ingestion.allowed_sources=["[bold]host[/x]"]'
+    result = runner.invoke(app, ["config", "show", "--set", value], catch_exceptions=False)
+    assert "[bold]host[/x]" in result.output
+
+
 def test_the_effective_configuration_is_shown_with_who_set_it() -> None:
     arguments = ["config", "show", "--preset", "sample", "--set", "indexing.text_dim=99"]
     result = runner.invoke(app, arguments)

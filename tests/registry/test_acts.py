@@ -331,6 +331,10 @@ def test_the_command_line_lists_shows_promotes_rejects_and_rolls_back(
         assert result.exit_code == 0, result.output
         return result.output
 
+    client = registry_mlflow().MlflowClient()
+    forged = "x\x1b[2J\n9  2026-11-27  champion"
+    client.set_model_version_tag(registered.model, registered.number, "commit", forged)
+    assert "x\\x1b[2J\\n9  2026-11-27  champion" in product1m("show", registered.number)
     assert "product1m-candidate" in product1m("list")
     assert registered.description.splitlines()[0] in product1m("show", registered.number)
     to = ["--champion-model", "by-hand"]

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from product1m.cli.app import app
-from product1m.errors import PhotoError, StorageError, redacted
+from product1m.errors import PhotoError, StorageError, printable, redacted
 from product1m.telemetry.logs import JsonLines, WithoutSecrets
 from tests.support.worlds.photo_files import encoded, picture
 from tests.support.worlds.registered_model import MlflowStore
@@ -37,14 +37,33 @@ def test_secrets_of_addresses_are_hidden_and_the_rest_stays(text: str, expected:
     assert redacted(expected) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "kept", "expected"),
+    [
+        ("gate failed\x1b[2K\rgate passed", "\n", "gate failed\\x1b[2K\\rgate passed"),
+        ("1\n2  champion", "", "1\\n2  champion"),
+        ("two\n\tlines", "\n\t", "two\n\tlines"),
+        ("\x9b31m\u202ereversed\u2066", "", "\\x9b31m\\u202ereversed\\u2066"),
+        ("玫瑰\u3000é – “x” [b]", "", "玫瑰\u3000é – “x” [b]"),
+    ],
+)
+def test_what_others_wrote_cannot_forge_what_a_terminal_shows(
+    text: str, kept: str, expected: str
+) -> None:
+    assert printable(text, kept) == expected
+    assert printable(expected, kept) == expected
+
+
 def test_secrets_of_the_environment_are_hidden_wherever_they_stand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a/secret key")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:half%2Fway@store:9000")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
+    monkeypatch.setenv("PRODUCT1M_WEBHOOK", "https://hooks.example/services/T0/hook")
     text = "keys a/secret key, a%2Fsecret%20key, half/way, half%2Fway, hush-hush, halfway"
     assert redacted(text) == "keys ***, ***, ***, ***, ***, halfway"
+    assert redacted("refused: /services/T0/hook") == "refused: /***"
 
 
 def test_errors_and_log_lines_hide_secrets() -> None:

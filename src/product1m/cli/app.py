@@ -22,6 +22,7 @@ from product1m.cli.options import (
 from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve, small_model
 from product1m.config import load_config
+from product1m.errors import printable
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.logs import set_up_logging
@@ -54,10 +55,11 @@ def _main() -> None:
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell, kept="")) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -332,6 +334,7 @@ def show(overrides: Overrides, preset: PresetName = "sample") -> None:
     """Print every key: its value, default, origin, meaning and source."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from product1m.config.docs import settings, shown
 
@@ -341,8 +344,8 @@ def show(overrides: Overrides, preset: PresetName = "sample") -> None:
     for setting in settings(preset, overrides):
         table.add_row(
             f"{setting.section}.{setting.key}",
-            shown(setting.value),
-            shown(setting.default),
+            Text(shown(setting.value)),
+            Text(shown(setting.default)),
             setting.origin,
             setting.meaning,
             setting.source,

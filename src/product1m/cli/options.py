@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from product1m.config import Preset, RegistrationConfig
-from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, redacted
+from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, printable, redacted
 from product1m.jobs.retries import may_pass
 from product1m.storage.disk import explain
 
@@ -60,7 +60,7 @@ class FriendlyGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except Product1MError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {printable(str(error))}", err=True)
             code = 2 if isinstance(error, ConfigError) else 1
             if "TORCHELASTIC_RUN_ID" in os.environ and not may_pass(error):
                 code = RANK_EXIT_CODE  # one of several training processes
@@ -69,7 +69,7 @@ class FriendlyGroup(TyperGroup):
             if type(error).__module__.startswith(("typer", "click")) or _is_broken_pipe(error):
                 raise
             explained = explain(error, [Path.cwd()])
-            typer.echo(f"error: {explained or _bug(error)}", err=True)
+            typer.echo(f"error: {printable(str(explained or _bug(error)))}", err=True)
             raise typer.Exit(1 if explained else BUG_EXIT_CODE) from error
 
 

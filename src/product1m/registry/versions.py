@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from product1m.errors import RegistryError
+from product1m.errors import RegistryError, printable
 from product1m.registry.roles import ModelNames
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
@@ -223,8 +223,8 @@ def _version(
         str(row.version),
         datetime.fromtimestamp(row.creation_timestamp / 1000, UTC),
         names,
-        dict(row.tags),
-        row.description or "",
+        {name: printable(text, kept="") for name, text in row.tags.items()},
+        printable(row.description or ""),
         row.run_id or "",
         row.model_id or _logged_model(row.source),
     )

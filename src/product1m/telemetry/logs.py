@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from product1m.errors import ConfigError, redacted
+from product1m.errors import ConfigError, printable, redacted
 from product1m.telemetry.provenance import pipeline_run
 
 VARIABLE = "PRODUCT1M_LOG"
@@ -27,11 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class WithoutSecrets(logging.Filter):
-    """Removes passwords and signatures from a record's message and traceback."""
+    """Removes passwords and signatures from a record's message and traceback.
+
+    What would move the cursor of a terminal is escaped.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always True: every record is logged."""
-        record.msg, record.args = redacted(record.getMessage()), None
+        record.msg, record.args = printable(redacted(record.getMessage())), None
         if record.exc_info and not record.exc_text:
             record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
         return True
