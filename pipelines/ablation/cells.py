@@ -18,10 +18,13 @@ from pydantic import BaseModel, ValidationError
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact
 from product1m.config import Config
-from product1m.evaluation.artifact_files import read_per_query
+from product1m.evaluation.artifact_files import read_per_query, read_products
+from product1m.evaluation.detection_quality import FOUND, FOUND_DEPTHS, PRODUCTS
 from product1m.evaluation.statistics import MAIN_DEPTH
 
 RESULT, SCORES = "result.json", "scores.parquet"
+COUNTS = tuple(map(FOUND.format, FOUND_DEPTHS))
+"""Columns: how many products of a query were found, by depth."""
 
 
 class CellResult(BaseModel):
@@ -63,10 +66,17 @@ def read_result(root: Path, key: str) -> tuple[CellResult, pd.DataFrame] | None:
 
 
 def read_scores(evaluation: Artifact) -> pd.DataFrame:
-    """One row per test query, method and definition, for the first `MAIN_DEPTH` answers."""
+    """One row per test query, method and definition, for the first `MAIN_DEPTH` answers.
+
+    If the true boxes and their labels are known, the counts of a query's products and of those
+    found are columns too; they are of the shipped ranking.
+    """
     scores: pd.DataFrame = read_per_query(evaluation)
     wanted = (scores["split"] == "test") & (scores["depth"] == MAIN_DEPTH)
-    return scores[wanted].reset_index(drop=True)
+    scores, products = scores[wanted].reset_index(drop=True), read_products(evaluation)
+    if products is None or not {PRODUCTS, *COUNTS} <= set(products):
+        return scores
+    return scores.join(products[[PRODUCTS, *COUNTS]], on="query_id")
 
 
 def _folder(root: Path, key: str) -> Path:

@@ -62,6 +62,8 @@ class Grid:
     left_out: Mapping[str, str]
     """Cells that make no sense for the configuration, with the reason."""
     measures: tuple[str, ...] = (SHIPPED,)
+    shows_products: bool = False
+    """Whether its table also has the products found."""
     """The compared rankings: the shipped one and, if CAPTURE itself changes, its own embeddings."""
 
 
@@ -91,7 +93,8 @@ def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:
             )
     kept = [cell for cell in cells if not chosen or cell.name in chosen]
     reasons = {cell: why for cell, why in left_out.items() if not chosen or cell in chosen}
-    return Grid(name, question, (full, *kept), reasons, _MEASURES[name])
+    shows_products = name in _SHOWING_PRODUCTS
+    return Grid(name, question, (full, *kept), reasons, _MEASURES[name], shows_products)
 
 
 def _not_useful(cell: Cell, config: Config, unchanged: Config) -> str:
@@ -239,6 +242,21 @@ def _fusion(config: Config) -> list[Cell]:
     ]
 
 
+def _retrieval(config: Config) -> list[Cell]:
+    """Each part of finding a product left out; only the evaluation runs again."""
+    blocks = [block for block in config.evaluation.fused_blocks if block != OCR]
+    ocr = Cell("without-ocr", "printing not read", {"evaluation.fused_blocks": blocks})
+    points = Cell(
+        "without-points", "answers not checked by points", {"evaluation.points_weights": [0.0]}
+    )
+    return [
+        Cell(FULL, "every part as configured"),
+        Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
+        *([ocr] if config.feature_extraction.ocr != "off" and blocks else []),
+        *([points] if config.feature_extraction.gallery_points else []),
+    ]
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
     return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
@@ -249,7 +267,9 @@ _GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
     "layers": ("What is each type of layer worth, and what does depth do?", _layers),
     "proposals": ("What is finding the products in a photo worth?", _proposals),
     "fusion": ("What does each block of the embedding add to the ranking?", _fusion),
+    "retrieval": ("What is each part of finding a product worth?", _retrieval),
 }
+_SHOWING_PRODUCTS = ("retrieval",)
 _CAPTURE_ALONE = (SHIPPED, JOINT, STREAMS)
 _MEASURES = {
     "pretext": _CAPTURE_ALONE,
@@ -257,5 +277,6 @@ _MEASURES = {
     "layers": _CAPTURE_ALONE,
     "proposals": (SHIPPED,),
     "fusion": (SHIPPED,),
+    "retrieval": (SHIPPED,),
 }
 """The shipped ranking also uses image and title directly, which hides part of CAPTURE's losses."""

@@ -12,15 +12,19 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from pipelines.ablation.cells import COUNTS
 from pipelines.ablation.grids import FULL, Cell, Grid
 from product1m import __version__
 from product1m.errors import PipelineError
+from product1m.evaluation.detection_quality import PRODUCTS
+from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import (
     MAIN_DEPTH,
     METRIC_NAMES,
     BootstrapPlan,
     Interval,
     bootstrap_interval,
+    bootstrap_ratios,
     paired_difference,
 )
 
@@ -46,6 +50,8 @@ class CellScore(BaseModel):
     difference_by_seed: dict[int, float]
     others: dict[str, float]
     """More metrics, means over queries and seeds."""
+    products: dict[str, Interval] = {}
+    """Products found, by name; empty if they are unknown, or for a ranking that has no boxes."""
 
 
 class AblationResults(BaseModel):
@@ -62,6 +68,7 @@ class AblationResults(BaseModel):
     measures: list[str]
     rows: list[CellScore]
     left_out: dict[str, str]
+    shows_products: bool = False
 
     def rows_for(self, measure: str) -> list[CellScore]:
         """Rows of a measure, the full model first."""
@@ -94,6 +101,7 @@ def compare(
         measures=list(grid.measures),
         rows=rows,
         left_out=dict(left_out),
+        shows_products=grid.shows_products,
     )
 
 
@@ -112,6 +120,7 @@ def _cell_score(cell: Cell, measure: str, scores: Scores, plan: BootstrapPlan) -
         difference=paired_difference(ap.mean(axis=1), full.mean(axis=1), plan),
         difference_by_seed=_by_seed(ap - full),
         others=_others(scores[cell.name], method),
+        products=_products(scores[cell.name], method, plan),
     )
 
 
@@ -145,6 +154,17 @@ def _others(by_seed: Mapping[int, pd.DataFrame], method: str) -> dict[str, float
     return means
 
 
+def _products(
+    by_seed: Mapping[int, pd.DataFrame], method: str, plan: BootstrapPlan
+) -> dict[str, Interval]:
+    """Shares of the products that were found, of all seeds together."""
+    tables = [_select(frame, method, "strict") for frame in by_seed.values()]
+    if method != SHIPPED or not all(PRODUCTS in table for table in tables):
+        return {}
+    counts = pd.concat(tables).groupby(level=0)[[PRODUCTS, *COUNTS]].sum()
+    return bootstrap_ratios(counts, {name: (name, PRODUCTS) for name in COUNTS}, plan)
+
+
 def write_results(folder: Path, results: AblationResults) -> list[Path]:
     """Write the results as JSON, and as CSV with one line per cell and measure."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,4 +186,9 @@ def _flat(row: CellScore) -> dict[str, Any]:
         **{f"difference_{end}": value for end, value in row.difference.as_dict().items()},
         **seeds,
         **row.others,
+        **{
+            f"{name}_{end}": value
+            for name, of in row.products.items()
+            for end, value in of.as_dict().items()
+        },
     }

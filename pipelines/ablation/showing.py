@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.ablation.cells import COUNTS
 from pipelines.ablation.grids import FULL
 from pipelines.ablation.results import AblationResults, CellScore
 from pipelines.local.summary import WIDTH
@@ -25,6 +26,10 @@ _MEASURES = {
     JOINT_STREAMS: "the first author's embedding alone (`joint_streams`)",
     STREAMS: "both streams alone (`streams`)",
 }
+_READING_PRODUCTS = (
+    " `found@1`: share of all products that a box lies on with the right first answer; `found@5`: "
+    "with a right one among its first 5; –: without boxes nothing is shown for a product."
+)
 
 
 def show(results: AblationResults) -> None:
@@ -41,7 +46,7 @@ def show(results: AblationResults) -> None:
         for row in results.rows_for(measure):
             cells = [escape(text) for text in _cells(row, results)]
             table.add_row(*cells, style="bold" if row.cell == FULL else None)
-        if len(results.seeds) > 1:  # seed columns need the space; the names are enough
+        if len(results.seeds) > 1 or results.shows_products:  # these need the space
             del table.columns[names.index("what")]
         console.print(table)
     console.print(escape(_reading(results)), highlight=False)
@@ -141,6 +146,7 @@ def _measured(results: AblationResults, measure: str) -> str:
 def _columns(results: AblationResults) -> list[str]:
     share = f"{results.confidence:.0%}"
     names = ["cell", "what", f"mAP@10 [{share}]", "seeds", f"− full [{share}]", "seeds"]
+    names += [count.replace("products_", "") for count in COUNTS if results.shows_products]
     return [name for name in names if name != "seeds" or len(results.seeds) > 1]
 
 
@@ -151,6 +157,8 @@ def _cells(row: CellScore, results: AblationResults) -> list[str]:
     if row.cell == FULL:
         gap = gaps = ""
     texts = [score, scores, gap, gaps] if len(results.seeds) > 1 else [score, gap]
+    if results.shows_products:
+        texts += [str(row.products.get(count, "–")) for count in COUNTS]
     return [row.cell, row.meaning, *texts]
 
 
@@ -180,4 +188,5 @@ def _reading(results: AblationResults) -> str:
         f"brackets the {share} bootstrap interval over queries"
         f"{'; `seeds`: lowest and highest single seed' if many else ''}. `− full`: cell − full "
         "model, paired by query and seed; below zero the cell is worse."
+        + (_READING_PRODUCTS if results.shows_products else "")
     )

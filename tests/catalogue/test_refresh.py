@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from product1m.artifacts.folder import open_artifact
@@ -12,6 +13,7 @@ from product1m.capture.network import load_capture
 from product1m.catalogue.new_items import from_dataset, from_photo
 from product1m.catalogue.store import CatalogueStore
 from product1m.config import IndexingConfig
+from product1m.data.points import PointTable
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, CatalogueError, RetrievalError
 from product1m.retrieval.building import IndexSettings, build_index
@@ -109,6 +111,42 @@ def test_an_index_that_was_changed_answers_like_one_that_was_built_from_the_list
         rankings.append([[item for item, _ in ranking] for ranking in ranked])
     assert rankings[0] == rankings[1]
     assert rankings[0][0][:2] == rankings[0][-1][:2] == ["aaa", "zzz"]  # copies, by id
+
+
+def points_by_item(index: Path) -> dict[str, np.ndarray]:
+    """Places and descriptors of every item's points."""
+    ids = pq.read_table(index / "gallery.parquet")["id"].to_pylist()
+    table = PointTable(index / "points.arrow")
+    assert len(table) == len(ids)
+    return {
+        item: np.c_[table[row].points_xy, table[row].descriptors] for row, item in enumerate(ids)
+    }
+
+
+def test_points_stay_with_their_items_whatever_is_added_and_removed(
+    shop: Path, made: TinyArtifacts, tmp_path: Path
+) -> None:
+    model = small_catalogue.write_model(made, tmp_path / "model")
+    weights = {"image": 1.0, "text": 1.0, "points": 0.1}
+    ServingConfig.read(model).model_copy(update={"weights": weights}).write(model)
+    store, index = CatalogueStore(str(tmp_path / "shop")), tmp_path / "index"
+    shutil.copytree(shop / "shop", tmp_path / "shop")
+    refresh(tmp_path / "shop", model, index, tmp_path / "cache")
+    before = points_by_item(index)
+    photo = write_photo(tmp_path / "new.jpg", 41)
+    store.add([from_photo(photo, "new", "Lumi oat"), from_photo(photo, "gallery-4", "oat")], "Ann")
+    store.remove(["gallery-0"], "Ann")
+    metrics = refresh(tmp_path / "shop", model, index, tmp_path / "cache")
+    assert (metrics["checks_passed"], metrics["num_items"]) == (1, 8)
+    after = points_by_item(index)
+    refresh(tmp_path / "shop", model, tmp_path / "fresh", tmp_path / "cache")
+    fresh = points_by_item(tmp_path / "fresh")
+    assert after.keys() == fresh.keys() == {"new", *(f"gallery-{n}" for n in range(1, 8))}
+    for item, points in after.items():
+        np.testing.assert_array_equal(points, fresh[item])
+    np.testing.assert_array_equal(after["gallery-7"], before["gallery-7"])
+    assert len(after["new"]) > 0
+    np.testing.assert_array_equal(after["gallery-4"], after["new"])
 
 
 def test_the_catalogue_of_another_model_is_refused_by_name_and_built_anew(

@@ -25,7 +25,7 @@ from product1m.retrieval.embedding import BlockLayout, normalize
 from product1m.retrieval.index import GalleryIndex, add_vectors, make_index
 from product1m.retrieval.merging import MergeRule
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.search import QueryVectors
+from product1m.retrieval.query_vectors import QueryVectors
 
 LAYOUT = BlockLayout({"good": 8, "noise": 8, "help": 8})
 NUM_CLASSES, NUM_ITEMS, NUM_QUERIES = 12, 60, 30

@@ -23,7 +23,8 @@ from product1m.evaluation.statistics import BootstrapPlan
 from product1m.retrieval.embedding import BlockLayout, normalize
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.search import QueryVectors, Searcher, SearchSettings
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher, SearchSettings
 
 PLAN = BootstrapPlan(200, 0.95, 0)
 SETTINGS = MatchSettings(removed_share=0.3, max_lost=0.05)

@@ -201,7 +201,8 @@ def test_detection_is_counted_from_instances_and_labels(
 
 def test_every_stage_of_a_query_is_timed(done: Artifact) -> None:
     times = read_json(done, "latency.json")
-    assert list(times) == ["embedding", "search", "match_scores", "merge", "total"]
+    stages = ["embedding", "search", "shared_points", "match_scores", "merge", "total"]
+    assert list(times) == stages
     assert all(0 < stage["p50"] <= stage["p95"] for stage in times.values())
     assert done.manifest.metrics["latency/total_ms_p95"] == times["total"]["p95"]
 

@@ -1,16 +1,20 @@
 """What a refreshed catalogue must pass before it is served."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
 from product1m.retrieval.building import RECALL_DEPTH
+from product1m.retrieval.checking import Nearest, check_answers
+from product1m.retrieval.shared_points import POINTS_WEIGHT, count_shared
+from product1m.serving.model_folder import ServingConfig
 
 CANARIES = "canaries.json"
 """Item id to the id that the item's vector finds first, beside the index of a catalogue."""
@@ -25,6 +29,23 @@ class CheckLimits:
     canary_depth: int
     max_shrinkage: float
     max_growth: float
+
+
+@dataclass(frozen=True)
+class CanaryRanking:
+    """How the answers of canaries are ordered: as those of boxes, all blocks with equal weights."""
+
+    weights: Mapping[str, float]
+    """Of the blocks, and of shared points if they have one in the model."""
+    num_checked: int
+    """First answers that are checked by shared points."""
+
+    @classmethod
+    def of(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
+        """For an index with these blocks and a model with this configuration."""
+        weight = config.weights.get(POINTS_WEIGHT, 0.0)
+        weights = {**dict.fromkeys(blocks, 1.0), POINTS_WEIGHT: weight}
+        return cls(weights, config.evaluation.checked_answers)
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,7 @@ def check_catalogue(
     canaries: Mapping[str, str],
     vectors: Vectors,
     limits: CheckLimits,
+    ranking: CanaryRanking,
 ) -> list[Check]:
     """Recall, canaries and size of a refreshed catalogue.
 
@@ -53,10 +75,11 @@ def check_catalogue(
         canaries: of the catalogue before, see `known_canaries`.
         vectors: of items.
         limits: of what passes.
+        ranking: how the canaries' answers are ordered.
     """
     recall = f"recall@{RECALL_DEPTH} {filled.recall:.4f}, expected {limits.min_recall:g} or more"
     checks = [Check("recall", filled.recall >= limits.min_recall, recall)]
-    checks.append(_check_canaries(filled, changes, canaries, vectors, limits))
+    checks.append(_check_canaries(filled, changes, canaries, vectors, limits, ranking))
     if before is not None:
         checks.append(_check_size(len(filled.rows), changes, limits))
     return checks
@@ -77,6 +100,7 @@ def write_canaries(
     vectors: Vectors,
     num_canaries: int,
     seed: int,
+    ranking: CanaryRanking,
 ) -> None:
     """Write the canaries of a catalogue: those known whose items stayed, and new ones at random."""
     present = set(filled.rows["id"])
@@ -85,7 +109,8 @@ def write_canaries(
     number = min(len(others), max(0, num_canaries - len(kept)))
     new = np.random.default_rng(seed).choice(np.array(others, object), number, replace=False)
     chosen = filled.rows[filled.rows["id"].isin({*kept, *new.tolist()})]
-    canaries = {item: found[0] for item, found in _answers(filled, chosen, vectors, 1).items()}
+    answers = _answers(filled, chosen, vectors, 1, ranking)
+    canaries = {item: found[0] for item, found in answers.items()}
     (folder / CANARIES).write_text(json.dumps(canaries, indent=1), "utf-8")
 
 
@@ -95,25 +120,40 @@ def _check_canaries(
     canaries: Mapping[str, str],
     vectors: Vectors,
     limits: CheckLimits,
+    ranking: CanaryRanking,
 ) -> Check:
     moved = {*changes.removed, *changes.changed}
     asked = {item: found for item, found in canaries.items() if not {item, found} & moved}
     rows = filled.rows[filled.rows["id"].isin(asked)]
-    answers = _answers(filled, rows, vectors, limits.canary_depth)
+    answers = _answers(filled, rows, vectors, limits.canary_depth, ranking)
     lost = sorted(item for item, found in asked.items() if found not in answers.get(item, ()))
     reason = f"{len(asked) - len(lost)} of {len(asked)} canaries find what they found before"
     return Check("canaries", not lost, f"{reason}; not {', '.join(lost[:5])}" if lost else reason)
 
 
 def _answers(
-    filled: FilledIndex, rows: pd.DataFrame, vectors: Vectors, depth: int
+    filled: FilledIndex,
+    rows: pd.DataFrame,
+    vectors: Vectors,
+    depth: int,
+    ranking: CanaryRanking,
 ) -> dict[str, list[str]]:
-    """What the vectors of some items find, by item id."""
+    """What the vectors and points of some items find, by item id."""
     if not len(rows):
         return {}
-    _, positions = filled.gallery.search(vectors(rows), depth)
-    ids = filled.gallery.ids
-    found = [[ids[place] for place in row if place >= 0] for row in positions.tolist()]
+    gallery, places = filled.gallery, filled.gallery.places
+    items = [places[item] for item in rows["id"]]
+    searched = max(depth, ranking.num_checked)
+    nearest = Nearest(*gallery.search(vectors(rows), searched))
+    table = gallery.points
+    if table is not None:
+
+        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+            return count_shared(table[items[place]], table, positions)
+
+        nearest = check_answers(nearest, ranking.weights, count, ranking.num_checked)
+    positions = nearest.first(depth).positions.tolist()
+    found = [[gallery.ids[place] for place in row if place >= 0] for row in positions]
     return dict(zip(rows["id"], found, strict=True))
 
 

@@ -22,8 +22,10 @@ from product1m.data.items import ItemTable, ItemWriter, read_items
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import CachedReader, open_reader
+from product1m.detection.points import PointFinder
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.retrieval.embedding import OCR, BlockEncoder
+from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.serving.catalogue_folder import STEP, model_digest
 from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 from product1m.telemetry.progress import track
@@ -59,6 +61,12 @@ class CatalogueModel:
         if not weight:
             return None
         return open_reader(self.config.feature_extraction, FEATURES, self.rpn)
+
+    def finder(self) -> PointFinder | None:
+        """What finds points; None if the model gives shared points no weight."""
+        if not self.config.weights.get(POINTS_WEIGHT):
+            return None
+        return PointFinder.from_config(self.config.feature_extraction, FEATURES)
 
 
 class ItemVectors:

@@ -42,6 +42,12 @@ class EvaluationConfig(StepConfig):
     """Blocks that the shipped ranking may use (ours)."""
     fusion_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Block weights tried on the dev queries (ours)."""
+    points_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
+    """What the logarithm of the number of points that a box shares with an answer adds to their
+    similarity: values tried on the dev queries, for the shipped ranking. It needs
+    `feature_extraction.gallery_points` (ours)."""
+    checked_answers: PositiveInt = 20
+    """First answers of a box that are checked by their points (ours)."""
     removed_share: Fraction = 0.2
     """Match scores hold if this share of the customers' products is not in the catalogue: dev boxes
     are judged both with their product in the gallery and without, weighted by it (ours)."""

@@ -56,6 +56,14 @@ class FeatureExtractionConfig(StepConfig):
     ocr_cache: str = ""
     """Folder or `s3://` prefix that keeps the lines of photos by their content, so that a second
     run reads only new photos; empty for none (ours)."""
+    gallery_points: NonNegativeInt = 280
+    """Maximum number of points (local features, SIFT) kept of a gallery photo, to check first
+    answers by; 280 take 37 KB. 0 looks for no points, in queries neither (ours)."""
+    gallery_points_side_px: PositiveInt = 400
+    """Longer side to which a larger gallery photo is reduced before its points are looked for: it
+    shows one product (ours)."""
+    query_points: PositiveInt = 1500
+    """Maximum number of points kept of a query photo, which shows many products (ours)."""
     num_workers: NonNegativeInt = 8
     """Threads that decode photos in advance (ours)."""
     shard_mib: PositiveInt = 256

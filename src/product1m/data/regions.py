@@ -31,6 +31,7 @@ from product1m.artifacts.shards import Shard
 from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
 from product1m.data.geometry import share_inside
 from product1m.data.items import read_items
+from product1m.data.points import NO_POINTS, POINTS, Points, PointTable
 from product1m.data.printed_lines import LINES, NO_LINES, LineTable, PrintedLines
 from product1m.errors import ArtifactError
 from product1m.storage.base import agreed
@@ -63,6 +64,8 @@ class Regions:
     """Detector scores in 0 … 1; 1 for the whole photo."""
     lines: PrintedLines = NO_LINES
     """What is printed in the photo, if it was read."""
+    points: Points = NO_POINTS
+    """Local features of the photo, if they were looked for."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -88,6 +91,7 @@ class Regions:
             np.concatenate([box_xyxy[None], self.boxes_xyxy[inside]]).astype(np.float32),
             np.concatenate([np.ones(1, np.float32), self.scores[inside]]),
             self.lines.inside(box_xyxy),
+            self.points.inside(box_xyxy),
         )
 
 
@@ -179,6 +183,7 @@ class FeatureSet:
         self._regions: pd.DataFrame = pq.read_table(artifact.file(REGIONS)).to_pandas()
         self._shards: dict[str, Any] = {}
         self._lines = LineTable(artifact.file(LINES)) if self.has_lines else None
+        self._points = PointTable(artifact.file(POINTS)) if self.has_points else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -187,6 +192,11 @@ class FeatureSet:
     def has_lines(self) -> bool:
         """Whether what is printed in the photos was read."""
         return LINES in self.artifact.manifest.files
+
+    @property
+    def has_points(self) -> bool:
+        """Whether the photos' points were looked for."""
+        return POINTS in self.artifact.manifest.files
 
     @property
     def feature_dim(self) -> int:
@@ -199,11 +209,11 @@ class FeatureSet:
         shard = self._shard(str(row["shard"]))
         rows = slice(int(row["start"]), int(row["start"] + row["count"]))
 
-        lines = self.lines(position)
+        lines, points = self.lines(position), self.points(position)
 
         def read() -> Regions:
             features, boxes, scores = (shard[name][rows] for name in TENSORS)
-            return Regions(features, boxes, scores, lines)
+            return Regions(features, boxes, scores, lines, points)
 
         if not isinstance(shard["features"], StoredTensor):
             return read()
@@ -219,6 +229,10 @@ class FeatureSet:
     def lines(self, position: int) -> PrintedLines:
         """What is printed in the photo of the item at a row position; none if it was not read."""
         return self._lines[position] if self._lines else NO_LINES
+
+    def points(self, position: int) -> Points:
+        """The points of the photo of the item at a row position; none if not looked for."""
+        return self._points[position] if self._points else NO_POINTS
 
     def many(self, positions: Iterable[int]) -> list[Regions]:
         """The regions of several items; many at once if each is a request to storage."""

@@ -1,9 +1,9 @@
 """The regions of all photos of an artifact, written as a feature set."""
 
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from jaxtyping import Float16, Int
 from product1m.artifacts.folder import Artifact, ArtifactWriter
 from product1m.data.boxes import BOXES
 from product1m.data.geometry import CHOSEN_BOXES, Boxes
+from product1m.data.in_order import in_order
 from product1m.data.items import ITEMS, ItemTable
 from product1m.data.photos import decode_photo
+from product1m.data.points import POINTS, Points, PointWriter
 from product1m.data.printed_lines import LineWriter, PrintedLines
 from product1m.data.regions import (
     INSTANCE_FEATURES,
@@ -32,11 +34,13 @@ from product1m.detection.extraction import (
 )
 from product1m.detection.ocr import reader_details
 from product1m.detection.ocr_cache import CachedReader
+from product1m.detection.points import PointFinder
 from product1m.detection.proposals import ProposalNetwork, load_rpn, network_settings
 from product1m.detection.scene_batches import boxes_by_scene
 from product1m.errors import DatasetError
 from product1m.telemetry.progress import track
 
+_Value = TypeVar("_Value")
 BATCHES_PER_WINDOW = 8
 """Batches within which photos are sorted by size; memory holds two such windows (ours)."""
 
@@ -50,8 +54,9 @@ def write_features(
     num_workers: int,
     shard_mib: int,
     reader: CachedReader | None = None,
+    finder: PointFinder | None = None,
 ) -> None:
-    """Extract the regions of all photos of `images` into the artifact that `writer` writes.
+    """Extract the regions of all photos of `images` into an artifact.
 
     Args:
         images: an artifact of ingestion or of background synthesis.
@@ -60,19 +65,19 @@ def write_features(
         settings: which regions, and how they are pooled.
         num_workers: threads that decode photos; the result does not depend on it.
         shard_mib: largest size of a shard.
-        reader: reads what is printed in the photos, if that is wanted.
+        reader, finder: what is printed in the photos, and their points, if that is wanted.
 
     Raises DatasetError if there are no photos, or, with the item's id, if one is damaged.
     """
-    items, network = ItemTable(images), load_rpn(rpn)
-    if not len(items):
-        raise DatasetError(f"{images.folder}: there are no items to extract features from")
+    items, network = _open_items(images), load_rpn(rpn)
     instances = _read_instances(images)
     boxes = None if instances is None else boxes_by_scene(instances, len(items))
     shutil.copyfile(images.file(ITEMS), writer.folder / ITEMS)
     extracted = _extract(network, items, settings, boxes, num_workers)
     if reader is not None:
         extracted = _with_lines(extracted, items, reader, writer)
+    if finder is not None:
+        extracted = _with_points(extracted, items, finder, writer, num_workers)
     extracted = track(extracted, f"regions of {images.manifest.part}", len(items))
     counts, instance_features = _write_regions(extracted, writer, shard_mib)
     if instances is not None:
@@ -80,6 +85,13 @@ def write_features(
         writer.store(writer.folder / INSTANCE_FEATURES)
     writer.details.update(_details(network, rpn))
     writer.metrics.update(_metrics(counts))
+
+
+def _open_items(images: Artifact) -> ItemTable:
+    items = ItemTable(images)
+    if not len(items):
+        raise DatasetError(f"{images.folder}: there are no items to extract features from")
+    return items
 
 
 def _with_lines(
@@ -94,19 +106,51 @@ def _with_lines(
     def read(position: int, regions: Regions) -> PrintedLines:
         return reader.read(str(digests[position]), lambda: items.photo(position), regions)
 
-    waiting: deque[tuple[PhotoRegions, Future[PrintedLines]]] = deque()
-    with LineWriter(writer.folder) as lines, ThreadPoolExecutor(reader.num_workers, "ocr") as pool:
-        for position, photo in enumerate(extracted):
-            waiting.append((photo, pool.submit(read, position, photo[0])))
-            if len(waiting) > 2 * reader.num_workers:
-                done, reading = waiting.popleft()
-                lines.add(reading.result())
-                yield done
-        for done, reading in waiting:
-            lines.add(reading.result())
-            yield done
+    with LineWriter(writer.folder) as written:
+        for photo, lines in _alongside(extracted, read, reader.num_workers, "ocr"):
+            written.add(lines)
+            yield photo
     writer.details["ocr"] = reader_details(reader.reader.settings)
     writer.metrics.update(reader.metrics())
+
+
+def _with_points(
+    extracted: Iterable[PhotoRegions],
+    items: ItemTable,
+    finder: PointFinder,
+    writer: ArtifactWriter,
+    num_workers: int,
+) -> Iterator[PhotoRegions]:
+    """Also write the points of every photo; several photos are looked at at once."""
+
+    def find(position: int, _: Regions) -> Points:
+        return finder.find(items.photo(position))
+
+    num_points = 0
+    with PointWriter(writer.folder) as written:
+        for photo, points in _alongside(extracted, find, num_workers, "points"):
+            written.add(points)
+            num_points += len(points)
+            yield photo
+    writer.store(writer.folder / POINTS)
+    writer.metrics["points_per_item"] = num_points / len(items)
+
+
+def _alongside(
+    extracted: Iterable[PhotoRegions],
+    compute: Callable[[int, Regions], _Value],
+    num_workers: int,
+    name: str,
+) -> Iterator[tuple[PhotoRegions, _Value]]:
+    """Compute something of every photo in threads, by its position; in the photos' order."""
+
+    def work(numbered: tuple[int, PhotoRegions]) -> tuple[PhotoRegions, _Value]:
+        position, photo = numbered
+        return photo, compute(position, photo[0])
+
+    num_workers = max(1, num_workers)
+    with ThreadPoolExecutor(num_workers, name) as pool:
+        yield from in_order(pool, work, enumerate(extracted), num_workers)
 
 
 def _write_regions(

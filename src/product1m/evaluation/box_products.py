@@ -9,7 +9,7 @@ from product1m.data.geometry import Boxes
 from product1m.evaluation.detection_quality import products_at
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.variants import TrueBoxes
-from product1m.retrieval.search import QueryVectors
+from product1m.retrieval.query_vectors import QueryVectors
 
 
 def box_products(

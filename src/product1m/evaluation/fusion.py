@@ -1,8 +1,8 @@
 """Choose block weights on the dev queries: strict mAP@10 over a grid, averaged over resamples."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from product1m.evaluation.statistics import MAIN_DEPTH
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.merging import MergeRule, merge
-from product1m.retrieval.search import QueryVectors
+from product1m.retrieval.query_vectors import QueryVectors
 from product1m.telemetry.progress import track
 
 POOL = 200
@@ -39,11 +39,19 @@ class FusionSettings:
     tried_weights: tuple[float, ...]
     num_resamples: int
     seed: int
+    points_weights: tuple[float, ...] = ()
+    """Weights of shared points that are tried."""
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "FusionSettings":
         """The values of a configuration."""
-        return cls(config.fused_blocks, config.fusion_weights, config.num_bootstrap, config.seed)
+        return cls(
+            config.fused_blocks,
+            config.fusion_weights,
+            config.num_bootstrap,
+            config.seed,
+            config.points_weights,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,16 @@ class Fusion:
     """How much each block of a query counts in a ranking."""
 
     weights: dict[str, float]
-    """Factor of each block of a query's vector, the largest 1."""
+    """Factor of each block of a query's vector, the largest 1; and with shared points what they
+    add to the mean of the blocks' cosines, see `shared_points.strength`."""
     shares: dict[str, float]
     """The same in units of each block's spread, as in the grid."""
     dev_map_at_10: float
     """Strict mAP@10 on the dev queries."""
     trials: pd.DataFrame
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
+    points_trials: Mapping[float, float] = field(default_factory=dict)
+    """Tried weights of shared points to the dev strict mAP@10; empty without points."""
 
     def as_dict(self) -> dict[str, Any]:
         """As in `fusion.json`."""
@@ -65,6 +76,7 @@ class Fusion:
             "weights": self.weights,
             "shares": self.shares,
             "dev_map_at_10": self.dev_map_at_10,
+            "points_trials": {f"{tried:g}": score for tried, score in self.points_trials.items()},
         }
 
 
@@ -209,12 +221,7 @@ def choose_weights(
     trials = trials or try_weights(pool, dev, settings.tried_weights)
     trials = trials.without([block not in blocks for block in pool.blocks])
     grid, ap = trials.grid, trials.ap
-    generator = np.random.default_rng(settings.seed)
-    num_queries = ap.shape[1]
-    drawn = generator.multinomial(
-        num_queries, [1 / num_queries] * num_queries, size=settings.num_resamples
-    )
-    elected = (drawn @ ap.T + _SIMPLER * np.arange(len(grid), 0, -1)).argmax(axis=1)
+    elected = elect(ap, settings)
     shares = grid[elected].mean(axis=0)
     shares /= shares.max()
     weights = shares / np.array(list(pool.spread.values()))
@@ -225,6 +232,17 @@ def choose_weights(
         float(dev.ap(pool, shares).mean()),
         tried,
     )
+
+
+def elect(ap: Float[np.ndarray, "W Q"], settings: FusionSettings) -> Int64[np.ndarray, " S"]:
+    """The best row of every resample of the queries; of equal rows the first one, the simplest."""
+    generator = np.random.default_rng(settings.seed)
+    num_queries = ap.shape[1]
+    drawn = generator.multinomial(
+        num_queries, [1 / num_queries] * num_queries, size=settings.num_resamples
+    )
+    simpler = _SIMPLER * np.arange(len(ap), 0, -1)
+    return np.asarray((drawn @ ap.T + simpler).argmax(axis=1))
 
 
 def weight_surface(pool: Candidates, dev: DevQueries, fusion: Fusion) -> Surface | None:

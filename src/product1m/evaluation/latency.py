@@ -11,11 +11,13 @@ from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.merging import merge
 from product1m.retrieval.query_boxes import choose_boxes
 from product1m.retrieval.search import Searcher
+from product1m.retrieval.shared_points import block_weights
 from product1m.telemetry.progress import track
 
 STAGES = {
     "embedding": "boxes and title through CAPTURE and the other blocks",
     "search": "every box ranks the gallery",
+    "shared_points": "the first answers of every box are checked by their points",
     "match_scores": "how probable it is that each answer is right",
     "merge": "the boxes' rankings become one",
 }
@@ -61,8 +63,10 @@ def _time_stages(
     views = boxes.views(regions)
     vectors = searcher.encoder.vectors([caption] * len(views), views)
     times.append(clock())
-    nearest = searcher.nearest(vectors, weights, settings.depth)
-    rankings = searcher.named(*nearest)
+    nearest = searcher.nearest(vectors, block_weights(weights), settings.depth)
+    times.append(clock())
+    nearest = searcher.checked(nearest, weights, searcher.counting(regions, boxes))
+    rankings = searcher.named(nearest)
     times.append(clock())
     if scorer is not None:
         searcher.match_scores(vectors, boxes.scores, nearest, weights, scorer)

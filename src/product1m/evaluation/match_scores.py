@@ -14,9 +14,12 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
+from product1m.retrieval.checking import Nearest
 from product1m.retrieval.evidence import RIVALS
 from product1m.retrieval.match_score import Evidence, MatchScorer, logistic
-from product1m.retrieval.search import QueryVectors, Searcher
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher
+from product1m.retrieval.shared_points import CountShared, block_weights
 from product1m.telemetry.progress import track
 
 JUDGED_ANSWERS = 5
@@ -24,6 +27,8 @@ JUDGED_ANSWERS = 5
 NUM_FOLDS = 5
 """Parts of the dev queries: the threshold is chosen by scores of models that did not see the query
 (ours)."""
+CONSTANT = 1e-6
+"""Evidence that varies less is rounding: cosines have single precision (ours)."""
 NUM_BINS = 10
 """Bins of equal width of the reliability curve (ours)."""
 BoxProducts = Sequence[Sequence[Collection[str]]]
@@ -118,15 +123,17 @@ def judge_answers(
         one column for each part of the evidence.
     """
     parts: list[dict[str, np.ndarray]] = []
-    for box in track(_boxes(searcher, queries, weights, products), "judging answers"):
+    labels = _labels(searcher)
+    counting = queries.counting()
+    for place, box in enumerate(track(_boxes(searcher, queries, weights, products), "judging")):
+        count = _for_box(counting, place)
         for case, kept in box.cases():
-            positions = box.positions[kept][:RIVALS]
-            similarities = box.similarities[kept][:RIVALS]
+            nearest = searcher.checked(box.nearest(kept), weights, count).first(RIVALS)
+            positions = nearest.positions[0]
             if len(positions):
-                evidence = searcher.describe(
-                    box.vector, box.detector_score, similarities, positions, weights
-                )
-                parts.append(_judged(box, case, box.right[kept], evidence))
+                right = np.isin(labels[positions], box.products)
+                evidence = searcher.describe(box.vector, box.detector_score, nearest, weights)
+                parts.append(_judged(box, case, right, evidence))
     if not parts:
         return pd.DataFrame(columns=_JUDGMENT)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -139,21 +146,35 @@ class _Box(NamedTuple):
     query: int
     vector: Float32[np.ndarray, " D"]
     detector_score: float
-    has_product: bool
+    products: Sequence[str]
     in_gallery: bool
     positions: Int64[np.ndarray, " N"]
     similarities: Float32[np.ndarray, " N"]
     right: Bool[np.ndarray, " N"]
 
+    def nearest(self, kept: Bool[np.ndarray, " N"]) -> Nearest:
+        """A part of the ranking, ordered by cosines alone."""
+        return Nearest(self.similarities[kept][None], self.positions[kept][None])
+
     def cases(self) -> Iterator[tuple[str, Bool[np.ndarray, " N"]]]:
         """Each case with the part of the ranking that is its answer."""
         everything = np.ones(len(self.right), bool)
-        if not self.has_product:
+        if not self.products:
             yield NOTHING, everything
             return
         if self.in_gallery:
             yield PRESENT, everything
         yield REMOVED, ~self.right
+
+
+def _labels(searcher: Searcher) -> np.ndarray:
+    """The first label of every gallery item; empty without one."""
+    return np.array([own[0] if own else "" for own in searcher.gallery.rows["labels"]], object)
+
+
+def _for_box(count: CountShared | None, place: int) -> CountShared | None:
+    """Counts for the box at a place alone."""
+    return None if count is None else lambda _, positions: count(place, positions)
 
 
 def _judged(
@@ -175,7 +196,7 @@ def _boxes(
     weights: Mapping[str, float],
     products: BoxProducts,
 ) -> Iterator[_Box]:
-    labels = np.array([own[0] if own else "" for own in searcher.gallery.rows["labels"]], object)
+    labels = _labels(searcher)
     items_of = pd.Series(labels).value_counts().to_dict()
     of_box = [list(own) for query in products for own in query]
     scores = np.concatenate([boxes.scores for boxes in queries.boxes])
@@ -185,14 +206,16 @@ def _boxes(
     for start in range(0, len(of_box), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(of_box)))
         vectors = queries.box_vectors[rows.start : rows.stop]
-        nearest = searcher.nearest(vectors, weights, depth)
-        for row, similarities, positions in zip(rows, *nearest, strict=True):
+        nearest = searcher.nearest(vectors, block_weights(weights), depth)
+        for row, similarities, positions in zip(
+            rows, nearest.scores, nearest.positions, strict=True
+        ):
             used, own = positions >= 0, of_box[row]
             yield _Box(
                 int(query_of[row]),
                 queries.box_vectors[row],
                 float(scores[row]),
-                bool(own),
+                own,
                 any(label in items_of for label in own),
                 positions[used],
                 similarities[used],
@@ -251,7 +274,7 @@ def _fit(
     if len(np.unique(right[counted])) < 2:
         return None
     mean, deviation = evidence.mean(axis=0), evidence.std(axis=0)
-    deviation[deviation < 1e-9] = 1.0
+    deviation[deviation < CONSTANT] = 1.0
     model = LogisticRegression(max_iter=1000)
     model.fit((evidence - mean) / deviation, right, sample_weight=weights)
     factors = model.coef_[0] / deviation

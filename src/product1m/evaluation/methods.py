@@ -14,6 +14,8 @@ JOINT, JOINT_STREAMS, STREAMS = CAPTURE_ALONE = ("joint", "joint_streams", "stre
 IMAGE, TEXT, IMAGE_TEXT = WITHOUT_CAPTURE = ("image", "text", "image_text")
 OCR, IMAGE_TEXT_OCR = READ = ("ocr", "image_text_ocr")
 """Without CAPTURE too; only where the photos were read."""
+IMAGE_TEXT_POINTS = "image_text_points"
+"""Without CAPTURE too; only where the photos have points."""
 WHOLE_PHOTO = "_whole_photo"
 """Ends the name of a ranking that searches with the whole photo instead of its boxes."""
 NEAREST_TITLE = "nearest_dev_titles"
@@ -50,12 +52,14 @@ TITLES: Mapping[str, str] = {
     OCR: "OCR only",
     IMAGE_TEXT: "image + text, no CAPTURE",
     IMAGE_TEXT_OCR: "image + text + OCR, no CAPTURE",
+    IMAGE_TEXT_POINTS: "image + text + shared points, no CAPTURE",
     NEAREST_TITLE: "labels of the nearest dev titles, no photo, no model",
     SHIPPED_WHOLE_PHOTO: "shipped, whole photo",
     IMAGE + WHOLE_PHOTO: "image only, whole photo",
     OCR + WHOLE_PHOTO: "OCR only, whole photo",
     IMAGE_TEXT + WHOLE_PHOTO: "image + text, whole photo",
     IMAGE_TEXT_OCR + WHOLE_PHOTO: "image + text + OCR, whole photo",
+    IMAGE_TEXT_POINTS + WHOLE_PHOTO: "image + text + shared points, whole photo",
     INSTANCE_CROPS: "crops of boxes, encoded again",
     ORACLE_BOXES: "true boxes",
     RANDOM: "random",
@@ -70,7 +74,8 @@ _MERGE_RULES: Mapping[MergeRule, str] = {
     "reciprocal_rank": "as shipped, by the sum of 1 / (60 + rank) over the boxes",
 }
 _DESCRIPTIONS: Mapping[str, str] = {
-    SHIPPED: "all blocks fused, weights chosen on the dev queries",
+    SHIPPED: "all blocks fused, first answers checked by shared points, weights chosen on the dev "
+    "queries",
     JOINT: "this network read out as in the paper: product of the joint tokens",
     JOINT_STREAMS: "this network read out as by the first author: products of the joint and "
     "of the stream tokens",
@@ -80,6 +85,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     IMAGE_TEXT: "image and text fused, no CAPTURE",
     OCR: "character n-grams of what is printed on the pack, no CAPTURE",
     IMAGE_TEXT_OCR: "image, text and what is printed fused, no CAPTURE",
+    IMAGE_TEXT_POINTS: "image and text fused, first answers checked by points, no CAPTURE",
     NEAREST_TITLE: "gallery items with the labels of the dev queries with the most similar titles; "
     "no photo, no model",
     **{MERGE_PREFIX + rule: _MERGE_RULES[rule] for rule in MERGE_RULES},

@@ -1,7 +1,7 @@
 """Make the rankings that are measured side by side on the same queries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from product1m.errors import RetrievalError
@@ -23,6 +23,7 @@ from product1m.evaluation.methods import (
     IMAGE,
     IMAGE_TEXT,
     IMAGE_TEXT_OCR,
+    IMAGE_TEXT_POINTS,
     INSTANCE_CROPS,
     MERGE_PREFIX,
     NEAREST_TITLE,
@@ -36,11 +37,14 @@ from product1m.evaluation.methods import (
     WHOLE_PHOTO,
 )
 from product1m.evaluation.metrics import GroundTruth
+from product1m.evaluation.points_weight import with_points
 from product1m.evaluation.title_baseline import Titles, nearest_title_rankings
 from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.embedding import FUSABLE
 from product1m.retrieval.merging import MERGE_RULES, MergeRule
-from product1m.retrieval.search import QueryVectors, Searcher
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher
+from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.telemetry.progress import track
 
 Variant = Literal["detected", "whole_photo", "oracle_boxes", "instance_crops"]
@@ -135,13 +139,26 @@ def choose_fusions(
         for suffix, search in by_suffix.items()
         for name, blocks in fused.items()
     }
-    per_box = by_suffix[""]
-    return Choice(
-        fusions,
-        weight_surface(per_box.pool, dev, fusions[SHIPPED]),
-        per_box.without_each(available),
-        per_box.growing(available),
-    )
+    per_box, blocks_alone = by_suffix[""], fusions[SHIPPED]
+    surface = weight_surface(per_box.pool, dev, blocks_alone)
+    without, growing = per_box.without_each(available), per_box.growing(available)
+    if vectors.shared is None:
+        return Choice(fusions, surface, without, growing)
+    for suffix in by_suffix:
+        for name, base in ((SHIPPED, SHIPPED), (IMAGE_TEXT_POINTS, IMAGE_TEXT)):
+            fusions[name + suffix] = with_points(
+                fusions[base + suffix], searcher, vectors, dev, settings, bool(suffix)
+            )
+    shipped = fusions[SHIPPED]
+    points = {name: shipped.weights[name] for name in (POINTS_WEIGHT,) if name in shipped.weights}
+    if points:
+        without = {
+            block: replace(fusion, weights=fusion.weights | points)
+            for block, fusion in without.items()
+        }
+        without[POINTS_WEIGHT] = blocks_alone
+        growing[POINTS_WEIGHT] = shipped
+    return Choice(fusions, surface, without, growing)
 
 
 def list_methods(
@@ -151,8 +168,9 @@ def list_methods(
     methods = [
         Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
         for suffix, kind in _BY_SUFFIX
-        for name in (SHIPPED, *FIXED, IMAGE_TEXT, IMAGE_TEXT_OCR)
-        if IMAGE_TEXT_OCR in fusions or name not in READ
+        for name in (SHIPPED, *FIXED, IMAGE_TEXT, IMAGE_TEXT_OCR, IMAGE_TEXT_POINTS)
+        if (IMAGE_TEXT_OCR in fusions or name not in READ)
+        and (IMAGE_TEXT_POINTS in fusions or name != IMAGE_TEXT_POINTS)
     ]
     weights = fusions[SHIPPED].weights
     methods += [

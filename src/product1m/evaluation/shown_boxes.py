@@ -9,7 +9,8 @@ from product1m.data.geometry import CORNERS
 from product1m.evaluation.detection_quality import PhotoBoxes
 from product1m.evaluation.metrics import GroundTruth
 from product1m.evaluation.variants import TrueBoxes
-from product1m.retrieval.search import QueryVectors, Searcher
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher
 
 
 def shown_boxes(

@@ -16,7 +16,8 @@ from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.search import QueryVectors, Searcher
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
 NO_REGION = -1
@@ -112,7 +113,7 @@ def _at_true_boxes(
         rows = np.full(len(corners), NO_REGION, np.int64)
         places.append(QueryBoxes(rows, corners, np.ones(len(corners), np.float32)))
     every = range(len(queries))
-    return searcher.embed_views(queries, every, views, places, detected.photo_vectors)
+    return searcher.embed_views(queries, every, views, places, detected)
 
 
 def with_crops(
@@ -144,5 +145,5 @@ def with_crops(
         vectors = encode_crops(network, photos.photo(row), boxes.boxes_xyxy, settings)
         pairs = zip(boxes.boxes_xyxy, vectors, strict=True)
         views.append([regions.instance(*pair) for pair in pairs])
-    crops = searcher.embed_views(queries, rows, views, detected.boxes, detected.photo_vectors)
+    crops = searcher.embed_views(queries, rows, views, detected.boxes, detected)
     return replace(variants, instance_crops=crops)

@@ -21,6 +21,7 @@ from product1m.data.regions import FeatureSet
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
+from product1m.detection.points import PointFinder
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import Product1MError
 from product1m.evaluation.detection_quality import DetectionQuality, detection_quality
@@ -40,7 +41,9 @@ from product1m.registry.evidence import (
 from product1m.registry.version_files import as_champion, read_lineage
 from product1m.registry.versions import ModelVersion, champion_among, list_versions
 from product1m.retrieval.building import RECALL, IndexSettings, build_index
-from product1m.retrieval.search import QueryVectors, Searcher, SearchSettings
+from product1m.retrieval.query_vectors import QueryVectors
+from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.serving.model_folder import (
     CAPTURE,
     INDEX,
@@ -205,6 +208,7 @@ def _quality(
 def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:
     config = serving.feature_extraction
     inputs, part = {"images": images, "rpn": rpn}, images.manifest.part
+    finder = PointFinder.from_config(config, part)
     with write_artifact(folder, "feature_extraction", config, inputs, part) as writer:
         write_features(
             images,
@@ -214,6 +218,7 @@ def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Pa
             num_workers=config.num_workers,
             shard_mib=config.shard_mib,
             reader=open_reader(config, part, rpn),
+            finder=finder if serving.weights.get(POINTS_WEIGHT) else None,
         )
     return open_artifact(folder, "feature_extraction")
 

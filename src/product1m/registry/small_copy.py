@@ -1,7 +1,8 @@
 """A small copy of a model, to keep beside code: it answers alike, and cannot be trained on.
 
 Weights and vectors are stored in half precision, the block of titles is made narrower, and what an
-installed package brings anyway is left out: the weights of a backbone that was not trained.
+installed package brings anyway is left out: the weights of a backbone that was not trained. So are
+the gallery's points, most of an index's size: a small copy does not check answers by them.
 """
 
 import shutil
@@ -20,6 +21,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, 
 from product1m.capture.network import WEIGHTS as CAPTURE_WEIGHTS
 from product1m.config import CapturePretrainingConfig, IndexingConfig, RpnTrainingConfig
 from product1m.config.section import StepConfig
+from product1m.data.points import POINTS
 from product1m.detection.backbone import LITE0, Backbone
 from product1m.detection.proposals import BACKBONE, MODEL, WITHOUT_BACKBONE
 from product1m.errors import ArtifactError
@@ -32,6 +34,7 @@ from product1m.retrieval.index import (
     make_index,
     write_index,
 )
+from product1m.retrieval.shared_points import block_weights
 from product1m.retrieval.text import VOCABULARY, WEIGHTS, TextEncoder
 from product1m.serving.model_folder import (
     CAPTURE,
@@ -67,7 +70,8 @@ def write_small_copy(folder: Path, target: Path, text_dim: int) -> int:
         _copy_capture(open_part(model, CAPTURE), small / CAPTURE)
         _copy_index(open_part(model, INDEX), small, text_dim)
         shutil.copytree(open_part(model, THUMBNAILS).folder, small / THUMBNAILS)
-        ServingConfig.read(model).write(small)
+        config = ServingConfig.read(model)
+        config.model_copy(update={"weights": block_weights(config.weights)}).write(small)
         if (folder / EVIDENCE).is_file():
             shutil.copyfile(folder / EVIDENCE, partial / EVIDENCE)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -130,7 +134,7 @@ def _copy_index(index: Artifact, small: Path, text_dim: int) -> None:
         save_file(_halves(load_file(writer.folder / WEIGHTS)), writer.folder / WEIGHTS)
         write_index(made, writer.folder / INDEX_FILE)
         for name in index.manifest.files:
-            if name not in (VOCABULARY, WEIGHTS, INDEX_FILE):
+            if name not in (VOCABULARY, WEIGHTS, INDEX_FILE, POINTS):
                 shutil.copyfile(index.file(name), writer.folder / name)
 
 

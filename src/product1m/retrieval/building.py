@@ -1,5 +1,6 @@
 """Build the gallery's index: fit the blocks, train FAISS, add every item, measure what it finds."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxtyping import Float32, Int64
 
 from product1m.capture.network import LoadedCapture
 from product1m.config import IndexingConfig
+from product1m.data.points import POINTS
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
 from product1m.retrieval.embedding import (
@@ -93,6 +95,8 @@ class BuiltIndex:
     """The gallery items: columns id, caption, labels, sha256."""
     metrics: dict[str, float]
     """Recall and speed against exact search, and what the index consists of."""
+    points: Path | None = None
+    """File with the points of the items' photos, if they were looked for."""
 
     @property
     def details(self) -> dict[str, Any]:
@@ -106,6 +110,8 @@ class BuiltIndex:
             self.encoder.printed.save(folder)
         self.encoder.standardization.save(folder)
         write_index(self.index, folder / INDEX)
+        if self.points is not None:
+            shutil.copyfile(self.points, folder / POINTS)
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
         pq.write_table(table, folder / GALLERY)
 
@@ -123,7 +129,8 @@ def build_index(gallery: FeatureSet, capture: LoadedCapture, settings: IndexSett
     del blocks
     index, metrics = _fill(gallery, training, encoder, settings)
     rows = gallery.rows[["id", "caption", "labels", "sha256"]]
-    return BuiltIndex(encoder, layout, index, rows, metrics)
+    points = gallery.artifact.file(POINTS) if gallery.has_points else None
+    return BuiltIndex(encoder, layout, index, rows, metrics, points)
 
 
 def _sample(num_items: int, settings: IndexSettings) -> Int64[np.ndarray, " S"]:

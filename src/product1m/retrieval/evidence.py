@@ -24,14 +24,14 @@ def describe_answers(
 ) -> Evidence:
     """What is known about each answer of a box.
 
-    `query` is the box's unweighted vector, `positions` are the gallery rows of the answers, best
-    first, and `similarities` their weighted sums of cosines.
+    `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
+    `similarities` their weighted sums of cosines and what points add; `weights` are of the blocks.
 
     Returns:
-        `similarity` (weighted mean of the cosines, -1 to 1), `lead` (over the best answer that is
-        another product), `distinct` (over the item's own similarity with the most similar of these:
-        a missing product leads no further than its look-alikes lead each other), `first` (1 for the
-        first answer, else 0), `detector_score`, and the cosine of every block with a weight.
+        `similarity` (weighted mean of cosines, and what points add), `lead` (over the best answer
+        that is another product), `distinct` (over the item's own similarity with the most similar
+        of these: a missing product leads no further than its look-alikes lead each other), `first`
+        (1 for the first answer, else 0), `detector_score`, each weighted block's cosine.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]

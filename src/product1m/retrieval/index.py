@@ -1,5 +1,6 @@
 """The FAISS index of the gallery: built from a factory string, searched by inner product."""
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.data.early_checks import POINTS_PER_CELL, too_few_to_train
+from product1m.data.points import POINTS, PointTable
 from product1m.errors import RetrievalError
 
 logger = logging.getLogger(__name__)
@@ -143,9 +145,10 @@ class GalleryIndex:
         index: the FAISS index.
         rows: the items, one per vector. In an index that was refreshed in place, the column
             `vector_id` is the id of a vector, ascending; otherwise it is the position of the row.
+        points: of the items' photos, row for row; None if they were not looked for.
     """
 
-    def __init__(self, index: Any, rows: pd.DataFrame) -> None:
+    def __init__(self, index: Any, rows: pd.DataFrame, points: PointTable | None = None) -> None:
         if index.ntotal != len(rows):
             raise RetrievalError(
                 f"the index holds {index.ntotal} vectors but {GALLERY} lists {len(rows)} items; "
@@ -160,8 +163,25 @@ class GalleryIndex:
                     part.set_direct_map_type(_HASHTABLE)
         self._index = index
         self.rows = rows
+        self.points = points
+        if points is not None and len(points) != len(rows):
+            raise RetrievalError(
+                f"{POINTS} holds the points of {len(points)} items but {GALLERY} lists "
+                f"{len(rows)}; run indexing again"
+            )
         self._copies = self._find_copies()
         self.ids: list[str] = rows["id"].tolist()
+
+    def with_points(self, points: PointTable | None) -> "GalleryIndex":
+        """The same index, its items known by these points, row for row."""
+        other = copy.copy(self)
+        other.points = points
+        return other
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Item id to its row."""
+        return {item: row for row, item in enumerate(self.ids)}
 
     @cached_property
     def products(self) -> Int64[np.ndarray, " G"]:
@@ -179,7 +199,8 @@ class GalleryIndex:
         """Read an indexing artifact."""
         rows = pq.read_table(artifact.file(GALLERY)).to_pandas()
         rows["labels"] = [list(labels) for labels in rows["labels"]]
-        return cls(read_index(artifact.file(INDEX)), rows)
+        points = PointTable(artifact.file(POINTS)) if POINTS in artifact.manifest.files else None
+        return cls(read_index(artifact.file(INDEX)), rows, points)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -239,8 +260,8 @@ class GalleryIndex:
         for row in np.flatnonzero(copied[positions].any(axis=1)):
             order: dict[int, float] = {}
             for position, score in zip(positions[row].tolist(), scores[row].tolist(), strict=True):
-                for copy in self._copies.get(position, (position,)):
-                    order.setdefault(copy, score)
+                for same in self._copies.get(position, (position,)):
+                    order.setdefault(same, score)
             used = [place for place in order if place >= 0][: positions.shape[1]]
             positions[row, : len(used)] = used
             scores[row, : len(used)] = [order[place] for place in used]

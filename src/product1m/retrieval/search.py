@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
@@ -14,18 +14,26 @@ from product1m.data.geometry import (
     BoxSelection,
     chosen_boxes,
 )
+from product1m.data.points import Points
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
+from product1m.retrieval.checking import Nearest, check_answers
 from product1m.retrieval.embedding import BlockEncoder, BlockLayout
 from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
+from product1m.retrieval.query_vectors import QueryVectors, SharedCounts
+from product1m.retrieval.shared_points import (
+    CountShared,
+    SharedPoints,
+    block_weights,
+    count_shared,
+    shared_points,
+)
 from product1m.telemetry.progress import track
 
-Nearest = tuple[Float32[np.ndarray, "I N"], Int64[np.ndarray, "I N"]]
-"""For each box the similarities and gallery rows of its nearest items; -1 in unused places."""
 QUERY_BATCH = 32
 """Queries whose views go through CAPTURE together (ours)."""
 
@@ -38,6 +46,8 @@ class SearchSettings:
     depth: int
     """Length of a ranking."""
     merge: MergeRule
+    checked: int = 20
+    """First answers of a box that are checked by shared points."""
 
     @classmethod
     def from_config(
@@ -54,7 +64,7 @@ class SearchSettings:
             config.instance_min_score,
             config.instance_nms_iou,
         )
-        return cls(boxes, config.depth, config.merge)
+        return cls(boxes, config.depth, config.merge, config.checked_answers)
 
 
 @dataclass(frozen=True)
@@ -69,42 +79,6 @@ class SearchResult:
     match_scores: list[list[float]] | None = None
     """How probable it is that each answer of each box is right, 0 to 1; None if nothing was fitted.
     """
-
-
-@dataclass(frozen=True)
-class QueryVectors:
-    """Unweighted vectors of several queries."""
-
-    query_ids: list[str]
-    boxes: list[QueryBoxes]
-    box_vectors: Float32[np.ndarray, "I D"]
-    """All boxes, query by query, each query's by falling detector score."""
-    photo_vectors: Float32[np.ndarray, "Q D"]
-    """Each query's whole photo."""
-
-    @property
-    def starts(self) -> Int64[np.ndarray, " Q1"]:
-        """Row of `box_vectors` where each query begins, and the number of rows at the end."""
-        return np.cumsum([0, *(len(boxes) for boxes in self.boxes)])
-
-    def searched(
-        self, whole_photo: bool
-    ) -> tuple[Float32[np.ndarray, "I D"], Int64[np.ndarray, " Q1"]]:
-        """The vectors to search with, and where each query's begin."""
-        if whole_photo:
-            return self.photo_vectors, np.arange(len(self.photo_vectors) + 1)
-        return self.box_vectors, self.starts
-
-    def select(self, rows: Sequence[int]) -> "QueryVectors":
-        """Some of the queries."""
-        starts = self.starts
-        box_rows = [np.arange(starts[row], starts[row + 1]) for row in rows]
-        return QueryVectors(
-            [self.query_ids[row] for row in rows],
-            [self.boxes[row] for row in rows],
-            self.box_vectors[np.concatenate(box_rows)],
-            self.photo_vectors[list(rows)],
-        )
 
 
 class Searcher:
@@ -144,7 +118,7 @@ class Searcher:
         boxes = choose_boxes(regions, self.settings.boxes)
         views = boxes.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
-        return self.answer(vectors, boxes, weights, depth, scorer)
+        return self.answer(vectors, boxes, weights, depth, scorer, self.counting(regions, boxes))
 
     def answer(
         self,
@@ -153,10 +127,14 @@ class Searcher:
         weights: Mapping[str, float],
         depth: int,
         scorer: MatchScorer | None = None,
+        count: CountShared | None = None,
     ) -> SearchResult:
-        """Rank the gallery for the boxes of one photo by their unweighted vectors."""
-        nearest = self.nearest(vectors, weights, depth)
-        rankings = self.named(*nearest)
+        """Rank the gallery for the boxes of one photo by their unweighted vectors.
+
+        `count` counts the points that they share with gallery items.
+        """
+        nearest = self.nearest(vectors, weights, depth, count)
+        rankings = self.named(nearest)
         scores = None
         if scorer is not None:
             scores = self.match_scores(vectors, boxes.scores, nearest, weights, scorer)
@@ -164,35 +142,66 @@ class Searcher:
         return SearchResult(boxes, rankings, merged, scores)
 
     def rank_vectors(
-        self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
+        self,
+        vectors: Float32[np.ndarray, "I D"],
+        weights: Mapping[str, float],
+        depth: int,
+        count: CountShared | None = None,
     ) -> list[list[tuple[str, float]]]:
         """Gallery ids and similarities for each vector, best first."""
-        return self.named(*self.nearest(vectors, weights, depth))
+        return self.named(self.nearest(vectors, weights, depth, count))
 
     def nearest(
-        self, vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float], depth: int
+        self,
+        vectors: Float32[np.ndarray, "I D"],
+        weights: Mapping[str, float],
+        depth: int,
+        count: CountShared | None = None,
     ) -> Nearest:
-        """Similarities and rows of the nearest gallery items; -1 in unused places."""
-        return self.gallery.search(vectors * self.layout.scale(weights), depth)
+        """The items that each vector ranks first, the first answers in order of shared points."""
+        found = self.gallery.search(vectors * self.layout.scale(block_weights(weights)), depth)
+        return self.checked(Nearest(*found), weights, count)
+
+    def checked(
+        self, nearest: Nearest, weights: Mapping[str, float], count: CountShared | None
+    ) -> Nearest:
+        """Order the first answers again by the points that they share with their boxes."""
+        return check_answers(nearest, weights, count, self.settings.checked)
+
+    def counting(self, regions: Regions, boxes: QueryBoxes) -> CountShared | None:
+        """Counts what the boxes of a photo share with gallery items."""
+        table = self.gallery.points
+        if table is None:
+            return None
+        points = [regions.points.inside(box) for box in boxes.boxes_xyxy]
+        return lambda place, positions: count_shared(points[place], table, positions)
+
+    def explain(self, result: SearchResult, points: Points) -> list[list[SharedPoints]]:
+        """The points of a photo that each of its boxes shares with each of its answers."""
+        table, places = self.gallery.points, self.gallery.places
+        boxes = zip(result.boxes.boxes_xyxy, result.rankings, strict=True)
+        return [
+            [shared_points(own, table[places[item]]) for item, _ in ranking] if table else []
+            for own, ranking in ((points.inside(box), row) for box, row in boxes)
+        ]
 
     def describe(
         self,
         vector: Float32[np.ndarray, " D"],
         detector_score: float,
-        similarities: Float32[np.ndarray, " N"],
-        positions: Int64[np.ndarray, " N"],
+        nearest: Nearest,
         weights: Mapping[str, float],
     ) -> Evidence:
-        """What is known about each answer of a box; the arrays as one row of `nearest`."""
-        used = positions >= 0
+        """What is known about each answer of a box; `nearest` is of this box alone."""
+        used = nearest.positions[0] >= 0
         return describe_answers(
             vector,
             float(detector_score),
-            positions[used],
-            similarities[used],
+            nearest.positions[0][used],
+            nearest.scores[0][used],
             self.gallery,
             self.layout,
-            weights,
+            block_weights(weights),
         )
 
     def match_scores(
@@ -204,16 +213,15 @@ class Searcher:
         scorer: MatchScorer,
     ) -> list[list[float]]:
         """For each box how probable it is that each of its nearest items is right, 0 to 1."""
-        boxes = zip(vectors, detector_scores, *nearest, strict=True)
+        boxes = zip(vectors, detector_scores, nearest.boxes(), strict=True)
         return [scorer.scores(self.describe(*box, weights)).tolist() for box in boxes]
 
-    def named(
-        self, similarities: Float32[np.ndarray, "I N"], positions: Int64[np.ndarray, "I N"]
-    ) -> list[list[tuple[str, float]]]:
+    def named(self, nearest: Nearest) -> list[list[tuple[str, float]]]:
         """What `nearest` found, as gallery ids with their similarities."""
+        rows = zip(nearest.positions.tolist(), nearest.scores.tolist(), strict=True)
         return [
             [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
-            for row, row_scores in zip(positions.tolist(), similarities.tolist(), strict=True)
+            for row, row_scores in rows
         ]
 
     def rank(
@@ -239,7 +247,10 @@ class Searcher:
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
             rankings = self.rank_vectors(
-                vectors[starts[first] : starts[last]], weights, self.settings.depth
+                vectors[starts[first] : starts[last]],
+                weights,
+                self.settings.depth,
+                queries.counting(whole_photo, int(starts[first])),
             )
             for row in range(first, last):
                 yield rankings[starts[row] - starts[first] : starts[row + 1] - starts[first]]
@@ -264,7 +275,14 @@ class Searcher:
             firsts = np.cumsum([0, *(len(query.views) for query in batch)])[:-1]
             photo_vectors.append(vectors[firsts])
             box_vectors.append(np.delete(vectors, firsts, axis=0))
-        return QueryVectors(ids, boxes, np.concatenate(box_vectors), np.concatenate(photo_vectors))
+        of_boxes, of_photos = np.concatenate(box_vectors), np.concatenate(photo_vectors)
+        shared = self._shared(queries)
+        return QueryVectors(ids, boxes, of_boxes, of_photos, shared, range(len(ids)))
+
+    def _shared(self, queries: FeatureSet) -> SharedCounts | None:
+        if self.gallery.points is None or not queries.has_points:
+            return None
+        return SharedCounts(queries, self.gallery.points)
 
     def embed_views(
         self,
@@ -272,7 +290,7 @@ class Searcher:
         rows: Sequence[int],
         views: Sequence[Sequence[Regions]],
         boxes: Sequence[QueryBoxes],
-        photo_vectors: Float32[np.ndarray, "Q D"],
+        detected: QueryVectors,
     ) -> QueryVectors:
         """Vectors of some queries from given views instead of the boxes that `embed` chooses.
 
@@ -281,7 +299,7 @@ class Searcher:
             rows: which of its queries.
             views: one view per box, for each of these queries.
             boxes: where the views are.
-            photo_vectors: each query's whole photo, which does not depend on the views.
+            detected: what `embed` returned for these queries.
         """
         table = queries.rows.iloc[list(rows)]
         given = [
@@ -291,7 +309,9 @@ class Searcher:
         batches = track(range(0, len(given), QUERY_BATCH), "embedding other boxes")
         vectors = [self._encode(given[start : start + QUERY_BATCH]) for start in batches]
         ids = table["id"].tolist()
-        return QueryVectors(ids, list(boxes), np.concatenate(vectors), photo_vectors)
+        return replace(
+            detected, query_ids=ids, boxes=list(boxes), box_vectors=np.concatenate(vectors)
+        )
 
     def _encode(self, batch: Sequence["_Query"]) -> Float32[np.ndarray, "I D"]:
         """Vectors of all views of some queries, query by query."""

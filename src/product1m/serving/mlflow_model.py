@@ -4,7 +4,9 @@ Input, one row a photo: `photo` (the file's bytes, or their base64 as text, also
 as a `data:` URI) and `title`. Output, row for row: `ids` and `labels` of the merged ranking, and
 `instances`, each with its box, detector score (`score`) and own ranking. `match_scores` say how
 probable it is that each answer is the product in the box, 0 to 1, and `in_catalogue` is false if
-the box's product is probably not in the catalogue; both are null in a model that has none.
+the box's product is probably not in the catalogue; `shared_points` count the points that each
+answer's photo shares with the box, and `shared_points_xy` say where they are. All are null in a
+model that has none.
 Parameter `top_k`: length of every ranking.
 
 Nothing is loaded unless a trusted signature covers every file, see `serving.signatures`. MLflow

@@ -127,6 +127,8 @@ def _signature() -> Any:
             Property("labels", texts),
             Property("match_scores", numbers, required=False),
             Property("in_catalogue", DataType.boolean, required=False),
+            Property("shared_points", Array(DataType.long), required=False),
+            Property("shared_points_xy", Array(Array(Array(DataType.double))), required=False),
         ]
     )
     return ModelSignature(

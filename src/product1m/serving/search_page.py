@@ -168,6 +168,7 @@ def _answer_cards(
     box: Mapping[str, Any], thumbnails: Thumbnails, with_photos: bool
 ) -> list[AnswerCard]:
     scores = box["match_scores"] or [None] * len(box["ids"])
+    shared = box["shared_points_xy"] or [None] * len(box["ids"])
     return [
         AnswerCard(
             item,
@@ -175,8 +176,10 @@ def _answer_cards(
             thumbnails.jpeg(item) if with_photos else None,
             score,
             title=thumbnails.caption(item),
+            shared=pairs,
+            size_px=thumbnails.size_px(item),
         )
-        for item, label, score in zip(box["ids"], box["labels"], scores, strict=True)
+        for item, label, score, pairs in zip(box["ids"], box["labels"], scores, shared, strict=True)
     ]
 
 
@@ -206,7 +209,14 @@ def box_values(boxes: Sequence[BoxCard]) -> list[dict[str, Any]]:
             "detector_score": box.score,
             "in_catalogue": box.in_catalogue,
             "answers": [
-                {"id": card.id, "label": card.label, "match_score": card.score, "title": card.title}
+                {
+                    "id": card.id,
+                    "label": card.label,
+                    "match_score": card.score,
+                    "title": card.title,
+                    "shared_points": None if card.shared is None else len(card.shared),
+                    "shared_points_xy": card.shared,
+                }
                 for card in box.answers
             ],
         }

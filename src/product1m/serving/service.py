@@ -13,19 +13,21 @@ from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
 from product1m.data.geometry import BoxSelection
-from product1m.data.intake import normalize_photo
+from product1m.data.intake import StoredPhoto, normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import clean_caption
 from product1m.data.photos import Photo, decode_photo
 from product1m.data.regions import Regions
 from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.ocr import OcrSettings, PackReader
+from product1m.detection.points import PointFinder
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import PhotoError, QueryError, RetrievalError
 from product1m.retrieval.embedding import OCR
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
+from product1m.retrieval.shared_points import POINTS_WEIGHT, SharedPoints
 from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
 
 
@@ -38,6 +40,9 @@ class PhotoAnswers:
     result: SearchResult
     size_px: tuple[int, int]
     """Width and height of that photo."""
+    shared: list[list[SharedPoints]] | None = None
+    """For each answer of each box the points that they share, in pixels of that photo; None in a
+    model without them."""
 
 
 class SearchService:
@@ -55,6 +60,7 @@ class SearchService:
         self.searcher = searcher
         self.config = config
         self.reader = _reader_of(config, searcher.settings.boxes)
+        self.finder = _finder_of(config)
         rows = searcher.gallery.rows
         self.labels = {
             item: labels[0] if labels else ""
@@ -116,16 +122,17 @@ class SearchService:
             result = self.searcher.search(
                 caption, regions, self.config.weights, depth, self.config.match_score
             )
-            boxes = result.boxes.boxes_xyxy / np.float32(kept.downscaled)
-            size_px = round(kept.width / kept.downscaled), round(kept.height / kept.downscaled)
-            answers.append(PhotoAnswers(boxes, _cut(result, top_k), size_px))
+            cut = _cut(result, top_k)
+            shared = self.searcher.explain(cut, regions.points) if self.finder else None
+            answers.append(_in_given_pixels(cut, shared, kept))
         return answers
 
     def _regions(self, photos: Sequence[Photo]) -> Iterator[Regions]:
-        """The regions of each photo, with what is printed in it if that has a weight."""
+        """The regions of each photo, with what is printed in it and its points if these count."""
         extracted = extract_regions(self.rpn, photos, self.region_settings)
         for photo, (regions, _) in zip(photos, extracted, strict=True):
-            yield self.reader.with_lines(photo, regions) if self.reader else regions
+            known = self.reader.with_lines(photo, regions) if self.reader else regions
+            yield self.finder.with_points(photo, known) if self.finder else known
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:
         """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box.
@@ -142,12 +149,15 @@ class SearchService:
         result, scorer = answer.result, self.config.match_score
         ids = [item for item, _ in result.rankings[place]]
         scores = result.match_scores[place] if result.match_scores is not None else None
+        shared = answer.shared[place] if answer.shared is not None else None
         return {
             "box_xyxy": [float(edge) for edge in answer.boxes_xyxy[place]],
             "score": float(result.boxes.scores[place]),
             "ids": ids,
             "labels": [self.labels[item] for item in ids],
             "match_scores": scores,
+            "shared_points": [len(own) for own in shared] if shared is not None else None,
+            "shared_points_xy": [own.as_rows() for own in shared] if shared is not None else None,
             "in_catalogue": scorer.in_catalogue(scores) if scorer and scores else None,
         }
 
@@ -159,6 +169,24 @@ def _reader_of(config: ServingConfig, boxes: BoxSelection) -> PackReader | None:
         return None
     settings = OcrSettings.from_config(section).on_this_machine()
     return PackReader(replace(settings, boxes=boxes))
+
+
+def _finder_of(config: ServingConfig) -> PointFinder | None:
+    """What finds points; None if shared points have no weight in the shipped ranking."""
+    if not config.weights.get(POINTS_WEIGHT):
+        return None
+    return PointFinder.from_config(config.feature_extraction)
+
+
+def _in_given_pixels(
+    result: SearchResult, shared: list[list[SharedPoints]] | None, stored: StoredPhoto
+) -> PhotoAnswers:
+    """Answers in the pixels of a photo as it was given, before it was reduced to be stored."""
+    factor = np.float32(stored.downscaled)
+    size_px = round(stored.width / stored.downscaled), round(stored.height / stored.downscaled)
+    if shared is not None:
+        shared = [[replace(own, box_xy=own.box_xy / factor) for own in row] for row in shared]
+    return PhotoAnswers(result.boxes.boxes_xyxy / factor, result, size_px, shared)
 
 
 def _cut(result: SearchResult, top_k: int) -> SearchResult:

@@ -64,6 +64,14 @@ class Thumbnails:
             return None
         return self._items.encoded(place)
 
+    def size_px(self, item: str) -> tuple[int, int]:
+        """Width and height of a photo; 1 and 1 if the version does not carry it."""
+        place = self._places.get(item)
+        if place is None or self._items is None:
+            return 1, 1
+        row = self._items.rows.iloc[place]
+        return int(row["width"]), int(row["height"])
+
     def caption(self, item: str) -> str:
         """An item's title, empty if the version does not carry it."""
         place = self._places.get(item)

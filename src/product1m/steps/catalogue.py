@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.artifacts.work import work_root
 from product1m.catalogue.checks import (
+    CanaryRanking,
     Check,
     CheckLimits,
     check_catalogue,
@@ -31,6 +32,7 @@ from product1m.catalogue.indexing import (
 )
 from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
 from product1m.catalogue.pictures import write_pictures
+from product1m.catalogue.points import write_catalogue_points
 from product1m.catalogue.registering import (
     MODEL_DIGEST,
     fetch_catalogue,
@@ -84,8 +86,9 @@ def run(
             taken = take_in(dataset, None, opened.config.ingestion, kept, scratch / "all")
         vectors.embed(taken.rows, taken.read)
         filled = refresh_index(old, taken.rows, vectors.of, _settings(config, opened), step.folder)
+        filled = _with_points(filled, opened, taken, old, step.folder)
         changes = Changes.between(_rows(old), taken.rows)
-        checks = _check(old, filled, changes, vectors.of, config, step.folder)
+        checks = _check(old, filled, changes, vectors.of, config, opened, step.folder)
         _write(step.writer, opened, taken, filled, old, config)
         step.details.update(_facts(changes, checks, opened))
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
@@ -163,12 +166,25 @@ def _settings(config: CatalogueConfig, model: CatalogueModel) -> CatalogueIndexS
     )
 
 
+def _with_points(
+    filled: FilledIndex, model: CatalogueModel, taken: Intake, old: Artifact | None, folder: Path
+) -> FilledIndex:
+    """Write the items' points too, if the model gives shared points a weight."""
+    finder = model.finder()
+    if finder is None:
+        return filled
+    num_workers = model.config.feature_extraction.num_workers
+    table = write_catalogue_points(filled.rows, taken.read, old, folder, finder, num_workers)
+    return replace(filled, gallery=filled.gallery.with_points(table))
+
+
 def _check(
     old: Artifact | None,
     filled: FilledIndex,
     changes: Changes,
     vectors: Callable[[pd.DataFrame], Float32[np.ndarray, "n D"]],
     config: CatalogueConfig,
+    model: CatalogueModel,
     folder: Path,
 ) -> list[Check]:
     """Check the new index and write the canaries of the next refresh."""
@@ -180,8 +196,9 @@ def _check(
         config.max_growth,
     )
     canaries = known_canaries(old)
-    checks = check_catalogue(old, filled, changes, canaries, vectors, limits)
-    write_canaries(folder, filled, canaries, vectors, config.num_canaries, config.seed)
+    ranking = CanaryRanking.of(model.index.manifest.details["blocks"], model.config)
+    checks = check_catalogue(old, filled, changes, canaries, vectors, limits, ranking)
+    write_canaries(folder, filled, canaries, vectors, config.num_canaries, config.seed, ranking)
     for check in checks:
         log = logger.info if check.passed else logger.error
         log("catalogue: check %s %s: %s", check.name, _word(check), check.reason)

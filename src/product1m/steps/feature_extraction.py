@@ -8,6 +8,7 @@ from product1m.data.regions import INSTANCES
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
+from product1m.detection.points import PointFinder
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.steps.bracket import open_step
 
@@ -23,8 +24,8 @@ def run(
 ) -> dict[str, float]:
     """Extract the regions of `images`, an artifact of ingestion or background synthesis.
 
-    Of gallery and queries, what is printed in the photos too, if the configuration says so. Raises
-    DatasetError with the item's id for a photo that cannot be decoded.
+    Of gallery and queries, points and what is printed in the photos too, if the configuration says
+    so. Raises DatasetError with the item's id for a photo that cannot be decoded.
     """
     with open_step(STEP, config, features, part_of(images), storage_root) as step:
         photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")
@@ -37,6 +38,7 @@ def run(
             num_workers=config.num_workers,
             shard_mib=config.shard_mib,
             reader=open_reader(config, part_of(images), checkpoint),
+            finder=PointFinder.from_config(config, part_of(images)),
         )
     return step.all_metrics()
 

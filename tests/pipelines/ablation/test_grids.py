@@ -50,6 +50,25 @@ def test_a_cell_changes_the_keys_it_states_and_the_seed_of_pretraining(
         assert cell.overrides or cell.method != "shipped" or cell.name == FULL
 
 
+def test_the_parts_of_finding_a_product_are_left_out_without_training_anything() -> None:
+    read = SAMPLE.model_copy(
+        update={"feature_extraction": SAMPLE.feature_extraction.model_copy(update={"ocr": "boxes"})}
+    )
+    cells = {
+        cell.name: (cell.overrides, cell.method) for cell in make_grid("retrieval", read).cells
+    }
+    assert cells == {
+        "full": ({}, "shipped"),
+        "without-boxes": ({}, "shipped_whole_photo"),
+        "without-ocr": (
+            {"evaluation.fused_blocks": ["joint", "streams", "image", "text"]},
+            "shipped",
+        ),
+        "without-points": ({"evaluation.points_weights": [0.0]}, "shipped"),
+    }
+    assert "without-ocr" not in {cell.name for cell in make_grid("retrieval", SAMPLE).cells}
+
+
 def test_every_pretext_task_is_left_out_once_and_one_that_is_off_is_added() -> None:
     cells = {cell.name: cell.overrides for cell in make_grid("pretext", SAMPLE).cells}
     section = "capture_pretraining."

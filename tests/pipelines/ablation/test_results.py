@@ -1,5 +1,6 @@
 """An ablation's figures against plain arithmetic, and how they are shown."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -65,6 +66,26 @@ def compared(cells: tuple[str, ...] = ("full", "without-a", "unsplit")) -> Ablat
     scores = {cell: {seed: frame(cell, seed) for seed in SEEDS} for cell in cells}
     data = {"dataset_uri": "/data/mine", "dataset_digest": "abcdef0123456789"}
     return compare(GRID, scores, PLAN, {"oracle": "no boxes"}, "sample", data)
+
+
+def with_products(cell: str, seed: int) -> pd.DataFrame:
+    """Every query has two products; of `without-a` none is found at once, else one."""
+    found = {"products_found@1": 0 if cell == "without-a" else 1, "products_found@5": 1}
+    return frame(cell, seed).assign(products=2, **found)
+
+
+def test_products_found_stand_beside_the_scores_where_there_are_boxes() -> None:
+    grid = dataclasses.replace(GRID, measures=("shipped",), shows_products=True)
+    names = [cell.name for cell in grid.cells]
+    scores = {cell: {seed: with_products(cell, seed) for seed in SEEDS} for cell in names}
+    data = {"dataset_uri": "/data/mine", "dataset_digest": "abcdef0123456789"}
+    found = compare(grid, scores, PLAN, {}, "sample", data)
+    shares = [[interval.mean for interval in row.products.values()] for row in found.rows]
+    assert shares == [[0.5, 0.5], [0.0, 0.5], []]
+    header, _, full, _, unsplit = markdown(found).splitlines()[2:7]
+    assert header.endswith("found@1 | found@5 |")
+    assert full.endswith("0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |")
+    assert unsplit.endswith("| – | – |")
 
 
 @pytest.fixture(scope="module")

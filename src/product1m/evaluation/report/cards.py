@@ -28,6 +28,11 @@ class AnswerCard:
     title: str = ""
     elsewhere: bool = False
     """Whether its label is another product of the same photo; then `right` is false."""
+    shared: Sequence[Sequence[float]] | None = None
+    """Points that its photo shares with the box: x and y in pixels of the query photo, then as
+    shares of its own width and height; None if nothing was checked."""
+    size_px: tuple[int, int] = (1, 1)
+    """Width and height of `photo`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class BoxCard:
     in_catalogue: bool | None = None
     """Whether the box's product is in the catalogue, by its first answer's match score; None if
     there are no match scores."""
+    photo: bytes | None = None
+    """What is in the box, as a JPEG; None if the page has the whole photo, or nothing to draw."""
+
+
+BOX_SIDE_PX = 160
+"""Longer side of the picture of a box in the report (ours)."""
 
 
 class ItemPhotos:
@@ -58,6 +69,14 @@ class ItemPhotos:
     def thumbnail(self, item: str, side_px: int = ANSWER_SIDE_PX) -> bytes:
         """The item's photo as a small JPEG."""
         return thumbnail(self._items.photo(self._positions[item]), side_px)
+
+    def box(self, item: str, box_xyxy: tuple[float, float, float, float]) -> bytes:
+        """A box of the item's photo as a small JPEG."""
+        photo = self._items.photo(self._positions[item])
+        left, top, right, bottom = (max(0, round(edge)) for edge in box_xyxy)
+        return thumbnail(
+            photo[top : max(bottom, top + 1), left : max(right, left + 1)], BOX_SIDE_PX
+        )
 
 
 def thumbnail(photo: Photo, side_px: int = ANSWER_SIDE_PX, quality: int = 78) -> bytes:

@@ -1,7 +1,7 @@
 """Fill the report with the results of an evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import pandas as pd
@@ -36,6 +36,7 @@ from product1m.evaluation.variants import QueryVariants, TrueBoxes
 from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.query_boxes import QueryBoxes
 from product1m.retrieval.search import Searcher, SearchResult
+from product1m.retrieval.shared_points import POINTS_WEIGHT, SharedPoints
 from product1m.telemetry.progress import track
 
 CURVE_DEPTHS = (1, 2, 5, 10, 20, 50, 100)
@@ -196,15 +197,18 @@ def _card(
     row, labels = queries.row(query), findings.truth.query_labels[query]
     weights = findings.choice.fusions[SHIPPED].weights
     depth = searcher.settings.depth
-    answered = searcher.answer(vectors.box_vectors, boxes, weights, depth, findings.scorer)
+    answered = searcher.answer(
+        vectors.box_vectors, boxes, weights, depth, findings.scorer, vectors.counting()
+    )
     merged = findings.rankings[SHIPPED][query][:SHOWN_HITS]
+    shared = _shared(findings, searcher, place, answered)
     return QueryCard(
         query_id=query,
         title=str(row["caption"]),
         labels=labels,
         photo=queries.thumbnail(query, QUERY_SIDE_PX),
         size_px=(int(row["width"]), int(row["height"])),
-        boxes=_box_cards(findings, place, answered, gallery),
+        boxes=_box_cards(findings, place, answered, shared, queries, gallery),
         ap=float(findings.ap[SHIPPED][query]),
         hits=[findings.truth.gallery_label[item] in labels for item in merged],
         tag=tag,
@@ -212,11 +216,29 @@ def _card(
     )
 
 
+def _shared(
+    findings: Findings, searcher: Searcher, place: int, answered: SearchResult
+) -> list[list[SharedPoints]]:
+    """What each box shares with its shown answers; nothing where points have no weight."""
+    queries = findings.queries.detected
+    if not findings.choice.fusions[SHIPPED].weights.get(POINTS_WEIGHT) or queries.shared is None:
+        return [[] for _ in answered.rankings]
+    rankings = [ranking[:SHOWN_ANSWERS] for ranking in answered.rankings]
+    points = queries.shared.points(queries.rows[place])
+    return searcher.explain(replace(answered, rankings=rankings), points)
+
+
 def _box_cards(
-    findings: Findings, place: int, answered: SearchResult, gallery: ItemPhotos
+    findings: Findings,
+    place: int,
+    answered: SearchResult,
+    shared: Sequence[Sequence[SharedPoints]],
+    queries: ItemPhotos,
+    gallery: ItemPhotos,
 ) -> list[BoxCard]:
     truth, scorer, boxes = findings.truth, findings.scorer, answered.boxes
-    labels = truth.query_labels[findings.queries.detected.query_ids[place]]
+    query = findings.queries.detected.query_ids[place]
+    labels = truth.query_labels[query]
     right = _labels_by_box(findings.true_boxes, place, boxes, labels)
     names = [[item for item, _ in ranking[:SHOWN_ANSWERS]] for ranking in answered.rankings]
     scores = answered.match_scores or [[] for _ in names]
@@ -225,13 +247,20 @@ def _box_cards(
             tuple(box),
             score,
             [
-                _answer(item, match, truth, labels, own, gallery)
-                for item, match in zip_longest(items, matches[: len(items)])
+                _answer(item, match, points, truth, labels, own, gallery)
+                for item, match, points in zip_longest(items, matches[: len(items)], pairs)
             ],
             scorer.in_catalogue(matches) if scorer and matches else None,
+            queries.box(query, tuple(box)) if pairs and len(pairs[0]) else None,
         )
-        for box, score, own, items, matches in zip(
-            boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), right, names, scores, strict=True
+        for box, score, own, items, matches, pairs in zip(
+            boxes.boxes_xyxy.tolist(),
+            boxes.scores.tolist(),
+            right,
+            names,
+            scores,
+            shared,
+            strict=True,
         )
         if boxes.num_shown
     ]
@@ -250,6 +279,7 @@ def _labels_by_box(
 def _answer(
     item: str,
     score: float | None,
+    points: SharedPoints | None,
     truth: GroundTruth,
     labels: Sequence[str],
     own_labels: Sequence[str],
@@ -259,7 +289,16 @@ def _answer(
     label = truth.gallery_label[item]
     right = label in own_labels
     elsewhere = not right and label in labels
-    return AnswerCard(item, label, gallery.thumbnail(item), score, right, elsewhere=elsewhere)
+    return AnswerCard(
+        item,
+        label,
+        gallery.thumbnail(item),
+        score,
+        right,
+        elsewhere=elsewhere,
+        shared=None if points is None else points.as_rows(),
+        size_px=(1, 1) if points is None else points.item_size_px,
+    )
 
 
 def _notes(findings: Findings, encode_crops: bool) -> list[str]:

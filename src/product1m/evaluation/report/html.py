@@ -11,9 +11,13 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def html_templates() -> jinja2.Environment:
-    """Templates that escape what they are given, refuse what they lack, and know `data_uri`."""
+    """Templates of the report; they escape what they are given and refuse what they lack."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("product1m.evaluation.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = data_uri
     return environment

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup, escape
 
 from product1m.data.photos import decode_photo
@@ -33,7 +32,7 @@ from product1m.evaluation.methods import (
 from product1m.evaluation.metrics import DEFINITIONS
 from product1m.evaluation.report.cards import AnswerCard, thumbnail
 from product1m.evaluation.report.content import TAGS, QueryCard, ReportContent
-from product1m.evaluation.report.html import data_uri
+from product1m.evaluation.report.html import html_templates
 from product1m.evaluation.report.plots import (
     FUSION,
     PRECISION,
@@ -79,14 +78,8 @@ def write_report(content: ReportContent, path: Path) -> int:
 
 
 def _render(content: ReportContent, pngs: Mapping[str, bytes]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("product1m.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"jpeg": data_uri, "describe": describe, "breakable": _breakable}
+    environment = html_templates()
+    environment.filters |= {"describe": describe, "breakable": _breakable}
     environment.filters |= {"grouped": grouped}
     script = _template_text("report.js")
     return environment.get_template("report.html").render(

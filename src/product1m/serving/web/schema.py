@@ -67,6 +67,14 @@ class Answer(_Described):
     """Of the gallery item."""
     picture: str
     """Address of its small photo on this server; empty if the model carries none."""
+    picture_size_px: tuple[int, int]
+    """Width and height of that photo."""
+    shared_points: int | None
+    """Number of points of the box that the gallery photo shows in the same arrangement; more
+    of them rank it higher. Null in a model that does not check answers by points."""
+    shared_points_xy: list[tuple[float, float, float, float]] | None
+    """Each of these points: x and y in pixels of the photo, turned upright, then x and y as shares
+    of the gallery photo's width and height."""
 
 
 class Box(_Described):

@@ -34,6 +34,7 @@ def search(served: ServedModel, asked: Search) -> dict[str, Any]:
     for box in boxes:
         for card in box["answers"]:
             card["picture"] = _picture(served, asked.role, card["id"])
+            card["picture_size_px"] = served.thumbnails.size_px(card["id"])
     merged = zip(row["ids"], row["labels"], strict=True)
     width, height = answer.size_px
     return {

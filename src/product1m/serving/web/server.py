@@ -64,10 +64,8 @@ def run_server(
     """Listen until SIGTERM or SIGINT; requests in flight are answered then.
 
     Args:
-        app: answers.
-        host: address to listen at.
-        port: 0 for any free one.
-        config: limits.
+        app, config: what answers, within which limits.
+        host, port: where to listen; port 0 for any free one.
         on_listening: called once with the page's address.
 
     Raises StorageError if the address cannot be listened at.

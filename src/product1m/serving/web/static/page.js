@@ -80,9 +80,41 @@ function score(card) {
   return [element("span", {}, `match score ${shown}`), bar];
 }
 
+// The box beside the gallery photo, with a line for each pair of points that they share.
+function sharedPoints(box, card, photo) {
+  const [x1, y1, x2, y2] = box.box_xyxy;
+  const scale = 100 / (y2 - y1);
+  const left = scale * (x2 - x1);
+  const right = (100 * card.picture_size_px[0]) / card.picture_size_px[1];
+  const lines = card.shared_points_xy.map(([x, y, across, down], place) => shape("path", {
+    d: `M${scale * (x - x1)} ${scale * (y - y1)}L${left + 4 + right * across} ${100 * down}`,
+    stroke: `hsl(${(47 * place) % 360} 95% 50%)`, "stroke-width": 0.7,
+  }));
+  const whole = shape("image", { href: photo.address, width: photo.width, height: photo.height, preserveAspectRatio: "none" });
+  return shape(
+    "svg",
+    {
+      class: "shared", viewBox: `0 0 ${left + 4 + right} 100`, role: "img",
+      "aria-label": `The box beside ${card.label || card.id}: ${card.shared_points} shared points`,
+    },
+    shape("svg", { width: left, height: 100, viewBox: `${x1} ${y1} ${x2 - x1} ${y2 - y1}` }, whole),
+    shape("image", { href: card.picture, x: left + 4, width: right, height: 100, preserveAspectRatio: "none" }),
+    ...lines,
+  );
+}
+
+function why(box, photo) {
+  const explained = box.answers.filter((card) => card.shared_points && card.picture);
+  if (!explained.length) return [];
+  const [first, ...others] = explained.map((card) => sharedPoints(box, card, photo));
+  const shown = element("div", {}, element("p", { class: "faint" }, "Points that box and gallery photo share:"), first);
+  if (others.length) shown.append(element("details", {}, element("summary", {}, "With the other answers"), ...others));
+  return [shown];
+}
+
 function reasons(card) {
-  const why = [].concat(card.why || []);
-  return why.map((reason) => element("span", { class: "faint" }, element("br"), String(reason)));
+  if (!card.shared_points) return [];
+  return [element("span", { class: "faint" }, element("br"), `${card.shared_points} shared points`)];
 }
 
 function cardOf(card) {
@@ -96,7 +128,7 @@ function cardOf(card) {
   );
 }
 
-function boxSection(box, role) {
+function boxSection(box, role, photo) {
   const heading = element(
     "h3", {}, element("span", { class: `number c${(box.number - 1) % 8}` }, `Box ${box.number}`),
     ` detector score ${box.detector_score.toFixed(2)}`,
@@ -107,6 +139,7 @@ function boxSection(box, role) {
     section.append(element("p", { class: "bad" }, "Probably not in the catalogue"));
     section.append(element("details", {}, element("summary", {}, "Most similar items"), cards));
   } else section.append(cards);
+  section.append(...why(box, photo));
   return section;
 }
 
@@ -125,7 +158,8 @@ function link(result) {
 function show(section, answer, address) {
   const role = section.dataset.role;
   const result = section.querySelector(".result");
-  const lists = element("div", {}, ...answer.boxes.map((box) => boxSection(box, role)));
+  const searched = { address, width: answer.width, height: answer.height };
+  const lists = element("div", {}, ...answer.boxes.map((box) => boxSection(box, role, searched)));
   if (!answer.boxes.length) lists.append(element("p", {}, "No product was found in this photo."));
   result.replaceChildren(picture(answer, address, role), lists);
   result.classList.toggle("wide", document.querySelectorAll(".model").length === 1);

@@ -1,0 +1,116 @@
+"""Local features of photos: points that a pack shows again when it is photographed again.
+
+A feature set with points holds `points.arrow`, an uncompressed Arrow file with one row per item, in
+the order of `items.parquet`: `points` (float32 pixels, x and y in turn), `descriptors` (128 bytes a
+point), `width` and `height` of the photo. It is mapped, not loaded, so its memory does not grow
+with the number of items. An index has the same file for its gallery.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, UInt8
+
+POINTS = "points.arrow"
+SCHEMA = pa.schema(
+    [
+        ("points", pa.binary()),
+        ("descriptors", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+DESCRIPTOR_BYTES = 128
+ROWS_PER_BATCH = 64
+"""Items of one Arrow batch: some megabytes (ours)."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of a photo in a fixed order, which the result of matching depends on."""
+
+    points_xy: Float32[np.ndarray, "P 2"]
+    """Pixels of the photo."""
+    descriptors: UInt8[np.ndarray, "P 128"]
+    """Square roots of SIFT descriptors, in units in which each has a length of about 512."""
+    size_px: tuple[int, int]
+    """Width and height of the photo."""
+
+    def __len__(self) -> int:
+        return len(self.points_xy)
+
+    def inside(self, box_xyxy: Float32[np.ndarray, "4"]) -> "Points":
+        """The points in a box, by their place."""
+        low, high = box_xyxy[:2], box_xyxy[2:]
+        rows = ((self.points_xy >= low) & (self.points_xy <= high)).all(axis=1)
+        return replace(self, points_xy=self.points_xy[rows], descriptors=self.descriptors[rows])
+
+
+NO_POINTS = Points(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_BYTES), np.uint8), (0, 0))
+
+
+class PointWriter:
+    """Writes the points of photos in the order of the item table."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = pa.OSFile(str(folder / POINTS), "wb")
+        self._writer = pa.ipc.new_file(self._file, SCHEMA)
+        self._pending: list[dict[str, Any]] = []
+
+    def add(self, points: Points) -> None:
+        """Append the next photo's points."""
+        width, height = points.size_px
+        self._pending.append(
+            {
+                "points": points.points_xy.astype("<f4").tobytes(),
+                "descriptors": points.descriptors.tobytes(),
+                "width": width,
+                "height": height,
+            }
+        )
+        if len(self._pending) == ROWS_PER_BATCH:
+            self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._pending, SCHEMA))
+            self._pending = []
+
+
+class PointTable:
+    """The points of items; read from the mapped file when they are used. Threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+            self._batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self._batches)
+
+    def __getitem__(self, position: int) -> Points:
+        batch, row = self._batches[position // ROWS_PER_BATCH], position % ROWS_PER_BATCH
+        places, descriptors = (batch[name][row].as_buffer() for name in ("points", "descriptors"))
+        return Points(
+            np.frombuffer(places, "<f4").reshape(-1, 2),
+            np.frombuffer(descriptors, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
+            (batch["width"][row].as_py(), batch["height"][row].as_py()),
+        )
+
+
+def write_points(folder: Path, points: Iterable[Points]) -> None:
+    """Write the points of some items, in this order."""
+    with PointWriter(folder) as writer:
+        for own in points:
+            writer.add(own)

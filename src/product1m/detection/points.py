@@ -1,0 +1,76 @@
+"""Find the points of a photo: SIFT, whose descriptors survive turns, light and moderate tilt.
+
+(Lowe, IJCV 2004; square roots of the descriptors: Arandjelović and Zisserman, CVPR 2012)
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from product1m.config import FeatureExtractionConfig
+from product1m.data.photos import Photo, resize_photo
+from product1m.data.points import NO_POINTS, Points
+from product1m.data.regions import Regions
+
+POINT_PARTS = ("gallery", "queries")
+"""Parts of the data with points: what is searched and what is searched for."""
+MIN_CONTRAST = 0.02
+"""Half of OpenCV's default, because products in a room are small and dim (ours)."""
+LENGTH = 512
+"""Of a stored descriptor: sums of products of its bytes are exact in float32."""
+
+
+@dataclass(frozen=True)
+class PointFinder:
+    """Finds the strongest points of photos; the same ones for every number of threads."""
+
+    max_points: int
+    max_side_px: int
+    """A larger photo is reduced to this longer side first; 0 for none."""
+
+    @classmethod
+    def from_config(
+        cls, config: FeatureExtractionConfig, part: str = "queries"
+    ) -> "PointFinder | None":
+        """As the section `feature_extraction` says for a part of the data.
+
+        None if the part has no points. A gallery photo shows one product, so it needs fewer.
+        """
+        if not config.gallery_points or part not in POINT_PARTS:
+            return None
+        if part == "gallery":
+            return cls(config.gallery_points, config.gallery_points_side_px)
+        return cls(config.query_points, 0)
+
+    def find(self, photo: Photo) -> Points:
+        """The strongest points, ordered by place, then by descriptor."""
+        longer = max(photo.shape[:2])
+        scale = min(1.0, (self.max_side_px or longer) / longer)
+        sized = resize_photo(photo, scale) if scale < 1 else photo
+        size_px = (photo.shape[1], photo.shape[0])
+        sift: Any = cv2.SIFT.create(nfeatures=self.max_points, contrastThreshold=MIN_CONTRAST)
+        keypoints, raw = sift.detectAndCompute(cv2.cvtColor(sized, cv2.COLOR_RGB2GRAY), None)
+        if not keypoints:
+            return replace(NO_POINTS, size_px=size_px)
+        places = np.array([point.pt for point in keypoints], np.float32)
+        places = places * np.float32(1 / scale)
+        strengths = np.array([point.response for point in keypoints], np.float32)
+        descriptors = _rooted(raw)
+        by_place = (*descriptors.T[7::-1], places[:, 1], places[:, 0])
+        # OpenCV returns more than it was asked for if points are equally strong.
+        strongest = np.lexsort((*by_place, -strengths))[: self.max_points]
+        rows = strongest[np.lexsort([key[strongest] for key in by_place])]
+        return Points(places[rows], descriptors[rows], size_px)
+
+    def with_points(self, photo: Photo, regions: Regions) -> Regions:
+        """The regions of a photo with its points."""
+        return replace(regions, points=self.find(photo))
+
+
+def _rooted(descriptors: Float32[np.ndarray, "P 128"]) -> UInt8[np.ndarray, "P 128"]:
+    """Square roots of the shares of a descriptor's sum, rounded to bytes."""
+    shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.minimum(np.rint(LENGTH * np.sqrt(shares)), 255), np.uint8)

@@ -1,0 +1,101 @@
+"""Many queries ready to be ranked: their boxes, vectors, and the points of their photos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from product1m.data.points import Points, PointTable
+from product1m.data.regions import FeatureSet
+from product1m.retrieval.query_boxes import QueryBoxes
+from product1m.retrieval.shared_points import CountShared, count_shared
+
+
+class SharedCounts:
+    """How many points boxes share with gallery items: counted once, however often it is asked for.
+
+    Rankings by different weights ask for mostly the same pairs. A pair takes 9 bytes; the points
+    themselves stay on disk.
+    """
+
+    def __init__(self, queries: FeatureSet, gallery: PointTable) -> None:
+        self._queries = queries
+        self._gallery = gallery
+        self._known: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
+
+    def points(self, row: int) -> Points:
+        """Of the photo of the query at a row of its feature set."""
+        return self._queries.points(row)
+
+    def of(
+        self,
+        row: int,
+        box_xyxy: Float32[np.ndarray, "4"] | None,
+        positions: Int64[np.ndarray, " n"],
+    ) -> Int64[np.ndarray, " n"]:
+        """Counts for a box of the query at a row of its feature set; None for the whole photo."""
+        key = (row, b"" if box_xyxy is None else box_xyxy.tobytes())
+        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty(0, np.uint16)))
+        new = np.setdiff1d(positions, known)
+        if len(new):
+            points = self._queries.points(row)
+            box = points if box_xyxy is None else points.inside(box_xyxy)
+            found = count_shared(box, self._gallery, new).astype(np.uint16)
+            known, counts = np.concatenate([known, new]), np.concatenate([counts, found])
+            order = np.argsort(known)
+            known, counts = known[order], counts[order]
+            self._known[key] = known, counts
+        return counts[np.searchsorted(known, positions)].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class QueryVectors:
+    """Unweighted vectors of several queries."""
+
+    query_ids: list[str]
+    boxes: list[QueryBoxes]
+    box_vectors: Float32[np.ndarray, "I D"]
+    """All boxes, query by query, each query's by falling detector score."""
+    photo_vectors: Float32[np.ndarray, "Q D"]
+    """Each query's whole photo."""
+    shared: SharedCounts | None = None
+    """None if the photos or the gallery have no points."""
+    rows: Sequence[int] = ()
+    """Rows of the queries in the feature set of `shared`."""
+
+    @property
+    def starts(self) -> Int64[np.ndarray, " Q1"]:
+        """Row of `box_vectors` where each query begins, and the number of rows at the end."""
+        return np.cumsum([0, *(len(boxes) for boxes in self.boxes)])
+
+    def searched(
+        self, whole_photo: bool
+    ) -> tuple[Float32[np.ndarray, "I D"], Int64[np.ndarray, " Q1"]]:
+        """The vectors to search with, and where each query's begin."""
+        if whole_photo:
+            return self.photo_vectors, np.arange(len(self.photo_vectors) + 1)
+        return self.box_vectors, self.starts
+
+    def counting(self, whole_photo: bool = False, first: int = 0) -> CountShared | None:
+        """Counts the shared points of these vectors from the row `first` on."""
+        shared = self.shared
+        if shared is None:
+            return None
+        places: list[tuple[int, np.ndarray | None]] = []
+        for row, boxes in zip(self.rows, self.boxes, strict=True):
+            places += [(row, box) for box in ([None] if whole_photo else boxes.boxes_xyxy)]
+        return lambda place, positions: shared.of(*places[first + place], positions)
+
+    def select(self, rows: Sequence[int]) -> "QueryVectors":
+        """Some of the queries."""
+        starts = self.starts
+        box_rows = [np.arange(starts[row], starts[row + 1]) for row in rows]
+        return QueryVectors(
+            [self.query_ids[row] for row in rows],
+            [self.boxes[row] for row in rows],
+            self.box_vectors[np.concatenate(box_rows)],
+            self.photo_vectors[list(rows)],
+            self.shared,
+            [self.rows[row] for row in rows] if self.shared else (),
+        )
