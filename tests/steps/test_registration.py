@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +61,11 @@ def test_queries(made: TinyArtifacts) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("id")
 
 
-FRESH_PROCESS = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import mlflow, pandas as pd
-queries = pd.read_parquet(sys.argv[2])
-answers = mlflow.pyfunc.load_model(sys.argv[1]).predict(queries, params={"top_k": 20})
-answers.to_json(sys.argv[3], orient="records")
-"""
-
-
-def test_a_fresh_process_answers_as_the_evaluation_did(
-    made: TinyArtifacts, registered: ModelVersion, test_queries: pd.DataFrame, tmp_path: Path
+def test_the_model_answers_as_the_evaluation_did(
+    made: TinyArtifacts, model: Any, test_queries: pd.DataFrame
 ) -> None:
-    test_queries.to_parquet(tmp_path / "queries.parquet")
-    uri = f"models:/{registered.model}/{registered.number}"
-    paths = [str(tmp_path / name) for name in ("queries.parquet", "answers.json")]
-    command = [sys.executable, "-c", FRESH_PROCESS, uri, *paths]
-    environment = os.environ | {"PRODUCT1M_ALLOW_UNSIGNED": "true"}
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
-    answers = json.loads((tmp_path / "answers.json").read_text("utf-8"))
+    """In this process; tests/serving/test_mlflow_model.py compares another one with this."""
+    answers = model.predict(test_queries, params={"top_k": 20}).to_dict("records")
 
     done = open_artifact(made.evaluation, "evaluation")
     evaluated = read_list(done)
