@@ -87,8 +87,13 @@ def test_a_refresh_reads_new_and_changed_photos_alone(
     thumbnails = Thumbnails(index / "thumbnails")
     assert thumbnails.caption("gallery-2") == "another title"
     assert thumbnails.jpeg("gallery-5") is None
-    again = refresh(tmp_path / "shop", model, index, shop / "cache")
+    shutil.copytree(indexed, tmp_path / "unchanged")
+    again = refresh(shop / "shop", model, tmp_path / "unchanged", shop / "cache")
     assert [again[name] for name in ("added", "removed", "changed", "photos_extracted")] == [0] * 4
+    digests = {
+        open_artifact(folder, "catalogue").digest for folder in (indexed, tmp_path / "unchanged")
+    }
+    assert len(digests) == 1  # nothing changed, so nothing new is registered
 
 
 def test_an_index_that_was_changed_answers_like_one_that_was_built_from_the_list(

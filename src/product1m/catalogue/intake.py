@@ -97,7 +97,8 @@ def read_rows(catalogue: Artifact) -> pd.DataFrame:
     """The table of a catalogue's items, `labels` as lists."""
     rows: pd.DataFrame = pq.read_table(catalogue.file(GALLERY)).to_pandas()
     rows["labels"] = [list(labels) for labels in rows["labels"]]
-    return rows
+    # The type that the first catalogue was written with: the digest of the file depends on it.
+    return rows.astype(dict.fromkeys(("id", "caption", "sha256"), object))
 
 
 def _read_photos(
