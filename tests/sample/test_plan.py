@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from product1m.config import BackgroundSynthesisConfig
+from product1m.data.class_names import names_set
 from product1m.data.lists import ListItem, find_lists, read_list
 from product1m.sample import SampleSizes
 from product1m.sample.drawn.plan import LISTS, plan_rows
@@ -134,6 +136,24 @@ def test_titles_name_products_as_often_as_real_ones_and_are_as_long(lists: Path)
     words = ("套装", "礼盒", "套盒", "组合", "全套", "件套", "瓶装")
     sets = sum(any(word in line.title for word in words) for line in lines_of(lists, "train"))
     assert sets == pytest.approx(260, rel=0.15), "260 train items are sets"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_some_titles_of_sets_do_not_call_them_so_as_in_the_real_lists(seed: int) -> None:
+    words = BackgroundSynthesisConfig().set_words
+    rows = [row for listed in plan_rows(SampleSizes(), seed).values() for row in listed]
+    sets = [row.title for row in rows if len(row.products) > 1]
+    unsaid = sum(not any(word in title for word in words) for title in sets)
+    assert unsaid / len(sets) == pytest.approx(0.08, abs=0.025)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_few_sets_are_taken_for_single_products(seed: int) -> None:
+    words = BackgroundSynthesisConfig().set_words
+    rows = plan_rows(SampleSizes(), seed)["train"]
+    taken = [len(row.products) > 1 for row in rows if not names_set(row.title, words)]
+    assert sum(taken) / len(taken) <= 0.033, "GrabCut rejects an eighth of them"
+    assert sum(not several for several in taken) >= 0.99 * 700
 
 
 def test_photos_and_titles_repeat_and_leak_as_in_the_real_lists(lists: Path) -> None:

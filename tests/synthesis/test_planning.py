@@ -96,7 +96,20 @@ def test_scenes_with_none_and_with_one_product_are_as_many_as_asked_for() -> Non
 
 @pytest.mark.parametrize(
     ("caption", "expected"),
-    [("玫瑰礼盒", True), ("Gift SET for her", True), ("护肤两件套", True), ("玫瑰面霜", False)],
+    [
+        ("玫瑰礼盒", True),
+        ("Gift SET for her", True),
+        ("护肤两件套", True),
+        ("玫瑰面霜50ml", False),
+        ("精华2支装", True),
+        ("红腰子 双瓶 50ml", True),
+        ("保湿水 120ML*2", True),
+        ("乳液120ML+爽肤水120ML", True),
+        ("Shampoo 250 ml, 2-pack", True),
+        ("防晒乳spf50+ 补水 50ml", False),
+        ("1.5x3 cm", False),
+        ("单支装口红 3g", False),
+    ],
 )
 def test_titles_of_sets_are_known_by_their_words(caption: str, expected: bool) -> None:
     assert names_set(caption, CONFIG.set_words) is expected

@@ -13,7 +13,8 @@ class BackgroundSynthesisConfig(StepConfig):
     num_scenes: PositiveInt = 50_000
     """Scenes to compose, including held-out ones (ours; the paper does not say)."""
     held_out_share: Fraction = 0.1
-    """Share of scenes held out for measuring; no source product is in both parts (ours)."""
+    """Share of scenes held out for measuring; no source photo and no background is in both parts,
+    and no product as far as labels or groups of duplicates tell (ours)."""
     scene_width_px: PositiveInt = 800
     """Width of a scene (ours)."""
     scene_height_px: PositiveInt = 800
@@ -38,11 +39,12 @@ class BackgroundSynthesisConfig(StepConfig):
     """Largest share of a pasted product that other products may cover (ours)."""
     max_shadow: Fraction = 0.4
     """Largest share by which a product's shadow darkens the background (ours)."""
-    shared_words_share: Fraction = 0.9
-    """Share of scenes whose products have words of their titles in common, so that most products of
-    a scene are of one brand, as in 97 % of real multi-product photos (ours)."""
+    shared_words_share: Fraction = 0.99
+    """Share of scenes whose products have titles with the same beginning, and so are of one brand,
+    as in nearly all real multi-product photos (ours)."""
     repeat_share: Fraction = 0.15
-    """Share of scenes that show a product twice (ours: as in the real lists)."""
+    """Share of scenes with several products that show one of them twice (ours: as in the real
+    lists)."""
     empty_share: Fraction = 0.1
     """Share of scenes without any product, so that the detector learns where nothing is (ours)."""
     single_share: Fraction = 0.1
@@ -91,6 +93,8 @@ class BackgroundSynthesisConfig(StepConfig):
         "三件",
         "四件",
         "全套",
+        "套组",
+        "礼包",
         "set of",
         "gift set",
         "bundle",

@@ -28,6 +28,7 @@ from product1m.steps.bracket import open_step
 from product1m.synthesis import contact_sheets
 from product1m.synthesis.backgrounds import find_backgrounds
 from product1m.synthesis.coco import write_coco
+from product1m.synthesis.companions import look
 from product1m.synthesis.compose import ComposedScene, SceneSettings, compose
 from product1m.synthesis.cutouts import (
     REASONS,
@@ -88,9 +89,13 @@ def run(
         picture = _draw_cutouts(source, attempts, step.folder, cutouts, config.seed)
         step.tracking.log_file(picture)  # it shows why, if too few photos could be cut out
         plan = PlanSettings.from_config(config)
-        split = split_sources([attempt for attempt in attempts if not attempt.reason], plan)
+        sources = [attempt for attempt in attempts if not attempt.reason]
+        split = split_sources(sources, plan)
+        looks = dict(
+            zip((s.candidate.id for s in sources), workers.map(look, sources), strict=True)
+        )
         render = partial(compose, settings=SceneSettings.from_config(config))
-        composed = workers.map(render, plan_scenes(split, background_photos, plan))
+        composed = workers.map(render, plan_scenes(split, background_photos, plan, looks))
         step.metrics.update(_write_scenes(composed, step.writer, work, config))
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)

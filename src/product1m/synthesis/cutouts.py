@@ -33,7 +33,7 @@ REASONS = ("too_small", "too_large", "cut_off", "fragmented", "faint_edge")
 """Why a mask is not plausible as one product, in the order of the checks."""
 _CHUNK = 16
 """Candidates cut in one task; a finished task is not done again after a kill (ours)."""
-_COLUMNS = ["id", "caption", "group", "sha256", "shard", "offset", "num_bytes"]
+_COLUMNS = ["id", "caption", "labels", "group", "sha256", "shard", "offset", "num_bytes"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Candidate:
     offset: int
     num_bytes: int
     sha256: str
+    labels: Sequence[str] = ()
+    """If the list names them."""
 
 
 @dataclass(frozen=True)

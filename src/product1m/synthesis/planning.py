@@ -1,18 +1,17 @@
 """Which cut-outs share a scene: separate for train and held out, mostly with words in common."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from product1m.config import BackgroundSynthesisConfig
 from product1m.errors import DatasetError
+from product1m.synthesis.companions import Companions, Look
 from product1m.synthesis.compose import PLAN, ScenePlan
 from product1m.synthesis.cutouts import CutAttempt
-from product1m.synthesis.scene_titles import TitleComposer, join, units
+from product1m.synthesis.scene_titles import TitleComposer
 
 _MAX_BACKGROUNDS = 16
 """Damaged background photos in a row that stop the step (ours)."""
@@ -20,16 +19,11 @@ KIND = 2
 """What a third generator of a scene is for, beside its plan and its rendering."""
 _PLAIN_SHARE = 0.4
 """Share of the scenes with one or no product on a plain background instead of a photo (ours)."""
-_NEIGHBOR_SHARE = 0.06
-"""Share of the sources, those with the titles nearest to the first's, of which the others are drawn
-(ours)."""
-_MIN_NEIGHBORS = 6
-"""The smallest number of them (ours)."""
-_NGRAMS = (2, 3, 4)
-"""Lengths of the character n-grams by which titles are compared, each counted once (ours).
-
-Without document frequencies: those favor a product's own words over its brand's.
-"""
+_MAX_FIRSTS = 8
+"""First sources tried until one has others of its brand (ours)."""
+_UNINTENDED_REPEATS = 0.09
+"""Share of scenes with two sources of one product that nobody could tell apart (ours, measured on
+the sample by `benchmarks/scenes.py`)."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +73,30 @@ class PlanSettings:
 
 
 def plan_scenes(
-    split: Mapping[str, Sequence[CutAttempt]], backgrounds: Sequence[str], settings: PlanSettings
+    split: Mapping[str, Sequence[CutAttempt]],
+    backgrounds: Sequence[str],
+    settings: PlanSettings,
+    looks: Mapping[str, Look] | None = None,
 ) -> Iterator[ScenePlan]:
-    """The plans of all scenes, train ones first; each depends on seed and number alone."""
-    pools = {name: SourcePool(sources, settings) for name, sources in split.items() if sources}
+    """The plans of all scenes, train ones first; each depends on seed and number alone.
+
+    Train and held-out scenes have different backgrounds, if there are at least two photos.
+    """
+    pools = {
+        name: SourcePool(sources, settings, looks) for name, sources in split.items() if sources
+    }
+    photos_of = split_backgrounds(backgrounds, settings)
     num_train = settings.num_scenes - settings.num_held_out
     for number in range(settings.num_scenes):
         rng = np.random.default_rng([settings.seed, number, PLAN])
         name = "train" if number < num_train else "held_out"
         sources = pools[name].draw(rng)
-        tried = rng.integers(len(backgrounds), size=_MAX_BACKGROUNDS) if backgrounds else ()
+        known = photos_of[name]
+        tried = rng.integers(len(known), size=_MAX_BACKGROUNDS) if known else ()
         kind = _Kind.draw(settings, np.random.default_rng([settings.seed, number, KIND]))
         sources = sources[: kind.max_products]
         title = pools[name].compose_title(sources, rng) if sources else ""
-        photos = [backgrounds[int(k)] for k in tried]
+        photos = [known[int(k)] for k in tried]
         yield ScenePlan(
             number,
             name,
@@ -130,83 +134,86 @@ class _Kind:
 class SourcePool:
     """The cut-outs of one split."""
 
-    def __init__(self, sources: Sequence[CutAttempt], settings: PlanSettings) -> None:
+    def __init__(
+        self,
+        sources: Sequence[CutAttempt],
+        settings: PlanSettings,
+        looks: Mapping[str, Look] | None = None,
+    ) -> None:
+        """`looks` by the source's id; without them only titles tell products apart."""
         self.sources = sources
         self._settings = settings
         self._groups = [group_of(source) for source in sources]
         captions = [source.candidate.caption for source in sources]
         self._titles = TitleComposer(captions)
-        self._wordings = Wordings([join(units(caption)).casefold() for caption in captions])
+        own = None if looks is None else [looks[source.candidate.id] for source in sources]
+        self._companions = Companions(captions, self._groups, own)
+        share = (settings.repeat_share - _UNINTENDED_REPEATS) / (1 - _UNINTENDED_REPEATS)
+        self._repeat_share = max(0.0, share)
 
     def draw(self, rng: np.random.Generator) -> list[CutAttempt]:
-        """A scene's sources: of different groups, but one twice in `repeat_share` of the scenes."""
+        """A scene's sources: of different products of a brand, as far as can be told.
+
+        One is there twice so often that `repeat_share` of the scenes show a product twice, with
+        those that nobody could tell apart. A scene has fewer products than drawn if the brand has
+        too few different ones.
+        """
         settings = self._settings
         number = int(rng.integers(settings.min_products, settings.max_products + 1))
-        first = int(rng.integers(len(self.sources)))
-        alike, repeated = rng.random(2) < (settings.shared_words_share, settings.repeat_share)
-        order = self._nearest(first, rng) if alike else rng.permutation(len(self.sources))
+        alike, repeated = rng.random(2) < (settings.shared_words_share, self._repeat_share)
         num_different = number - int(repeated and number > 1)
-        chosen = {self._groups[first]: first}
-        for position in order.tolist():
-            if len(chosen) == num_different:
-                break
-            chosen.setdefault(self._groups[position], position)
-        positions = list(chosen.values())
-        while len(positions) < number:
+        positions = self._different(num_different, bool(alike), rng)
+        if repeated:
+            positions.append(positions[int(rng.integers(len(positions)))])
+        while len(positions) < settings.min_products:
             positions.append(positions[int(rng.integers(len(positions)))])
         return [self.sources[position] for position in rng.permutation(positions).tolist()]
+
+    def _different(self, number: int, alike: bool, rng: np.random.Generator) -> list[int]:
+        chosen: list[int] = []
+        if alike:
+            for _ in range(_MAX_FIRSTS):
+                first = int(rng.integers(len(self.sources)))
+                if self._companions.neighbors(first).of_brand:
+                    break
+            chosen = self._companions.draw(first, number, rng)
+            if len(chosen) >= min(number, 2):
+                return chosen
+        order = self._companions.nearest(first) if alike else rng.permutation(len(self.sources))
+        groups = {self._groups[position] for position in chosen}
+        for position in order.tolist():
+            if len(chosen) >= number:
+                break
+            if self._groups[position] not in groups:
+                chosen.append(position)
+                groups.add(self._groups[position])
+        return chosen
 
     def compose_title(self, sources: Sequence[CutAttempt], rng: np.random.Generator) -> str:
         """A title of a scene of these sources."""
         captions = [source.candidate.caption for source in sources]
         return self._titles.compose(captions, self._settings.max_title_chars, rng)
 
-    def _nearest(self, first: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
-        """The sources with titles like the first's, shuffled; then all others, nearest first."""
-        order = np.argsort(-self._wordings.similarity(first), kind="stable")
-        count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(order)))
-        return np.concatenate([rng.permutation(order[:count]), order[count:]])
-
-
-class Wordings:
-    """Which texts share character n-grams, by an index of the n-grams."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._ngrams = [_ngrams(text) for text in texts]
-        self._norms = np.sqrt([max(1, len(ngrams)) for ngrams in self._ngrams])
-        texts_with: dict[str, list[int]] = defaultdict(list)
-        for position, ngrams in enumerate(self._ngrams):
-            for ngram in ngrams:
-                texts_with[ngram].append(position)
-        self._texts_with = {ngram: np.array(found) for ngram, found in texts_with.items()}
-
-    def similarity(self, position: int) -> Float[np.ndarray, " N"]:
-        """Cosine of a text's n-grams, as a set, with every text's."""
-        empty = np.empty(0, np.int64)
-        ngrams = self._ngrams[position]
-        texts = np.concatenate([empty, *(self._texts_with[ngram] for ngram in ngrams)])
-        shared = np.bincount(texts, minlength=len(self._ngrams))
-        return np.asarray(shared / (self._norms * self._norms[position]))
-
 
 def split_sources(
     sources: Sequence[CutAttempt], settings: PlanSettings
 ) -> dict[str, list[CutAttempt]]:
-    """The cut-outs for `train` and for `held_out` scenes: no group of duplicates is in both.
+    """The cut-outs for `train` and for `held_out` scenes.
 
-    Raises DatasetError if there are too few groups for both.
+    No group of duplicates is in both, and no label, if the items have labels. Raises DatasetError
+    if there are too few groups for both.
     """
-    groups = sorted(
-        {group_of(source) for source in sources}, key=lambda group: _hash(group, settings.seed)
-    )
+    products = _products_of(sources)
+    groups = sorted(set(products), key=lambda group: _hash(group, settings.seed))
     num_held_out = settings.num_held_out
     share = num_held_out / settings.num_scenes
     count = max(int(num_held_out > 0), round(share * len(groups)))
     count = min(count, len(groups) - int(num_held_out < settings.num_scenes))
     held_out = set(groups[:count])
+    named = list(zip(sources, products, strict=True))
     split = {
-        "train": [source for source in sources if group_of(source) not in held_out],
-        "held_out": [source for source in sources if group_of(source) in held_out],
+        "train": [source for source, product in named if product not in held_out],
+        "held_out": [source for source, product in named if product in held_out],
     }
     if count < int(num_held_out > 0) or not sources:
         raise DatasetError(
@@ -217,18 +224,43 @@ def split_sources(
     return split
 
 
+def split_backgrounds(photos: Sequence[str], settings: PlanSettings) -> dict[str, list[str]]:
+    """The background photos of `train` and `held_out` scenes; a single one serves both."""
+    share = settings.num_held_out / settings.num_scenes
+    count = round(share * len(photos))
+    if 0 < share < 1 and len(photos) > 1:
+        count = min(max(count, 1), len(photos) - 1)
+    elif len(photos) == 1:
+        return {"train": list(photos), "held_out": list(photos)}
+    ordered = sorted(photos, key=lambda photo: _hash(photo.rpartition("/")[2], settings.seed))
+    held_out = set(ordered[:count])
+    return {
+        "train": [photo for photo in photos if photo not in held_out],
+        "held_out": [photo for photo in photos if photo in held_out],
+    }
+
+
+def _products_of(sources: Sequence[CutAttempt]) -> list[str]:
+    """A name for each source's product: those of a group, or with a label in common, share it."""
+    parents: dict[str, str] = {}
+
+    def top(key: str) -> str:
+        while parents.setdefault(key, key) != key:
+            key = parents[key]
+        return key
+
+    for source in sources:
+        group = top(group_of(source))
+        for label in source.candidate.labels:
+            parents[top(f"label {label}")] = group
+            group = top(group)
+    return [top(group_of(source)) for source in sources]
+
+
 def group_of(source: CutAttempt) -> str:
     """What duplicates have in common: the item table's group, or without one the caption."""
     candidate = source.candidate
     return str(candidate.group) if candidate.group >= 0 else f"caption {candidate.caption}"
-
-
-def _ngrams(text: str) -> set[str]:
-    return {
-        text[start : start + length]
-        for length in _NGRAMS
-        for start in range(len(text) - length + 1)
-    }
 
 
 def _hash(group: str, seed: int) -> bytes:

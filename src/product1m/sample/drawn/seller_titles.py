@@ -63,6 +63,9 @@ _SET_WORDS = ("套装", "礼盒", "套盒", "组合", "全套")
 _COUNTS = {2: "两件套", 3: "三件套", 4: "四件套", 5: "五件套", 7: "七件套"}
 _ENTITIES = ("&amp;", "&nbsp;", "&times;2", "&mdash;", "&Ocirc;", "&trade;")
 
+UNSAID_SHARE = 0.06
+"""Set titles whose set word is left out; with those that only say `2瓶装`, about 8 % of all do not
+call a set a set (real lists: 7.4 % of dev, 8.2 % of test)."""
 MEAN_CHARS = 31.5
 """What a title is filled up to, on average; the market's cap is 30 wide characters (real lists)."""
 
@@ -72,6 +75,7 @@ class TitleWriter:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
+        (self._unsaid,) = rng.spawn(1)
 
     def single(self, product: Product) -> str:
         """A title of one product; it often names it, but rarely with its exact name."""
@@ -100,7 +104,9 @@ class TitleWriter:
                 parts.append(product.name)
             elif self._rng.random() < 0.55:
                 parts.append(self._mention(product))
-        parts.append(self._set_word(len(products), len(distinct)))
+        set_word = self._set_word(len(products), len(distinct))
+        # Drawn by a generator of its own, so that the other titles stay what they are.
+        parts.append(set_word if self._unsaid.random() >= UNSAID_SHARE else "")
         return self._filled(parts, self._pick(distinct))
 
     def entity(self, title: str) -> str:
@@ -176,7 +182,7 @@ class TitleWriter:
         for part in parts[1:]:
             gap = space if space and self._rng.random() < 0.4 else ""
             plus = "+" if self._rng.random() < 0.06 else gap
-            title += plus + part
+            title += plus + part if part else ""
         if self._rng.random() < 0.05:
             title = f"【{self._pick(_OPENINGS)}】{title}"
         return title

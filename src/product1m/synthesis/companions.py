@@ -1,0 +1,192 @@
+"""Which products may share a scene: of the first one's brand, but other products (ours).
+
+No label says either. Titles begin with the brand, so titles whose beginnings share n-grams are of
+one brand. Of these, the sources that look or read most like a chosen one may show the same product.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+
+from product1m.synthesis.cutouts import CutAttempt, read_cutout
+from product1m.synthesis.scene_titles import join, units
+
+_HEAD_UNITS = 10
+"""Units at the beginning of a title that hold its brand (ours)."""
+_SAME_BRAND = 0.25
+"""Similarity of two beginnings from which the brand is the same: 99.9 % of such pairs in the sample
+(ours)."""
+MIN_NEIGHBORS = 6
+"""Sources of one brand that a first product needs; else titles as a whole decide (ours)."""
+_NEIGHBOR_SHARE = 0.06
+"""Share of the sources that count as neighbors by their titles as a whole (ours)."""
+_MAX_SAMENESS_RANK = 0.4
+"""This share of the neighbors, those most like a chosen source, may show its product (ours)."""
+_NGRAMS = (2, 3, 4)
+_MAX_BRAND_SHARE = 0.6
+"""N-grams that more titles begin with are nobody's brand (ours)."""
+_MAX_NGRAM_SHARE = 0.1
+"""N-grams of more titles tell nothing about a single product (ours)."""
+_GRID, _BINS = 8, 16
+_CHROMA_WEIGHT, _TITLE_WEIGHT = 1.5, 4.0
+"""About the inverse deviations of the similarities, that of the color grid being 1 (ours)."""
+
+
+Look = Float32[np.ndarray, "K"]
+"""What `look` makes of a cut-out."""
+
+
+def look(source: CutAttempt) -> Look:
+    """Colors of a cut-out: where they are, and how much of each; two looks compare by product."""
+    pixels = read_cutout(source.path)
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    chroma = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2LAB)[..., 1:]
+    size = (_GRID, _GRID)
+    weight = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)[..., None]
+    grid = cv2.resize(chroma * alpha - 128 * alpha, size, interpolation=cv2.INTER_AREA)
+    grid = np.where(weight > 0.3, grid / np.maximum(weight, 0.05), 0)
+    return np.concatenate(
+        [_unit(grid.ravel()), np.sqrt(_CHROMA_WEIGHT) * _colors(chroma, alpha)], dtype=np.float32
+    )
+
+
+def _colors(
+    chroma: UInt8[np.ndarray, "h w 2"], alpha: Float32[np.ndarray, "h w 1"]
+) -> Float32[np.ndarray, " K"]:
+    inside = (alpha > 0.5).astype(np.uint8)
+    ranges = [64.0, 192.0, 64.0, 192.0]
+    counts = cv2.calcHist([chroma], [0, 1], inside, [_BINS, _BINS], ranges)
+    smooth = cv2.GaussianBlur(counts, (3, 3), 0).ravel()
+    return _unit(np.sqrt(smooth))
+
+
+def _unit(values: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
+    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), np.float32)
+
+
+@dataclass(frozen=True)
+class _Neighbors:
+    """The sources that a source may share a scene with."""
+
+    positions: Int[np.ndarray, " K"]
+    different: Bool[np.ndarray, " K"]
+    """Whether each shows another product, as far as can be told."""
+    of_brand: bool
+    """Whether they are of its brand; else their titles are like its title."""
+
+
+class Companions:
+    """Draws sources for a scene."""
+
+    def __init__(
+        self, captions: Sequence[str], keys: Sequence[str], looks: Sequence[Look] | None
+    ) -> None:
+        """`keys` says of each source what duplicates have in common: they are never companions.
+
+        Without `looks` only titles tell products apart.
+        """
+        names = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        self._keys = np.array([names[key] for key in keys])
+        texts = [units(caption.casefold()) for caption in captions]
+        heads = [join(text[:_HEAD_UNITS]) for text in texts]
+        self._heads = Wordings(heads, _MAX_BRAND_SHARE)
+        self._titles = Wordings([join(text) for text in texts])
+        self._names = Wordings([join(text) for text in texts], _MAX_NGRAM_SHARE, by_rarity=True)
+        self._looks = None if looks is None else np.stack(looks)
+
+    def neighbors(self, position: int) -> _Neighbors:
+        """Sources of a source's brand, or those with the most similar titles."""
+        alike = self._heads.similarity(position) >= _SAME_BRAND
+        near = np.flatnonzero(alike & (self._keys != self._keys[position]))
+        of_brand = len(near) >= MIN_NEIGHBORS
+        if not of_brand:
+            count = max(MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(self._keys)))
+            near = self.nearest(position)[:count]
+        sameness = self._sameness(position, near)
+        bound = np.quantile(sameness, 1 - _MAX_SAMENESS_RANK) if len(near) else 0.0
+        return _Neighbors(near, sameness <= bound, of_brand)
+
+    def _sameness(self, position: int, others: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+        sameness = _TITLE_WEIGHT * self._names.similarity(position)[others]
+        if self._looks is not None:
+            sameness = sameness + self._looks[others] @ self._looks[position]
+        return np.asarray(sameness)
+
+    def nearest(self, position: int) -> Int[np.ndarray, " K"]:
+        """All sources but its duplicates, those with the most similar titles first."""
+        order = np.argsort(-self._titles.similarity(position), kind="stable")
+        return np.asarray(order[self._keys[order] != self._keys[position]])
+
+    def draw(self, first: int, number: int, rng: np.random.Generator) -> list[int]:
+        """The first source and up to `number - 1` others, none like another."""
+        chosen = [first]
+        near = self.neighbors(first)
+        waiting = rng.permutation(near.positions[near.different]).tolist()
+        while waiting and len(chosen) < number:
+            position = waiting.pop()
+            own = self.neighbors(position)
+            allowed = set(own.positions[own.different].tolist())
+            if not allowed.issuperset(chosen):
+                continue
+            chosen.append(position)
+            waiting = [other for other in waiting if other in allowed]
+        return chosen
+
+
+class Wordings:
+    """Which texts share character n-grams, by an index of the n-grams."""
+
+    def __init__(
+        self, texts: Sequence[str], max_share: float = 1.0, by_rarity: bool = False
+    ) -> None:
+        """N-grams of a share of the texts larger than `max_share` are left out.
+
+        All others weigh the same, or `by_rarity` the rare ones more: that favors a product's own
+        words over its brand's.
+        """
+        ngrams_of = [_ngrams(text) for text in texts]
+        texts_with: dict[str, list[int]] = defaultdict(list)
+        for position, ngrams in enumerate(ngrams_of):
+            for ngram in ngrams:
+                texts_with[ngram].append(position)
+        limit = max(max_share * len(texts), 2)
+        self._texts_with = {
+            ngram: np.array(found, np.int32)
+            for ngram, found in texts_with.items()
+            if len(found) <= limit
+        }
+        self._weights = {
+            ngram: np.log(len(texts) / len(found)) if by_rarity else 1.0
+            for ngram, found in self._texts_with.items()
+        }
+        self._ngrams = [[n for n in ngrams if n in self._weights] for ngrams in ngrams_of]
+        squares = [sum(self._weights[n] ** 2 for n in ngrams) for ngrams in self._ngrams]
+        self._norms = np.sqrt(np.maximum(squares, 1e-12))
+
+    def similarity(self, position: int) -> Float[np.ndarray, " N"]:
+        """Cosine of a text's n-grams, as a set, with every text's."""
+        ngrams = self._ngrams[position]
+        texts = [self._texts_with[ngram] for ngram in ngrams]
+        squares = [
+            np.full(len(t), self._weights[n] ** 2) for n, t in zip(ngrams, texts, strict=True)
+        ]
+        shared = np.bincount(
+            np.concatenate([np.empty(0, np.int32), *texts]),
+            np.concatenate([np.empty(0), *squares]),
+            minlength=len(self._ngrams),
+        )
+        return np.asarray(shared / (self._norms * self._norms[position]))
+
+
+def _ngrams(text: str) -> list[str]:
+    return sorted(
+        {
+            text[start : start + length]
+            for length in _NGRAMS
+            for start in range(len(text) - length + 1)
+        }
+    )
