@@ -1,5 +1,6 @@
 """The pretext tasks on whole batches: what each computes, and what it leaves alone."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,36 @@ def test_an_epoch_shows_every_item_once_and_the_next_in_another_order() -> None:
     assert epochs[0] != epochs[1]
 
 
+@pytest.mark.parametrize(("num_rows", "batch_size"), [(25, 8), (127, 64), (9, 8), (65, 64)])
+def test_no_row_is_left_out_of_an_epoch_that_does_not_divide(
+    num_rows: int, batch_size: int
+) -> None:
+    sampler = EpochSampler(num_rows, batch_size, seed=0)
+    batches = [sampler.rows(index).tolist() for index in range(3 * sampler.batches_per_epoch)]
+    assert Counter(row for rows in batches for row in rows) == dict.fromkeys(range(num_rows), 3)
+    sizes = {len(rows) for rows in batches}
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_source_that_only_a_view_needs_is_embedded_and_nothing_more(
+    items: FeatureSet, scenes: FeatureSet, tokenizer: TitleTokenizer
+) -> None:
+    batches = _batches(items, scenes, tokenizer, batch_size=4, scene_batch_size=6)
+    seen: Counter[str] = Counter()
+    num_others = 0
+    for index in range(3 * batches.batches_per_epoch):
+        batch = batches(index)
+        n, masking = batch.num_items, batch.masking
+        seen.update(batch.item_ids[:n])
+        num_others += len(batch.item_ids) - n
+        for masked in (masking.masked_tokens, masking.masked_regions, masking.hidden_regions):
+            assert not masked[n:].any()
+        assert torch.equal(masking.tokens[n:], batch.pairs.tokens[n:])
+    assert num_others > 0
+    assert seen == dict.fromkeys(items.rows["id"], 3)
+
+
 def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
     sampler = EpochSampler(num_rows=5, batch_size=8, seed=0)
     assert sampler.batches_per_epoch == 1
@@ -136,7 +167,8 @@ def test_every_view_knows_its_source_and_no_held_out_scene_is_used(
         batch = batches(index)
         assert len(batch.item_ids) == len(set(batch.item_ids)) == len(batch.groups)
         first_view = len(batch.item_ids)
-        assert len(batch.pairs) == first_view + len(batch.sources) == first_view + 6
+        assert len(batch.pairs) == first_view + len(batch.sources)
+        assert len(batch.sources) in (5, 6)
         for view, source in enumerate(batch.sources.tolist(), start=first_view):
             tokens = batch.pairs.tokens[view][~batch.pairs.text_padding[view]].tolist()
             scene, split = titles[tuple(tokens)]

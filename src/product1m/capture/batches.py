@@ -26,12 +26,15 @@ from product1m.training import distributed
 class PretrainingBatch(OnDevice):
     """Items of the epoch, then other items that views need, then views of pasted products.
 
+    The other items are embedded as the sources of views, and no more: nothing of them is masked,
+    and they are in no other task.
+
     With several ranks each holds a part: some of the items, and the views that came from them.
     """
 
     pairs: Pairs
     masking: Masking
-    """Of the items; views are never masked."""
+    """Of the epoch's items; other items and views are never masked."""
     groups: Int[Tensor, " I"]
     """The items' duplicate groups: equal if two items may show the same product."""
     sources: Int[Tensor, " S"]
@@ -60,22 +63,31 @@ class BatchSettings:
 
 
 class EpochSampler:
-    """Rows in an order that is shuffled again every epoch; a last partial batch is dropped."""
+    """Rows in an order that is shuffled again every epoch, each once an epoch.
+
+    The batches of an epoch differ in size by at most one row.
+    """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
         self.num_rows = num_rows
-        self.batch_size = min(batch_size, num_rows)
         self.seed = seed
-        if not self.batch_size:
+        if not min(batch_size, num_rows):
             raise TrainingError(f"{num_rows} rows in batches of {batch_size}: nothing to train on")
-        self.batches_per_epoch = num_rows // self.batch_size
+        self.batches_per_epoch = -(-num_rows // batch_size)
         self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the smallest batch."""
+        return self.num_rows // self.batches_per_epoch
 
     def rows(self, index: int) -> Int64[np.ndarray, " B"]:
         """The rows of batch number `index`, counted over all epochs, for all ranks together."""
         epoch, place = divmod(index, self.batches_per_epoch)
-        start = place * self.batch_size
-        return self._order(epoch)[start : start + self.batch_size]
+        start, end = (
+            number * self.num_rows // self.batches_per_epoch for number in (place, place + 1)
+        )
+        return self._order(epoch)[start:end]
 
     def _shuffled(self, epoch: int) -> Int64[np.ndarray, " n"]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
@@ -117,7 +129,7 @@ class PretrainingBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in which every item is seen about once."""
+        """Batches in which every item is seen once."""
         return self._items.batches_per_epoch
 
     def __call__(self, index: int) -> PretrainingBatch:
@@ -140,7 +152,7 @@ class PretrainingBatches:
         )
         return PretrainingBatch(
             pairs,
-            self._mask(pairs, len(items), own),
+            self._mask(pairs, num_items, own),
             torch.from_numpy(self._groups[items]),
             torch.from_numpy(sources),
             num_items,

@@ -94,8 +94,9 @@ class CapturePretrainingConfig(StepConfig):
     batch_size: PositiveInt = 128
     """Items per batch over all ranks, before accumulation (paper, second hand; the script has
     64)."""
-    scene_batch_size: PositiveInt = 128
-    """Pasted products per batch over all ranks, those of the batch's items first (ours)."""
+    scene_batch_size: PositiveInt = 40
+    """Pasted products per batch over all ranks, those of the batch's items first; each of the
+    others also costs its source photo, which is embedded too (ours, decision 15)."""
     accumulation_steps: PositiveInt = 1
     """Batches whose gradients are added before an optimizer step (ours)."""
     num_epochs: PositiveInt = 10
