@@ -74,6 +74,23 @@ def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
     )  # 4 of 14 scenes are held out, and so are 20 × 4 / 14 captions
 
 
+def test_sources_of_a_label_are_held_out_together_and_a_group_joins_labels() -> None:
+    labeled = [
+        CutAttempt(
+            Candidate(number, f"s{number}", "", number // 3, "", 0, 0, "", (f"p{number // 2}",)),
+            "",
+            Path(),
+        )
+        for number in range(60)
+    ]
+    split = split_sources(labeled, planned())
+    for key in (lambda s: s.candidate.labels, lambda s: (s.candidate.group,)):
+        train, held_out = ({key(s) for s in split[name]} for name in ("train", "held_out"))
+        assert train
+        assert held_out
+        assert not train & held_out
+
+
 def test_scenes_with_none_and_with_one_product_are_as_many_as_asked_for() -> None:
     settings = planned(
         num_scenes=400, held_out_share=0, empty_share=0.2, single_share=0.3, distractor_share=0.5

@@ -39,7 +39,7 @@ class BackgroundSynthesisConfig(StepConfig):
     """Largest share of a pasted product that other products may cover (ours)."""
     max_shadow: Fraction = 0.4
     """Largest share by which a product's shadow darkens the background (ours)."""
-    shared_words_share: Fraction = 0.99
+    shared_words_share: Fraction = 1.0
     """Share of scenes whose products have titles with the same beginning, and so are of one brand,
     as in nearly all real multi-product photos (ours)."""
     repeat_share: Fraction = 0.15

@@ -5,8 +5,9 @@ one brand. Of these, the sources that look or read most like a chosen one may sh
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,15 +16,15 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from product1m.synthesis.cutouts import CutAttempt, read_cutout
 from product1m.synthesis.scene_titles import join, units
 
-_HEAD_UNITS = 10
-"""Units at the beginning of a title that hold its brand (ours)."""
-_SAME_BRAND = 0.25
+_HEAD_CHARS = 16
+"""Characters at the beginning of a title that hold its brand (ours)."""
+_SAME_BRAND = 0.55
 """Similarity of two beginnings from which the brand is the same: 99.9 % of such pairs in the sample
 (ours)."""
-MIN_NEIGHBORS = 6
-"""Sources of one brand that a first product needs; else titles as a whole decide (ours)."""
-_NEIGHBOR_SHARE = 0.06
-"""Share of the sources that count as neighbors by their titles as a whole (ours)."""
+_MIN_OF_BRAND = 3
+"""Other sources of its brand that a source needs; else titles as a whole decide (ours)."""
+_MIN_NEIGHBORS, _NEIGHBOR_SHARE = 6, 0.06
+"""Number and share of the sources that count as neighbors by their titles as a whole (ours)."""
 _MAX_SAMENESS_RANK = 0.4
 """This share of the neighbors, those most like a chosen source, may show its product (ours)."""
 _NGRAMS = (2, 3, 4)
@@ -91,20 +92,19 @@ class Companions:
         """
         names = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         self._keys = np.array([names[key] for key in keys])
-        texts = [units(caption.casefold()) for caption in captions]
-        heads = [join(text[:_HEAD_UNITS]) for text in texts]
-        self._heads = Wordings(heads, _MAX_BRAND_SHARE)
-        self._titles = Wordings([join(text) for text in texts])
-        self._names = Wordings([join(text) for text in texts], _MAX_NGRAM_SHARE, by_rarity=True)
+        texts = [join(units(caption.casefold())) for caption in captions]
+        self._heads = Wordings([text[:_HEAD_CHARS] for text in texts], _MAX_BRAND_SHARE, "common")
+        self._titles = Wordings(texts)
+        self._names = Wordings(texts, _MAX_NGRAM_SHARE, "rare")
         self._looks = None if looks is None else np.stack(looks)
 
     def neighbors(self, position: int) -> _Neighbors:
         """Sources of a source's brand, or those with the most similar titles."""
         alike = self._heads.similarity(position) >= _SAME_BRAND
         near = np.flatnonzero(alike & (self._keys != self._keys[position]))
-        of_brand = len(near) >= MIN_NEIGHBORS
+        of_brand = len(near) >= _MIN_OF_BRAND
         if not of_brand:
-            count = max(MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(self._keys)))
+            count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(self._keys)))
             near = self.nearest(position)[:count]
         sameness = self._sameness(position, near)
         bound = np.quantile(sameness, 1 - _MAX_SAMENESS_RANK) if len(near) else 0.0
@@ -137,16 +137,25 @@ class Companions:
         return chosen
 
 
+Favored = Literal["none", "rare", "common"]
+_WEIGHTS: Mapping[Favored, Callable[[float], float]] = {
+    "none": lambda _: 1.0,
+    "rare": lambda share: float(-np.log(share)),
+    "common": lambda share: float(np.sqrt(share)),
+}
+"""Weight of an n-gram by the share of the texts that have it (ours)."""
+
+
 class Wordings:
     """Which texts share character n-grams, by an index of the n-grams."""
 
     def __init__(
-        self, texts: Sequence[str], max_share: float = 1.0, by_rarity: bool = False
+        self, texts: Sequence[str], max_share: float = 1.0, favored: Favored = "none"
     ) -> None:
         """N-grams of a share of the texts larger than `max_share` are left out.
 
-        All others weigh the same, or `by_rarity` the rare ones more: that favors a product's own
-        words over its brand's.
+        `favored` says which of the others weigh more: rare ones are a product's own words, common
+        ones those of its brand.
         """
         ngrams_of = [_ngrams(text) for text in texts]
         texts_with: dict[str, list[int]] = defaultdict(list)
@@ -160,7 +169,7 @@ class Wordings:
             if len(found) <= limit
         }
         self._weights = {
-            ngram: np.log(len(texts) / len(found)) if by_rarity else 1.0
+            ngram: _WEIGHTS[favored](len(found) / len(texts))
             for ngram, found in self._texts_with.items()
         }
         self._ngrams = [[n for n in ngrams if n in self._weights] for ngrams in ngrams_of]
