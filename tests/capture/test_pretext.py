@@ -11,7 +11,6 @@ from torch import Tensor
 
 from product1m.artifacts.folder import open_artifact
 from product1m.capture.batches import (
-    EpochSampler,
     PretrainingBatch,
     PretrainingBatches,
     feature_moments,
@@ -22,7 +21,7 @@ from product1m.capture.pretext import pretext_losses, wrong_photos
 from product1m.capture.scene_views import SceneViews
 from product1m.capture.tokens import TitleTokenizer, train_tokenizer
 from product1m.data.regions import FeatureSet
-from product1m.errors import ArtifactError, TrainingError
+from product1m.errors import ArtifactError
 from product1m.steps.capture_pretraining import batch_settings, pretext_tasks
 from product1m.training.loop import TrainingPlan, train
 from tests.support.oracles import loops as oracles
@@ -98,26 +97,6 @@ def _tensors(batch: PretrainingBatch) -> list[Tensor]:
     return [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
 
 
-def test_an_epoch_shows_every_item_once_and_the_next_in_another_order() -> None:
-    sampler = EpochSampler(num_rows=24, batch_size=8, seed=0)
-    epochs = [[sampler.rows(epoch * 3 + i).tolist() for i in range(3)] for epoch in range(2)]
-    for batches in epochs:
-        assert sorted(row for rows in batches for row in rows) == list(range(24))
-    assert epochs[0] != epochs[1]
-
-
-@pytest.mark.parametrize(("num_rows", "batch_size"), [(25, 8), (127, 64), (9, 8), (65, 64)])
-def test_no_row_is_left_out_of_an_epoch_that_does_not_divide(
-    num_rows: int, batch_size: int
-) -> None:
-    sampler = EpochSampler(num_rows, batch_size, seed=0)
-    batches = [sampler.rows(index).tolist() for index in range(3 * sampler.batches_per_epoch)]
-    assert Counter(row for rows in batches for row in rows) == dict.fromkeys(range(num_rows), 3)
-    sizes = {len(rows) for rows in batches}
-    assert max(sizes) <= batch_size
-    assert max(sizes) - min(sizes) <= 1
-
-
 def test_a_source_that_only_a_view_needs_is_embedded_and_nothing_more(
     items: FeatureSet, scenes: FeatureSet, tokenizer: TitleTokenizer
 ) -> None:
@@ -134,17 +113,6 @@ def test_a_source_that_only_a_view_needs_is_embedded_and_nothing_more(
         assert torch.equal(masking.tokens[n:], batch.pairs.tokens[n:])
     assert num_others > 0
     assert seen == dict.fromkeys(items.rows["id"], 3)
-
-
-def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
-    sampler = EpochSampler(num_rows=5, batch_size=8, seed=0)
-    assert sampler.batches_per_epoch == 1
-    assert sorted(sampler.rows(7)) == list(range(5))
-
-
-def test_nothing_to_train_on_is_said() -> None:
-    with pytest.raises(TrainingError, match="0 rows in batches of 8"):
-        EpochSampler(num_rows=0, batch_size=8, seed=0)
 
 
 def test_every_view_knows_its_source_and_no_held_out_scene_is_used(
