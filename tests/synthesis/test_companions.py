@@ -22,7 +22,8 @@ NUM_PRODUCTS, NUM_PHOTOS = 6, 8
 def catalogue() -> tuple[list[CutAttempt], dict[str, Look]]:
     """Photos of 24 products; a title begins with the brand and rarely names the product."""
     generator = np.random.default_rng(0)
-    sources, looks = [], {}
+    sources: list[CutAttempt] = []
+    looks: dict[str, Look] = {}
     for brand in BRANDS:
         for product in range(NUM_PRODUCTS):
             colors = generator.standard_normal(16)

@@ -96,7 +96,7 @@ class CapturePretrainingConfig(StepConfig):
     64)."""
     scene_batch_size: PositiveInt = 40
     """Pasted products per batch over all ranks, those of the batch's items first; each of the
-    others also costs its source photo, which is embedded too (ours, decision 15)."""
+    others also costs its source photo, which is embedded too (ours, decision 16)."""
     accumulation_steps: PositiveInt = 1
     """Batches whose gradients are added before an optimizer step (ours)."""
     num_epochs: PositiveInt = 10
