@@ -30,6 +30,8 @@ _MAX_SAMENESS_RANK = 0.4
 _NGRAMS = (2, 3, 4)
 _MAX_BRAND_SHARE = 0.6
 """N-grams that more titles begin with are nobody's brand (ours)."""
+_MAX_ORDERS = 6
+"""Orders of the companions tried until a scene has as many as drawn (ours)."""
 _MAX_NGRAM_SHARE = 0.1
 """N-grams of more titles tell nothing about a single product (ours)."""
 _GRID, _BINS = 8, 16
@@ -123,9 +125,17 @@ class Companions:
 
     def draw(self, first: int, number: int, rng: np.random.Generator) -> list[int]:
         """The first source and up to `number - 1` others, none like another."""
-        chosen = [first]
+        longest = [first]
         near = self.neighbors(first)
-        waiting = rng.permutation(near.positions[near.different]).tolist()
+        for _ in range(_MAX_ORDERS):
+            order = rng.permutation(near.positions[near.different]).tolist()
+            longest = max(longest, self._in_order(first, number, order), key=len)
+            if len(longest) == number:
+                break
+        return longest
+
+    def _in_order(self, first: int, number: int, waiting: list[int]) -> list[int]:
+        chosen = [first]
         while waiting and len(chosen) < number:
             position = waiting.pop()
             own = self.neighbors(position)
