@@ -9,11 +9,12 @@ with the number of items. An index has the same file for its gallery.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, UInt8
+
+from product1m.data.arrow_rows import RowWriter
 
 POINTS = "points.arrow"
 SCHEMA = pa.schema(
@@ -53,18 +54,16 @@ class Points:
 NO_POINTS = Points(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_BYTES), np.uint8), (0, 0))
 
 
-class PointWriter:
+class PointWriter(RowWriter):
     """Writes the points of photos in the order of the item table."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = pa.OSFile(str(folder / POINTS), "wb")
-        self._writer = pa.ipc.new_file(self._file, SCHEMA)
-        self._pending: list[dict[str, Any]] = []
+        super().__init__(folder / POINTS, SCHEMA, ROWS_PER_BATCH)
 
     def add(self, points: Points) -> None:
         """Append the next photo's points."""
         width, height = points.size_px
-        self._pending.append(
+        self.add_row(
             {
                 "points": points.points_xy.astype("<f4").tobytes(),
                 "descriptors": points.descriptors.tobytes(),
@@ -72,21 +71,6 @@ class PointWriter:
                 "height": height,
             }
         )
-        if len(self._pending) == ROWS_PER_BATCH:
-            self._flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-        self._file.close()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self._pending, SCHEMA))
-            self._pending = []
 
 
 class PointTable:

@@ -8,12 +8,14 @@ in the order of `items.parquet`: `quads` (8 pixels a line: x and y of four corne
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64
+
+from product1m.data.arrow_rows import RowWriter
 
 LINES = "lines.arrow"
 SCHEMA = pa.schema(
@@ -110,35 +112,16 @@ def joined(parts: Sequence[PrintedLines]) -> PrintedLines:
     )
 
 
-class LineWriter:
+class LineWriter(RowWriter):
     """Writes the lines of photos in the order of the item table."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = pa.OSFile(str(folder / LINES), "wb")
-        self._writer = pa.ipc.new_file(self._file, SCHEMA)
-        self._pending: list[dict[str, Any]] = []
+        super().__init__(folder / LINES, SCHEMA, ROWS_PER_BATCH)
 
     def add(self, lines: PrintedLines) -> None:
         """Append the next photo's lines."""
         quads = lines.quads_xy.ravel().tolist()
-        self._pending.append(
-            {"quads": quads, "texts": list(lines.texts), "scores": lines.scores.tolist()}
-        )
-        if len(self._pending) == ROWS_PER_BATCH:
-            self._flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-        self._file.close()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self._pending, SCHEMA))
-            self._pending = []
+        self.add_row({"quads": quads, "texts": list(lines.texts), "scores": lines.scores.tolist()})
 
 
 class LineTable:
