@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +262,25 @@ def test_photos_are_kept_as_configured_and_never_logged(
     logged = json.dumps(server.lines, ensure_ascii=False)
     assert "kept title" not in logged
     assert TITLE not in logged
+
+
+def test_a_photo_that_cannot_be_kept_is_answered_all_the_same(
+    server: SearchServer, photo: bytes, kept: Path
+) -> None:
+    before = {path: path.read_bytes() for path in kept.iterdir()}
+    shutil.rmtree(kept)
+    kept.write_text("in the way")
+    try:
+        answer = ask(server, photo)
+    finally:
+        kept.unlink()
+        kept.mkdir()
+        for path, content in before.items():
+            path.write_bytes(content)
+    assert answer.status_code == 200
+    assert answer.json()["boxes"]
+    while not any("a query was not kept" in line.get("message", "") for line in server.lines):
+        time.sleep(0.01)  # its log is read by a thread
 
 
 def test_a_request_in_flight_is_answered_after_the_server_was_told_to_end(

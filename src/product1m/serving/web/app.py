@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from product1m.config import ServerConfig
-from product1m.errors import RetrievalError
+from product1m.errors import RetrievalError, StorageError
 from product1m.serving.live import Live, ServedModel
 from product1m.serving.web.examples import ExamplePhoto
 from product1m.serving.web.limits import RETRY_AFTER_S, RequestLimits
@@ -94,7 +94,10 @@ class Server:
     def _work(self, served: ServedModel, asked: Search) -> dict[str, Any]:
         answered = search(served, asked)
         if self.config.keep_queries:
-            keep_query(Path(self.config.keep_queries), asked, answered)
+            try:
+                keep_query(Path(self.config.keep_queries), asked, answered)
+            except (StorageError, OSError) as error:  # a full disk is no reason not to answer
+                logger.warning("a query was not kept: %s", error)
         return answered
 
 
