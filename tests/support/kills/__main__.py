@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="+", choices=sorted(SCENARIOS), metavar="SCENARIO")
     parser.add_argument("--part", default="1/1", help="of the attempts, such as 2/8")
+    parser.add_argument("--only", default="", help="operations that begin so, such as commit")
     parser.add_argument("--world", type=Path, help="folder of the inputs, created if missing")
     parser.add_argument("--replacing", action="store_true", help="where old artifacts are")
     parser.add_argument("--s3", action="store_true", help="with an S3 server, for stores")
@@ -34,7 +35,13 @@ def main() -> int:
         )
         running = stack.enter_context(campaign(world, scratch / "kills", environment))
         for name in options.scenarios:
-            report = running.run(name, every=parts, seed=part, replacing=options.replacing)
+            report = running.run(
+                name,
+                every=parts,
+                seed=part,
+                replacing=options.replacing,
+                only=options.only,
+            )
             sys.stdout.write("\n".join([str(report), *report.failures, ""]))
             sys.stdout.flush()
             failures += len(report.failures)

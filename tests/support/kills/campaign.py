@@ -140,9 +140,18 @@ class Campaign:
         )
 
     def run(
-        self, scenario: str, *, every: int = 1, replacing: bool = False, seed: int = 0
+        self,
+        scenario: str,
+        *,
+        every: int = 1,
+        replacing: bool = False,
+        seed: int = 0,
+        only: str = "",
     ) -> Report:
-        """Kill a scenario at every operation, or every so many, also where old artifacts are."""
+        """Kill a scenario at every operation, or every so many, also where old artifacts are.
+
+        With `only` at the operations whose names begin so.
+        """
         started = time.monotonic()
         report = Report(scenario + (", replacing" if replacing else ""))
         old = self._with_old_artifacts(scenario) if replacing else None
@@ -150,7 +159,8 @@ class Campaign:
             old = self._prepared(scenario)
         expected = self.undisturbed(scenario, old)
         report.operations = len(expected.operations)
-        for place, (number, how) in enumerate(expected.kills()):
+        kills = [k for k in expected.kills() if expected.operations[k[0] - 1].startswith(only)]
+        for place, (number, how) in enumerate(kills):
             if (place + seed) % every == 0:
                 self._attempt(scenario, number, how, expected, old, report)
         report.seconds = time.monotonic() - started
