@@ -91,7 +91,7 @@ def test_a_step_killed_at_every_operation_ends_like_an_undisturbed_one(
 def test_a_writer_to_s3_killed_at_every_request_ends_like_an_undisturbed_one(
     scenario: str, made: TinyArtifacts, s3: S3Server, tmp_path: Path
 ) -> None:
-    with campaign(made.root, tmp_path / "kills", s3.environment()) as running:
+    with campaign(made.root, tmp_path / "kills", s3) as running:
         report = running.run(scenario)
     sys.stdout.write(f"on S3: {report}\n")
     assert not report.failures, "\n".join([str(report), *report.failures])

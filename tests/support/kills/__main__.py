@@ -30,10 +30,8 @@ def main() -> int:
         if not world.exists():
             run_chain(world)
         (scratch / "s3").mkdir()
-        environment = (
-            stack.enter_context(running_server(scratch / "s3")).environment() if options.s3 else {}
-        )
-        running = stack.enter_context(campaign(world, scratch / "kills", environment))
+        server = stack.enter_context(running_server(scratch / "s3")) if options.s3 else None
+        running = stack.enter_context(campaign(world, scratch / "kills", server))
         for name in options.scenarios:
             report = running.run(
                 name,

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from product1m.artifacts.folder import Artifact
@@ -22,6 +21,7 @@ from product1m.errors import Product1MError
 from tests.support.kills.scenarios import PREPARED_BY
 from tests.support.kills.shim import BEFORE, WRITE
 from tests.support.paths import ROOT
+from tests.support.servers.s3_server import S3Server
 
 Answer = dict[str, Any]
 STORE = "shop/"
@@ -95,9 +95,17 @@ class Report:
 class Campaign:
     """Attempts at scenarios on the artifacts below `world`, in sandboxes below `scratch`."""
 
-    def __init__(self, process: "subprocess.Popen[str]", world: Path, scratch: Path) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[str]",
+        world: Path,
+        scratch: Path,
+        s3: S3Server | None = None,
+    ) -> None:
         self._process, self._world, self._scratch = process, world, scratch
         self._number = 0
+        self._s3 = s3
+        self._prefixes: dict[Path, str] = {}
 
     def ask(
         self,
@@ -215,7 +223,9 @@ class Campaign:
         sandbox = self._sandbox(None)
         answer = self.ask(PREPARED_BY[scenario], sandbox)
         assert not answer["error"], answer["error"]
-        return sandbox.rename(sandbox.with_name(f"{sandbox.name}-before"))
+        before = sandbox.rename(sandbox.with_name(f"{sandbox.name}-before"))
+        self._prefixes[before] = f"{sandbox.name}/"
+        return before
 
     def _sandbox(self, before: Path | None) -> Path:
         self._number += 1
@@ -224,14 +234,15 @@ class Campaign:
             folder.mkdir(parents=True)
         else:
             shutil.copytree(before, folder)
+        if self._s3 and before in self._prefixes:
+            self._s3.copy_objects(self._prefixes[before], f"{folder.name}/")
         return folder
 
 
 @contextmanager
-def campaign(
-    world: Path, scratch: Path, environment: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[Campaign]:
-    """Start the process that forks for every attempt; `environment` is that of an S3 server."""
+def campaign(world: Path, scratch: Path, s3: S3Server | None = None) -> Iterator[Campaign]:
+    """Start the process that forks for every attempt; with `s3`, stores are there."""
+    environment = s3.environment() if s3 else {}
     scratch.mkdir(parents=True, exist_ok=True)
     with (
         (scratch / "server.log").open("wb") as log,
@@ -245,7 +256,7 @@ def campaign(
             env={**_without_mlflow(), "OMP_NUM_THREADS": "1", **environment},
         ) as process,
     ):
-        yield Campaign(process, world, scratch)
+        yield Campaign(process, world, scratch, s3)
         assert process.stdin is not None
         process.stdin.close()
 

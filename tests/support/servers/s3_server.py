@@ -58,6 +58,14 @@ class S3Server:
                 client.upload_file(str(path), BUCKET, key)
         return f"s3://{BUCKET}/{prefix}"
 
+    def copy_objects(self, prefix: str, target: str) -> None:
+        """Copy every object below a prefix to another one."""
+        for key in self.keys(prefix):
+            source = {"Bucket": BUCKET, "Key": key}
+            self.client().copy_object(
+                Bucket=BUCKET, Key=target + key.removeprefix(prefix), CopySource=source
+            )
+
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix."""
         pages = (
