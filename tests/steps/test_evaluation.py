@@ -81,6 +81,10 @@ def test_every_method_is_measured_on_both_splits_in_both_definitions(done: Artif
     assert list(metrics["differences"]) == METHODS[1:]
 
 
+def test_the_index_is_asked_with_the_boxes_and_weights_that_ship(done: Artifact) -> None:
+    assert done.manifest.metrics["index/recall@100"] == 1.0  # Flat
+
+
 def test_the_oracle_tops_and_random_ends_every_table(done: Artifact) -> None:
     strict = read_json(done, "metrics.json")["test"]
     scores = {method: strict[method]["strict"]["10"]["mAP"] for method in METHODS}

@@ -16,7 +16,7 @@ from product1m.retrieval.search import Searcher, SearchSettings
 from tests.support.worlds import tiny_world
 from tests.support.worlds.tiny_world import INDEXING, TinyArtifacts
 
-WIDTHS = {"joint": 16, "streams": 16, "image": 24, "text": 24, "stream_product": 16}
+WIDTHS = {"joint": 16, "streams": 16, "image": 24, "text": 24}
 
 
 def changed(**values: object) -> IndexingConfig:
@@ -41,7 +41,7 @@ def test_the_index_holds_every_gallery_item_in_order_with_its_blocks(
         SearchSettings.from_config(tiny_world.EVALUATION),
     )
     views = [gallery.regions(row) for row in range(len(gallery))]
-    expected = searcher.encoder.vectors(gallery.rows["caption"].tolist(), views)
+    expected = searcher.encoder.vectors(gallery.rows["caption"].tolist(), views, items=True)
     np.testing.assert_allclose(index.vectors(np.arange(len(index))), expected, atol=1e-5)
     layout = BlockLayout(artifact.manifest.details["blocks"])
     assert dict(layout.widths) == WIDTHS
@@ -54,8 +54,8 @@ def test_what_the_index_says_of_itself(tiny_artifacts: TinyArtifacts, tmp_path: 
     assert manifest.metrics == metrics
     assert metrics["recall@100"] == 1.0  # Flat
     assert metrics["num_items"] == 40
-    assert metrics["dim"] == 96
-    assert metrics["bytes_per_item"] == pytest.approx(96 * 4, abs=4)  # and a header
+    assert metrics["dim"] == 80
+    assert metrics["bytes_per_item"] == pytest.approx(80 * 4, abs=4)  # and a header
     assert {"queries_per_s", "exact_queries_per_s", "build_s"} <= metrics.keys()
     assert set(manifest.inputs) == {"gallery_features", "capture"}
 
@@ -89,7 +89,7 @@ def test_an_approximate_index_reports_what_it_misses(
 ) -> None:
     metrics = build(tiny_artifacts, tmp_path / "index", changed(factory="IVF4,SQ8", probes=1))
     assert metrics["recall@100"] < 0.9
-    assert metrics["bytes_per_item"] < 96 * 2
+    assert metrics["bytes_per_item"] < 80 * 2
 
 
 def test_streams_may_be_concatenated(tiny_artifacts: TinyArtifacts, tmp_path: Path) -> None:
@@ -131,3 +131,28 @@ def test_captions_and_labels_stand_beside_the_ids(tiny_artifacts: TinyArtifacts)
     table = pq.read_table(tiny_artifacts.index / "gallery.parquet")
     assert table.column_names == ["id", "caption", "labels", "sha256"]
     json.dumps(table.to_pylist()[0])
+
+
+def test_wide_blocks_are_reduced_and_queries_with_them(
+    tiny_artifacts: TinyArtifacts, tmp_path: Path
+) -> None:
+    metrics = build(tiny_artifacts, tmp_path / "index", changed(max_block_dim=12))
+    assert metrics["dim"] == 48
+    index = open_artifact(tmp_path / "index", "indexing")
+    assert index.manifest.details["blocks"] == dict.fromkeys(
+        ("joint", "streams", "image", "text"), 12
+    )
+    searcher = Searcher.load(
+        index,
+        open_artifact(tiny_artifacts.capture, "capture_pretraining"),
+        SearchSettings.from_config(tiny_world.EVALUATION),
+    )
+    gallery = FeatureSet(open_artifact(tiny_artifacts.gallery_features, "feature_extraction"))
+    for row in (0, 7, 23):
+        item = gallery.rows.iloc[row]
+        vectors = searcher.encoder.vectors([item["caption"]], [gallery.regions(row)])
+        (ranking,) = searcher.rank_vectors(vectors, {"image": 1.0, "text": 1.0}, 3)
+        assert ranking[0][0] == item["id"]
+        assert ranking[0][1] == pytest.approx(2, abs=1e-4)
+        (by_products,) = searcher.rank_vectors(vectors, {"joint": 1.0, "stream_product": 1.0}, 3)
+        assert by_products[0][1] == pytest.approx(2, abs=1e-2)

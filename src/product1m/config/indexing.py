@@ -12,7 +12,7 @@ class IndexingConfig(StepConfig):
 
     streams: Literal["sum", "concatenation"] = "sum"
     """How the two single-stream embeddings form one block; their product, the first author's
-    choice, is always a block too (ours: sum, as OpenBG-Align does)."""
+    choice, is kept beside the index for comparison (ours: sum, as OpenBG-Align does)."""
     text_dim: PositiveInt = 256
     """Width of the TF-IDF block of character n-grams after reduction (ours)."""
     text_max_ngram: PositiveInt = 3
@@ -24,6 +24,9 @@ class IndexingConfig(StepConfig):
     photos were read, `feature_extraction.ocr` (ours)."""
     ocr_max_ngram: PositiveInt = 3
     """Longest character n-gram of the block `ocr` (ours)."""
+    max_block_dim: PositiveInt = 256
+    """Blocks wider than this are reduced to the directions in which the gallery's items differ most
+    (ours, decision 17)."""
     num_training_items: PositiveInt = 65_536
     """Gallery items, drawn at random, that the blocks and the cells of the index are fitted on;
     this limits memory (ours)."""

@@ -173,7 +173,8 @@ def candidates(
     """The nearest items by each of some blocks and by all of them together, scored by each."""
     vectors, starts = queries.searched(whole_photo)
     searches = [{block: 1.0} for block in blocks] + [dict.fromkeys(blocks, 1.0)]
-    nearest = [gallery.search(vectors * layout.scale(weights), POOL)[1] for weights in searches]
+    stored = vectors[:, : layout.dim]
+    nearest = [gallery.search(stored * layout.scale(weights), POOL)[1] for weights in searches]
     positions = _distinct(np.concatenate(nearest, axis=1))
     scores = np.zeros((*positions.shape, len(blocks)), np.float32)
     for start in track(range(0, len(vectors), _CHUNK), "scoring candidates"):

@@ -25,6 +25,7 @@ from product1m.evaluation.methods import (
     IMAGE_TEXT_OCR,
     IMAGE_TEXT_POINTS,
     INSTANCE_CROPS,
+    JOINT_STREAMS,
     MERGE_PREFIX,
     NEAREST_TITLE,
     OCR,
@@ -162,15 +163,22 @@ def choose_fusions(
 
 
 def list_methods(
-    fusions: Mapping[str, Fusion], variants: QueryVariants, shipped_rule: MergeRule
+    fusions: Mapping[str, Fusion],
+    variants: QueryVariants,
+    shipped_rule: MergeRule,
+    has_products: bool = True,
 ) -> list[Method]:
-    """Every ranking of the gallery by an index, shipped first."""
+    """Every ranking of the gallery by an index, shipped first.
+
+    `has_products` says whether the first author's ranking can be made.
+    """
     methods = [
         Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
         for suffix, kind in _BY_SUFFIX
         for name in (SHIPPED, *FIXED, IMAGE_TEXT, IMAGE_TEXT_OCR, IMAGE_TEXT_POINTS)
         if (IMAGE_TEXT_OCR in fusions or name not in READ)
         and (IMAGE_TEXT_POINTS in fusions or name != IMAGE_TEXT_POINTS)
+        and (has_products or name != JOINT_STREAMS)
     ]
     weights = fusions[SHIPPED].weights
     methods += [
@@ -197,11 +205,9 @@ def rank_all(
 
     `dev` are the queries whose labels may be remembered; `seed` draws the random rankings.
     """
-    depth = searcher.settings.depth
-    ranked = {
-        method.name: rank(searcher, variants, method)
-        for method in track(list_methods(fusions, variants, searcher.settings.merge), "ranking")
-    }
+    depth, has_products = searcher.settings.depth, searcher.first_author is not None
+    methods = list_methods(fusions, variants, searcher.settings.merge, has_products)
+    ranked = {method.name: rank(searcher, variants, method) for method in track(methods, "ranking")}
     query_ids = variants.detected.query_ids
     asked, known = (_titles(searcher, vectors) for vectors in (variants.detected, dev))
     ranked[NEAREST_TITLE] = nearest_title_rankings(asked, known, truth, depth)

@@ -18,11 +18,11 @@ from product1m.evaluation.artifact_files import (
     read_slices,
 )
 from product1m.evaluation.detection_quality import PRODUCTS, PRODUCTS_FOUND
+from product1m.evaluation.index_recall import SEARCHED_RECALL
 from product1m.evaluation.methods import BASELINES, SHIPPED
 from product1m.evaluation.results import figures
 from product1m.evaluation.scoring import read_rankings
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
-from product1m.retrieval.building import RECALL
 
 EVIDENCE = "evidence.json"
 DEPTH = 10
@@ -147,7 +147,7 @@ def gather_evidence(
         slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
         intervals={f"test/{each.name}": each.value for each in figures(scores["test_intervals"])},
-        index_recall=lineage["indexing"].metrics[RECALL],
+        index_recall=evaluation.manifest.metrics[SEARCHED_RECALL],
         served_agreement=served_agreement,
         **data_facts(lineage),
         bootstrap=plan.as_recorded(rows),

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Float16, Float32, Int64
 
 from product1m.capture.network import LoadedCapture
 from product1m.config import IndexingConfig
@@ -19,12 +19,15 @@ from product1m.data.points import POINTS
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
 from product1m.retrieval.embedding import (
+    FIRST_AUTHOR,
+    FUSABLE,
     BlockEncoder,
     BlockLayout,
     ImageStandardization,
     Streams,
     concatenate,
 )
+from product1m.retrieval.first_author import MAX_ITEMS, save_products
 from product1m.retrieval.index import (
     GALLERY,
     INDEX,
@@ -35,6 +38,7 @@ from product1m.retrieval.index import (
     write_index,
 )
 from product1m.retrieval.printed_text import PrintedTextEncoder
+from product1m.retrieval.reduction import Reductions
 from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
@@ -60,6 +64,7 @@ class IndexSettings:
     streams: Streams
     text: TextSettings
     ocr: TextSettings
+    max_block_dim: int
     num_training_items: int
     batch_size: int
     factory: str
@@ -74,6 +79,7 @@ class IndexSettings:
             streams=config.streams,
             text=TextSettings(config.text_dim, config.text_max_ngram, config.text_max_terms),
             ocr=TextSettings(config.ocr_dim, config.ocr_max_ngram, config.text_max_terms),
+            max_block_dim=config.max_block_dim,
             num_training_items=config.num_training_items,
             batch_size=config.batch_size,
             factory=config.factory,
@@ -95,6 +101,8 @@ class BuiltIndex:
     """The gallery items: columns id, caption, labels, sha256."""
     metrics: dict[str, float]
     """Recall and speed against exact search, and what the index consists of."""
+    products: list[Float16[np.ndarray, "n E"]]
+    """Of the stream tokens, for the first author's ranking; empty for a large gallery."""
     points: Path | None = None
     """File with the points of the items' photos, if they were looked for."""
 
@@ -109,6 +117,9 @@ class BuiltIndex:
         if self.encoder.printed is not None:
             self.encoder.printed.save(folder)
         self.encoder.standardization.save(folder)
+        self.encoder.reductions.save(folder)
+        if self.products:
+            save_products(folder, self.products)
         write_index(self.index, folder / INDEX)
         if self.points is not None:
             shutil.copyfile(self.points, folder / POINTS)
@@ -123,14 +134,16 @@ def build_index(gallery: FeatureSet, capture: LoadedCapture, settings: IndexSett
     """
     sample = _sample(len(gallery), settings)
     encoder = _fit(gallery, sample, capture, settings)
-    blocks = list(_encode(gallery, sample, encoder, settings.batch_size, "embedding a sample"))
-    layout = BlockLayout({name: int(block.shape[1]) for name, block in blocks[0].items()})
-    training = np.concatenate([concatenate(block) for block in blocks])
-    del blocks
-    index, metrics = _fill(gallery, training, encoder, settings)
+    batches = _encode(gallery, sample, encoder, settings.batch_size, "embedding a sample")
+    blocks = _stacked(list(batches))
+    stored = {name: blocks[name] for name in FUSABLE if name in blocks}
+    encoder.reductions = Reductions.fit(stored, settings.max_block_dim)
+    blocks = encoder.reductions.apply(blocks)
+    widths = {name: blocks[name].shape[1] for name in stored}
+    index, metrics, products = _fill(gallery, blocks, encoder, settings)
     rows = gallery.rows[["id", "caption", "labels", "sha256"]]
     points = gallery.artifact.file(POINTS) if gallery.has_points else None
-    return BuiltIndex(encoder, layout, index, rows, metrics, points)
+    return BuiltIndex(encoder, BlockLayout(widths), index, rows, metrics, products, points)
 
 
 def _sample(num_items: int, settings: IndexSettings) -> Int64[np.ndarray, " S"]:
@@ -177,24 +190,33 @@ def _fit_printed(
 
 def _fill(
     gallery: FeatureSet,
-    training: Float32[np.ndarray, "S D"],
+    sample: Mapping[str, Float32[np.ndarray, "S W"]],
     encoder: BlockEncoder,
     settings: IndexSettings,
-) -> tuple[Any, dict[str, float]]:
-    """Train an index on the sample's vectors, add every item, and measure recall and speed."""
+) -> tuple[Any, dict[str, float], list[Float16[np.ndarray, "n E"]]]:
+    """Train an index on the sample's vectors, add every item, and measure recall and speed.
+
+    The third value are the products of the stream tokens, empty for a large gallery.
+    """
     started = time.monotonic()
+    training = concatenate(sample, FUSABLE)
     dim = training.shape[1]
     index = make_index(settings.factory, dim, len(training), settings.probes, settings.seed)
     index.train(training)
     exact = ExactSearch(_recall_queries(training, settings), RECALL_DEPTH)
     train_s, add_s = time.monotonic() - started, 0.0
-    for vectors in _all_vectors(gallery, training, encoder, settings.batch_size):
+    del training
+    products = []
+    for blocks in _all_blocks(gallery, sample, encoder, settings.batch_size):
+        vectors = concatenate(blocks, FUSABLE)
         started = time.monotonic()
         add_vectors(index, vectors)
         add_s += time.monotonic() - started
         exact.add(vectors)
+        if len(gallery) <= MAX_ITEMS:
+            products.append(blocks[FIRST_AUTHOR].astype(np.float16))
     quality = measure(index, exact)
-    return index, {
+    metrics = {
         RECALL: quality.recall,
         "queries_per_s": quality.queries_per_s,
         "exact_queries_per_s": quality.exact_queries_per_s,
@@ -202,6 +224,7 @@ def _fill(
         "num_items": float(index.ntotal),
         "dim": float(dim),
     }
+    return index, metrics, products
 
 
 def _recall_queries(
@@ -212,20 +235,26 @@ def _recall_queries(
     return training[generator.choice(len(training), num_queries, replace=False)]
 
 
-def _all_vectors(
+def _all_blocks(
     gallery: FeatureSet,
-    training: Float32[np.ndarray, "S D"],
+    sample: Mapping[str, Float32[np.ndarray, "S W"]],
     encoder: BlockEncoder,
     batch_size: int,
-) -> Iterator[Float32[np.ndarray, "n D"]]:
-    """The gallery's vectors, row by row; embedded again only if the sample lacks some."""
-    if len(training) == len(gallery):
-        for start in range(0, len(training), batch_size):
-            yield training[start : start + batch_size]
-        return
+) -> Iterator[dict[str, Float32[np.ndarray, "n W"]]]:
+    """The gallery's blocks, row by row; embedded again only if the sample lacks some."""
     every = np.arange(len(gallery))
-    for blocks in _encode(gallery, every, encoder, batch_size, "embedding the gallery"):
-        yield concatenate(blocks)
+    if len(next(iter(sample.values()))) < len(gallery):
+        yield from _encode(gallery, every, encoder, batch_size, "embedding the gallery")
+        return
+    for start in range(0, len(gallery), batch_size):
+        yield {name: block[start : start + batch_size] for name, block in sample.items()}
+
+
+def _stacked(
+    batches: list[dict[str, Float32[np.ndarray, "n W"]]],
+) -> dict[str, Float32[np.ndarray, "S W"]]:
+    """Batches of blocks as one; each block is freed from the batches when it is done."""
+    return {name: np.concatenate([batch.pop(name) for batch in batches]) for name in [*batches[0]]}
 
 
 def _encode(

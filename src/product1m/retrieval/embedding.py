@@ -19,14 +19,17 @@ from product1m.config import Block
 from product1m.data.regions import Regions
 from product1m.errors import RetrievalError
 from product1m.retrieval.printed_text import PrintedTextEncoder
+from product1m.retrieval.reduction import Reductions
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)
 """Blocks that may have a weight; the first two come from CAPTURE. An index whose gallery was not
 read has no `ocr`."""
 OCR = "ocr"
-BLOCKS = (*FUSABLE, "stream_product")
-"""The blocks of a vector, in this order; only the first author's ranking uses the last."""
+FIRST_AUTHOR = "stream_product"
+"""Only the first author's ranking uses this block; an index does not hold it."""
+BLOCKS = (*FUSABLE, FIRST_AUTHOR)
+"""The blocks of a query's vector, in this order; an item's vector ends before the last."""
 STANDARDIZATION = "image_block.safetensors"
 
 Streams = Literal["sum", "concatenation"]
@@ -109,8 +112,13 @@ class BlockEncoder:
         text: TextEncoder,
         streams: Streams,
         printed: PrintedTextEncoder | None = None,
+        reductions: Reductions | None = None,
     ) -> None:
-        """`printed` encodes what is printed on packs; None if the gallery's were not read."""
+        """`printed` encodes what is printed on packs; None if the gallery's were not read.
+
+        Without `reductions` blocks stay as wide as they are.
+        """
+        self.reductions = reductions or Reductions()
         self.capture = capture
         self.printed = printed
         self.standardization = standardization
@@ -126,6 +134,7 @@ class BlockEncoder:
             TextEncoder.load(index),
             index.manifest.details["streams"],
             PrintedTextEncoder.load(index),
+            Reductions.load(index),
         )
 
     def encode(
@@ -155,20 +164,22 @@ class BlockEncoder:
                 blocks[OCR] = self.printed.encode_items(texts)
             else:
                 blocks[OCR] = self.printed.encode(printed)
-        return {name: blocks[name] for name in BLOCKS if name in blocks}
+        ordered = {name: blocks[name] for name in BLOCKS if name in blocks}
+        return self.reductions.apply(ordered)
 
     def vectors(
         self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> Float32[np.ndarray, "n D"]:
-        """The blocks of `encode` side by side, unweighted."""
-        return concatenate(self.encode(captions, views, items=items))
+        """The blocks of `encode` side by side, unweighted; of `items` only those an index holds."""
+        blocks = self.encode(captions, views, items=items)
+        return concatenate(blocks, FUSABLE if items else BLOCKS)
 
 
 def concatenate(
-    blocks: Mapping[str, Float32[np.ndarray, "n W"]],
+    blocks: Mapping[str, Float32[np.ndarray, "n W"]], names: Sequence[str] = BLOCKS
 ) -> Float32[np.ndarray, "n D"]:
-    """Blocks side by side in their fixed order."""
-    ordered = [blocks[name] for name in BLOCKS if name in blocks]
+    """Some blocks side by side in their fixed order."""
+    ordered = [blocks[name] for name in names if name in blocks]
     return np.ascontiguousarray(np.concatenate(ordered, axis=1))
 
 

@@ -102,9 +102,14 @@ class ExactSearch:
 
     def positions(self) -> Int64[np.ndarray, "Q N"]:
         """The nearest `depth` gallery items of each query; fewer if the gallery is smaller."""
+        return self.scores_and_positions()[1]
+
+    def scores_and_positions(
+        self,
+    ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
+        """The inner products of these items too."""
         self._heap.finalize()
-        nearest: Int64[np.ndarray, "Q N"] = self._heap.I[:, : self._num_items]
-        return nearest
+        return self._heap.D[:, : self._num_items], self._heap.I[:, : self._num_items]
 
 
 @dataclass(frozen=True)

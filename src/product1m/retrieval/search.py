@@ -18,8 +18,9 @@ from product1m.data.points import Points
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
 from product1m.retrieval.checking import Nearest, check_answers
-from product1m.retrieval.embedding import BlockEncoder, BlockLayout
+from product1m.retrieval.embedding import FIRST_AUTHOR, BlockEncoder, BlockLayout
 from product1m.retrieval.evidence import describe_answers
+from product1m.retrieval.first_author import FirstAuthorSearch
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
@@ -90,7 +91,10 @@ class Searcher:
         gallery: GalleryIndex,
         layout: BlockLayout,
         settings: SearchSettings,
+        first_author: FirstAuthorSearch | None = None,
     ) -> None:
+        """`first_author` makes the ranking that an evaluation compares with."""
+        self.first_author = first_author
         self.encoder = encoder
         self.gallery = gallery
         self.layout = layout
@@ -103,7 +107,9 @@ class Searcher:
         details = index.manifest.details
         encoder = BlockEncoder.load(index, capture)
         layout = BlockLayout({name: int(width) for name, width in details["blocks"].items()})
-        return cls(encoder, GalleryIndex.load(index), layout, settings)
+        gallery = GalleryIndex.load(index)
+        first_author = FirstAuthorSearch.load(index, gallery, layout)
+        return cls(encoder, gallery, layout, settings, first_author)
 
     def search(
         self,
@@ -159,8 +165,19 @@ class Searcher:
         count: CountShared | None = None,
     ) -> Nearest:
         """The items that each vector ranks first, the first answers in order of shared points."""
-        found = self.gallery.search(vectors * self.layout.scale(block_weights(weights)), depth)
+        if FIRST_AUTHOR in weights:
+            return self.checked(self._by_products(vectors, depth), weights, count)
+        stored = vectors[:, : self.layout.dim]
+        found = self.gallery.search(stored * self.layout.scale(block_weights(weights)), depth)
         return self.checked(Nearest(*found), weights, count)
+
+    def _by_products(self, vectors: Float32[np.ndarray, "I D"], depth: int) -> Nearest:
+        if self.first_author is None:
+            raise RetrievalError(
+                f"the index keeps no block {FIRST_AUTHOR}: its gallery is too large for the first "
+                "author's ranking; leave that ranking out"
+            )
+        return Nearest(*self.first_author.nearest(vectors, depth))
 
     def checked(
         self, nearest: Nearest, weights: Mapping[str, float], count: CountShared | None

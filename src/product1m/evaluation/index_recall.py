@@ -1,0 +1,35 @@
+"""How much of what it should find an index finds, asked what customers ask.
+
+Indexing measures with the gallery's own vectors, unweighted. Here the boxes of queries ask, with
+the weights that ship: those look at other cells of an index, and at fewer blocks.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float32
+
+from product1m.retrieval.building import RECALL_DEPTH
+from product1m.retrieval.index import ExactSearch, recall_at_depth
+from product1m.retrieval.search import Searcher
+
+SEARCHED_RECALL = f"index/recall@{RECALL_DEPTH}"
+MAX_BOXES = 1000
+"""Boxes, evenly chosen, that are searched exactly (ours)."""
+_CHUNK = 8192
+
+
+def searched_recall(
+    searcher: Searcher, box_vectors: Float32[np.ndarray, "I D"], weights: Mapping[str, float]
+) -> float:
+    """Share of the nearest stored vectors that the index finds; its codes count as exact."""
+    gallery, layout = searcher.gallery, searcher.layout
+    chosen = np.unique(np.linspace(0, len(box_vectors) - 1, MAX_BOXES, dtype=int))
+    of_blocks = {name: weight for name, weight in weights.items() if name in layout.widths}
+    asked = box_vectors[chosen, : layout.dim] * layout.scale(of_blocks)
+    exact = ExactSearch(asked, RECALL_DEPTH)
+    for start in range(0, len(gallery), _CHUNK):
+        exact.add(gallery.vectors(np.arange(start, min(start + _CHUNK, len(gallery)))))
+    truth = exact.positions()
+    _, nearest = gallery.search(asked, truth.shape[1])
+    return recall_at_depth(nearest, truth)
