@@ -27,6 +27,7 @@ from product1m.detection.proposals import BACKBONE, MODEL, WITHOUT_BACKBONE
 from product1m.errors import ArtifactError
 from product1m.registry.evidence import EVIDENCE
 from product1m.retrieval.embedding import OCR, BlockLayout
+from product1m.retrieval.first_author import FILE as PRODUCTS
 from product1m.retrieval.index import INDEX as INDEX_FILE
 from product1m.retrieval.index import (
     GalleryIndex,
@@ -134,7 +135,7 @@ def _copy_index(index: Artifact, small: Path, text_dim: int) -> None:
         save_file(_halves(load_file(writer.folder / WEIGHTS)), writer.folder / WEIGHTS)
         write_index(made, writer.folder / INDEX_FILE)
         for name in index.manifest.files:
-            if name not in (VOCABULARY, WEIGHTS, INDEX_FILE, POINTS):
+            if name not in (VOCABULARY, WEIGHTS, INDEX_FILE, POINTS, PRODUCTS):
                 shutil.copyfile(index.file(name), writer.folder / name)
 
 
