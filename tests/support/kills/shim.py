@@ -21,7 +21,6 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 MAX_BYTES = 16
-LARGE_BYTES = 1 << 20
 BEFORE, WRITE = "before", "write"
 """How to kill: before operation `at`, or in the first write after it."""
 _FIRST_ARGUMENT = ("os.mkdir", "os.remove", "os.rmdir", "os.truncate")
@@ -47,7 +46,7 @@ class Shim:
         self._root, self._at, self._how = f"{root}/", at, how
         self._lock = threading.Lock()
         self._watched, self._contents, self._remote_writes = watched, {b""}, 0
-        self._large: dict[tuple[str, int, int], bytes] = {}
+        self._read: dict[tuple[int, int, int], bytes] = {}
 
     def install(self) -> None:
         """Count from now on; it cannot be undone."""
@@ -121,13 +120,16 @@ class Shim:
         self._contents = contents
 
     def _digest(self, path: Path) -> bytes:
-        """Of a file's content; a large file with the same time of change is not read again."""
+        """Of a file's content; one with the same time of change is not read again.
+
+        A database is, because its pages are written in place, many within a tick of the clock.
+        """
         about = path.stat()
-        known = (path.name, about.st_size, about.st_mtime_ns)
-        if about.st_size < LARGE_BYTES or known not in self._large:
+        known = (about.st_ino, about.st_size, about.st_mtime_ns)
+        if ".db" in path.name or known not in self._read:
             content = path.read_bytes()
-            self._large[known] = hashlib.sha256(content).digest() if content else b""
-        return self._large[known]
+            self._read[known] = hashlib.sha256(content).digest() if content else b""
+        return self._read[known]
 
 
 def _absolute(path: Any, folder: Any) -> str:
