@@ -69,6 +69,11 @@ class CatalogueModel:
         return PointFinder.from_config(self.config.feature_extraction, FEATURES)
 
 
+def vectors_address(cache: str, digest: str) -> str:
+    """Where a cache keeps what was computed with the model of a digest."""
+    return f"{cache.rstrip('/')}/{digest[:32]}"
+
+
 class ItemVectors:
     """The vectors of all items that were ever embedded with a model.
 
@@ -85,7 +90,7 @@ class ItemVectors:
         self._model = model
         self._config = config
         self._scratch = scratch
-        self._address = f"{cache.rstrip('/')}/{model.digest[:32]}"
+        self._address = vectors_address(cache, model.digest)
         self._known = KnownVectors(self._batches(STEP, VECTORS_PART))
         self.num_extracted = 0
         """Photos whose regions were extracted now."""

@@ -21,6 +21,7 @@ from product1m.cli.options import (
 )
 from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve, small_model
+from product1m.cli.storage import storage_app
 from product1m.config import load_config
 from product1m.errors import printable
 from product1m.serving.signatures import Trust
@@ -41,6 +42,7 @@ config_app = new_app("Show the configuration in effect, or its documentation.")
 app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
 app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(storage_app, name="storage")
 app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
 app.command(
     epilog="Example: `product1m small-model models:/product1m-candidate@challenger demo/model`"

@@ -14,17 +14,23 @@ from product1m.cli.options import (
     TrustedKey,
     TrustedRoot,
 )
-from product1m.config import CatalogueConfig, ServerConfig, load_config
+from product1m.cli.registry import Rules
+from product1m.config import CatalogueConfig, RegistrationConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
+from product1m.registry.roles import ModelNames
 from product1m.serving.signatures import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from product1m.registry.review_page import ReviewDesk
+    from product1m.registry.rules import ReviewRules
     from product1m.serving.live import Live
     from product1m.serving.web.schema import Role
 
 CHAMPION = "models:/product1m@champion"
+CHALLENGER = "challenger"
+"""Alias of the newest candidate."""
 CATALOGUES = CatalogueConfig().catalogue_model
 Catalogue = Annotated[
     str,
@@ -45,6 +51,13 @@ Examples = Annotated[
     Path | None,
     typer.Option(help="Folder of photos that the page offers, with their examples.jsonl."),
 ]
+Review = Annotated[
+    bool,
+    typer.Option(
+        "--review",
+        help="Also a page to promote and reject, with your rights; on this machine only.",
+    ),
+]
 OpenPage = Annotated[
     bool, typer.Option("--open", help="Open the page in a browser, if there is a screen.")
 ]
@@ -62,6 +75,8 @@ def serve(
     allow_unsigned: AllowUnsigned = False,
     candidate_model: CandidateModel = CANDIDATE_MODEL,
     examples: Examples = None,
+    review: Review = False,
+    rules: Rules = "",
     open_page: OpenPage = False,
 ) -> None:
     """Answer photos over HTTP: a page, a JSON API, figures for Prometheus.
@@ -70,7 +85,10 @@ def serve(
     """
     config = load_config("reference", overrides).serving
     _require_packages()
+    limits = _review_rules(rules, host) if review else None
     trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    if review:
+        candidate = candidate or f"models:/{candidate_model}@{CHALLENGER}"
     live = _load({"champion": model, "candidate": candidate}, candidate_model, trust, config)
     from product1m.serving.web.app import Server, create_app
     from product1m.serving.web.examples import read_examples
@@ -78,17 +96,58 @@ def serve(
 
     _follow(live["champion"], catalogue if model.startswith("models:/") else "", config)
     server = Server(live, config, read_examples(examples) if examples else ())
-    tell = functools.partial(_tell, open_page)
-    run_server(create_app(server), host, port, config, tell)
+    desk = _desk(live, candidate_model, model, limits, trust) if limits else None
+    app = create_app(server, desk.router if desk else None)
+    tell = functools.partial(_tell, desk.path if desk else "", open_page)
+    run_server(app, host, port, config, tell)
 
 
-def _tell(open_page: bool, address: str) -> None:
+def _tell(path: str, open_page: bool, address: str) -> None:
     """Say where the page is, and open it."""
     from product1m.serving.web.server import open_browser
 
-    typer.echo(f"open {address} in a browser; Ctrl+C ends the server")
+    page = f"{address.rstrip('/')}{path or '/'}"
+    typer.echo(f"open {page} in a browser; Ctrl+C ends the server")
     if open_page:
-        open_browser(address)
+        open_browser(page)
+
+
+def _review_rules(rules: str, host: str) -> "ReviewRules":
+    """The reviewer's rules; ConfigError if other machines could reach the page."""
+    from product1m.registry.review_page import LOOPBACK
+    from product1m.registry.rules import read_rules
+
+    if host not in LOOPBACK:
+        raise ConfigError(
+            f"--review acts with your rights, so it needs --host 127.0.0.1, got {host}; reach "
+            "another machine's page through a tunnel, as in `ssh -L 8000:127.0.0.1:8000 HOST`"
+        )
+    return read_rules(rules)
+
+
+def _desk(
+    live: "Mapping[Role, Live]",
+    candidate_model: str,
+    model: str,
+    limits: "ReviewRules",
+    trust: Trust,
+) -> "ReviewDesk":
+    """The reviewer's page, over what is served."""
+    from product1m.registry.loading import load_model
+    from product1m.registry.review_page import ReviewDesk, Reviewer
+    from product1m.registry.signing import signer_of_environment
+
+    def promoted() -> bool:
+        if model == CHAMPION:
+            live["champion"].reload()
+        return model == CHAMPION
+
+    def show(version: str) -> None:
+        name = f"models:/{candidate_model}/{version}"
+        live["candidate"].reload(functools.partial(load_model, name, candidate_model, trust))
+
+    names = ModelNames(candidate_model, RegistrationConfig().champion_model)
+    return ReviewDesk(Reviewer(names, limits, signer_of_environment, promoted, show))
 
 
 def small_model(

@@ -92,8 +92,8 @@ def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
         files = fetch_candidate(candidate, scratch)
         measured = review.measure(files, standing.recorded) if review.measure else None
         gate = _decide(files, measured, standing, review.rules)
-        objections = _objections(candidate, files, gate)
-        _require_overridden(candidate, objections, review.overrides)
+        against = objections(candidate, files.evidence, gate)
+        _require_overridden(candidate, against, review.overrides)
         record = {
             "act": "promotion",
             "by": by,
@@ -104,9 +104,9 @@ def promote(which: str, models: ModelNames, review: Review) -> ModelVersion:
             "falls_back_to": standing.recorded.number if standing.recorded else NONE,
             "promotion_gate": gate.verdict,
             "figures": "measured by the reviewer" if measured else "measured by the pipeline",
-            **{f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in objections.items()},
+            **{f"{_OVERRIDE}{kind}": "; ".join(lines) for kind, lines in against.items()},
         }
-        promotion = Promotion(candidate, files, gate, "sample" in objections, record, measured)
+        promotion = Promotion(candidate, files, gate, "sample" in against, record, measured)
         source = make_champion(promotion, review.signer)
     return claim(source, models, standing, record)
 
@@ -204,33 +204,34 @@ def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVe
     return show(candidate.model, candidate.number, models)
 
 
-def _objections(
-    candidate: ModelVersion, files: CandidateFiles, gate: Gate
+def objections(
+    candidate: ModelVersion, evidence: Evidence, gate: Gate
 ) -> dict[Objection, list[str]]:
+    """What stands against a promotion, each with its reasons."""
     failed = [
         f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
     ]
-    objections: dict[Objection, list[str]] = {}
-    if candidate.tags.get("sample_data") != "false" or files.evidence.rules.sample_data:
-        objections["sample"] = ["it was trained on sample data"]
+    standing: dict[Objection, list[str]] = {}
+    if candidate.tags.get("sample_data") != "false" or evidence.rules.sample_data:
+        standing["sample"] = ["it was trained on sample data"]
     if failed:
-        objections["gate"] = failed
+        standing["gate"] = failed
     if candidate.rejection:
         rejection = candidate.rejection
-        objections["rejection"] = [
+        standing["rejection"] = [
             f"{rejection['by']} rejected it at {rejection['at']}: {rejection['reason']}"
         ]
-    return objections
+    return standing
 
 
 def _require_overridden(
     candidate: ModelVersion,
-    objections: Mapping[Objection, list[str]],
+    against: Mapping[Objection, list[str]],
     overrides: Collection[Objection],
 ) -> None:
-    standing = [kind for kind in objections if kind not in overrides]
+    standing = [kind for kind in against if kind not in overrides]
     if standing:
-        lines = "\n  ".join(line for kind in standing for line in objections[kind])
+        lines = "\n  ".join(line for kind in standing for line in against[kind])
         flags = " ".join(f"--override-{kind}" for kind in standing)
         raise RegistryError(
             f"{candidate.title} cannot be promoted:\n  {lines}\n"

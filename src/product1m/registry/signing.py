@@ -46,6 +46,14 @@ def signer(
     return Signer(path, certificate, chain)
 
 
+def signer_of_environment() -> Signer:
+    """Who signs, as the environment names it; otherwise the key in `default_folder`."""
+    names = {name: os.environ.get(name, "") for name in (KEY, CERTIFICATE, CHAIN)}
+    key, certificate = (Path(names[name]) if names[name] else None for name in (KEY, CERTIFICATE))
+    chain = tuple(Path(name) for name in names[CHAIN].split() if name)
+    return signer(key, certificate, chain)
+
+
 def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
     """Sign the name and content of every file of a folder; RegistryError if a key does not fit."""
     from model_signing import signing

@@ -4,8 +4,9 @@ Every failure that a user can fix is a StorageError that names the address.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,10 @@ BLOCK_BYTES = 1 << 20
 """Bytes that are read at once (ours)."""
 READS = 8
 """Reads of the same bytes that may all differ, before the last one counts (ours)."""
+
+FRESH_S = 86_400.0
+"""A file that is put again, and is older, is written again, so that its age says when it was needed
+last (ours)."""
 
 T = TypeVar("T")
 
@@ -31,6 +36,13 @@ class StoredFile:
     """Digest of the content; empty if the store does not keep one."""
     etag: str = ""
     """Changes with the content, in a listing of S3; the MD5 of an object put in one part."""
+    written: float = field(default=0.0, compare=False)
+    """When it was written last, in seconds since 1970."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it was written so lately that nobody cleans it up soon."""
+        return time.time() - self.written < FRESH_S
 
 
 class Store(Protocol):
@@ -70,7 +82,8 @@ class Store(Protocol):
     def put(self, path: Path, name: str, sha256: str) -> None:
         """Copy a local file into the store; it appears whole or not at all.
 
-        Memory does not grow with its size. A file with the same size and digest is not copied.
+        Memory does not grow with its size. A file with the same size and digest that was written
+        within a day is not copied.
         """
 
     def publish(self, name: str, content: bytes) -> bool:

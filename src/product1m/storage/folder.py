@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from product1m.errors import LockedError, NotStoredError, StorageError, TooLargeError
@@ -139,12 +139,15 @@ class Folder:
                     state = entry.stat()
                     _require_bytes(state, entry.path)
                     _require_utf8(entry.path)
-                    yield StoredFile(name, state.st_size)
+                    yield StoredFile(name, state.st_size, written=state.st_mtime)
 
     def find(self, name: str) -> StoredFile | None:
         """The file's size; a folder keeps no digests."""
         path = self.local(name)
-        return StoredFile(name, path.stat().st_size) if path.is_file() else None
+        if not path.is_file():
+            return None
+        facts = path.stat()
+        return StoredFile(name, facts.st_size, written=facts.st_mtime)
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """The whole file; its size is checked first."""
@@ -173,10 +176,14 @@ class Folder:
     def put(self, path: Path, name: str, sha256: str) -> None:
         """Copy the file under a hidden name, verify it, rename it.
 
-        A file with the same name and size is taken for the same file.
+        A file with the same name and size is taken for the same file; its time becomes now.
         """
         target = self.local(name)
-        if target.is_file() and target.stat().st_size == path.stat().st_size:
+        stored = self.find(name)
+        if stored and stored.num_bytes == path.stat().st_size:
+            if not stored.is_fresh:
+                with suppress(OSError):  # another account's file
+                    os.utime(target)
             return
         with self._explained(name):
             target.parent.mkdir(parents=True, exist_ok=True)

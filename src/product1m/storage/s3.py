@@ -61,7 +61,7 @@ class S3Prefix:
                 if not entry["Key"].endswith("/"):
                     name = entry["Key"].removeprefix(self._prefix)
                     etag = entry.get("ETag", "").strip('"')
-                    yield StoredFile(name, entry["Size"], etag=etag)
+                    yield StoredFile(name, entry["Size"], etag=etag, written=_written(entry))
             if not page.get("NextContinuationToken"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]
@@ -72,7 +72,8 @@ class S3Prefix:
             head = self._head(name)
         except NotStoredError:
             return None
-        return StoredFile(name, head["ContentLength"], head["Metadata"].get("sha256", ""))
+        sha256 = head["Metadata"].get("sha256", "")
+        return StoredFile(name, head["ContentLength"], sha256, written=_written(head))
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """The whole object, verified by the server's checksum."""
@@ -108,7 +109,8 @@ class S3Prefix:
         extra = {"Metadata": {"sha256": sha256}, "ChecksumAlgorithm": "CRC32"}
 
         def upload() -> None:
-            if self.find(name) == expected:
+            stored = self.find(name)
+            if stored == expected and stored.is_fresh:
                 return
             try:
                 with explained(address, self.bucket), s3_client.transfers() as manager:
@@ -277,6 +279,11 @@ class S3Prefix:
 
 def _sha256(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
+
+
+def _written(answer: Any) -> float:
+    """When an object was written; 0 if the server does not say."""
+    return answer["LastModified"].timestamp() if "LastModified" in answer else 0.0
 
 
 def _content_of_page(page: Any) -> tuple[object, ...]:

@@ -109,8 +109,13 @@ def _full() -> HTTPException:
     )
 
 
-def create_app(server: Server) -> FastAPI:
-    """The server's addresses."""
+def create_app(server: Server, review: APIRouter | None = None) -> FastAPI:
+    """The server's addresses.
+
+    Args:
+        server: what answers.
+        review: the addresses of the reviewer's page.
+    """
     app = FastAPI(
         title="product1m",
         description=DESCRIPTION,
@@ -118,7 +123,9 @@ def create_app(server: Server) -> FastAPI:
         redoc_url=None,
         lifespan=functools.partial(_closing, server),
     )
-    for router in (_searches(server), _health(server), _pages(server)):
+    pages = Pages(review.prefix if review else "")
+    routers = [_searches(server), _health(server), _pages(server, pages)]
+    for router in [*routers, review] if review else routers:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(HTTPException, _refuse)
@@ -196,9 +203,8 @@ def _health(server: Server) -> APIRouter:
     return router
 
 
-def _pages(server: Server) -> APIRouter:
+def _pages(server: Server, pages: Pages) -> APIRouter:
     router = APIRouter(include_in_schema=False)
-    pages = Pages()
 
     @router.get("/")
     async def index() -> Response:

@@ -20,7 +20,9 @@ API_PAGE = "/docs"
 class Pages:
     """The templates, read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, review: str = "") -> None:
+        """Read them; `review` is the path of the reviewer's page, if there is one."""
+        self._review = review
         environment = html_templates()
         folder = resources.files("product1m.serving") / "web"
         self._index = environment.from_string((folder / "index.html.jinja").read_text("utf-8"))
@@ -44,6 +46,7 @@ class Pages:
                 keeps_queries=bool(config.keep_queries),
                 api_page=API_PAGE,
                 examples=examples,
+                review=self._review,
             )
         )
 

@@ -1,0 +1,53 @@
+"""`product1m storage`: what storage holds and nobody needs."""
+
+from typing import Annotated
+
+import typer
+
+from product1m.cli.options import new_app
+
+storage_app = new_app("Storage that artifacts share: remove what no artifact names.")
+
+
+@storage_app.callback()
+def _main() -> None:
+    """Storage that artifacts share."""
+
+
+@storage_app.command(
+    epilog="Examples: `product1m storage gc s3://product1m/artifacts`, and then with `--yes`"
+)
+def gc(
+    root: Annotated[str, typer.Argument(help="The address in `storage.root`.")],
+    older_than_days: Annotated[
+        float,
+        typer.Option(help="Objects written later may belong to a step in flight and stay."),
+    ] = 14,
+    named_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder or s3:// prefix whose artifacts count too, as the one where a cluster "
+            "keeps its runs' artifacts; repeatable."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; otherwise only list.")] = False,
+) -> None:
+    """List objects that no artifact names, and remove them with --yes.
+
+    Artifacts are never removed, so what a cluster's cache answers with stays whole.
+    """
+    from product1m.artifacts.cleaning import find_leftovers, remove_leftovers
+
+    found = find_leftovers(root, older_than_days, named_in or ())
+    for file in found.unnamed:
+        typer.echo(f"{file.num_bytes:>14}  {file.name}")
+    typer.echo(
+        f"{len(found.unnamed)} objects that no artifact names, {found.num_bytes / 1e6:.1f} MB; "
+        f"{found.young} more are younger than {older_than_days:g} days and stay, {found.named} "
+        "belong to artifacts"
+    )
+    if yes:
+        removed = remove_leftovers(root, found)
+        typer.echo(f"{removed} objects removed")
+    elif found.unnamed:
+        typer.echo("nothing was removed; add --yes to remove them")
