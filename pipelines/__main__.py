@@ -19,6 +19,7 @@ def _main() -> None:
 app.command(epilog=run.EPILOG)(run.run)
 app.command(name="compile", epilog=COMPILE_EPILOG)(compile_pipeline)
 app.command(epilog=catalogue.EPILOG)(catalogue.catalogue)
+app.command(name="submit-catalogue", epilog=catalogue.SUBMIT_EPILOG)(catalogue.submit_catalogue)
 app.command(epilog=ablate.EPILOG)(ablate.ablate)
 app.command(
     epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`"

@@ -13,7 +13,7 @@ from product1m.errors import PipelineError
 if TYPE_CHECKING:
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.reconcile import Action
-    from pipelines.cluster.schedules import ScheduleFile
+    from pipelines.cluster.schedules import Schedule, ScheduleFile
     from pipelines.graph.package import Package
 
 schedule_app = new_app("Scheduled runs on a cluster, as described in `manifests/schedules.yaml`.")
@@ -179,6 +179,11 @@ def _show(action: "Action", file: "ScheduleFile") -> None:
         print(f"         version {action.version}")
 
 
+def _what(schedule: "Schedule") -> str:
+    is_training = schedule.pipeline == "training"
+    return schedule.preset if is_training else f"catalogue of {schedule.model}"
+
+
 def _in_words(file: "ScheduleFile", name: str) -> list[str]:
     from pipelines.cluster.schedules import in_words, next_times
 
@@ -189,6 +194,6 @@ def _in_words(file: "ScheduleFile", name: str) -> list[str]:
         f"{schedule.name}{'' if schedule.enabled else ' (switched off)'}",
         f"  {in_words(schedule.cron)}, {file.timezone} ({schedule.cron})",
         f"  next: {', '.join(f'{time:{_MOMENT}}' for time in times)}",
-        f"  {schedule.preset} on {schedule.dataset}, maximum {schedule.max_concurrency} at once, "
+        f"  {_what(schedule)} on {schedule.dataset}, maximum {schedule.max_concurrency} at once, "
         f"{catch_up}",
     ]

@@ -86,7 +86,7 @@ def submit(
     check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
     request = RunRequest(data, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
-    run_id = _start(cluster, variant, request)
+    run_id = start(cluster, variant, request)
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)
     print(f"the run continues; follow it with `python -m pipelines runs follow {run_id}`")
@@ -104,7 +104,7 @@ def _data(variant: "Variant", dataset: str, backgrounds: str, digest: str) -> di
     return {**data, **parameters}
 
 
-def _start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
+def start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
     """Start a run of the variant's version, and print where it is; the run's id."""
     from pipelines.cluster.open_runs import end_open_runs
     from pipelines.cluster.submission import ensure_version, start_run

@@ -19,7 +19,7 @@ from pipelines.cluster.schedule_changes import MARK, Names, description, differe
 from pipelines.cluster.schedules import Schedule
 from pipelines.cluster.submission import UploadedVersion, ensure_version, find_version
 from pipelines.cluster.tasks import FINAL_STATES, run_state
-from pipelines.graph.package import Package
+from pipelines.graph.package import NAMES, Package
 from product1m.errors import PipelineError
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _create(cluster: Cluster, action: Action, made: Package | None) -> None:
 def _version(cluster: Cluster, schedule: Schedule, made: Package | None) -> UploadedVersion:
     if made is not None:
         return ensure_version(cluster, made)
-    version = find_version(cluster, schedule.version)
+    version = find_version(cluster, schedule.version, NAMES[schedule.pipeline])
     if version is None:
         raise PipelineError(
             f"{schedule.name}: version {schedule.version} is not on the cluster; upload it, or "

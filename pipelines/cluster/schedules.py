@@ -12,15 +12,25 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from pipelines.graph.catalogue import CHAMPION
 from pipelines.graph.data import stated_parameters
-from pipelines.graph.package import Variant
+from pipelines.graph.package import PipelineKind, Variant
 from pipelines.graph.resources import Profile
 from product1m.config import Preset
 from product1m.errors import ConfigError
 from product1m.registry.roles import EXPERIMENT
 
+OF_TRAINING = ("dataset_digest", "backgrounds", "when", "cache", "work_volume")
+"""Fields of an entry that a refresh of the catalogue does not have."""
 _RANGES = {
     "second": "0-59",
     "minute": "0-59",
@@ -76,6 +86,10 @@ class Schedule(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")]
     cron: Annotated[str, AfterValidator(checked_cron)]
+    pipeline: PipelineKind = "training"
+    """`catalogue` refreshes what can be found; its one task finds out itself what changed."""
+    model: str = CHAMPION
+    """Of a catalogue: the promoted model that it is built with."""
     dataset: str
     dataset_digest: str = ""
     """A name for the state of the data; the cache is valid for one name."""
@@ -99,11 +113,26 @@ class Schedule(BaseModel):
     """Otherwise a schedule that was off starts a run for every time it missed."""
     enabled: bool = True
 
+    @model_validator(mode="after")
+    def _fits_its_pipeline(self) -> "Schedule":
+        """ValueError for a field that the other pipeline has."""
+        own = ("model",) if self.pipeline == "training" else OF_TRAINING
+        if misplaced := [name for name in own if name in self.model_fields_set]:
+            raise ValueError(f"pipeline {self.pipeline} has no {', '.join(misplaced)}")
+        return self
+
     @property
     def wanted(self) -> Variant:
         """What its runs do, all overrides included."""
         cache = self.cache and self.when == "changed"
-        return Variant(self.preset, self.profile, cache, self.work_volume, self.overrides)
+        return Variant(
+            self.preset,
+            self.profile,
+            cache,
+            self.work_volume,
+            self.overrides,
+            kind=self.pipeline,
+        )
 
     @property
     def variant(self) -> Variant:
@@ -112,7 +141,10 @@ class Schedule(BaseModel):
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of its runs."""
-        data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
+        if self.pipeline == "catalogue":
+            data = {"dataset_uri": self.dataset, "model": self.model}
+        else:
+            data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
         return {**data, **self.wanted.run_parameters()}
 
     def fingerprint(self, version: str) -> str:
@@ -121,8 +153,11 @@ class Schedule(BaseModel):
         Of the version only the content counts, so a commit that changes nothing here replaces
         nothing. Enabling and disabling needs no replacement.
         """
+        excluded = {"enabled", "version", "when"}
+        if self.pipeline == "training":  # entries made before there were two keep theirs
+            excluded |= {"pipeline", "model"}
         what = {
-            **self.model_dump(mode="json", exclude={"enabled", "version", "when"}),
+            **self.model_dump(mode="json", exclude=excluded),
             "cache": self.wanted.cache,
             "content": version.rpartition("-")[2],
             "parameters": self.parameters(),

@@ -4,6 +4,7 @@ In a pod's log KFP's launcher and executor write before and after the step; thei
 executor's input are left out.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import kfp_server_api as api
 from pipelines.cluster.api import Cluster, ClusterError
 from pipelines.cluster.pods import FAILURES, MAIN, TIMEOUT, Node, Pod, Workflow, core, short
 from pipelines.cluster.tasks import last_pod_name
-from pipelines.graph.training import NAME
+from pipelines.graph.package import NAMES
 from pipelines.local.console import EXECUTOR_LINE, EXECUTOR_NOISE
 from product1m.errors import Product1MError
 from product1m.storage.base import is_remote
@@ -126,8 +127,9 @@ def _places(cluster: Cluster, source: LogSource) -> Iterator[tuple[str, Callable
         yield "KFP", lambda: _kfp_log(cluster, run_id, name)
     root = (source.run.runtime_config and source.run.runtime_config.pipeline_root) or ""
     if is_remote(root):
-        folder = f"{root.rstrip('/')}/{NAME}/{run_id}/{source.task}"
-        yield folder, lambda: _uploaded_log(folder)
+        for pipeline in NAMES.values():
+            folder = f"{root.rstrip('/')}/{pipeline}/{run_id}/{source.task}"
+            yield folder, functools.partial(_uploaded_log, folder)
     if node and node.log_key and source.bucket:
         yield "artifact store", lambda: _kept_log(cluster, source.bucket, node.log_key)
 

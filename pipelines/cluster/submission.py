@@ -51,9 +51,9 @@ class RunRequest:
     """Identifies this submission; stored as the run's description."""
 
 
-def find_version(cluster: Cluster, name: str) -> UploadedVersion | None:
-    """The version with this name; None if there is none."""
-    pipeline_id = _find_pipeline(cluster)
+def find_version(cluster: Cluster, name: str, pipeline: str = NAME) -> UploadedVersion | None:
+    """The version with this name of a pipeline; None if there is none."""
+    pipeline_id = _find_pipeline(cluster, pipeline)
     return _find_version(cluster, pipeline_id, name) if pipeline_id else None
 
 
@@ -62,7 +62,7 @@ def ensure_version(cluster: Cluster, made: Package) -> UploadedVersion:
 
     Its name contains revision and content, and a version never changes.
     """
-    pipeline_id = _find_pipeline(cluster) or _create_pipeline(cluster)
+    pipeline_id = _find_pipeline(cluster, made.name) or _create_pipeline(cluster, made.name)
 
     def find() -> UploadedVersion | None:
         return _find_version(cluster, pipeline_id, made.version)
@@ -124,27 +124,27 @@ def start_run(cluster: Cluster, version: UploadedVersion, request: RunRequest) -
     return create_once(create, find)
 
 
-def _find_pipeline(cluster: Cluster) -> str:
+def _find_pipeline(cluster: Cluster, name: str) -> str:
     listed = cluster.all_of(
         "listing pipelines",
         cluster.pipelines.pipeline_service_list_pipelines,
         "pipelines",
-        filter=cluster.named(NAME),
+        filter=cluster.named(name),
         **cluster.scope,
     )
     pipeline = next(listed, None)
     return str(pipeline.pipeline_id) if pipeline else ""
 
 
-def _create_pipeline(cluster: Cluster) -> str:
+def _create_pipeline(cluster: Cluster, name: str) -> str:
     """Create it without a version: an upload would name the first version like the pipeline."""
 
     def create() -> str:
-        wanted = api.V2beta1Pipeline(name=NAME, display_name=NAME, **cluster.scope)
+        wanted = api.V2beta1Pipeline(name=name, display_name=name, **cluster.scope)
         method = cluster.pipelines.pipeline_service_create_pipeline
         return str(cluster.call("creating the pipeline", method, wanted).pipeline_id)
 
-    return create_once(create, lambda: _find_pipeline(cluster) or None)
+    return create_once(create, lambda: _find_pipeline(cluster, name) or None)
 
 
 def _find_version(cluster: Cluster, pipeline_id: str, name: str) -> UploadedVersion | None:

@@ -5,7 +5,7 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from kfp import compiler
@@ -13,6 +13,8 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
 from components.images import locked_images
+from pipelines.graph.catalogue import NAME as CATALOGUE_NAME
+from pipelines.graph.catalogue import catalogue_pipeline
 from pipelines.graph.parameters import parameter
 from pipelines.graph.resources import Platform, Profile, default_profile, training_job
 from pipelines.graph.training import NAME, training_pipeline
@@ -20,6 +22,14 @@ from product1m.config import RUN_SECTIONS, Config, Preset, load_config
 from product1m.errors import PipelineError
 from product1m.telemetry.provenance import UNKNOWN, git_revision
 
+PipelineKind = Literal["training", "catalogue"]
+"""The two graphs."""
+NAMES: dict[PipelineKind, str] = {"training": NAME, "catalogue": CATALOGUE_NAME}
+SECTIONS_OF: dict[PipelineKind, tuple[str, ...]] = {
+    "training": RUN_SECTIONS,
+    "catalogue": ("catalogue", "storage"),
+}
+"""The sections that are parameters of its runs."""
 COMPILED_SECTION = "training_job"
 """The section that is no run parameter: it decides what pods request, so it is compiled in."""
 
@@ -38,6 +48,7 @@ class Variant:
     """`section.key=value`: defaults that differ from the preset's."""
     rerun: tuple[str, ...] = ()
     """Tasks that run although the cache has their results, named as `runs show` does."""
+    kind: PipelineKind = "training"
 
     def of_run(self) -> "Variant":
         """The variant that runs with these overrides share: only those of `training_job` stay.
@@ -58,7 +69,7 @@ class Variant:
         wanted, default = self.configuration(), self.of_run().configuration()
         return {
             name: parameter(wanted, name)
-            for name in RUN_SECTIONS
+            for name in SECTIONS_OF[self.kind]
             if getattr(wanted, name) != getattr(default, name)
         }
 
@@ -70,6 +81,8 @@ class Package:
     pipeline: BaseComponent
     text: str
     """Two YAML documents: the pipeline spec, the platform spec."""
+    name: str = NAME
+    """Of the pipeline on the cluster, whose versions are packages."""
 
     @property
     def digest(self) -> str:
@@ -97,8 +110,8 @@ class Package:
     def manifests(self, namespace: str = "") -> str:
         """The same as `Pipeline` and `PipelineVersion` resources, for `kubectl apply`."""
         options = KubernetesManifestOptions(
-            pipeline_name=NAME,
-            pipeline_display_name=NAME,
+            pipeline_name=self.name,
+            pipeline_display_name=self.name,
             pipeline_version_name=self.version,
             pipeline_version_display_name=self.version,
             namespace=namespace or None,
@@ -122,6 +135,9 @@ def package(variant: Variant) -> Package:
         variant.work_volume,
         config.training_job.num_nodes,
     )
+    if variant.kind == "catalogue":
+        refresh = catalogue_pipeline(config, platform)
+        return Package(refresh, _compiled(refresh), CATALOGUE_NAME)
     pipeline = training_pipeline(config, platform, variant.cache, variant.rerun)
     names = {
         task.task_info.name.replace("-", "_")

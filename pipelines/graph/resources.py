@@ -16,6 +16,8 @@ from components.images import image_of, locked_images
 from product1m import __version__
 from product1m.config import STEPS, Preset, TrainingJobConfig
 from product1m.errors import PipelineError
+from product1m.registry.roles import CATALOGUES
+from product1m.serving.signatures import KEYS, PUBLIC_KEY
 
 Profile = Literal["laptop", "cpu-small", "gpu-1", "gpu-8"]
 
@@ -30,12 +32,17 @@ S3_SECRET = "product1m-s3"  # noqa: S105 a name
 """`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; optional where pods have a cloud role."""
 CATALOGUE_SECRET = "product1m-mlflow-catalogue"  # noqa: S105 a name
 """The same of the account that refreshes the catalogue, for its task alone."""
+KEYS_MAP = "product1m-reviewer-keys"
+"""ConfigMap with the reviewers' public key, `reviewer.pub`: a catalogue is built with a champion
+that one of them signed."""
+KEYS_FOLDER = "/etc/product1m"
 CREDENTIALS = {
     MLFLOW_SECRET: ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     S3_SECRET: ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
 }
 """Secret to the keys that a step needs."""
-REQUIRED_SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
+REQUIRED_SETTINGS = ("MLFLOW_TRACKING_URI", EXPERIMENT)
 """Keys of the ConfigMap. The pipeline's account may write to this one experiment only."""
 OPTIONAL_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 WORK_FOLDER = "/work"
@@ -213,12 +220,18 @@ def _describe(task: PipelineTask, step: str) -> None:
 
 def _connect(task: PipelineTask, step: str) -> None:
     """Addresses and credentials by reference, the run's id, what to monitor."""
-    for names, optional in ((REQUIRED_SETTINGS, False), (OPTIONAL_SETTINGS, True)):
+    is_catalogue = step == "catalogue"
+    required = [name for name in REQUIRED_SETTINGS if not (is_catalogue and name == EXPERIMENT)]
+    if is_catalogue:  # its account may write to an experiment of its own only
+        task.set_env_variable(EXPERIMENT, CATALOGUES)
+        kubernetes.use_config_map_as_volume(task, KEYS_MAP, KEYS_FOLDER)
+        task.set_env_variable(KEYS, f"{KEYS_FOLDER}/{PUBLIC_KEY}")
+    for names, optional in ((required, False), (OPTIONAL_SETTINGS, True)):
         kubernetes.use_config_map_as_env(
             task, CONFIG_MAP, {name: name for name in names}, optional=optional
         )
     for secret, names in CREDENTIALS.items():
-        own = CATALOGUE_SECRET if (step, secret) == ("catalogue", MLFLOW_SECRET) else secret
+        own = CATALOGUE_SECRET if is_catalogue and secret == MLFLOW_SECRET else secret
         kubernetes.use_secret_as_env(
             task, own, {name: name for name in names}, optional=secret == S3_SECRET
         )

@@ -188,6 +188,8 @@ def test_secrets_of_the_local_overlay_are_those_that_it_reads() -> None:
     # What one side sets is what the other side gives.
     password = values["product1m-mlflow", "MLFLOW_TRACKING_PASSWORD"]
     assert password == values["mlflow-accounts", "pipeline-password"]
+    password = values["product1m-mlflow-catalogue", "MLFLOW_TRACKING_PASSWORD"]
+    assert password == values["mlflow-accounts", "catalogue-password"]
     identities = json.loads(values["seaweedfs-s3", "s3.json"])["identities"]
     keys_of = {
         i["credentials"][0]["accessKey"]: i["credentials"][0]["secretKey"] for i in identities
@@ -197,7 +199,7 @@ def test_secrets_of_the_local_overlay_are_those_that_it_reads() -> None:
         assert key == values[secret, "AWS_SECRET_ACCESS_KEY"]
     passwords = [value for (_, key), value in values.items() if "password" in key.lower()]
     assert min(len(value) for value in passwords) >= 32
-    assert len(set(passwords)) == 4  # database, administrator, pipeline, reviewer
+    assert len(set(passwords)) == 5  # database, administrator, pipeline, reviewer, catalogue
 
 
 def test_the_roles_job_calls_a_command_that_the_registry_has() -> None:

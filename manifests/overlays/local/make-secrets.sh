@@ -15,13 +15,14 @@ secret() { # namespace name key=value…
 
 server=product1m-mlflow
 runs=kubeflow
-pipeline_password=$(random)
+pipeline_password=$(random) catalogue_password=$(random)
 admin_key=$(random) mlflow_key=$(random) runs_key=$(random)
 
 secret $server mlflow-database "password=$(random)"
 secret $server mlflow-admin username=admin "password=$(random)"
 secret $server mlflow-session "secret-key=$(random)"
-secret $server mlflow-accounts "pipeline-password=$pipeline_password" "reviewer-password=$(random)"
+secret $server mlflow-accounts "pipeline-password=$pipeline_password" "reviewer-password=$(random)" \
+    "catalogue-password=$catalogue_password"
 secret $server mlflow-s3 AWS_ACCESS_KEY_ID=mlflow "AWS_SECRET_ACCESS_KEY=$mlflow_key"
 secret $server seaweedfs-admin AWS_ACCESS_KEY_ID=admin "AWS_SECRET_ACCESS_KEY=$admin_key"
 secret $server seaweedfs-s3 "s3.json=$(
@@ -37,4 +38,6 @@ JSON
 )"
 secret $runs product1m-mlflow MLFLOW_TRACKING_USERNAME=product1m-pipeline \
     "MLFLOW_TRACKING_PASSWORD=$pipeline_password"
+secret $runs product1m-mlflow-catalogue MLFLOW_TRACKING_USERNAME=product1m-catalogue \
+    "MLFLOW_TRACKING_PASSWORD=$catalogue_password"
 secret $runs product1m-s3 AWS_ACCESS_KEY_ID=runs "AWS_SECRET_ACCESS_KEY=$runs_key"

@@ -396,3 +396,45 @@ def test_delete_takes_schedules_by_name(server: KfpServer, tmp_path: Path) -> No
     assert finished.run_id in server.world.runs
     result = CliRunner().invoke(app, ["schedule", "delete", "weekly"])
     assert "no schedule weekly; the cluster has none" in result.output
+
+
+def test_a_catalogue_is_scheduled_as_a_pipeline_of_its_own(
+    server: KfpServer, tmp_path: Path
+) -> None:
+    entry = {
+        "name": "shop",
+        "pipeline": "catalogue",
+        "cron": "0 0 2 * * *",
+        "preset": "sample",
+        "dataset": "s3://p1m/shop",
+        "set": ["catalogue.factory=IVF1024,SQ8"],
+    }
+    file = write(tmp_path / "schedules.yaml", entry, NIGHTLY)
+    shown = run("apply", "--file", file, "--yes").output
+    assert "catalogue of models:/product1m@champion on s3://p1m/shop" in shown
+    names = {pipeline.display_name for pipeline in server.world.pipelines.values()}
+    assert names == {"product1m-catalogue", "product1m-training"}
+    (recurring,) = [each for each in server.world.schedules.values() if each.display_name == "shop"]
+    parameters = recurring.runtime_config.parameters
+    assert set(parameters) == {"dataset_uri", "model", "catalogue"}
+    assert parameters["catalogue"]["factory"] == "IVF1024,SQ8"
+    assert "nothing to do" in run("apply", "--file", file).output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"pipeline": "catalogue", "backgrounds": "s3://p1m/rooms"},
+            "catalogue has no backgrounds",
+        ),
+        ({"model": "models:/product1m/3"}, "training has no model"),
+        ({"pipeline": "evaluation"}, "pipeline"),
+    ],
+)
+def test_a_field_of_the_other_pipeline_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    entry = {key: value for key, value in NIGHTLY.items() if key != "cache"} | change
+    with pytest.raises(ConfigError, match=message):
+        read_schedules(write(tmp_path / "schedules.yaml", entry))
