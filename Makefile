@@ -25,6 +25,7 @@ CODE := src components pipelines tests benchmarks
 JOBS ?= 3
 SET ?=
 PORT ?= 8000
+UI_PORT ?= 5000
 RAN ?=
 
 .PHONY: help install demo demo-model sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
@@ -145,8 +146,8 @@ lock-images: $(INSTALLED) ## Pin the packages of every image, at the versions of
 	done
 	echo kfp | $(LOCK_IMAGE) --no-deps - --output-file docker/locks/executor.txt
 
-ui: $(INSTALLED) ## Open the MLflow UI of the sample run
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db
+ui: $(INSTALLED) ## Open MLflow's page of the sample run's candidate (UI_PORT=5000)
+	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/$(SAMPLE)/mlflow.db $(BIN)/product1m ui --port $(UI_PORT)
 
 clean: ## Remove the files of runs and tests; keep .venv
 	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

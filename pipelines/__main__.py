@@ -5,14 +5,15 @@ from pipelines.cli.compile import EPILOG as COMPILE_EPILOG
 from pipelines.cli.compile import compile_pipeline
 from pipelines.cli.runs import runs_app
 from pipelines.cli.schedule import schedule_app
-from product1m.cli.options import new_app
+from product1m.cli.options import Version, new_app
 from product1m.telemetry.logs import set_up_logging
 
 app = new_app("The training pipeline: run it here or on a cluster, now or on a schedule.")
 
 
 @app.callback()
-def _main() -> None:
+def _main(version: Version = False) -> None:
+    del version  # its callback printed it
     set_up_logging("product1m", "pipelines")
 
 

@@ -22,7 +22,7 @@ from product1m.registry.roles import EXPERIMENT
 
 if TYPE_CHECKING:
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.submission import RunRequest
+    from pipelines.cluster.submission import RunRequest, run_name
     from pipelines.graph.package import Variant
 
 
@@ -36,7 +36,7 @@ DatasetDigest = Annotated[
     ),
 ]
 Experiment = Annotated[str, typer.Option(help="KFP experiment; created if missing.")]
-Name = Annotated[str, typer.Option(help="Name of the run; default: the time.")]
+Name = Annotated[str, typer.Option(help="Name of the run; default: data set, preset and time.")]
 ServiceAccount = Annotated[str, typer.Option(help="Service account of the pods.")]
 PipelineRoot = Annotated[str, typer.Option(help="Where KFP stores artifacts: s3://…")]
 Rerun = Annotated[
@@ -84,6 +84,7 @@ def submit(
     data = _data(variant, dataset, backgrounds, dataset_digest)
     limits = Limits(rates, max_minutes, max_gpu_hours)
     check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
+    name = name or run_name(dataset, preset)
     request = RunRequest(data, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
     run_id = start(cluster, variant, request)

@@ -12,7 +12,7 @@ from typing import Any
 import kfp_server_api as api
 
 from pipelines.cluster.api import Cluster, create_once
-from pipelines.graph.data import data_parameters, stated_parameters
+from pipelines.graph.data import data_name, data_parameters, stated_parameters
 from pipelines.graph.package import Package
 from pipelines.graph.training import NAME
 from product1m.errors import DatasetError, PipelineError, StorageError
@@ -91,6 +91,11 @@ def data_of(dataset: str, backgrounds: str, digest: str, cache: bool) -> dict[st
             f"{error}\nIf the data cannot be read from here, name its state (--dataset-digest) or "
             "run every step (--no-cache)"
         ) from error
+
+
+def run_name(dataset: str, what: str) -> str:
+    """Name of a run: its data set, what it does, and the time."""
+    return f"{data_name(dataset)}-{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 def start_run(cluster: Cluster, version: UploadedVersion, request: RunRequest) -> api.V2beta1Run:

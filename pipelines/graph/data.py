@@ -49,6 +49,11 @@ def stated_parameters(dataset: str, backgrounds: str, digest: str) -> dict[str, 
     }
 
 
+def data_name(dataset: str) -> str:
+    """What a data set is called in the names of runs: the last part of its address."""
+    return dataset.rstrip("/").rpartition("/")[2] or "data"
+
+
 def check_dataset(dataset: str) -> Store:
     """The data set's folder or prefix; DatasetError if it is absent or holds no lists."""
     data = existing(dataset, "--dataset")

@@ -11,7 +11,7 @@ from typing import Literal
 from kfp.dsl.base_component import BaseComponent
 from pydantic import TypeAdapter
 
-from pipelines.graph.data import data_parameters
+from pipelines.graph.data import data_name, data_parameters
 from pipelines.graph.preflight import check_data, check_models, check_writable
 from pipelines.graph.training import training_pipeline
 from pipelines.local.code import KeyedByCode, step_digest
@@ -65,7 +65,8 @@ def run_training(run: LocalRun) -> RunSummary:
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
-        tracked = start_run(output, {"preset": run.preset, **arguments})
+        name = f"{data_name(arguments['dataset_uri'])} {run.preset}"
+        tracked = start_run(output, {"preset": run.preset, **arguments}, name)
         pipeline = training_pipeline(run.config, KeyedByCode(images))
         absolute = replace(run, output=output, dataset=arguments["dataset_uri"])
         request = TypeAdapter(LocalRun).dump_python(absolute, mode="json")

@@ -17,11 +17,13 @@ from product1m.cli.options import (
     PresetName,
     TrustedKey,
     TrustedRoot,
+    Version,
     new_app,
 )
 from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve, small_model
 from product1m.cli.storage import storage_app
+from product1m.cli.ui import ui
 from product1m.config import load_config
 from product1m.errors import printable
 from product1m.serving.signatures import Trust
@@ -37,7 +39,7 @@ def _without_tilde(path: Path | None) -> Path | None:
 Written = Annotated[Path, typer.Argument(help="Artifact folder to write.", callback=_without_tilde)]
 Read = Annotated[Path, typer.Argument(help="Artifact folder to read.", callback=_without_tilde)]
 
-app = new_app("Retrain instance-level product search, step by step.")
+app = new_app("Retrain instance-level product search, step by step.", add_completion=True)
 config_app = new_app("Show the configuration in effect, or its documentation.")
 app.add_typer(config_app, name="config")
 app.add_typer(registry_app, name="registry")
@@ -49,8 +51,12 @@ app.command(
 )(small_model)
 
 
+app.command(epilog="Example: `product1m ui champion --port 5001`")(ui)
+
+
 @app.callback()
-def _main() -> None:
+def _main(version: Version = False) -> None:
+    del version  # its callback printed it
     set_up_logging("product1m")
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from product1m import __version__
 from product1m.config import Preset, RegistrationConfig
 from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, printable, redacted
 from product1m.jobs.retries import may_pass
 from product1m.storage.disk import explain
+from product1m.telemetry.provenance import git_revision
 
 BUG_EXIT_CODE = 70
 """Exit code for an error that no message explains (`EX_SOFTWARE` of sysexits.h)."""
@@ -94,13 +96,30 @@ def _bug(error: Exception) -> str:
     return f"{what}; this is a bug of product1m, please report it: {where}"
 
 
-def new_app(help: str) -> typer.Typer:
-    """A command group that prints help and errors the way this project does."""
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"product1m {__version__}, git revision {git_revision()}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+    ),
+]
+
+
+def new_app(help: str, add_completion: bool = False) -> typer.Typer:
+    """A command group that prints help and errors the way this project does.
+
+    With `add_completion` it can install completion for the shell; it must have a command's name.
+    """
     return typer.Typer(
         cls=FriendlyGroup,
         help=help,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
-        add_completion=False,
+        add_completion=add_completion,
     )

@@ -6,7 +6,15 @@ from pathlib import Path
 from product1m.errors import RegistryError, StorageError
 from product1m.registry.evidence import EVIDENCE
 from product1m.registry.version_files import parse_evidence
-from product1m.registry.versions import ModelVersion, is_recorded, list_versions, show, warning
+from product1m.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    ModelVersion,
+    is_recorded,
+    list_versions,
+    show,
+    warning,
+)
 from product1m.serving.live import ServedModel, load_from_scratch, load_served
 from product1m.serving.signatures import (
     ALLOW,
@@ -51,9 +59,27 @@ def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -
         return _fetch(model, trust, scratch, model)
     if name == candidate_model:
         return download(show(name, which).uri, "", scratch)
-    version = show(name, which)
+    version = _promoted(name, which, candidate_model)
     _require_recorded(version, which, trust)
     return fetch_signed(version, trust, scratch)
+
+
+def _promoted(name: str, which: str, candidate_model: str) -> ModelVersion:
+    """A version; without a champion the RegistryError says what there is to look at."""
+    try:
+        return show(name, which)
+    except RegistryError as error:
+        if which != CHAMPION:
+            raise
+        candidates = list_versions(candidate_model)
+        advice = (
+            f"look at the newest candidate with --model {MODELS}{candidate_model}@{CHALLENGER}, or "
+            f"promote it: `product1m registry promote --version {candidates[0].number} --reason …`"
+            if candidates
+            else "register a candidate first (`make sample`, or `python -m pipelines run`); "
+            "`make demo` needs none"
+        )
+        raise RegistryError(f"{error}: nothing was promoted yet; {advice}") from error
 
 
 def fetch_signed(version: ModelVersion, trust: Trust, scratch: Path) -> Path:

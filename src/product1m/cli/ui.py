@@ -1,0 +1,67 @@
+"""`product1m ui`: MLflow's page of a version."""
+
+import os
+import subprocess
+import sys
+import time
+from typing import Annotated
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import typer
+
+from product1m.cli.options import CANDIDATE_MODEL
+from product1m.config import RegistrationConfig
+from product1m.registry.roles import ModelNames
+
+START_S = 120.0
+"""How long MLflow may take to listen (ours)."""
+
+
+def ui(
+    which: Annotated[
+        str, typer.Argument(help="Number or alias of a candidate version, or `champion`.")
+    ] = "challenger",
+    port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 5000,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser, if there is one.")
+    ] = True,
+) -> None:
+    """Show a version's page in MLflow, from the store in MLFLOW_TRACKING_URI.
+
+    A server has its own page; for a database on this machine one is started until Ctrl+C.
+    """
+    from product1m.registry.versions import find
+    from product1m.serving.web.server import open_browser
+
+    names = ModelNames(CANDIDATE_MODEL, RegistrationConfig().champion_model)
+    version = find(which, names)
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    is_server = store.startswith(("http://", "https://"))
+    site = store.rstrip("/") if is_server else f"http://127.0.0.1:{port}"
+    page = f"{site}/#/models/{version.model}/versions/{version.number}"
+    server = None if is_server else _start(store, site, port)
+    typer.echo(f"{version.title}: {page}")
+    if open_page:
+        open_browser(page)
+    if server:
+        typer.echo("Ctrl+C ends the server")
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            server.wait()
+
+
+def _start(store: str, site: str, port: int) -> "subprocess.Popen[bytes]":
+    """MLflow's own server, once it listens."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
+    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urlopen(f"{site}/health", timeout=5):  # noqa: S310  this machine's own
+                return server
+        except (URLError, HTTPError, OSError):
+            time.sleep(0.2)
+    server.terminate()
+    raise typer.BadParameter(f"MLflow does not listen at {site}; choose another --port")
