@@ -66,12 +66,11 @@ def submit_catalogue(
     Its pod has an account of its own, which may move `live` and nothing else.
     """
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.submission import RunRequest, run_name
+    from pipelines.cluster.submission import RunRequest
     from pipelines.graph.package import Variant
 
     variant = Variant(preset, profile, overrides=tuple(overrides), kind="catalogue")
     parameters = {"dataset_uri": dataset, "model": model, **variant.run_parameters()}
-    name = name or run_name(dataset, "catalogue")
     request = RunRequest(parameters, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
     run_id = start(cluster, variant, request)

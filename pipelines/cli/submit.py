@@ -1,5 +1,6 @@
 """`python -m pipelines submit`: a run on a cluster, followed to its end."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from product1m.registry.roles import EXPERIMENT
 
 if TYPE_CHECKING:
     from pipelines.cluster.api import Cluster
-    from pipelines.cluster.submission import RunRequest, run_name
+    from pipelines.cluster.submission import RunRequest
     from pipelines.graph.package import Variant
 
 
@@ -84,7 +85,6 @@ def submit(
     data = _data(variant, dataset, backgrounds, dataset_digest)
     limits = Limits(rates, max_minutes, max_gpu_hours)
     check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
-    name = name or run_name(dataset, preset)
     request = RunRequest(data, experiment, name, service_account, pipeline_root)
     cluster = Cluster(endpoint, namespace)
     run_id = start(cluster, variant, request)
@@ -108,13 +108,15 @@ def _data(variant: "Variant", dataset: str, backgrounds: str, digest: str) -> di
 def start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
     """Start a run of the variant's version, and print where it is; the run's id."""
     from pipelines.cluster.open_runs import end_open_runs
-    from pipelines.cluster.submission import ensure_version, start_run
+    from pipelines.cluster.submission import ensure_version, run_name, start_run
     from pipelines.graph.package import package
 
     for message in end_open_runs(cluster):
         typer.echo(message, err=True)
     version = ensure_version(cluster, package(variant.of_run()))
-    run = start_run(cluster, version, request)
+    what = variant.preset if variant.kind == "training" else variant.kind
+    name = request.name or run_name(request.parameters["dataset_uri"], what)
+    run = start_run(cluster, version, replace(request, name=name))
     print(
         f"run      {run.run_id}\nversion  {version.name}\nUI       {cluster.run_page(run.run_id)}"
     )
