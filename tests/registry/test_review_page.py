@@ -129,7 +129,7 @@ def test_a_candidate_is_rejected_with_a_reason(site: Site) -> None:
         page.fill("#reason", "worse on gift sets")
         page.click("dialog [value=go]")
         page.wait_for("#status:text('is rejected')")
-        page.wait_for(".mark:text('Rejected')")
+        page.wait_for(".mark strong:text('Rejected')")
         assert page.problems == []
         assert all(address.startswith(site.url[:-7]) for address in page.requests)
     rejection = show(MODELS.candidate, "1", MODELS).rejection
