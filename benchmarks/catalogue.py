@@ -53,11 +53,11 @@ DIM = 960
 """Width of the sample model's vectors."""
 
 
-def settings() -> CatalogueIndexSettings:
+def settings(factory: str) -> CatalogueIndexSettings:
     """As the defaults of a catalogue, with an index for 40,000 items."""
     config = CatalogueConfig()
     return CatalogueIndexSettings(
-        FACTORY, PROBES, 65_536, 1000, config.min_recall, config.max_clipped_share, 0
+        factory, PROBES, 65_536, 1000, config.min_recall, config.max_clipped_share, 0
     )
 
 
@@ -94,7 +94,7 @@ def written(folder: Path, filled: FilledIndex) -> Artifact:
     return open_artifact(folder / "artifact", STEP)
 
 
-def churn(root: Path, num_items: int, num_changes: int, at_once: int) -> None:
+def churn(root: Path, factory: str, num_items: int, num_changes: int, at_once: int) -> None:
     """Remove and add items at random, and compare with an index that is built anew."""
     generator = np.random.default_rng(0)
     centers = generator.normal(0, DIM**-0.5, (450, DIM)).astype(np.float32)
@@ -112,13 +112,13 @@ def churn(root: Path, num_items: int, num_changes: int, at_once: int) -> None:
         folder = root / f"turn-{turn}"
         folder.mkdir(parents=True)
         started = time.perf_counter()
-        filled = refresh_index(before, table(numbers), vectors, settings(), folder)
+        filled = refresh_index(before, table(numbers), vectors, settings(factory), folder)
         seconds.append(time.perf_counter() - started)
         rebuilt += filled.rebuilt and turn > 0
         before = written(folder, filled)
     assert filled is not None
     (root / "fresh").mkdir()
-    fresh = refresh_index(None, table(numbers), vectors, settings(), root / "fresh")
+    fresh = refresh_index(None, table(numbers), vectors, settings(factory), root / "fresh")
     sizes = [(folder / INDEX).stat().st_size for folder in (root / f"turn-{turn}", root / "fresh")]
     print(f"{num_items} items, {num_changes} removals and additions, {2 * at_once} at once:")
     print(f"  recall@100 {filled.recall:.4f}, built anew {fresh.recall:.4f}; {rebuilt} rebuilds")
@@ -245,14 +245,16 @@ class Customer:
             thread.join()
 
 
-def live(root: Path, photos: Path, model: str, num_items: int, num_changes: int) -> None:
+def live(
+    root: Path, factory: str, photos: Path, model: str, num_items: int, num_changes: int
+) -> None:
     """Change a catalogue that a server follows."""
     shop, new, cache = root / "shop", root / "new", str(root / "cache")
     write_shop(shop, num_items)
     write_new_items(new, photos, num_changes // 2)
     with scratch_folder() as scratch:
         know_vectors(shop, model, cache, scratch)
-    values = {"cache": cache, "factory": FACTORY, "probes": PROBES, "catalogue_model": NAME}
+    values = {"cache": cache, "factory": factory, "probes": PROBES, "catalogue_model": NAME}
     options = [f"--set=catalogue.{key}={value}" for key, value in values.items()]
     options += [f"--model={model}", "--register"]
     refresh = ["catalogue", "refresh", str(shop), str(root / "index"), *options]
@@ -300,12 +302,14 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--model", default="models:/product1m-candidate@challenger")
     parser.add_argument("--items", type=int, default=40_000)
+    parser.add_argument("--factory", default=FACTORY, help="FAISS factory string.")
     parser.add_argument("--parts", nargs="+", default=["churn", "live"])
     arguments = parser.parse_args()
     if "churn" in arguments.parts:
-        churn(arguments.folder / "churn", arguments.items, 10_000, 250)
+        churn(arguments.folder / "churn", arguments.factory, arguments.items, 10_000, 250)
     if "live" in arguments.parts:
-        live(arguments.folder / "live", arguments.photos, arguments.model, arguments.items, 100)
+        root, photos = arguments.folder / "live", arguments.photos
+        live(root, arguments.factory, photos, arguments.model, arguments.items, 100)
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
 
 

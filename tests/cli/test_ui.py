@@ -48,6 +48,7 @@ def test_without_a_champion_search_says_what_to_try(
     assert f"--model models:/{registered.model}@challenger" in shown.output
 
 
+@pytest.mark.slow  # it starts MLflow's server
 @pytest.mark.usefixtures("store")
 def test_the_address_of_a_versions_page_is_printed(registered: ModelVersion) -> None:
     port = free_port()

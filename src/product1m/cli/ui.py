@@ -1,9 +1,12 @@
 """`product1m ui`: MLflow's page of a version."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Annotated
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -14,7 +17,7 @@ from product1m.cli.options import CANDIDATE_MODEL
 from product1m.config import RegistrationConfig
 from product1m.registry.roles import ModelNames
 
-START_S = 120.0
+START_S = 600.0
 """How long MLflow may take to listen (ours)."""
 
 
@@ -40,28 +43,41 @@ def ui(
     is_server = store.startswith(("http://", "https://"))
     site = store.rstrip("/") if is_server else f"http://127.0.0.1:{port}"
     page = f"{site}/#/models/{version.model}/versions/{version.number}"
-    server = None if is_server else _start(store, site, port)
-    typer.echo(f"{version.title}: {page}")
-    if open_page:
-        open_browser(page)
-    if server:
-        typer.echo("Ctrl+C ends the server")
-        try:
-            server.wait()
-        except KeyboardInterrupt:
+    with nullcontext() if is_server else _running(store, site, port) as server:
+        typer.echo(f"{version.title}: {page}")
+        if open_page:
+            open_browser(page)
+        if server:
+            typer.echo("Ctrl+C ends the server")
             server.wait()
 
 
-def _start(store: str, site: str, port: int) -> "subprocess.Popen[bytes]":
-    """MLflow's own server, once it listens."""
+@contextmanager
+def _running(store: str, site: str, port: int) -> "Iterator[subprocess.Popen[bytes]]":
+    """MLflow's own server, which ends with the block or at SIGTERM, with all its processes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
-    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [*command, "--port", str(port)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        _wait_for(server, site)
+        yield server
+    except KeyboardInterrupt:
+        typer.echo("stopped")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _wait_for(server: "subprocess.Popen[bytes]", site: str) -> None:
+    """Wait until it listens; BadParameter if it does not."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urlopen(f"{site}/health", timeout=5):  # noqa: S310  this machine's own
-                return server
+                return
         except (URLError, HTTPError, OSError):
             time.sleep(0.2)
-    server.terminate()
     raise typer.BadParameter(f"MLflow does not listen at {site}; choose another --port")
