@@ -8,7 +8,7 @@ from product1m.telemetry.mlflow_client import registry_mlflow
 from tests.support.worlds.registered_model import MlflowStore
 from tests.support.worlds.tiny_world import TinyArtifacts
 
-FIGURE = "evaluation/test/strict_mAP_at_10"
+FIGURE = "evaluation/test/strict/shipped/mAP_at_10"
 
 
 @pytest.mark.usefixtures("store")
@@ -17,7 +17,9 @@ def test_a_model_is_found_by_its_figures_on_a_data_set(
 ) -> None:
     client = registry_mlflow().MlflowClient()
     queries = open_artifact(made.queries, "ingestion", "queries")
-    value = open_artifact(made.evaluation, "evaluation").manifest.metrics["test/strict_mAP@10"]
+    value = open_artifact(made.evaluation, "evaluation").manifest.metrics[
+        "test/strict/shipped/mAP@10"
+    ]
     on_these = {"dataset_name": "queries", "dataset_digest": queries.digest[:32]}
 
     def found(bound: float, digest: str) -> set[str]:
