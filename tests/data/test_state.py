@@ -76,3 +76,5 @@ def test_hashes_that_cannot_be_kept_cost_time_alone(
     (broken / f"{name}.sqlite").write_bytes(b"damaged" * 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "broken"))
     assert data_digest(Folder(folder)) == before
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    assert data_digest(Folder(folder)) == before

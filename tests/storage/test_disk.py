@@ -172,3 +172,11 @@ def test_listings_pass_lost_and_found_and_name_dead_links_and_loops(tmp_path: Pa
     (tmp_path / "photos" / "back").symlink_to(tmp_path)
     with pytest.raises(StorageError, match=r"back: a link that leads back to .*; remove the link"):
         list(store.files())
+
+
+def test_a_home_folder_that_is_not_known_is_told() -> None:
+    with (
+        pytest.raises(DiskError, match="no home folder of that user; write the whole path"),
+        disk_errors_explained(Path.cwd()),
+    ):
+        Path("~nobody-of-this-name/x").expanduser()

@@ -62,13 +62,14 @@ def _reading_explained(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(root: Path) -> Iterator[sqlite3.Connection]:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / FOLDER
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / FOLDER
     path = folder / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]}.sqlite"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path = path.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30)
         connection.execute(_SCHEMA)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, RuntimeError, sqlite3.Error) as error:  # RuntimeError: no home folder
         logger.warning("%s: hashes of the data cannot be kept (%s); all is read", path, error)
         connection = sqlite3.connect(":memory:")
         connection.execute(_SCHEMA)

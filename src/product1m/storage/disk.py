@@ -90,6 +90,10 @@ def explain(error: BaseException, folders: Sequence[Path] = ()) -> DiskError | N
     for cause in _causes(error):
         if isinstance(cause, DiskError):
             return cause
+        if isinstance(cause, RuntimeError) and "home directory" in str(cause):
+            return DiskError(
+                "~: there is no home folder of that user; write the whole path, or set HOME"
+            )
         code, place = _code_of(cause), _place_of(cause)
         if code in _ABOUT_SPACE:
             return DiskError(_about_space(code, place, folders))

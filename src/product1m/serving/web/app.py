@@ -95,7 +95,7 @@ class Server:
         answered = search(served, asked)
         if self.config.keep_queries:
             try:
-                keep_query(Path(self.config.keep_queries), asked, answered)
+                keep_query(Path(self.config.keep_queries).expanduser(), asked, answered)
             except (StorageError, OSError) as error:  # a full disk is no reason not to answer
                 logger.warning("a query was not kept: %s", error)
         return answered

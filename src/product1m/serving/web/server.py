@@ -47,8 +47,9 @@ def check_kept_queries(folder: str) -> None:
     if not folder:
         return
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        place = Path(folder).expanduser()
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise StorageError(f"serving.keep_queries={folder}: cannot be written ({error})") from error
