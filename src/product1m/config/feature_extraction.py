@@ -64,6 +64,9 @@ class FeatureExtractionConfig(StepConfig):
     shows one product (ours)."""
     query_points: PositiveInt = 1500
     """Maximum number of points kept of a query photo, which shows many products (ours)."""
+    query_points_side_px: PositiveInt = 640
+    """The same as `gallery_points_side_px` for a query photo; at 1,000 px it takes twice the time
+    and finds no more of 100 real packs (ours)."""
     num_workers: NonNegativeInt = 8
     """Threads that decode photos in advance (ours)."""
     shard_mib: PositiveInt = 256

@@ -43,7 +43,7 @@ class PointFinder:
             return None
         if part == "gallery":
             return cls(config.gallery_points, config.gallery_points_side_px)
-        return cls(config.query_points, 0)
+        return cls(config.query_points, config.query_points_side_px)
 
     def find(self, photo: Photo) -> Points:
         """The strongest points, ordered by place, then by descriptor."""
