@@ -209,7 +209,7 @@ def content_digest(folder: Path) -> str:
     """SHA-256 of the items' ids, captions, labels, splits and photos: equal for equal data sets."""
     digest = hashlib.sha256()
     with pq.ParquetFile(folder / ITEMS) as table:
-        for batch in table.iter_batches(columns=list(CONTENT)):
+        for batch in table.iter_batches(ROWS_PER_GROUP, columns=list(CONTENT)):
             for row in batch.to_pylist():
                 digest.update(json.dumps([row[name] for name in CONTENT]).encode())
     return digest.hexdigest()
@@ -217,6 +217,11 @@ def content_digest(folder: Path) -> str:
 
 def read_items(artifact: Artifact) -> pd.DataFrame:
     """The item table with `labels` as lists and a plain 0-based index."""
-    frame: pd.DataFrame = pq.read_table(artifact.file(ITEMS)).to_pandas()
-    frame["labels"] = [list(labels) for labels in frame["labels"]]
+    table = pq.read_table(artifact.file(ITEMS))
+    labels = table["labels"].to_pylist()
+    place = table.column_names.index("labels")
+    table = table.drop_columns(["labels"])
+    # Each column is freed when it is converted, so that a table is in memory once.
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True)
+    frame.insert(place, "labels", labels)
     return frame

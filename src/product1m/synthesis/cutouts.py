@@ -22,7 +22,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.class_names import names_set
-from product1m.data.items import ITEMS, read_photo
+from product1m.data.items import ITEMS, ROWS_PER_GROUP, read_photo
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
 from product1m.synthesis.grabcut import GrabCutSettings, Mask, MaskQuality, cut_out, foreground
@@ -113,7 +113,7 @@ def draw_candidates(
     drawn: dict[int, Candidate] = {}
     num_items = num_sets = 0
     with pq.ParquetFile(products.file(ITEMS)) as table:
-        for batch in table.iter_batches(columns=_COLUMNS):
+        for batch in table.iter_batches(ROWS_PER_GROUP, columns=_COLUMNS):
             for row in batch.to_pylist():
                 num_items += 1
                 if names_set(row["caption"], set_words):
