@@ -100,7 +100,8 @@ def test_times_are_those_of_the_clusters_zone() -> None:
 
 def test_the_schedules_of_the_repository_are_sound() -> None:
     found = read_schedules(SCHEDULES)
-    assert {schedule.name for schedule in found.schedules} == {"weekly-retraining", "nightly-smoke"}
+    names = {schedule.name for schedule in found.schedules}
+    assert names == {"weekly-retraining", "nightly-smoke", "nightly-catalogue"}
     for schedule in found.schedules:
         assert schedule.no_catchup
         assert schedule.max_concurrency == 1
