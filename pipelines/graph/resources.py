@@ -136,7 +136,7 @@ MAX_BACKOFF_S = 300
 
 def default_profile(preset: Preset) -> Profile:
     """The smallest profile that a preset fits into."""
-    return "laptop" if preset == "sample" else "gpu-1"
+    return "gpu-1" if preset == "reference" else "laptop"
 
 
 def training_job(job: TrainingJobConfig, profile: Profile) -> TrainingJobConfig:

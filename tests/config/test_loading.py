@@ -1,5 +1,7 @@
 """The configuration: presets, overrides, messages about mistakes, the generated page."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,6 +10,7 @@ from product1m.config import (
     Config,
     EvaluationConfig,
     IngestionConfig,
+    Preset,
     RpnTrainingConfig,
     load_config,
     parse_config,
@@ -36,11 +39,28 @@ def test_the_sample_preset_changes_sizes_and_passes_and_keeps_the_rest() -> None
     assert sample.capture_pretraining.hidden_dim == 128
     assert sample.capture_pretraining.num_epochs == 20
     assert sample.indexing.factory == "Flat"
-    assert sample.registration.sample_data is True
     # Not in the preset's file, so the same as in the reference:
     assert sample.background_synthesis.max_products == 5
     assert sample.capture_pretraining.contrast == "symmetric"
     assert sample.evaluation.fusion_weights == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def test_no_preset_decides_what_a_sample_is_because_the_data_do() -> None:
+    for preset in get_args(Preset):
+        assert load_config(preset).registration.sample_data is False
+
+
+def test_the_small_preset_is_the_sample_with_sizes_that_follow_the_data() -> None:
+    small, sample = load_config("small"), load_config("sample")
+    assert small.background_synthesis.scenes_per_cutout == 3
+    assert small.rpn_training.min_steps == 100
+    assert small.capture_pretraining.min_steps == 200
+    changed = {"scenes_per_cutout", "min_steps", "max_leaked_photos"}
+    for section in ("background_synthesis", "rpn_training", "capture_pretraining", "registration"):
+        own, other = getattr(small, section).model_dump(), getattr(sample, section).model_dump()
+        assert {key for key in own if own[key] != other[key]} <= changed
+    assert small.indexing == sample.indexing
+    assert small.registration.max_leaked_photos == 0
 
 
 def test_an_override_wins_over_the_preset() -> None:

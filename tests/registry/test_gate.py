@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from product1m.artifacts.manifest import Summary
 from product1m.config import RegistrationConfig
 from product1m.evaluation.methods import BASELINES
-from product1m.registry.evidence import EVIDENCE, Champion, Evidence
+from product1m.registry.evidence import EVIDENCE, Champion, Evidence, rules_for
 from product1m.registry.gate import decide
 
 QUERIES = [f"q{number}" for number in range(60)]
@@ -247,3 +248,19 @@ def test_evidence_of_a_rule_that_is_gone_since_is_still_read() -> None:
     rules = RegistrationConfig().model_dump() | {"min_of_old": 0.3}
     bootstrap = {"num_bootstrap": 200, "confidence": 0.95, "seed": 0, "depth": 10}
     assert evidence(rules=rules, bootstrap=bootstrap).rules.max_map_loss == 0.01
+
+
+def test_a_version_is_of_sample_data_if_any_of_its_lists_or_the_configuration_says_so() -> None:
+    def lineage(**of_sample: bool) -> dict[str, Summary]:
+        lists = {
+            f"ingestion/{part}": Summary(step="ingestion", part=part, details={"sample_data": mark})
+            for part, mark in of_sample.items()
+        }
+        return lists | {"evaluation": Summary(step="evaluation", details={"sample_data": True})}
+
+    mine, theirs = RegistrationConfig(), RegistrationConfig(sample_data=True, min_map_at_10=0.1)
+    assert not rules_for(mine, lineage(train=False, gallery=False)).sample_data
+    assert rules_for(mine, lineage(train=False, gallery=True)).sample_data
+    assert rules_for(mine, {"ingestion/train": Summary(step="ingestion")}).sample_data is False
+    rules = rules_for(theirs, lineage(train=False))
+    assert (rules.sample_data, rules.min_map_at_10) == (True, 0.1)

@@ -11,10 +11,12 @@ import pytest
 from product1m.data.boxes import write_boxes
 from product1m.data.known_boxes import read_boxes
 from product1m.data.photos import encode_jpeg
+from product1m.data.sample_mark import is_sample
 from product1m.errors import DatasetError, StorageError
 from product1m.sample import SampleSizes, cut_sample
 from product1m.sample.drawn.plan import LISTS, plan_rows
 from product1m.sample.drawn.split import write_list
+from product1m.storage.opening import open_store
 
 
 def photo(shade: int) -> bytes:
@@ -98,6 +100,8 @@ def test_every_kept_line_has_its_photo_and_no_other_photo_is_copied(
         assert copied == (product1m / "images" / f"{item_id}.jpg").read_bytes()
     assert (tmp_path / "cut" / "backgrounds" / "room.jpg").is_file()
     assert found["backgrounds"] == 1
+    assert is_sample(open_store(str(tmp_path / "cut")))
+    assert not is_sample(open_store(str(product1m)))
 
 
 def test_boxes_of_kept_queries_come_along(product1m: Path, tmp_path: Path) -> None:

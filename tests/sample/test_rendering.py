@@ -124,6 +124,10 @@ def tiny(made: tuple[Path, dict[str, float]]) -> Path:
     return made[0]
 
 
+def test_a_drawn_sample_says_that_it_is_one(tiny: Path) -> None:
+    assert "--override-sample" in (tiny / "SAMPLE").read_text("utf-8")
+
+
 def ids_of(folder: Path) -> list[tuple[str, str]]:
     """(id, first URL) of every line."""
     return [

@@ -304,6 +304,16 @@ def test_labels_the_gallery_lacks_are_counted(folder: Folder) -> None:
     assert details["classes_not_in_gallery"] == ["never", "nowhere"]
 
 
+def test_data_that_say_they_are_a_sample_mark_every_part(folder: Folder) -> None:
+    _, plain = folder.ingest(name="plain")
+    (folder.root / "SAMPLE").write_text("A sample.")
+    _, marked = folder.ingest(name="marked")
+    for role in ROLES:
+        assert plain[role].manifest.details["sample_data"] is False
+        assert marked[role].manifest.details["sample_data"] is True
+        assert plain[role].digest == marked[role].digest
+
+
 def test_equal_queries_are_never_split_over_dev_and_test(folder: Folder) -> None:
     folder.rows["queries"] = []
     for number in range(12):

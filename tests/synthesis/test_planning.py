@@ -130,3 +130,17 @@ def test_scenes_with_none_and_with_one_product_are_as_many_as_asked_for() -> Non
 )
 def test_titles_of_sets_are_known_by_their_words(caption: str, expected: bool) -> None:
     assert names_set(caption, CONFIG.set_words) is expected
+
+
+@pytest.mark.parametrize(
+    ("num_cutouts", "scenes_per_cutout", "expected"),
+    [(5, 3, 40), (100, 3, 300), (500, 3, 720), (5, 0, 720), (101, 2.5, 252)],
+)
+def test_scenes_follow_the_cut_outs_between_a_minimum_and_the_configured_number(
+    num_cutouts: int, scenes_per_cutout: float, expected: int
+) -> None:
+    plan = planned(num_scenes=720, held_out_share=0.1)
+    sized = plan.sized(num_cutouts, scenes_per_cutout)
+    assert sized.num_scenes == expected
+    assert sized.num_held_out == round(expected / 10)
+    assert planned(num_scenes=12).sized(num_cutouts, 3).num_scenes == 12

@@ -12,6 +12,9 @@ class BackgroundSynthesisConfig(StepConfig):
 
     num_scenes: PositiveInt = 50_000
     """Scenes to compose, including held-out ones (ours; the paper does not say)."""
+    scenes_per_cutout: NonNegativeFloat = 0.0
+    """Scenes to compose for each cut-out, at least 40 and at most `num_scenes`; 0 always composes
+    `num_scenes` (ours)."""
     held_out_share: Fraction = 0.1
     """Share of scenes held out for measuring; no source photo and no background is in both parts,
     and no product as far as labels or groups of duplicates tell (ours)."""

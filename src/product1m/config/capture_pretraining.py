@@ -101,6 +101,8 @@ class CapturePretrainingConfig(StepConfig):
     """Batches whose gradients are added before an optimizer step (ours)."""
     num_epochs: PositiveInt = 10
     """Passes over the train items (released code)."""
+    min_steps: NonNegativeInt = 0
+    """Minimum number of optimizer steps: few items are passed over more often (ours)."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of AdamW (released code)."""
     text_learning_rate_multiplier: PositiveFloat = 0.1

@@ -30,6 +30,8 @@ INTRODUCTION = """\
 
 All settings of the workflow, one section for each step. The defaults are the *reference* preset,
 the scale of the paper. The *sample* preset uses smaller sizes and fewer passes for the same work.
+The *small* preset is for your own photos: the sample's sizes, but scenes and steps follow the data
+(`background_synthesis.scenes_per_cutout`, `min_steps`).
 Change a value with `--set section.key=value` and the seed of all steps with `--set seed=N`.
 `product1m config show` prints the values in effect. The last column says where a default comes
 from; `reproduction.md` gives the reasons.

@@ -23,7 +23,9 @@ from product1m.config.storage import StorageConfig
 from product1m.config.training_job import TrainingJobConfig
 from product1m.errors import ConfigError
 
-Preset = Literal["reference", "sample"]
+Preset = Literal["reference", "sample", "small"]
+BASE = "base"
+"""Key of a preset's file: the preset that it changes."""
 
 
 class Config(BaseModel):
@@ -90,7 +92,11 @@ def preset_values(preset: Preset) -> dict[str, dict[str, Any]]:
     """Values of a preset by section and key: only those that differ from the defaults."""
     _check_known(preset, get_args(Preset), "preset")
     text = resources.files("product1m.config").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
-    return yaml.safe_load(text) or {}
+    own: dict[str, Any] = yaml.safe_load(text) or {}
+    values = preset_values(own.pop(BASE)) if BASE in own else {}
+    for section, changed in own.items():
+        values.setdefault(section, {}).update(changed)
+    return values
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:

@@ -57,4 +57,5 @@ class RegistrationConfig(StepConfig):
     """Longer side of the gallery photos that a version stores for `product1m search`, about 2 KB
     each; 0 stores none (ours)."""
     sample_data: bool = False
-    """The data is a sample: the version is marked as a sample and cannot be promoted (ours)."""
+    """Treat the data as a sample even without the mark of `make-sample`: the version is marked as a
+    sample and cannot be promoted (ours)."""

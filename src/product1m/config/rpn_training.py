@@ -28,6 +28,8 @@ class RpnTrainingConfig(StepConfig):
     """Photos are resized to at most this longer side (released code)."""
     num_epochs: PositiveInt = 12
     """Passes over the scenes (ours)."""
+    min_steps: NonNegativeInt = 0
+    """Minimum number of optimizer steps: few scenes are passed over more often (ours)."""
     batch_size: PositiveInt = 16
     """Scenes per optimizer step, over all ranks (ours)."""
     learning_rate: PositiveFloat = 2e-4

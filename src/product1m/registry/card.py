@@ -88,7 +88,7 @@ def _render(environment: jinja2.Environment, template: str, subject: Subject) ->
         thumbnails_mib=subject.thumbnails_mib,
         lineage=lineage,
         num_train=int(lineage["ingestion/train"].metrics["items"]),
-        num_scenes=lineage["background_synthesis/scenes"].config["num_scenes"],
+        num_scenes=_num_scenes(lineage["background_synthesis/scenes"]),
         code_version=lineage["evaluation"].code_version,
         seed=lineage["evaluation"].config["seed"],
         changes=_changes(subject),
@@ -188,6 +188,10 @@ def _config_changes(subject: Subject) -> list[str]:
         return []
     changes = config_differences(subject.champion_lineage, subject.lineage)
     return [f"{key}: {before} → {after}" for key, (before, after) in changes.items()]
+
+
+def _num_scenes(scenes: Summary) -> int:
+    return int(sum(scenes.metrics[f"scenes/{split}"] for split in ("train", "held_out")))
 
 
 def _limits(lineage: Mapping[str, Summary], scores: Mapping[str, Any], rules: Rules) -> list[str]:

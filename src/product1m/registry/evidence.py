@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
+from product1m.data.sample_mark import SAMPLE_DATA
 from product1m.evaluation.artifact_files import (
     rankings_of,
     read_metrics,
@@ -33,6 +34,17 @@ class Rules(RegistrationConfig):
     """The rules of a version, also of one registered with a key that no longer exists."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+def rules_for(config: RegistrationConfig, lineage: Mapping[str, Summary]) -> Rules:
+    """The configuration's rules; a data set that carries the mark of a sample counts as one."""
+    of_sample = any(
+        summary.details.get(SAMPLE_DATA)
+        for summary in lineage.values()
+        if summary.step == "ingestion"
+    )
+    values = config.model_dump()
+    return Rules.model_validate(values | {SAMPLE_DATA: config.sample_data or of_sample})
 
 
 class Remeasured(BaseModel):

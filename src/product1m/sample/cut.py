@@ -21,6 +21,7 @@ from product1m.data.lists import (
     read_list,
 )
 from product1m.data.photo_sources import EXTENSIONS, require_own_lists
+from product1m.data.sample_mark import mark_as_sample
 from product1m.errors import DatasetError
 from product1m.sample.drawn.split import BACKGROUND_FOLDER
 from product1m.telemetry.progress import track
@@ -54,9 +55,8 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
     gallery = _usable(source, lists["gallery"], left_out)
     queries = _usable(source, lists["queries"], left_out)
     in_gallery = {candidate.item.labels[0] for candidate in gallery}
-    chosen = _choose_classes(
-        source, [c.item.labels for c in queries], in_gallery, num_classes, seed
-    )
+    query_labels = [candidate.item.labels for candidate in queries]
+    chosen = _choose_classes(source, query_labels, in_gallery, num_classes, seed)
     kept_gallery = [c for c in gallery if c.item.labels[0] in chosen]
     kept_queries = _whole_queries(lists["queries"], queries, chosen)
     share = len(kept_gallery) / len(gallery)
@@ -69,6 +69,7 @@ def cut_sample(source: Path, folder: Path, num_classes: int, seed: int = 0) -> d
         _copy_photos(source, partial, [c.photo for c in kept])
         num_backgrounds = _copy_backgrounds(source, partial, seed)
         _copy_boxes(source, partial, [c.item.id for c in kept_queries])
+        mark_as_sample(partial)
     return {
         "classes": float(len(chosen)),
         "train_items": float(len(train)),

@@ -88,15 +88,15 @@ def run(
         step.metrics.update(counts | _count_cutouts(attempts, counts))
         picture = _draw_cutouts(source, attempts, step.folder, cutouts, config.seed)
         step.tracking.log_file(picture)  # it shows why, if too few photos could be cut out
-        plan = PlanSettings.from_config(config)
         sources = [attempt for attempt in attempts if not attempt.reason]
+        plan = PlanSettings.from_config(config).sized(len(sources), config.scenes_per_cutout)
         split = split_sources(sources, plan)
         looks = dict(
             zip((s.candidate.id for s in sources), workers.map(look, sources), strict=True)
         )
         render = partial(compose, settings=SceneSettings.from_config(config))
         composed = workers.map(render, plan_scenes(split, background_photos, plan, looks))
-        step.metrics.update(_write_scenes(composed, step.writer, work, config))
+        step.metrics.update(_write_scenes(composed, plan.num_scenes, step.writer, work, config))
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)
         step.attach(SCENES_PICTURE)
@@ -145,6 +145,7 @@ def _draw_cutouts(
 
 def _write_scenes(
     composed: Iterable[ComposedScene],
+    num_scenes: int,
     writer: ArtifactWriter,
     work: Path,
     config: BackgroundSynthesisConfig,
@@ -153,7 +154,7 @@ def _write_scenes(
     folder = writer.folder
     tally = _Tally()
     annotations = work / "annotations.jsonl"
-    pictured = set(np.linspace(0, config.num_scenes - 1, _PICTURED_SCENES).astype(int).tolist())
+    pictured = set(np.linspace(0, num_scenes - 1, _PICTURED_SCENES).astype(int).tolist())
     tiles: list[Photo] = []
     rows: list[dict[str, Any]] = []
     with (
@@ -161,14 +162,14 @@ def _write_scenes(
         annotations.open("w", encoding="utf-8") as lines,
         pq.ParquetWriter(folder / INSTANCES, _INSTANCE_SCHEMA) as instances,
     ):
-        for scene in track(composed, "composing scenes", config.num_scenes):
+        for scene in track(composed, "composing scenes", num_scenes):
             size_px = config.scene_width_px, config.scene_height_px
             items.add(
                 scene.id, scene.encoded, size_px, caption=scene.plan.title, split=scene.plan.split
             )
             lines.write(json.dumps(scene.annotations) + "\n")
             rows += scene.instances
-            if len(rows) >= ROWS_PER_GROUP or scene.plan.number == config.num_scenes - 1:
+            if len(rows) >= ROWS_PER_GROUP or scene.plan.number == num_scenes - 1:
                 instances.write_table(pa.Table.from_pylist(rows, _INSTANCE_SCHEMA))
                 rows = []
             tally.add(scene)

@@ -182,7 +182,7 @@ def pretext_tasks(config: CapturePretrainingConfig) -> PretextTasks:
 
 def _plan(config: CapturePretrainingConfig, batches_per_epoch: int) -> TrainingPlan:
     num_batches = batches_per_epoch * config.num_epochs
-    num_steps = max(1, num_batches // config.accumulation_steps)
+    num_steps = max(1, config.min_steps, num_batches // config.accumulation_steps)
     return TrainingPlan(
         num_steps=num_steps,
         learning_rate=config.learning_rate,

@@ -41,6 +41,7 @@ from product1m.data.lists import (
 from product1m.data.photo_sources import PhotoSource, local_lists, photos_of
 from product1m.data.quarantine import Quarantine
 from product1m.data.rows import Row, distinct_rows
+from product1m.data.sample_mark import SAMPLE_DATA, is_sample
 from product1m.steps.bracket import open_step_with_parts
 from product1m.storage.base import sha256_of
 from product1m.storage.opening import open_store
@@ -76,7 +77,8 @@ def run(
         ThreadPoolExecutor(config.num_workers) as pool,
     ):
         source = photos_of(dataset, kept, config)
-        erased = erased_photos(open_store(dataset))
+        store = open_store(dataset)
+        erased, of_sample = erased_photos(store), is_sample(store)
         lists = find_lists(list_folder, dataset)
         writers = {role: step.writers[role] for role in ROLES}
         keys = {
@@ -89,6 +91,7 @@ def run(
         _report_labels(writers)
         for writer in writers.values():
             writer.details["content"] = content_digest(writer.folder)
+            writer.details[SAMPLE_DATA] = of_sample
     return step.all_metrics()
 
 

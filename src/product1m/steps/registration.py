@@ -20,7 +20,7 @@ from product1m.registry.candidate import (
     write_files,
 )
 from product1m.registry.champion import meet_champion
-from product1m.registry.evidence import Rules, gather_evidence
+from product1m.registry.evidence import gather_evidence, rules_for
 from product1m.registry.gate import Gate, decide
 from product1m.registry.leftovers import remove_left_by_registrations
 from product1m.registry.roles import ModelNames
@@ -134,7 +134,7 @@ def _make_model_folder(
 def _adopt(step: OpenStep, evaluation: Artifact, config: RegistrationConfig, scratch: Path) -> bool:
     """Finish what a killed attempt registered, if there is such a version."""
     names = ModelNames(config.candidate_model, config.champion_model)
-    rules = Rules.model_validate(config.model_dump())
+    rules = rules_for(config, _lineage(evaluation))
     adopted = adopt_unfinished(names, _digests(evaluation), rules, scratch / "adopted")
     remove_left_by_registrations()
     if adopted is None:
@@ -174,7 +174,7 @@ def _register(
     answers, files = read_back(logged.model_uri, examples)
     served = agreement(answers, examples)
     opponent = meet_champion(config.champion_model, lineage, inputs["queries"], inputs["gallery"])
-    rules = Rules.model_validate(config.model_dump())
+    rules = rules_for(config, lineage)
     evidence = gather_evidence(
         evaluation, lineage, served, rules, opponent.remeasured, opponent.failure
     )

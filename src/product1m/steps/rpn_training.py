@@ -127,7 +127,7 @@ def _train(
 
 def _plan(config: RpnTrainingConfig, num_steps: int) -> TrainingPlan:
     return TrainingPlan(
-        num_steps=num_steps,
+        num_steps=max(config.min_steps, num_steps),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_share=config.warmup_share,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from product1m.synthesis.compose import PLAN, ScenePlan
 from product1m.synthesis.cutouts import CutAttempt
 from product1m.synthesis.scene_titles import TitleComposer
 
+MIN_SCENES = 40
+"""Scenes that are composed of however few cut-outs (ours)."""
 _MAX_BACKGROUNDS = 16
 """Damaged background photos in a row that stop the step (ours)."""
 KIND = 2
@@ -65,6 +67,13 @@ class PlanSettings:
             max_title_chars=config.max_title_chars,
             seed=config.seed,
         )
+
+    def sized(self, num_cutouts: int, scenes_per_cutout: float) -> "PlanSettings":
+        """With as many scenes as the cut-outs are worth, unless `scenes_per_cutout` is 0."""
+        if not scenes_per_cutout:
+            return self
+        wanted = max(MIN_SCENES, round(scenes_per_cutout * num_cutouts))
+        return replace(self, num_scenes=min(self.num_scenes, wanted))
 
     @property
     def num_held_out(self) -> int:

@@ -14,6 +14,7 @@ from product1m.artifacts.atomic import require_unused, whole_folder
 from product1m.data.boxes import BOXES_LIST, write_boxes
 from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER, PRODUCT1M_LIST
 from product1m.data.photos import encode_jpeg
+from product1m.data.sample_mark import mark_as_sample
 from product1m.sample.drawn.layers import Box
 from product1m.sample.drawn.plan import (
     LISTS,
@@ -63,6 +64,7 @@ def make_sample(
         )
         for name in LISTS:
             write_list(partial / PRODUCT1M_LIST.format(name), rows[name])
+        mark_as_sample(partial)
     return _statistics(rows)
 
 
