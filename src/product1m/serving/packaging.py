@@ -1,7 +1,9 @@
 """Log a model folder to MLflow as a model that anyone can load, then let it answer its example."""
 
 import base64
+import json
 import shutil
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -19,6 +21,12 @@ from product1m.telemetry.mlflow_client import download, registry_mlflow
 
 NAME = "product1m"
 """Name of the logged model within its run."""
+QUERIES, QUERIES_NAME = "ingestion/queries", "queries"
+"""Artifact of the queries that a model was evaluated on, and its name as a data set of MLflow."""
+EVALUATION = "evaluation/"
+"""How the names of the figures measured on them begin."""
+DIGEST_CHARS, METRICS_AT_ONCE = 32, 500
+"""MLflow takes 36 characters of a data set's digest, and 1,000 metrics a request."""
 TOP_K = 10
 """Length of a ranking unless the caller asks for another (ours)."""
 
@@ -32,7 +40,7 @@ def log_model(
         model: the folder.
         example: stored as the model's input example.
         digests: of the artifacts that it was made from, by name; stored with the model.
-        metrics: stored with the model.
+        metrics: stored with the model; those of the evaluation as figures on its data set.
 
     Returns:
         MLflow's `ModelInfo`.
@@ -42,8 +50,35 @@ def log_model(
         logged = mlflow.pyfunc.log_model(
             name=NAME, **_contents(model, _as_input([example]), digests)
         )
-    mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
+    measured = {name: value for name, value in metrics.items() if name.startswith(EVALUATION)}
+    others = {name: value for name, value in metrics.items() if name not in measured}
+    mlflow.log_metrics(others, model_id=logged.model_id)
+    _log_measured(logged.run_id, logged.model_id, measured, digests[QUERIES])
     return logged
+
+
+def _log_measured(
+    run_id: str, model_id: str, metrics: Mapping[str, float], queries_digest: str
+) -> None:
+    """Log figures with the queries that they were measured on, so that both are found by them.
+
+    MLflow drops a data set without a word unless the model is named, and where its own functions
+    log several metrics at once.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
+    client, digest = registry_mlflow().MlflowClient(), queries_digest[:DIGEST_CHARS]
+    source = json.dumps({"artifact": QUERIES, "digest": queries_digest})
+    dataset = Dataset(QUERIES_NAME, digest, "product1m", source)
+    context = InputTag("mlflow.data.context", "evaluation")
+    client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+    now = int(time.time() * 1000)
+    logged = [
+        Metric(name, value, now, 0, model_id, QUERIES_NAME, digest)
+        for name, value in metrics.items()
+    ]
+    for start in range(0, len(logged), METRICS_AT_ONCE):
+        client.log_batch(run_id, logged[start : start + METRICS_AT_ONCE])
 
 
 def save_model(
