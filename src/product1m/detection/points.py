@@ -47,6 +47,8 @@ class PointFinder:
 
     def find(self, photo: Photo) -> Points:
         """The strongest points, ordered by place, then by descriptor."""
+        # Threads of OpenCV wait for each other busily; callers look at several photos at once.
+        cv2.setNumThreads(1)
         longer = max(photo.shape[:2])
         scale = min(1.0, (self.max_side_px or longer) / longer)
         sized = resize_photo(photo, scale) if scale < 1 else photo
