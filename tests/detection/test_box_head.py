@@ -7,11 +7,14 @@ import torch
 from product1m.detection.box_head import BoxHead, head_losses, targets
 from tests.support.oracles import loops
 
+NUM_FEATURES = 3 * 2 * 2 + 5 * 3 * 3
+"""Of two maps with 3 and 5 channels: two bins a side on the finest, three on the other."""
+
 
 @pytest.fixture
 def head() -> BoxHead:
     torch.manual_seed(0)
-    return BoxHead(num_levels=2, channels=3, width=8)
+    return BoxHead(channels=(3, 5), strides=(8, 16), width=8)
 
 
 def test_a_box_shows_a_product_from_an_iou_of_one_half(head: BoxHead) -> None:
@@ -33,13 +36,13 @@ def test_in_a_scene_without_products_no_box_shows_one(head: BoxHead) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
     is_product, shifts = targets(boxes, torch.empty(0, 4), head.coder)
     assert is_product.tolist() == [0, 0]
-    losses = head_losses(head, torch.randn(2, 3 * 49), is_product, shifts)
+    losses = head_losses(head, torch.randn(2, NUM_FEATURES), is_product, shifts)
     assert losses["shift"] == 0
     assert losses["product"] > 0
 
 
 def test_losses_are_sums_over_the_boxes_by_their_number(head: BoxHead) -> None:
-    features, is_product = torch.randn(5, 3 * 49), torch.tensor([1.0, 0, 0, 1, 0])
+    features, is_product = torch.randn(5, NUM_FEATURES), torch.tensor([1.0, 0, 0, 1, 0])
     shifts = torch.randn(5, 4)
     with torch.no_grad():
         losses = head_losses(head, features, is_product, shifts)
@@ -59,15 +62,36 @@ def test_a_moved_box_stays_inside_the_photo(head: BoxHead) -> None:
     with torch.no_grad():
         head.shift.bias.copy_(torch.tensor([10.0, 0, 0, 0]))  # one width to the right
     boxes = torch.tensor([[0.0, 0, 10, 10], [25, 0, 35, 10]])
-    moved, scores = head.refine(torch.randn(2, 3 * 49), boxes, (20, 40))
+    moved, scores = head.refine(torch.randn(2, NUM_FEATURES), boxes, (20, 40))
     np.testing.assert_allclose(moved.detach(), [[10, 0, 20, 10], [35, 0, 40, 10]], atol=1e-4)
     assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_features_of_a_box_do_not_depend_on_the_other_boxes(head: BoxHead) -> None:
-    pyramid = [torch.randn(2, 3, 16, 16), torch.randn(2, 3, 8, 8)]
+    maps = [torch.randn(2, 3, 16, 16), torch.randn(2, 5, 8, 8)]
     boxes = [torch.tensor([[0.0, 0, 50, 50], [10, 20, 100, 90]]), torch.tensor([[3.0, 4, 50, 60]])]
-    together = head.features(pyramid, boxes, (128, 128))
-    assert together.shape == (3, 3 * 49)
-    alone = head.features([level[1:] for level in pyramid], boxes[1:], (128, 128))
+    together = head.features(maps, boxes)
+    assert together.shape == (3, NUM_FEATURES)
+    alone = head.features([level[1:] for level in maps], boxes[1:])
     torch.testing.assert_close(together[2:], alone)
+
+
+def test_a_box_unlike_all_products_loses_score_only_after_fitting(head: BoxHead) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, NUM_FEATURES, generator=generator)
+    is_product = torch.cat([torch.ones(300), torch.zeros(100)])
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(400, 1)
+    examples = [(features[:150], is_product[:150]), (features[150:], is_product[150:])]
+    head.fit(examples, min_products=301)
+    assert head.familiarity(torch.randn(3, 8) * 100).tolist() == [0, 0, 0]
+    head.fit(examples, min_products=300)
+    np.testing.assert_allclose(head.mean, features.mean(dim=0), atol=1e-5)
+    np.testing.assert_allclose(head.deviation, features.std(dim=0, correction=0) * 1.01, rtol=0.01)
+    strange = features + 50
+    with torch.no_grad():
+        for given, lowers in ((features, False), (strange, True)):
+            _, scores = head.refine(given, boxes, (20, 20))
+            alone = head(given)[0].sigmoid()
+            lower = float((scores < alone * 0.99).float().mean())
+            assert (lower > 0.95) if lowers else (lower < 0.3)
+            assert (scores <= alone + 1e-6).all()

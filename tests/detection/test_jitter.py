@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from product1m.detection.jitter import jitter_colors, view_factors
+from product1m.detection.jitter import jitter_colors, jitter_photo, view_factors
 
 STRENGTH = 0.2
 
@@ -46,3 +46,20 @@ def test_views_are_spread_evenly_over_the_jitter() -> None:
     assert view_factors(1, 0.5) == [1]
     assert view_factors(2, 0.5) == [0.75, 1.25]
     assert view_factors(0, 0.5) == []
+
+
+def test_a_camera_changes_light_and_sharpness_but_not_what_is_where(photo: np.ndarray) -> None:
+    """The share of photos, their size, and where they are bright."""
+    height, width = 96, 64
+    scene = np.full((height, width, 3), 60, np.uint8)
+    scene[20:60, 10:40] = 200
+    seen = [jitter_photo(scene, 0, 0.5, np.random.default_rng(seed)) for seed in range(60)]
+    changed = [one for one in seen if one is not scene]
+    assert 18 <= len(changed) <= 42
+    for one in changed:
+        assert one.shape == scene.shape
+        inside, outside = one[25:55, 15:35].mean(), one[66:, 45:].mean()
+        assert inside > 1.5 * outside
+    brightness = [one.mean() for one in changed]
+    assert max(brightness) > 1.4 * min(brightness)
+    assert jitter_photo(photo, 0, 0, np.random.default_rng(0)) is photo

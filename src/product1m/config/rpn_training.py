@@ -40,6 +40,9 @@ class RpnTrainingConfig(StepConfig):
     """Share of the optimizer steps over which the learning rate rises (ours)."""
     color_jitter: Fraction = 0.1
     """Brightness and contrast of a training scene are scaled by 1 ± this value (ours)."""
+    camera_share: Fraction = 0.5
+    """Share of the training scenes that are shown as a camera sees them: in uneven and tinted
+    light, with blur, noise and JPEG (ours)."""
     scale_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Size of the scenes of a training batch is scaled by 1 ± this value (ours)."""
     cached_views: NonNegativeInt = 0
@@ -60,6 +63,9 @@ class RpnTrainingConfig(StepConfig):
     """Width of the second stage's two layers (ours; torchvision's default is 1,024)."""
     box_num_epochs: PositiveInt = 4
     """Passes over the scenes that train the second stage, after the proposal network (ours)."""
+    num_interiors: NonNegativeInt = 2000
+    """Drawn photos of rooms without products that the second stage sees besides the scenes, one for
+    every four of them (ours)."""
     precision: Precision = "bf16"
     """Arithmetic of the forward pass; weights stay float32 (ours)."""
     checkpoint_interval_steps: PositiveInt = 500

@@ -4,59 +4,107 @@ The proposal network finds whatever stands out. This head looks at each proposal
 probability that it is a product as its detector score, and moves its edges.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from product1m.detection.familiarity import Familiarity
 from product1m.detection.libraries import (
     BoxCoder,
-    MultiScaleRoIAlign,
     TwoMLPHead,
     box_iou,
     clip_boxes_to_image,
+    roi_align,
 )
 from product1m.training import distributed
 
-ROI_SIZE = 7
-"""RoIAlign bins per side (ours: torchvision's default)."""
+FINEST_ROI_SIZE, ROI_SIZE = 2, 3
+"""RoIAlign bins per side on the finest map, which has little to say, and on the others (ours)."""
+SAMPLES_PER_BIN = 2
+"""RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 MATCH_IOU = 0.5
 """A proposal with this IoU to a product shows it (ours: torchvision's default)."""
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """Of center and size in the regression (ours: torchvision's defaults)."""
 SMOOTH_L1_BETA = 1 / 9
 """(ours: torchvision's default)"""
+_MIN_DEVIATION = 0.01
+"""Smallest standard deviation of a feature, relative to the mean one (ours)."""
 
 
 class BoxHead(nn.Module):
-    """Two layers on what RoIAlign takes from the pyramid; a score and a shift for each box."""
+    """Two layers on what RoIAlign takes from the backbone's maps; a score and a shift for each box.
 
-    def __init__(self, num_levels: int, channels: int, width: int) -> None:
+    The backbone's maps and not the proposal network's pyramid, because the pyramid only knows the
+    scenes: on photos of rooms it never saw, the head would find products everywhere.
+    """
+
+    mean: Float[Tensor, " F"]
+    deviation: Float[Tensor, " F"]
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
         super().__init__()
-        self.pool = MultiScaleRoIAlign([str(level) for level in range(num_levels)], ROI_SIZE, 2)
-        self.layers = TwoMLPHead(channels * ROI_SIZE**2, width)
+        self.channels, self.strides = tuple(channels), tuple(strides)
+        self.roi_sizes = (FINEST_ROI_SIZE, *[ROI_SIZE] * (len(channels) - 1))
+        sizes = zip(self.channels, self.roi_sizes, strict=True)
+        num_features = sum(number * side**2 for number, side in sizes)
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("deviation", torch.ones(num_features))
+        self.familiarity = Familiarity(sum(channels))
+        self.layers = TwoMLPHead(num_features, width)
         self.score = nn.Linear(width, 1)
         self.shift = nn.Linear(width, 4)
         self.coder = BoxCoder(BOX_WEIGHTS)
 
     def features(
         self,
-        pyramid: Sequence[Float[Tensor, "B C H_s W_s"]],
+        maps: Sequence[Float[Tensor, "B C H_s W_s"]],
         boxes_xyxy: Sequence[Float[Tensor, "P 4"]],
-        canvas_px: tuple[int, int],
     ) -> Float[Tensor, "A F"]:
-        """What the layers take, for all boxes of a batch; `canvas_px` is height and width."""
-        levels = {str(number): level for number, level in enumerate(pyramid)}
-        pooled: Tensor = self.pool(levels, list(boxes_xyxy), [canvas_px] * len(boxes_xyxy))
-        return pooled.flatten(1)
+        """What the layers take, for all boxes of a batch, in pixels of the canvas."""
+        pooled = [
+            roi_align(level.float(), list(boxes_xyxy), side, 1 / stride, SAMPLES_PER_BIN, True)
+            for level, side, stride in zip(maps, self.roi_sizes, self.strides, strict=True)
+        ]
+        return torch.cat([level.flatten(1) for level in pooled], dim=1)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        examples: Iterable[tuple[Float[Tensor, "A F"], Float[Tensor, " A"]]],
+        min_products: int,
+    ) -> None:
+        """Take the features' scale and the products' distribution from examples, before training.
+
+        An example is the features of some boxes, and which of them show a product. Ranks share
+        theirs. With fewer boxes of products than `min_products`, all boxes count as familiar.
+        """
+        number, total = 0, torch.zeros(len(self.mean), dtype=torch.float64)
+        squares, products = torch.zeros_like(total), [torch.empty(0, sum(self.channels))]
+        for features, is_product in examples:
+            exact = features.double().cpu()
+            number += len(exact)
+            total += exact.sum(dim=0)
+            squares += exact.square().sum(dim=0)
+            products.append(self._means(features.float().cpu()[is_product.cpu() > 0]))
+        ranks = distributed.gather_objects((number, total, squares, torch.cat(products)))
+        numbers, totals, all_squares, all_products = zip(*ranks, strict=True)
+        mean = torch.stack(totals).sum(dim=0) / max(sum(numbers), 1)
+        variance = torch.stack(all_squares).sum(dim=0) / max(sum(numbers), 1) - mean.square()
+        deviation = variance.clamp(min=0).sqrt()
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation + _MIN_DEVIATION * deviation.mean().clamp(min=1e-6))
+        if sum(map(len, all_products)) >= min_products:
+            self.familiarity.fit(torch.cat(all_products))
 
     def forward(
         self, features: Float[Tensor, "A F"]
     ) -> tuple[Float[Tensor, " A"], Float[Tensor, "A 4"]]:
         """Logits of being a product, and shifts in the coder's units."""
-        hidden = self.layers(features)
+        hidden = self.layers((features - self.mean) / self.deviation)
         return self.score(hidden)[:, 0].float(), self.shift(hidden).float()
 
     def refine(
@@ -65,10 +113,27 @@ class BoxHead(nn.Module):
         boxes_xyxy: Float[Tensor, "A 4"],
         inner_px: tuple[int, int],
     ) -> tuple[Float[Tensor, "A 4"], Float[Tensor, " A"]]:
-        """Moved boxes, clipped to a photo of `inner_px` (height, width), and their scores."""
+        """Moved boxes, clipped to a photo of `inner_px` (height, width), and their scores.
+
+        The score of a box that looks unlike all training products is lower.
+        """
         logits, shifts = self(features)
         moved = self.coder.decode_single(shifts, boxes_xyxy)
-        return clip_boxes_to_image(moved, inner_px), logits.sigmoid()
+        scores = (logits - self.familiarity(self._means(features))).sigmoid()
+        return clip_boxes_to_image(moved, inner_px), scores
+
+    def _means(self, features: Float[Tensor, "A F"]) -> Float[Tensor, "A D"]:
+        """The mean over the bins of every channel."""
+        bins = [side**2 for side in self.roi_sizes]
+        sizes = [number * count for number, count in zip(self.channels, bins, strict=True)]
+        levels = torch.split(features, sizes, dim=1)
+        return torch.cat(
+            [
+                level.reshape(len(level), number, count).mean(dim=2)
+                for level, number, count in zip(levels, self.channels, bins, strict=True)
+            ],
+            dim=1,
+        )
 
 
 def targets(

@@ -1,19 +1,58 @@
 """What the second stage is trained on: a frozen proposal network's proposals on the scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from product1m.config import RpnTrainingConfig
 from product1m.detection.box_head import BoxHead, head_losses, targets
+from product1m.detection.canvas import stack_canvases
+from product1m.detection.jitter import as_photographed
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.detection.scene_batches import SceneBatch, SceneBatches
+from product1m.synthesis.interiors import draw_interior
+from product1m.training import distributed
 
 JITTERS = ((0, 0, 0, 0), (-0.12, -0.08, -0.12, -0.08), (0.08, 0.12, 0.08, 0.12),
            (-0.1, -0.1, 0.1, 0.1), (0.1, 0.1, -0.1, -0.1))  # fmt: skip
 """Shifts of a product's corners, relative to its sides, that give further examples of it (ours)."""
+SCENES_PER_INTERIOR = 4
+"""Scenes of a batch for each drawn photo without products (ours)."""
+MIN_PRODUCTS = 5000
+"""With fewer boxes of products, from about 200 scenes, a new product is as unlike them as a lamp
+(ours)."""
+FITTED_BATCHES = 100
+"""Batches that give the scale of the features, and what is like a product (ours)."""
+_ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0))
+"""Width and height of drawn photos, relative to the network's shorter side."""
+
+
+@dataclass(frozen=True)
+class BoxBatchSettings:
+    """Which boxes are examples.
+
+    The section `rpn_training` of the configuration explains each value.
+    """
+
+    num_proposals: int
+    """The best proposals of a photo."""
+    num_interiors: int
+    max_mib: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: RpnTrainingConfig) -> "BoxBatchSettings":
+        """The values of a configuration."""
+        return cls(
+            num_proposals=config.num_boxes,
+            num_interiors=config.num_interiors,
+            max_mib=config.feature_cache_mib,
+            seed=config.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -43,50 +82,87 @@ def box_losses(head: BoxHead, batch: BoxBatch) -> dict[str, Tensor]:
 class BoxBatches:
     """This rank's part of batch number i of the scenes, as boxes with their features.
 
-    Features of scenes whose maps are cached are computed once, as far as memory allows.
+    One drawn photo without products joins every four scenes. Features of scenes whose maps are
+    cached, and of the drawn photos, are computed once, as far as memory allows.
     """
 
     def __init__(
-        self, scenes: SceneBatches, network: ProposalNetwork, num_proposals: int, max_mib: int
+        self, scenes: SceneBatches, network: ProposalNetwork, settings: BoxBatchSettings
     ) -> None:
         self._scenes = scenes
         self._network = network
-        self._num_proposals = num_proposals
-        self._room = max_mib << 20 if scenes.num_views else 0
+        self._settings = settings
+        self._room = settings.max_mib << 20
         self._kept: dict[tuple[str, int], BoxBatch] = {}
 
     def __call__(self, number: int) -> BoxBatch:
         """This rank's share of batch `number`."""
-        view = number % max(1, self._scenes.num_views)
         ids = self._scenes.item_ids(number)
+        interiors = [self._interior(place) for place in self._interiors_of(number, len(ids))]
+        view = number % max(1, self._scenes.num_views)
         if all((item, view) in self._kept for item in ids):
-            return _joined([self._kept[item, view] for item in ids])
+            return _joined([self._kept[item, view] for item in ids] + interiors)
         batch = self._scenes(number).to(self._network.device)
-        rows = [self._row(batch, place) for place in range(len(ids))]
-        for row in rows:
-            num_bytes = row.features.numel() * 2
-            if num_bytes <= self._room and (row.item_ids[0], view) not in self._kept:
-                self._kept[row.item_ids[0], view] = row
-                self._room -= num_bytes
-        return _joined(rows)
+        rows = [self._of_scene(batch, place) for place in range(len(ids))]
+        if self._scenes.num_views:
+            for row in rows:
+                self._keep(row, view)
+        return _joined(rows + interiors)
+
+    def examples(self, num_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The features of the first batches' boxes, and which of them show a product.
+
+        No scene comes twice.
+        """
+        for number in range(min(num_batches, self._scenes.batches_per_pass)):
+            batch = self(number)
+            yield batch.features, batch.is_product
+
+    def _interiors_of(self, number: int, num_scenes: int) -> list[int]:
+        """Which drawn photos this rank's share of a batch has: each in turn."""
+        each = -(-num_scenes // SCENES_PER_INTERIOR)
+        first = (number * distributed.world_size() + distributed.rank()) * each
+        total = self._settings.num_interiors
+        return [place % total for place in range(first, first + each)] if total else []
+
+    def _interior(self, place: int) -> BoxBatch:
+        key = (f"interior-{place}", 0)
+        if key not in self._kept:
+            rng = np.random.default_rng([self._settings.seed, 3, place])
+            side = self._network.short_side_px
+            width, height = (max(1, round(side * factor)) for factor in _ASPECTS[place % 3])
+            photo = as_photographed(draw_interior(width, height, rng), rng)
+            canvas = stack_canvases([self._network.canvas(photo)]).to(self._network.device)
+            row = self._row(key[0], canvas, torch.empty(0, 4, device=self._network.device))
+            self._keep(row, 0)
+            return row
+        return self._kept[key]
+
+    def _keep(self, row: BoxBatch, view: int) -> None:
+        num_bytes = row.features.numel() * row.features.element_size()
+        if num_bytes <= self._room and (row.item_ids[0], view) not in self._kept:
+            self._kept[row.item_ids[0], view] = row
+            self._room -= num_bytes
+
+    def _of_scene(self, batch: SceneBatch, place: int) -> BoxBatch:
+        inputs = batch.inputs
+        of_scene = slice(place, place + 1)
+        own = (
+            [level[of_scene] for level in inputs] if isinstance(inputs, list) else inputs[of_scene]
+        )
+        return self._row(batch.item_ids[place], own, batch.boxes_xyxy[place])
 
     @torch.inference_mode()
-    def _row(self, batch: SceneBatch, place: int) -> BoxBatch:
-        network, true_xyxy = self._network, batch.boxes_xyxy[place]
-        maps: Maps = (
-            [level[place : place + 1] for level in batch.inputs]
-            if isinstance(batch.inputs, list)
-            else network(batch.inputs[place : place + 1])
-        )
-        canvas_px = network.canvas_px(maps)
-        pyramid = network.pyramid(maps)
-        (proposals,) = network.first_stage(maps, pyramid, [canvas_px])
-        boxes = torch.cat([proposals.boxes_xyxy[: self._num_proposals], *_around(true_xyxy)])
-        features = network.box_head.features(pyramid[: len(maps)], [boxes], canvas_px)
+    def _row(self, item_id: str, inputs: Tensor | Maps, true_xyxy: Tensor) -> BoxBatch:
+        """The examples of one photo, from its canvas or its maps."""
+        network = self._network
+        maps: Maps = inputs if isinstance(inputs, list) else network(inputs)
+        (proposals,) = network.first_stage(maps, [network.canvas_px(maps)])
+        best = proposals.boxes_xyxy[: self._settings.num_proposals]
+        boxes = torch.cat([best, *_around(true_xyxy)])
+        features = network.box_head.features(maps, [boxes])
         is_product, shifts = targets(boxes, true_xyxy, network.box_head.coder)
-        return BoxBatch(
-            [batch.item_ids[place]], features.half().cpu(), is_product.cpu(), shifts.cpu()
-        )
+        return BoxBatch([item_id], features.half().cpu(), is_product.cpu(), shifts.cpu())
 
 
 def _around(true_xyxy: Float[Tensor, "K 4"]) -> list[Float[Tensor, "K 4"]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from product1m.config import RpnTrainingConfig
 from product1m.data.items import ItemTable
 from product1m.detection.canvas import canvas_px, make_canvas, stack_canvases
-from product1m.detection.jitter import jitter_colors, view_factors
+from product1m.detection.jitter import jitter_photo, view_factors
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.telemetry.progress import track
 from product1m.training import distributed
@@ -35,6 +35,7 @@ class CacheSettings:
     num_views: int
     max_mib: int
     color_jitter: float
+    camera_share: float
     scale_jitter: float
     seed: int
 
@@ -45,6 +46,7 @@ class CacheSettings:
             num_views=config.cached_views,
             max_mib=config.feature_cache_mib,
             color_jitter=config.color_jitter,
+            camera_share=config.camera_share,
             scale_jitter=config.scale_jitter,
             seed=config.seed,
         )
@@ -98,8 +100,8 @@ def cache_maps(
         photo = items.photo(position)
         for view, factor in enumerate(factors):
             generator = np.random.default_rng([settings.seed, 2, view, position])
-            colored = jitter_colors(photo, settings.color_jitter, generator)
-            canvas = make_canvas(colored, *_sides_px(network, factor))
+            seen = jitter_photo(photo, settings.color_jitter, settings.camera_share, generator)
+            canvas = make_canvas(seen, *_sides_px(network, factor))
             with torch.inference_mode():
                 maps = backbone(stack_canvases([canvas]).to(distributed.device()))
             halves = [level[0].half().cpu() for level in maps]

@@ -98,7 +98,7 @@ class NetworkSettings:
 
 
 class ProposalNetwork(nn.Module):
-    """Backbone, feature pyramid, RPN, and the second stage on the same pyramid.
+    """Backbone, feature pyramid, RPN, and the second stage on the backbone's maps.
 
     The pyramid starts at stride 8, because products in scenes and in customers' photos measure at
     least a tenth of the photo's side (ours).
@@ -130,7 +130,7 @@ class ProposalNetwork(nn.Module):
         )
         self.rpn.fg_bg_sampler = AnchorSampler(ANCHORS_PER_IMAGE, POSITIVE_SHARE)
         self.num_boxes = settings.num_boxes
-        self.box_head = BoxHead(len(backbone.strides), settings.fpn_channels, settings.box_head_dim)
+        self.box_head = BoxHead(backbone.channels, backbone.strides, settings.box_head_dim)
 
     @property
     def feature_dim(self) -> int:
@@ -171,11 +171,10 @@ class ProposalNetwork(nn.Module):
 
         `inner_px` is (height, width) of the photo on it. The best `num_boxes` proposals are judged.
         """
-        pyramid = self.pyramid(maps)
-        proposals = self.first_stage(maps, pyramid, inner_px)
+        proposals = self.first_stage(maps, inner_px)
         boxes = [photo.boxes_xyxy[: self.num_boxes] for photo in proposals]
         counts = [len(photo) for photo in boxes]
-        features = self.box_head.features(pyramid[: len(maps)], boxes, self.canvas_px(maps))
+        features = self.box_head.features(maps, boxes)
         return [
             self._decided(*photo)
             for photo in zip(torch.split(features, counts), boxes, inner_px, strict=True)
@@ -188,10 +187,9 @@ class ProposalNetwork(nn.Module):
         kept = nms(moved, scores, self.rpn.nms_thresh)
         return Proposals(moved[kept], scores[kept])
 
-    def first_stage(
-        self, maps: Maps, pyramid: Maps, inner_px: Sequence[tuple[int, int]]
-    ) -> list[Proposals]:
+    def first_stage(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
         """The RPN's proposals on each canvas, with its objectness for scores."""
+        pyramid = self.pyramid(maps)
         objectness, deltas, anchors, per_level = self._predict(maps, pyramid, inner_px)
         decoded = self.rpn.box_coder.decode(deltas, anchors).view(len(inner_px), -1, 4)
         boxes, scores = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)

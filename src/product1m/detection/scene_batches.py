@@ -21,7 +21,7 @@ from product1m.data.geometry import CORNERS, Boxes
 from product1m.data.items import ItemTable
 from product1m.data.regions import INSTANCES
 from product1m.detection.canvas import Canvas, make_canvas, stack_canvases
-from product1m.detection.jitter import jitter_colors
+from product1m.detection.jitter import jitter_photo
 from product1m.detection.map_cache import MapCache, stack_maps
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.errors import ConfigError, DatasetError
@@ -103,6 +103,7 @@ class SceneBatchSettings:
     short_side_px: int
     long_side_px: int
     color_jitter: float
+    camera_share: float
     scale_jitter: float
     num_workers: int
     seed: int
@@ -116,6 +117,7 @@ class SceneBatchSettings:
             short_side_px=config.short_side_px,
             long_side_px=config.long_side_px,
             color_jitter=config.color_jitter,
+            camera_share=config.camera_share,
             scale_jitter=config.scale_jitter,
             num_workers=config.num_workers,
             seed=config.seed,
@@ -148,6 +150,11 @@ class SceneBatches:
     def num_steps(self) -> int:
         """Steps of all passes; the last batch is filled up from one pass more."""
         return -(-self._settings.num_epochs * len(self._positions) // self._settings.batch_size)
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Full batches of the first pass over the scenes, at least one."""
+        return max(1, len(self._positions) // self._settings.batch_size)
 
     @property
     def num_views(self) -> int:
@@ -187,7 +194,8 @@ class SceneBatches:
             # A scene's colors depend on its place in the whole batch, not on the rank that has it.
             own = np.random.default_rng([settings.seed, 1, number, 1 + place])
             photo = self._scenes.items.photo(position)
-            return make_canvas(jitter_colors(photo, settings.color_jitter, own), *sides)
+            seen = jitter_photo(photo, settings.color_jitter, settings.camera_share, own)
+            return make_canvas(seen, *sides)
 
         with ThreadPoolExecutor(max(1, settings.num_workers), "decode") as pool:
             return list(pool.map(prepare, places, positions))

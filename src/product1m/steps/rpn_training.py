@@ -14,7 +14,13 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.work import work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import CHOSEN_BOXES, MIN_SCORE, NMS_IOU, Boxes, BoxSelection
-from product1m.detection.box_training import BoxBatches, box_losses
+from product1m.detection.box_training import (
+    FITTED_BATCHES,
+    MIN_PRODUCTS,
+    BoxBatches,
+    BoxBatchSettings,
+    box_losses,
+)
 from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
@@ -113,7 +119,8 @@ def _train(
     network.box_head.requires_grad_(True)
     settings = replace(settings, num_epochs=config.box_num_epochs)
     batches = SceneBatches(scenes, positions, settings, cached)
-    boxes = BoxBatches(batches, frozen_copy(network), config.num_boxes, config.feature_cache_mib)
+    boxes = BoxBatches(batches, frozen_copy(network), BoxBatchSettings.from_config(config))
+    network.box_head.fit(boxes.examples(FITTED_BATCHES), MIN_PRODUCTS)
     train(
         network.box_head,
         box_losses,
