@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float32, Float64, Int64
 
 from product1m.data.points import Points, PointTable
@@ -142,7 +143,9 @@ def _pairs(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.n
     """Each point of the box with the item's most similar one, if no other is nearly as similar."""
     descriptors = item.descriptors.astype(np.float32)
     # Sums of products of bytes below 2^24 are exact, in whatever order they are added.
-    distances = _squares(descriptors) - 2 * (box.descriptors @ descriptors.T)
+    # By PyTorch, because a server limits its threads; those of NumPy's library wait busily.
+    products = (torch.from_numpy(box.descriptors) @ torch.from_numpy(descriptors).T).numpy()
+    distances = _squares(descriptors) - 2 * products
     distances += box.squares[:, None]
     rows = np.arange(len(distances))
     best = distances.argmin(axis=1)
