@@ -103,13 +103,15 @@ def refresh_index(
 ) -> FilledIndex:
     """Write the index of `items` to a folder, by changing the index of `before` if there is one.
 
-    It is rebuilt if new vectors lie outside the range of its codes, or if it finds too few of
-    the true neighbors. Raises RetrievalError for a factory string that cannot be changed in place
-    or that needs more items.
+    It is rebuilt if its vectors have another length, if new vectors lie outside the range of its
+    codes, or if it finds too few of the true neighbors. Raises RetrievalError for a factory string
+    that cannot be changed in place or that needs more items.
     """
     if before is not None:
         filled = _changed_in_place(before, items, vectors, settings, folder)
-        if filled.clipped_share > settings.max_clipped_share:
+        if filled is None:
+            why = "its vectors have another length than the model's"
+        elif filled.clipped_share > settings.max_clipped_share:
             why = f"{filled.clipped_share:.1%} of the new vectors are outside its range"
         elif filled.recall < settings.min_recall:
             why = f"recall@{RECALL_DEPTH} is {filled.recall:.4f}"
@@ -127,8 +129,11 @@ def _changed_in_place(
     vectors: Vectors,
     settings: CatalogueIndexSettings,
     folder: Path,
-) -> FilledIndex:
+) -> FilledIndex | None:
+    """The changed index; None if it holds vectors of another length, as after an upgrade."""
     index = read_index(before.file(INDEX))
+    if len(items) and vectors(items.iloc[:1]).shape[1] != index.d:
+        return None
     require_refreshable(index, settings.factory)
     set_probes(index, settings.probes)
     rows = with_ids(index, read_rows(before))
