@@ -84,7 +84,7 @@ class ReviewerData:
                 method: paired_difference(ap[SHIPPED], ap[method], self.bootstrap).as_dict()
                 for method in BASELINES
             },
-            "slices": self._slices(truth, shipped),
+            "slices": self._slices(truth, shipped, queries),
             "intervals": {},
             "index_recall": answers.index_recall,
             "served_agreement": self._agreement(files, queries, shipped),
@@ -101,10 +101,17 @@ class ReviewerData:
     def _parts(self) -> tuple[Artifact, ...]:
         return self.train, self.queries, self.gallery
 
-    def _slices(self, truth: GroundTruth, shipped: Mapping[str, object]) -> dict[str, Any]:
+    def _slices(
+        self, truth: GroundTruth, shipped: Mapping[str, object], queries: ItemTable
+    ) -> dict[str, Any]:
         labels = {query: truth.query_labels[query] for query in shipped}
-        titles = read_train_titles(self.queries)
-        table = slices_of(labels, truth.gallery_label.values(), titles)
+        dev = queries.rows.loc[queries.rows["split"] == "dev", "id"]
+        table = slices_of(
+            labels,
+            truth.gallery_label.values(),
+            read_train_titles(self.queries),
+            [truth.query_labels[query] for query in dev],
+        )
         return {name: table[name].to_dict() for name in table.columns}
 
     def _agreement(
