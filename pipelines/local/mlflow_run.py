@@ -14,7 +14,12 @@ from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.mlflow_files import files_beside, follow_move, sqlite_uri
 from product1m.telemetry.mlflow_sqlite import ready_store
-from product1m.telemetry.pipeline_runs import OUTPUT_TAG, end_killed_runs, output_tag
+from product1m.telemetry.pipeline_runs import (
+    OUTPUT_TAG,
+    PARENT_TAG,
+    end_killed_runs,
+    output_tag,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +78,7 @@ class TrackedRun:
             client = MlflowClient(self.uri)
             own = client.get_run(self.run_id).data.tags
             shared = {key: value for key, value in own.items() if key == OUTPUT_TAG}
-            shared["mlflow.parentRunId"] = self.run_id
+            shared[PARENT_TAG] = self.run_id
             run = client.create_run(self.experiment_id, run_name=name, tags={**tags, **shared})
             for key, value in parameters.items():
                 client.log_param(run.info.run_id, key, redacted(str(value)))

@@ -241,6 +241,21 @@ def test_a_damaged_file_is_named_and_nothing_is_registered(
     assert not (tmp_path / "out").exists()
 
 
+def test_whoever_starts_the_step_again_gets_its_version_and_no_second_one(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    names = {"candidate_model": "started-again"}
+    config = LENIENT.model_copy(update=names)
+
+    first = run_registration(made, tmp_path / "out", config)
+    again = run_registration(made, tmp_path / "out", config)
+    changed = config.model_copy(update={"thumbnail_side_px": 48})
+    other = run_registration(made, tmp_path / "out", changed)
+
+    assert (first.number, again.number, other.number) == ("1", "1", "2")
+    assert len(list_versions("started-again")) == 2
+
+
 def test_without_a_registry_the_step_says_what_to_set(
     made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
@@ -32,6 +33,7 @@ from product1m.registry.versions import (
 )
 from product1m.serving.model_folder import THUMBNAILS
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
+from product1m.telemetry.pipeline_runs import LAST_STEP, OUTPUT_TAG, PIPELINE_RUN_TAG
 from product1m.telemetry.provenance import git_revision, pipeline_run
 
 logger = logging.getLogger(__name__)
@@ -107,14 +109,38 @@ def adopt_unfinished(
 
 
 def _was_killed(version: ModelVersion) -> bool:
-    """Whether the registration of a version, or the run that it belonged to, never ended."""
+    """Whether the registration of a version never ended, or ended unknown to who starts it again.
+
+    A registration can be whole while its pipeline knows nothing of it. If the step is started again
+    for the same output folder or pipeline run, with the same settings and code, this version is
+    wanted and not a second one.
+    """
     if version.tags.get(REGISTRATION) == UNFINISHED:
         return True
     try:
         with talking_to_registry(f"reading the run of {version.title}") as client:
-            return bool(client.get_run(version.run_id).info.status == "KILLED")
+            run = client.get_run(version.run_id)
+            own = client.get_run(registry_mlflow().active_run().info.run_id)
     except RegistryError:  # the run was deleted
         return False
+    same_code = version.tags.get("git_revision") == git_revision()
+    return run.info.status == "KILLED" or (same_code and _is_same_attempt(run, own))
+
+
+def _is_same_attempt(run: Any, own: Any) -> bool:
+    """Whether two MLflow runs are for one output or pipeline run, with equal settings."""
+    same = any(
+        run.data.tags.get(tag) == own.data.tags[tag]
+        for tag in (OUTPUT_TAG, PIPELINE_RUN_TAG)
+        if tag in own.data.tags
+    )
+    return same and _settings(run) == _settings(own)
+
+
+def _settings(run: Any) -> dict[str, str]:
+    return {
+        name: value for name, value in run.data.params.items() if name.startswith(f"{LAST_STEP}.")
+    }
 
 
 def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
