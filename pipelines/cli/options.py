@@ -23,6 +23,15 @@ WorkVolume = Annotated[
         help="Volume claim that keeps checkpoints between attempts of a training step.",
     ),
 ]
+StartFrom = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help="Start both trainings from a model's weights, with fewer passes: `champion`, "
+        "`MODEL/VERSION`, or a folder: a model's, or the output of a run on this machine.",
+    ),
+]
 Endpoint = Annotated[
     str,
     typer.Option(

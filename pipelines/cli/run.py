@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import Cached
+from pipelines.cli.options import Cached, StartFrom
+from pipelines.local.start import with_start
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
@@ -32,13 +33,14 @@ def run(
         ),
     ] = "",
     cache: Cached = True,
+    start_from: StartFrom = "",
     runner: Annotated[
         Literal["subprocess", "docker"],
         typer.Option(help="Run each step in a process or in its container (see `images build`)."),
     ] = "subprocess",
 ) -> None:
     """Run the pipeline on this machine, with MLflow on SQLite unless MLFLOW_TRACKING_URI is set."""
-    config = load_config(preset, overrides)
+    config = load_config(preset, with_start(preset, overrides, start_from))
     from pipelines.graph.data import check_dataset
 
     check_dataset(dataset)

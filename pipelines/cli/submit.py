@@ -14,10 +14,12 @@ from pipelines.cli.options import (
     Namespace,
     ProfileName,
     RatesFolder,
+    StartFrom,
     WorkVolume,
 )
 from pipelines.cli.plan import Limits, check_price
 from pipelines.cli.runs import follow_to_the_end
+from pipelines.local.start import with_start
 from product1m.cli.options import Overrides, PresetName
 from product1m.registry.roles import EXPERIMENT
 
@@ -64,6 +66,7 @@ def submit(
     pipeline_root: PipelineRoot = "",
     cache: Cached = True,
     rerun: Rerun = None,
+    start_from: StartFrom = "",
     work_volume: WorkVolume = "",
     follow: Follow = True,
     max_wait: MaxWait = 30.0,
@@ -79,18 +82,32 @@ def submit(
     """
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.submission import RunRequest
-    from pipelines.graph.package import Variant
 
-    variant = Variant(preset, profile, cache, work_volume, tuple(overrides), tuple(rerun or ()))
+    variant = _variant(preset, profile, cache, work_volume, overrides, start_from, rerun)
     data = _data(variant, dataset, backgrounds, dataset_digest)
     limits = Limits(rates, max_minutes, max_gpu_hours)
     check_price(variant, dataset, limits, is_readable=cache and not dataset_digest)
     request = RunRequest(data, experiment, name, service_account, pipeline_root)
-    cluster = Cluster(endpoint, namespace)
-    run_id = start(cluster, variant, request)
+    run_id = start(cluster := Cluster(endpoint, namespace), variant, request)
     if follow:
         follow_to_the_end(cluster, run_id, max_wait)
     print(f"the run continues; follow it with `python -m pipelines runs follow {run_id}`")
+
+
+def _variant(
+    preset: PresetName,
+    profile: ProfileName,
+    cache: bool,
+    work_volume: str,
+    overrides: Overrides,
+    start_from: str,
+    rerun: list[str] | None,
+) -> "Variant":
+    """The pipeline's variant, with both trainings from the named model if there is one."""
+    from pipelines.graph.package import Variant
+
+    changes = with_start(preset, overrides, start_from, on_cluster=True)
+    return Variant(preset, profile, cache, work_volume, tuple(changes), tuple(rerun or ()))
 
 
 def _data(variant: "Variant", dataset: str, backgrounds: str, digest: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def run_training(run: LocalRun) -> RunSummary:
     check_writable(output)
     in_containers = run.runner == "docker"
     images = StepImages.locked() if in_containers else None
-    containers = Containers(output, _folders(arguments)) if in_containers else None
+    containers = Containers(output, _folders(arguments, run.config)) if in_containers else None
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
@@ -140,7 +140,8 @@ def _run(
     return summary
 
 
-def _folders(arguments: Mapping[str, str]) -> list[Path]:
+def _folders(arguments: Mapping[str, str], config: Config) -> list[Path]:
     """Local folders that a run reads."""
-    uris = (arguments["dataset_uri"], arguments["backgrounds_uri"])
-    return [Path(uri) for uri in uris if uri and "://" not in uri]
+    data = (arguments["dataset_uri"], arguments["backgrounds_uri"])
+    starts = (config.rpn_training.warm_start, config.capture_pretraining.warm_start)
+    return [Path(uri) for uri in (*data, *starts) if uri and ":/" not in uri]

@@ -208,3 +208,37 @@ def test_grabcut_without_the_settings_of_the_scenes_says_what_to_do(
     settings = replace(SETTINGS, proposals="grabcut")
     with pytest.raises(ArtifactError, match="run rpn_training again"):
         extract_regions(network, photos[:1], settings)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_batch_that_does_not_fit_into_memory_is_extracted_in_smaller_ones(
+    most: int, network: ProposalNetwork, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = extract_regions(network, photos, SETTINGS)
+    forward, sizes = ProposalNetwork.forward, []
+
+    def limited(self: ProposalNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError
+        return forward(self, batch)
+
+    monkeypatch.setattr(ProposalNetwork, "forward", limited)
+    settings = replace(SETTINGS, batch_size=16)
+    equal = [photos[0]] * 4 + photos
+    found = extract_regions(network, equal, settings)
+    assert max(sizes) > most
+    for (mine, _), (theirs, _) in zip(found[4:], expected, strict=True):
+        np.testing.assert_allclose(mine.boxes_xyxy, theirs.boxes_xyxy, atol=1e-3)
+        np.testing.assert_allclose(mine.features, theirs.features, rtol=2e-3, atol=1e-3)
+
+
+def test_a_photo_that_does_not_fit_into_memory_alone_is_an_error(
+    network: ProposalNetwork, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: ProposalNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(ProposalNetwork, "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        extract_regions(network, photos, SETTINGS)

@@ -8,15 +8,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts.folder import open_artifact
-from product1m.capture.batches import PretrainingBatch, PretrainingBatches
+from product1m.capture.batches import PretrainingBatch, PretrainingBatches, feature_moments
 from product1m.capture.instance_recall import recall_at
 from product1m.capture.network import load_capture
+from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
-from product1m.errors import ArtifactError
+from product1m.errors import ArtifactError, ConfigError
 from product1m.steps import capture_pretraining
 from product1m.storage.base import sha256_of
 from product1m.storage.disk import DiskError
 from tests.support.processes import hold_when, kill_when
+from tests.support.worlds import feature_artifacts
 from tests.support.worlds.changed_manifests import rewrite_manifest
 from tests.support.worlds.feature_artifacts import (
     NUM_ITEMS,
@@ -24,6 +26,7 @@ from tests.support.worlds.feature_artifacts import (
     caption_of,
     make_features,
     make_scenes,
+    make_train,
 )
 from tests.support.worlds.ranks import run_as_ranks, torchrun_store
 
@@ -265,3 +268,81 @@ def test_a_disk_that_is_full_leaves_no_artifact(
         capture_pretraining.run(*features, tmp_path / "checkpoint", SHORT)
     assert not (tmp_path / "checkpoint").exists()
     assert list(tmp_path.glob(".work/*/checkpoint-*")), "the training itself is not lost"
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same products and four new ones."""
+    folder = tmp_path_factory.mktemp("more")
+    train = make_train(folder / "train", NUM_ITEMS + 4, noise=2.0)
+    return train, make_scenes(folder / "scenes", 40, NUM_ITEMS + 4, noise=2.0)
+
+
+def test_a_training_starts_from_the_weights_and_words_of_a_model_with_fewer_passes(
+    trained: Path, more: tuple[Path, Path], tmp_path: Path
+) -> None:
+    still = {"warm_start": str(trained), "warm_share": 0.05, "learning_rate": 1e-12}
+    capture_pretraining.run(*more, tmp_path / "warm", CONFIG.model_copy(update=still))
+    weights, model = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "warm", trained)
+    )
+    items = FeatureSet(open_artifact(more[0], "feature_extraction", "train"))
+    mean, _ = feature_moments(items)
+    np.testing.assert_allclose(weights.pop("standardization.mean"), mean, rtol=1e-5, atol=1e-6)
+    assert np.abs(model["standardization.mean"] - mean).max() > 1e-3
+    del weights["standardization.deviation"]
+    for name, values in weights.items():
+        np.testing.assert_allclose(values, model[name], rtol=1e-4, atol=1e-6)
+    words = Path("tokenizer") / "tokenizer.json"
+    assert (tmp_path / "warm" / words).read_bytes() == (trained / words).read_bytes()
+    assert _metrics(tmp_path / "warm")["num_steps"] == 3 * ((NUM_ITEMS + 4) // 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_dim": 64, "text_heads": 4}, "hidden_dim is 32 there and 64 here; text_heads"),
+        ({"masked_region_weight": 0}, "masked_region_weight is 1.0 there and 0.0 here"),
+        ({"text_model": "bert-base-chinese"}, "text_model is scratch there"),
+    ],
+)
+def test_a_training_does_not_start_from_weights_that_do_not_fit(
+    changes: dict[str, object],
+    message: str,
+    trained: Path,
+    features: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    settings = {**SHORT.model_dump(), **changes, "warm_start": str(trained)}
+    config = CapturePretrainingConfig.model_validate(settings)
+    with pytest.raises(ConfigError, match=message):
+        capture_pretraining.run(*features, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_does_not_start_from_a_model_that_does_not_know_the_words(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_artifacts, "caption_of", lambda number: "驛 驢 red blue")
+    others = make_features(tmp_path / "features")
+    config = SHORT.model_copy(update={"warm_start": str(trained)})
+    with pytest.raises(ConfigError, match="does not know 50% of the words in the titles"):
+        capture_pretraining.run(*others, tmp_path / "out", config)
+
+
+def test_a_training_does_not_start_from_a_model_of_other_region_vectors(
+    trained: Path, tmp_path: Path
+) -> None:
+    train = make_train(tmp_path / "train", NUM_ITEMS, feature_dim=24)
+    scenes = make_scenes(tmp_path / "scenes", 40, NUM_ITEMS, feature_dim=24)
+    config = SHORT.model_copy(update={"warm_start": str(trained)})
+    with pytest.raises(ConfigError, match="region vectors of 16 numbers, and the items' have 24"):
+        capture_pretraining.run(train, scenes, tmp_path / "out", config)
+
+
+def test_a_model_to_start_from_that_is_not_there_is_named(
+    features: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = SHORT.model_copy(update={"warm_start": str(tmp_path / "nowhere")})
+    with pytest.raises(ArtifactError, match=r"nowhere: no manifest\.json; expected a finished"):
+        capture_pretraining.run(*features, tmp_path / "out", config)

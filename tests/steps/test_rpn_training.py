@@ -18,7 +18,7 @@ from product1m.detection.scene_batches import (
     Scenes,
     losses,
 )
-from product1m.errors import DatasetError
+from product1m.errors import ConfigError, DatasetError
 from product1m.steps import rpn_training
 from tests.support.processes import hold_when, kill_when
 from tests.support.worlds.tiny_scenes import RPN, write_scenes
@@ -59,6 +59,23 @@ def test_the_checkpoint_says_what_features_it_gives_and_draws_its_proposals(
     assert picture is not None
     assert min(picture.shape[:2]) > 300
     assert not list(checkpoint.folder.parent.glob(".work/*"))
+
+
+def test_a_training_starts_from_the_weights_of_a_model(
+    checkpoint: Artifact, scenes: Artifact, tmp_path: Path
+) -> None:
+    still = {"warm_start": str(checkpoint.folder), "warm_share": 0.01, "learning_rate": 1e-12}
+    config = SLOW.model_copy(update=still)
+    rpn_training.run(scenes.folder, tmp_path / "warm", config)
+    weights = load_file(tmp_path / "warm" / MODEL)
+    model = load_file(checkpoint.file(MODEL))
+    assert weights.keys() == model.keys()
+    network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+    for name, _ in network.named_parameters():
+        torch.testing.assert_close(weights[name], model[name], rtol=1e-4, atol=1e-6)
+    wider = config.model_copy(update={"fpn_channels": 2 * SLOW.fpn_channels})
+    with pytest.raises(ConfigError, match="fpn_channels is 16 there and 32 here"):
+        rpn_training.run(scenes.folder, tmp_path / "wider", wider)
 
 
 def test_training_killed_midway_ends_with_the_same_weights(
@@ -143,6 +160,27 @@ def test_cached_maps_give_the_losses_of_the_photos(scenes: Artifact) -> None:
             found = losses(network, batch)
             both.append({name: float(value.detach()) for name, value in found.items()})
         assert both[0] == pytest.approx(both[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("cached_views", [0, 1])
+def test_scenes_in_parts_have_the_losses_and_gradients_of_the_whole_batch(
+    scenes: Artifact, cached_views: int
+) -> None:
+    config = RPN.model_copy(update={"cached_views": cached_views})
+    read = Scenes(scenes)
+    positions = read.split("train")
+    computed = []
+    for num_parts in (1, 3):
+        torch.manual_seed(0)
+        network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+        cached = cache_maps(network, read.items, positions, CacheSettings.from_config(config))
+        settings = SceneBatchSettings.from_config(config)
+        batch = SceneBatches(read, positions, settings, cached)(0)
+        torch.manual_seed(0)  # draws the anchors
+        terms = losses(network, batch, num_parts)
+        torch.autograd.backward(terms["objectness"] + terms["boxes"])
+        computed.append((terms, [parameter.grad for parameter in network.parameters()]))
+    torch.testing.assert_close(computed[1], computed[0], rtol=1e-4, atol=1e-5)
 
 
 def test_views_differ_in_size_and_color_and_take_turns(scenes: Artifact) -> None:

@@ -10,7 +10,12 @@ from product1m.errors import TrainingError
 from product1m.training import distributed
 from product1m.training.checkpoint import checkpoints
 from product1m.training.loop import TrainingPlan, train
-from product1m.training.optimizer import ParameterGroup, make_optimizer, warmup_and_decay
+from product1m.training.optimizer import (
+    MIN_FUSED,
+    ParameterGroup,
+    make_optimizer,
+    warmup_and_decay,
+)
 from tests.support.processes import hold_when, kill_when
 from tests.support.worlds.tiny_training import PLAN, Batch, batch_at, losses, make_network, silent
 
@@ -251,3 +256,15 @@ def _one_rank(rank: int, folder: Path) -> None:
     if rank == 0:
         (folder / "reports.json").write_text(json.dumps(reports))
     torch.distributed.destroy_process_group()
+
+
+def test_a_large_network_is_updated_like_a_small_one() -> None:
+    large, first = nn.Parameter(torch.ones(MIN_FUSED // 100, 100)), torch.randn(100)
+    small = nn.Parameter(torch.ones(1, 100))
+    optimizers = [make_optimizer([ParameterGroup([one])], 0.1, 0.01) for one in (large, small)]
+    for step in range(3):
+        for parameter, optimizer in zip((large, small), optimizers, strict=True):
+            parameter.grad = (first * (step + 1)).expand_as(parameter).clone()
+            optimizer.step()
+    assert [optimizer.defaults["fused"] for optimizer in optimizers] == [True, False]
+    torch.testing.assert_close(large, small.expand_as(large), rtol=1e-4, atol=1e-5)

@@ -71,6 +71,14 @@ class Packing:
         padded = packed.new_zeros(B * L, *packed.shape[1:])
         return padded.index_copy(0, self.rows, packed).reshape(B, L, *packed.shape[1:])
 
+    def part(
+        self, packed: Shaped[Tensor, "P ..."], rows: slice
+    ) -> "tuple[Packing, Shaped[Tensor, 'Q ...']]":
+        """The packing and the packed tokens of some samples."""
+        lengths = (~self.padding).sum(1)
+        start, count = int(lengths[: rows.start].sum()), int(lengths[rows].sum())
+        return Packing.of(self.padding[rows]), packed[start : start + count]
+
     def places(self) -> Int[Tensor, " P"]:
         """The place of every packed row in its sample."""
         return self.rows % self.padding.shape[1]

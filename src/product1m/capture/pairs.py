@@ -1,8 +1,8 @@
 """Titles with the regions of their photos, as padded batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,13 +18,22 @@ class OnDevice:
     """A dataclass of tensors that moves as one."""
 
     def to(self, device: torch.device) -> Self:
-        """The same values on a device."""
-        moved = {
-            field.name: value.to(device) if hasattr(value, "to") else value
-            for field in fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
-            for value in [getattr(self, field.name)]
-        }
-        return type(self)(**moved)
+        """The same values on a device; to a GPU from pinned memory while it still computes."""
+        ahead = device.type == "cuda"
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=ahead))
+
+    def pin_memory(self) -> Self:
+        """The same values in pinned memory."""
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        def changed(value: Any) -> Any:
+            if isinstance(value, OnDevice):
+                return value._changed(change)
+            return change(value) if isinstance(value, Tensor) else value
+
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # dataclasses
+        return type(self)(**{name: changed(getattr(self, name)) for name in names})
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,10 @@ class Pairs(OnDevice):
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def rows(self, rows: slice) -> "Pairs":
+        """Some of the pairs, padded as before."""
+        return self._changed(lambda tensor: tensor[rows])
 
 
 def collate(titles: Sequence[Tokens], photos: Sequence[Regions], max_regions: int) -> Pairs:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from product1m.capture.batches import PretrainingBatch, shown
+from product1m.capture.in_parts import CaptureInParts
 from product1m.capture.losses import (
     contrastive_loss,
     masked_language_loss,
@@ -52,22 +53,27 @@ class PretextTasks:
 
 
 def pretext_losses(
-    capture: Capture, batch: PretrainingBatch, tasks: PretextTasks
+    capture: Capture, batch: PretrainingBatch, tasks: PretextTasks, num_parts: int = 1
 ) -> dict[str, Tensor]:
-    """The weighted losses of the tasks whose weight is not 0."""
-    states = capture.streams(shown(batch), batch.masking.hidden_regions)
+    """The weighted losses of the tasks whose weight is not 0.
+
+    If memory is short, the network runs over the batch in `num_parts` parts; the losses still
+    compare all rows with each other.
+    """
+    network = capture if num_parts == 1 else CaptureInParts(capture, num_parts)
+    states = network.streams(shown(batch), batch.masking.hidden_regions)
     terms: dict[str, Tensor] = {}
     if tasks.contrast:
         terms["contrast"] = tasks.contrast * _contrast(capture, states, batch, tasks)
     if not tasks.need_joint:
         return terms
-    joint = capture.fuse(states)
+    joint = network.fuse(states)
     if tasks.masked_language:
         terms["masked_language"] = tasks.masked_language * _masked_language(capture, joint, batch)
     if tasks.masked_region:
         terms["masked_region"] = tasks.masked_region * _masked_region(capture, joint, batch)
     if tasks.image_text_matching:
-        loss = _matching(capture, states, joint, batch, tasks)
+        loss = _matching(capture, network, states, joint, batch, tasks)
         terms["image_text_matching"] = tasks.image_text_matching * loss
     if tasks.scene_contrast:
         loss = _scene_contrast(states, joint, batch, tasks.temperature)
@@ -111,6 +117,7 @@ def _masked_region(
 
 def _matching(
     capture: Capture,
+    network: Capture | CaptureInParts,
     states: StreamStates,
     joint: JointStates,
     batch: PretrainingBatch,
@@ -132,7 +139,7 @@ def _matching(
         tasks.temperature if tasks.hard_negatives else None,
     )
     titles = (wrong >= 0).nonzero().squeeze(1)
-    mismatched = capture.fuse(states.paired(titles, wrong[titles], n))
+    mismatched = network.fuse(states.paired(titles, wrong[titles], n))
     logits = capture.heads["matching"](
         torch.cat([joint.text_embedding[:n], mismatched.text_embedding]),
         torch.cat([joint.image_embedding[:n], mismatched.image_embedding]),

@@ -60,6 +60,13 @@ class TitleTokenizer:
             for encoding in encoded
         ]
 
+    def unknown_share(self, captions: Sequence[str]) -> float:
+        """Share of the captions' tokens that stand for words outside the vocabulary."""
+        encoded = self._backend.encode_batch_fast(list(captions), add_special_tokens=False)
+        counts = [(encoding.ids.count(self.unknown), len(encoding.ids)) for encoding in encoded]
+        unknown, total = (sum(column) for column in zip(*counts, strict=True))
+        return float(unknown / max(1, total))
+
     def tokens(self, numbers: Iterable[int]) -> list[str]:
         """The tokens behind the numbers."""
         return [str(self._backend.id_to_token(int(number))) for number in numbers]

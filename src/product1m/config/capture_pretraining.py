@@ -13,6 +13,26 @@ from pydantic import (
 
 from product1m.config.section import Fraction, Precision, StepConfig
 
+ARCHITECTURE = (
+    "text_model",
+    "max_tokens",
+    "max_regions",
+    "hidden_dim",
+    "text_layers",
+    "visual_layers",
+    "cross_layers",
+    "joint_layers",
+    "text_heads",
+    "visual_heads",
+    "text_ffn_dim",
+    "visual_ffn_dim",
+    "cross_dim",
+    "projection_dim",
+    "relu_projection",
+    "input_skip",
+)
+"""Settings that decide which weights the network has and what they mean."""
+
 
 class CapturePretrainingConfig(StepConfig):
     """Train the hybrid-stream transformer with its pretext tasks (paper)."""
@@ -103,6 +123,11 @@ class CapturePretrainingConfig(StepConfig):
     """Passes over the train items (released code)."""
     min_steps: NonNegativeInt = 0
     """Minimum number of optimizer steps: few items are passed over more often (ours)."""
+    warm_start: str = ""
+    """Model whose weights training starts from: `models:/NAME/VERSION`, a model folder or the
+    folder of a checkpoint; empty to start from BERT or at random (ours)."""
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the passes that a training from an earlier model's weights makes (ours)."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of AdamW (released code)."""
     text_learning_rate_multiplier: PositiveFloat = 0.1

@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from product1m.config.section import Fraction, Precision, StepConfig
 
+ARCHITECTURE = ("backbone", "fpn_channels", "anchor_ratios", "box_head_dim")
+"""Settings that decide which weights the network has."""
+
 
 class RpnTrainingConfig(StepConfig):
     """Train class-agnostic region proposals on the scenes (paper)."""
@@ -30,6 +33,11 @@ class RpnTrainingConfig(StepConfig):
     """Passes over the scenes (ours)."""
     min_steps: NonNegativeInt = 0
     """Minimum number of optimizer steps: few scenes are passed over more often (ours)."""
+    warm_start: str = ""
+    """Model whose weights training starts from: `models:/NAME/VERSION`, a model folder or the
+    folder of a checkpoint; empty to start from `weights` (ours)."""
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the passes that a training from an earlier model's weights makes (ours)."""
     batch_size: PositiveInt = 16
     """Scenes per optimizer step, over all ranks (ours)."""
     learning_rate: PositiveFloat = 2e-4

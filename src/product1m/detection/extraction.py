@@ -20,6 +20,7 @@ from product1m.detection.spread import spread
 from product1m.detection.untrained_boxes import grabcut_box, whole_image_box
 from product1m.errors import ArtifactError
 from product1m.synthesis.grabcut import GrabCutSettings
+from product1m.training.memory import in_halves
 
 PhotoRegions = tuple[Regions, Float[np.ndarray, "K F"]]
 """A photo's regions, and the vectors of further boxes that were asked for."""
@@ -131,12 +132,16 @@ def extract_sized(
     extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(photos)
     batches = batches_of_one_shape(photos, settings.batch_size)
 
-    def extract(positions: list[int]) -> list[PhotoRegions]:
+    def extract(positions: Sequence[int]) -> list[PhotoRegions]:
         members = [photos[i] for i in positions], [extra[i] for i in positions]
         return _extract_batch(network, *members, settings)
 
+    def extract_what_fits(positions: list[int]) -> list[PhotoRegions]:
+        return in_halves(extract, positions)
+
     results: dict[int, PhotoRegions] = {}
-    for positions, batch in zip(batches, spread(extract, batches, network.device), strict=True):
+    extracted = spread(extract_what_fits, batches, network.device)
+    for positions, batch in zip(batches, extracted, strict=True):
         results.update(zip(positions, batch, strict=True))
     return [results[position] for position in range(len(photos))]
 

@@ -4,7 +4,7 @@ A second stage (`box_head`, ours) decides which of its proposals are products.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,7 @@ from product1m.detection.libraries import (
 )
 from product1m.errors import ArtifactError
 from product1m.training import distributed
+from product1m.training.memory import in_parts
 
 MODEL = "model.safetensors"
 BACKBONE = "backbone."
@@ -156,8 +157,31 @@ class ProposalNetwork(nn.Module):
 
         torchvision's `forward` would also decode and suppress proposals, which training never uses.
         """
-        frames = [(1, 1)] * len(boxes_xyxy)
-        objectness, deltas, anchors, _ = self._predict(maps, self.pyramid(maps), frames)
+        return self.losses_in_parts(lambda rows: [level[rows] for level in maps], boxes_xyxy, 1)
+
+    def losses_in_parts(
+        self,
+        maps: Callable[[slice], Maps],
+        boxes_xyxy: Sequence[Float[Tensor, "K 4"]],
+        num_parts: int,
+    ) -> dict[str, Tensor]:
+        """`losses` with predictions for `num_parts` parts of the canvases, one after the other.
+
+        `maps` gives the maps of some of the canvases.
+        """
+
+        def predict(rows: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+            levels = maps(rows)
+            frames = [(1, 1)] * len(boxes_xyxy[rows])
+            objectness, deltas, anchors, _ = self._predict(levels, self.pyramid(levels), frames)
+            return objectness, deltas, anchors
+
+        parts = in_parts(predict, len(boxes_xyxy), num_parts)
+        objectness, deltas = (
+            torch.cat([part[0] for part in parts]),
+            torch.cat([part[1] for part in parts]),
+        )
+        anchors = [photo for part in parts for photo in part[2]]
         targets = [{"boxes": boxes} for boxes in boxes_xyxy]
         labels, matched = self.rpn.assign_targets_to_anchors(anchors, targets)
         regression = self.rpn.box_coder.encode(matched, anchors)

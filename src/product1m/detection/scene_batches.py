@@ -5,7 +5,7 @@ Ranks share a batch: each makes its part of it.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -74,20 +74,40 @@ class SceneBatch:
 
     def to(self, device: torch.device) -> "SceneBatch":
         """The batch on a device."""
-        inputs = self.inputs
+        inputs, ahead = self.inputs, device.type == "cuda"
         return SceneBatch(
             self.item_ids,
             [boxes.to(device) for boxes in self.boxes_xyxy],
-            [level.to(device) for level in inputs]
+            [level.to(device, non_blocking=ahead) for level in inputs]
             if isinstance(inputs, list)
-            else inputs.to(device),
+            else inputs.to(device, non_blocking=ahead),
         )
 
+    def pin_memory(self) -> "SceneBatch":
+        """The batch with its scenes in pinned memory."""
+        inputs = self.inputs
+        pinned = (
+            [level.pin_memory() for level in inputs]
+            if isinstance(inputs, list)
+            else inputs.pin_memory()
+        )
+        return replace(self, inputs=pinned)
 
-def losses(network: ProposalNetwork, batch: SceneBatch) -> dict[str, Tensor]:
-    """The RPN's losses on a batch; the backbone runs unless the batch holds its maps."""
-    maps = batch.inputs if isinstance(batch.inputs, list) else network(batch.inputs)
-    return network.losses(maps, batch.boxes_xyxy)
+    def maps(self, network: ProposalNetwork, rows: slice) -> Maps:
+        """The backbone's maps of some scenes; it runs unless the batch holds its maps."""
+        if isinstance(self.inputs, list):
+            return [level[rows] for level in self.inputs]
+        maps: Maps = network(self.inputs[rows])
+        return maps
+
+
+def losses(network: ProposalNetwork, batch: SceneBatch, num_parts: int = 1) -> dict[str, Tensor]:
+    """The RPN's losses on a batch, computed in `num_parts` parts if memory is short."""
+
+    def maps(rows: slice) -> Maps:
+        return batch.maps(network, rows)
+
+    return network.losses_in_parts(maps, batch.boxes_xyxy, num_parts)
 
 
 @dataclass(frozen=True)

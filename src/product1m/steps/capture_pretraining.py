@@ -29,17 +29,24 @@ from product1m.capture.pretext import PretextTasks, pretext_losses
 from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
 from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
-from product1m.errors import ArtifactError
+from product1m.errors import ArtifactError, ConfigError
+from product1m.registry.warm_start import num_passes, weights_of
+from product1m.serving.model_folder import CAPTURE
 from product1m.steps.bracket import open_step
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
+from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup
-from product1m.training.weights import plain_state
+from product1m.training.weights import load_weights, plain_state
 
 STEP = "capture_pretraining"
 PICTURE = "losses.png"
 SCRATCH = "scratch"
+STANDARDIZATION = ("standardization.mean", "standardization.deviation")
+"""Weights that come from the items, whatever model training starts from."""
+MAX_UNKNOWN = 0.05
+"""Largest share of words that a model to start from may not know (ours)."""
 NUM_POINTS = 200
 """Points of a loss curve (ours)."""
 
@@ -97,17 +104,16 @@ class _Training:
         torch.manual_seed(config.seed)
         items, scenes = FeatureSet(inputs["train_features"]), FeatureSet(inputs["scene_features"])
         from_scratch = config.text_model == SCRATCH
-        tokenizer = (
-            train_tokenizer(items.rows["caption"].tolist(), config.vocabulary_size)
-            if from_scratch
-            else bert_tokenizer(config.text_model)
-        )
+        tokenizer = _tokenizer(items, config)
         capture = build_capture(
             network_sizes(config), heads_for(config), tokenizer.vocabulary_size, items.feature_dim
         )
         mean, deviation = feature_moments(items)
         capture.standardization.fit(torch.from_numpy(mean), torch.from_numpy(deviation))
         pretrained = [] if from_scratch else load_bert(capture.text, config.text_model)
+        if config.warm_start:
+            with weights_of(config, CAPTURE) as earlier:
+                load_weights(capture, earlier.file(WEIGHTS), keep=STANDARDIZATION)
         groups = parameter_groups(capture, pretrained, config.text_learning_rate_multiplier)
         return cls(config, items, scenes, tokenizer, capture, groups)
 
@@ -124,19 +130,23 @@ class _Training:
             if tracking is not None:
                 tracking.log_metrics({f"loss/{name}": value for name, value in terms.items()}, step)
 
-        def losses(capture: Capture, batch: PretrainingBatch) -> dict[str, Tensor]:
-            return pretext_losses(capture, batch, tasks)
+        def losses(
+            capture: Capture, batch: PretrainingBatch, num_parts: int = 1
+        ) -> dict[str, Tensor]:
+            return pretext_losses(capture, batch, tasks, num_parts)
 
-        return train(
-            self.capture,
-            losses,
-            batches,
-            plan,
-            work=work,
-            report=report,
-            groups=self.groups,
-            description="capture pretraining",
-        )
+        with deterministic_kernels(distributed.device()):
+            return train(
+                self.capture,
+                losses,
+                batches,
+                plan,
+                work=work,
+                report=report,
+                groups=self.groups,
+                description="capture pretraining",
+                max_parts=config.batch_size,
+            )
 
     def details(self) -> dict[str, object]:
         """Sizes and origin that the manifest states."""
@@ -146,6 +156,35 @@ class _Training:
             "rpn": self.items.artifact.manifest.details["rpn"],
             "num_parameters": sum(p.numel() for p in self.capture.parameters()),
         }
+
+
+def _tokenizer(items: FeatureSet, config: CapturePretrainingConfig) -> TitleTokenizer:
+    """The words of the text model, of the train titles, or of the model that training starts from.
+
+    Raises ConfigError if that model's words or region vectors are not those of the items.
+    """
+    if not config.warm_start:
+        if config.text_model == SCRATCH:
+            return train_tokenizer(items.rows["caption"].tolist(), config.vocabulary_size)
+        return bert_tokenizer(config.text_model)
+    with weights_of(config, CAPTURE) as earlier:
+        tokenizer, feature_dim = (
+            TitleTokenizer.load(earlier),
+            earlier.manifest.details["feature_dim"],
+        )
+    where = f"capture_pretraining.warm_start={config.warm_start!r}"
+    if feature_dim != items.feature_dim:
+        raise ConfigError(
+            f"{where}: it reads region vectors of {feature_dim} numbers, and the items' have "
+            f"{items.feature_dim}; train from scratch, or keep the model's rpn_training.backbone"
+        )
+    unknown = tokenizer.unknown_share(items.rows["caption"].tolist())
+    if unknown > MAX_UNKNOWN:
+        raise ConfigError(
+            f"{where}: its vocabulary does not know {unknown:.0%} of the words in the titles, at "
+            f"most {MAX_UNKNOWN:.0%} may be; train from scratch"
+        )
+    return tokenizer
 
 
 def batch_settings(config: CapturePretrainingConfig) -> BatchSettings:
@@ -181,8 +220,9 @@ def pretext_tasks(config: CapturePretrainingConfig) -> PretextTasks:
 
 
 def _plan(config: CapturePretrainingConfig, batches_per_epoch: int) -> TrainingPlan:
-    num_batches = batches_per_epoch * config.num_epochs
-    num_steps = max(1, config.min_steps, num_batches // config.accumulation_steps)
+    num_batches = batches_per_epoch * num_passes(config.num_epochs, config)
+    min_steps = num_passes(config.min_steps, config)
+    num_steps = max(1, min_steps, num_batches // config.accumulation_steps)
     return TrainingPlan(
         num_steps=num_steps,
         learning_rate=config.learning_rate,

@@ -35,13 +35,16 @@ from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
+from product1m.registry.warm_start import num_passes, weights_of
+from product1m.serving.model_folder import RPN
 from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
-from product1m.training.loop import TrainingPlan, train
-from product1m.training.weights import plain_state
+from product1m.training.exact import deterministic_kernels
+from product1m.training.loop import Report, TrainingPlan, train
+from product1m.training.weights import load_weights, plain_state
 
 STEP = "rpn_training"
 PICTURE = "proposals.png"
@@ -88,9 +91,17 @@ def _open(scenes: Path) -> dict[str, Artifact]:
 
 
 def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
-    """A network with the same weights on every rank and in every attempt."""
+    """A network with the same weights on every rank and in every attempt.
+
+    What the second stage takes from its examples before it trains is never an earlier model's.
+    """
     torch.manual_seed(config.seed)
-    return ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+    network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+    if config.warm_start:
+        with weights_of(config, RPN) as earlier:
+            fitted = [f"box_head.{name}" for name, _ in network.box_head.named_buffers()]
+            load_weights(network, earlier.file(MODEL), keep=fitted)
+    return network
 
 
 def _train(
@@ -103,22 +114,59 @@ def _train(
     """First the proposal network, then, on its proposals, the second stage."""
     positions = scenes.split("train")
     cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
-    settings = SceneBatchSettings.from_config(config)
-    batches = SceneBatches(scenes, positions, settings, cached)
 
+    def batches(num_epochs: int) -> SceneBatches:
+        settings = SceneBatchSettings.from_config(config)
+        settings = replace(settings, num_epochs=num_passes(num_epochs, config))
+        return SceneBatches(scenes, positions, settings, cached)
+
+    _train_proposals(network, batches(config.num_epochs), config, work, _reporter(tracking, ""))
+    report = _reporter(tracking, "box_")
+    _train_boxes(network, batches(config.box_num_epochs), config, work / "box_head", report)
+
+
+def _reporter(tracking: StepRun | None, prefix: str) -> Report:
     def report(step: int, metrics: dict[str, float]) -> None:
         if tracking is not None:
-            tracking.log_metrics({f"loss/{name}": value for name, value in metrics.items()}, step)
+            named = {f"loss/{prefix}{name}": value for name, value in metrics.items()}
+            tracking.log_metrics(named, step)
 
-    def report_boxes(step: int, metrics: dict[str, float]) -> None:
-        report(step, {f"box_{name}": value for name, value in metrics.items()})
+    return report
 
+
+def _train_proposals(
+    network: ProposalNetwork,
+    batches: SceneBatches,
+    config: RpnTrainingConfig,
+    work: Path,
+    report: Report,
+) -> None:
     network.box_head.requires_grad_(False)
-    plan = _plan(config, batches.num_steps)
-    train(network, losses, batches, plan, work=work, report=report, description="rpn training")
+    with deterministic_kernels(distributed.device()):
+        train(
+            network,
+            losses,
+            batches,
+            _plan(config, batches.num_steps),
+            work=work,
+            report=report,
+            description="rpn training",
+            max_parts=config.batch_size,
+        )
+
+
+def _train_boxes(
+    network: ProposalNetwork,
+    batches: SceneBatches,
+    config: RpnTrainingConfig,
+    work: Path,
+    report: Report,
+) -> None:
+    """Without `deterministic_kernels`, for which torchvision would compile another RoIAlign.
+
+    RoIAlign makes the batches and needs no gradient here.
+    """
     network.box_head.requires_grad_(True)
-    settings = replace(settings, num_epochs=config.box_num_epochs)
-    batches = SceneBatches(scenes, positions, settings, cached)
     boxes = BoxBatches(batches, frozen_copy(network), BoxBatchSettings.from_config(config))
     network.box_head.fit(boxes.examples(FITTED_BATCHES), MIN_PRODUCTS)
     train(
@@ -126,15 +174,15 @@ def _train(
         box_losses,
         boxes,
         _plan(config, batches.num_steps),
-        work=work / "box_head",
-        report=report_boxes,
+        work=work,
+        report=report,
         description="second stage",
     )
 
 
 def _plan(config: RpnTrainingConfig, num_steps: int) -> TrainingPlan:
     return TrainingPlan(
-        num_steps=max(config.min_steps, num_steps),
+        num_steps=max(num_passes(config.min_steps, config), num_steps),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_share=config.warmup_share,

@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from product1m.errors import TrainingError
 from product1m.telemetry.processes import end_with_run
+from product1m.training.exact import forbid_tf32
 
 MAX_LAST_PART = timedelta(days=2)
 """How long rank 0 may measure and write after the last step while the others wait (ours)."""
@@ -40,8 +41,9 @@ def world_size() -> int:
 
 
 def device() -> torch.device:
-    """This rank's GPU, or the CPU where there is none."""
+    """This rank's GPU, or the CPU where there is none; both compute float32 in float32."""
     if torch.cuda.is_available():
+        forbid_tf32()
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 

@@ -1,0 +1,70 @@
+"""The network over a batch in parts, where the activations of all of it do not fit into memory."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from product1m.capture.blocks import Packing
+from product1m.capture.network import Capture, JointStates, StreamStates
+from product1m.capture.pairs import Pairs
+from product1m.training.memory import in_parts
+
+
+class CaptureInParts:
+    """The two passes of a network, each over one part of the rows after the other.
+
+    What they return is that of the whole batch, so the losses are too.
+    """
+
+    def __init__(self, capture: Capture, num_parts: int) -> None:
+        self._capture, self._num_parts = capture, num_parts
+
+    def streams(
+        self, pairs: Pairs, hidden_regions: Bool[Tensor, "B R"] | None = None
+    ) -> StreamStates:
+        """As `Capture.streams`."""
+
+        def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            hidden = None if hidden_regions is None else hidden_regions[rows]
+            states = self._capture.streams(pairs.rows(rows), hidden)
+            return states.text, states.regions, states.text_embedding, states.image_embedding
+
+        parts = in_parts(some, len(pairs), self._num_parts)
+        text, regions, text_embedding, image_embedding = (
+            torch.cat(columns) for columns in zip(*parts, strict=True)
+        )
+        return StreamStates(
+            text,
+            Packing.of(pairs.text_padding),
+            regions,
+            Packing.of(pairs.region_padding),
+            text_embedding,
+            image_embedding,
+        )
+
+    def fuse(self, states: StreamStates) -> JointStates:
+        """As `Capture.fuse`."""
+
+        def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            joint = self._capture.fuse(_rows(states, rows))
+            return joint.text, joint.regions, joint.text_embedding, joint.image_embedding
+
+        parts = in_parts(some, len(states.text_embedding), self._num_parts)
+        return JointStates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _rows(states: StreamStates, rows: slice) -> StreamStates:
+    """The states of some rows."""
+    text_packing, text = states.text_packing.part(states.text, rows)
+    region_packing, regions = states.region_packing.part(states.regions, rows)
+    return replace(
+        states,
+        text=text,
+        text_packing=text_packing,
+        regions=regions,
+        region_packing=region_packing,
+        text_embedding=states.text_embedding[rows],
+        image_embedding=states.image_embedding[rows],
+    )
