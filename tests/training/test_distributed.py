@@ -153,7 +153,7 @@ def test_two_ranks_end_like_ranks_that_were_not_killed(
             curves.append(json.loads(curve.read_text()))
             digests.append(open_artifact(checkpoint, "capture_pretraining").digest)
     whole, killed = curves
-    assert len(whole) == CAPTURE.num_epochs * (32 // 13)
+    assert len(whole) == CAPTURE.num_epochs * -(-32 // 13)
     assert {"contrast", "image_text_matching", "scene_contrast"} < set(whole[0])
     assert killed == whole
     assert digests[0] == digests[1]
@@ -176,7 +176,9 @@ def test_the_rpn_trains_on_two_ranks_what_it_trains_on_one(
     # The second stage learns from proposals that differ in their last digits: one more or less over
     # a threshold is another example, so only its size is compared.
     for name, weight in one.items():
-        if "box_head" in name:
+        if "familiarity" in name:  # so few products leave it as it is made
+            assert torch.equal(two[name], weight), name
+        elif "box_head" in name:
             assert float(two[name].norm() / weight.norm()) == pytest.approx(1, rel=0.1), name
         else:
             torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
@@ -230,7 +232,7 @@ def test_the_component_s_torchrun_writes_one_artifact_and_one_mlflow_run(
     assert run.data.metrics["capture_pretraining/loss/total"] == metrics["loss/total"]
     printed = capfd.readouterr()
     assert printed.out.count("loss/total") == 1, "one rank reports"
-    assert printed.err.count("capture pretraining: 2/2") == 1, "one rank shows progress"
+    assert printed.err.count("capture pretraining: 3/3") == 1, "one rank shows progress"
 
 
 @pytest.mark.parametrize("failing", [0, 1])

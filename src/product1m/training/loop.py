@@ -90,12 +90,11 @@ def train(
     `groups` says otherwise. Returns the curve since step 1, earlier attempts included.
 
     If memory runs out in one process, this and all later batches are split, up to `max_parts`:
-    `losses(module, batch, num_parts)` must give those of the whole batch (`training.memory`).
-    Several ranks end with the error, because the others wait within the step.
+    `losses(module, batch, num_parts)` must give those of the whole batch (`training.memory`). Ranks
+    cannot do that, because the others wait within the step.
 
     Raises TrainingError, on every rank, for a loss that is not finite (the last good checkpoint is
-    kept), a checkpoint that does not fit, and ranks that do not share `work`; and if memory runs
-    out with the smallest parts.
+    kept), a checkpoint that does not fit, ranks that do not share `work`, and too little memory.
     """
     device = distributed.device()
     module.to(device).train()
