@@ -41,7 +41,7 @@ def make_optimizer(
                 rate = learning_rate * group.rate_multiplier
                 settings.append({"params": parameters, "lr": rate, "weight_decay": decay})
     number = sum(parameter.numel() for group in settings for parameter in group["params"])
-    return AdamW(settings, fused=number >= MIN_FUSED)
+    return AdamW(settings, fused=True if number >= MIN_FUSED else None)
 
 
 def warmup_and_decay(step: int, num_steps: int, warmup_share: float) -> float:
