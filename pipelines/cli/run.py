@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipelines.cli.options import Cached, StartFrom
-from pipelines.local.start import with_start
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
@@ -40,8 +39,10 @@ def run(
     ] = "subprocess",
 ) -> None:
     """Run the pipeline on this machine, with MLflow on SQLite unless MLFLOW_TRACKING_URI is set."""
-    config = load_config(preset, with_start(preset, overrides, start_from))
     from pipelines.graph.data import check_dataset
+    from pipelines.local.start import with_start
+
+    config = load_config(preset, with_start(preset, overrides, start_from))
 
     check_dataset(dataset)
     from pipelines.local.run import LocalRun

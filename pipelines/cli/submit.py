@@ -19,7 +19,6 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.plan import Limits, check_price
 from pipelines.cli.runs import follow_to_the_end
-from pipelines.local.start import with_start
 from product1m.cli.options import Overrides, PresetName
 from product1m.registry.roles import EXPERIMENT
 
@@ -105,6 +104,7 @@ def _variant(
 ) -> "Variant":
     """The pipeline's variant, with both trainings from the named model if there is one."""
     from pipelines.graph.package import Variant
+    from pipelines.local.start import with_start
 
     changes = with_start(preset, overrides, start_from, on_cluster=True)
     return Variant(preset, profile, cache, work_volume, tuple(changes), tuple(rerun or ()))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipelines.__main__ import app as pipelines_app
 from product1m import __version__
 from product1m.cli.app import app
-from product1m.registry.versions import ModelVersion
+from product1m.registry.versions import ModelVersion, list_versions
 from tests.support.servers.ports import free_port
 from tests.support.worlds.registered_model import MlflowStore
 
@@ -33,7 +33,8 @@ def test_completion_for_a_shell_is_offered() -> None:
 def test_without_a_champion_search_says_what_to_try(
     registered: ModelVersion, mlflow_store: MlflowStore
 ) -> None:
-    del mlflow_store
+    with mlflow_store.active():
+        newest = list_versions(registered.model)[0].number
     photo = [
         "search",
         "demo/photos/masks.jpg",
@@ -44,7 +45,7 @@ def test_without_a_champion_search_says_what_to_try(
     ]
     shown = CliRunner().invoke(app, photo)
     assert shown.exit_code == 1
-    assert f"promote --version {registered.number} --reason" in shown.output
+    assert f"promote --version {newest} --reason" in shown.output
     assert f"--model models:/{registered.model}@challenger" in shown.output
 
 

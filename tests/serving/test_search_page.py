@@ -34,7 +34,7 @@ TITLE = "Lumi <rose> 玫瑰 cream"
 @pytest.fixture(scope="module")
 def photo(made: TinyArtifacts) -> Path:
     """A query of several products."""
-    return made.root / "dataset" / "images" / "queries-9.jpg"
+    return made.root / "dataset" / "images" / "queries-2.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ TITLE = "Lumi <rose> 玫瑰 cream"
 @pytest.fixture(scope="module")
 def photo(made: TinyArtifacts) -> bytes:
     """A query of several products."""
-    return (made.root / "dataset" / "images" / "queries-9.jpg").read_bytes()
+    return (made.root / "dataset" / "images" / "queries-2.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")
