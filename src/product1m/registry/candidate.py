@@ -33,7 +33,7 @@ from product1m.registry.versions import (
 )
 from product1m.serving.model_folder import THUMBNAILS
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
-from product1m.telemetry.pipeline_runs import LAST_STEP, OUTPUT_TAG, PIPELINE_RUN_TAG
+from product1m.telemetry.pipeline_runs import ATTEMPT_TAGS, LAST_STEP
 from product1m.telemetry.provenance import git_revision, pipeline_run
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def adopt_unfinished(
         "gate_champion": champion.number if champion else NONE,
     }
     for version in list_versions(names.candidate):
-        if expected.items() <= version.tags.items() and _was_killed(version):
+        if expected.items() <= version.tags.items() and _is_kept(version):
             scratch.mkdir()
             try:
                 files = fetch_candidate(version, scratch)
@@ -108,7 +108,7 @@ def adopt_unfinished(
     return None
 
 
-def _was_killed(version: ModelVersion) -> bool:
+def _is_kept(version: ModelVersion) -> bool:
     """Whether the registration of a version never ended, or ended unknown to who starts it again.
 
     A registration can be whole while its pipeline knows nothing of it. If the step is started again
@@ -130,9 +130,7 @@ def _was_killed(version: ModelVersion) -> bool:
 def _is_same_attempt(run: Any, own: Any) -> bool:
     """Whether two MLflow runs are for one output or pipeline run, with equal settings."""
     same = any(
-        run.data.tags.get(tag) == own.data.tags[tag]
-        for tag in (OUTPUT_TAG, PIPELINE_RUN_TAG)
-        if tag in own.data.tags
+        run.data.tags.get(tag) == own.data.tags[tag] for tag in ATTEMPT_TAGS if tag in own.data.tags
     )
     return same and _settings(run) == _settings(own)
 

@@ -9,7 +9,7 @@ from product1m.registry.claims import PROCESS
 from product1m.registry.roles import CHAMPIONS
 from product1m.serving.packaging import NAME
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
-from product1m.telemetry.pipeline_runs import OUTPUT_TAG, PIPELINE_RUN_TAG
+from product1m.telemetry.pipeline_runs import ATTEMPT_TAGS
 from product1m.telemetry.processes import has_ended
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def remove_left_by_registrations() -> None:
         active = registry_mlflow().active_run()
         own = client.get_run(active.info.run_id)
         attempts = {active.info.run_id: own}
-        for tag in (OUTPUT_TAG, PIPELINE_RUN_TAG):
+        for tag in ATTEMPT_TAGS:
             if tag in own.data.tags:
                 found = _runs(client, own.info.experiment_id, tag, own.data.tags[tag])
                 attempts |= {run.info.run_id: run for run in found}

@@ -23,6 +23,8 @@ PARENT_TAG = "mlflow.parentRunId"
 LAST_STEP = "registration"
 OUTPUT_TAG = "product1m.output"
 """`HOST:FOLDER` that a run writes, by which the next run that writes there finds it."""
+ATTEMPT_TAGS = (OUTPUT_TAG, PIPELINE_RUN_TAG)
+"""Runs that agree in one of these are attempts at the same."""
 
 
 class ParentRun:
