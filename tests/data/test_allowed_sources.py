@@ -174,7 +174,7 @@ def test_addresses_outside_of_the_data_set_are_refused(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", images)
     num_items, reasons = ingested(tmp_path / "data", tmp_path / "out")
     assert num_items == 1
-    assert "s3://other/a.jpg lies outside of the data set" in reasons[0]
+    assert "s3://other/a.jpg is outside the data set" in reasons[0]
     assert all(NOT_PUBLIC in reason for reason in reasons[1:])
 
 

@@ -1,8 +1,8 @@
-"""What CAPTURE is trained on: items, and pasted products with the items they came from.
+"""Training batches of CAPTURE: items, and pasted products with the items they came from.
 
-A batch is a function of the seed and its number: an interrupted training continues with the batches
-that it would have had. Ranks share it: together they hold the items and products that a single
-process would, each its own part. Proposals and masks are drawn by each rank for itself.
+A batch is a function of the seed and its number, so an interrupted training continues with the same
+batches. Ranks divide a batch: together they hold the items and products that a single process would
+have. Each rank draws its own proposals and masks.
 """
 
 from dataclasses import dataclass, replace
@@ -24,29 +24,29 @@ from product1m.training import distributed
 
 @dataclass(frozen=True)
 class PretrainingBatch(OnDevice):
-    """Items of the epoch, then other items that views need, then views of pasted products.
+    """Items of the epoch, then other source items of views, then views of pasted products.
 
-    The other items are embedded as the sources of views, and no more: nothing of them is masked,
-    and they are in no other task.
+    The other items are only embedded as sources of views: they are not masked and take part in no
+    other task.
 
-    With several ranks each holds a part: some of the items, and the views that came from them.
+    Each rank holds a part of a batch: some of the items, and the views that came from them.
     """
 
     pairs: Pairs
     masking: Masking
-    """Of the epoch's items; other items and views are never masked."""
+    """Masks of the epoch's items; other items and views are never masked."""
     groups: Int[Tensor, " I"]
     """The items' duplicate groups: equal if two items may show the same product."""
     sources: Int[Tensor, " S"]
     """The row of the item that each view came from."""
     num_items: int
-    """Of the epoch."""
+    """Number of the epoch's items."""
     item_ids: list[str]
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How batches are made; a field without a description is the setting of the same name."""
+    """How batches are made; a field without a description equals the setting of the same name."""
 
     batch_size: int
     """Items of the epoch, over all ranks."""
@@ -63,7 +63,7 @@ class BatchSettings:
 
 
 class EpochSampler:
-    """Rows in an order that is shuffled again every epoch, each once an epoch.
+    """Rows in an order that is shuffled again for every epoch; each row occurs once an epoch.
 
     The batches of an epoch differ in size by at most one row.
     """
@@ -164,7 +164,7 @@ class PretrainingBatches:
     ) -> tuple[Int64[np.ndarray, " I"], int, Int64[np.ndarray, " S"]]:
         """This rank's items, how many of them are the epoch's, and its instances.
 
-        All ranks draw the whole batch, and each takes its part of it.
+        Every rank draws the whole batch and takes its part of it.
         """
         epoch_items = self._items.rows(index)
         own_items = epoch_items[distributed.share(len(epoch_items))]
@@ -185,7 +185,7 @@ class PretrainingBatches:
     ) -> Int64[np.ndarray, " S"]:
         """One instance of each of the batch's items that has any, then others up to the batch size.
 
-        A source that is in the batch anyway costs nothing more.
+        An instance whose source is already in the batch needs no further item.
         """
         drawn = self._instances.rows(index)
         known = [
@@ -209,7 +209,7 @@ class PretrainingBatches:
     def _view_regions(
         self, views: SceneViews, instances: Int64[np.ndarray, " S"], generator: np.random.Generator
     ) -> list[Regions]:
-        """The regions of every instance; of some instances seen through a proposal."""
+        """The regions of every instance; for some, a proposal replaces the instance's own box."""
         proposals: list[int | None] = []
         for instance in instances.tolist():
             proposal = None
@@ -227,18 +227,18 @@ class PretrainingBatches:
 def _places(
     items: Int64[np.ndarray, " I"], sources: Int64[np.ndarray, " S"]
 ) -> Int64[np.ndarray, " S"]:
-    """Where among `items` every source is."""
+    """Position of every source among `items`."""
     order = np.argsort(items)
     return np.asarray(order[np.searchsorted(items, sources, sorter=order)])
 
 
 def shown(batch: PretrainingBatch) -> Pairs:
-    """The batch's pairs as the model sees them: with the masked tokens replaced."""
+    """The batch's pairs as input of the model: masked tokens are replaced."""
     return replace(batch.pairs, tokens=batch.masking.tokens)
 
 
 def item_groups(train: FeatureSet) -> Int64[np.ndarray, " n"]:
-    """Every item's duplicate group; an item without one is a group of its own."""
+    """Every item's duplicate group; an item without a group gets its own."""
     groups = train.rows["group"].to_numpy(np.int64)
     return np.where(groups >= 0, groups, -1 - np.arange(len(groups), dtype=np.int64))
 
@@ -246,7 +246,7 @@ def item_groups(train: FeatureSet) -> Int64[np.ndarray, " n"]:
 def feature_moments(
     train: FeatureSet, max_items: int = 10_000
 ) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
-    """Mean and standard deviation of region vectors, over at most `max_items` spread items."""
+    """Mean and standard deviation of region vectors of at most `max_items` evenly spaced items."""
     positions = np.unique(np.linspace(0, len(train) - 1, min(len(train), max_items)).astype(int))
     total, squares = np.zeros(train.feature_dim), np.zeros(train.feature_dim)
     count = 0

@@ -1,4 +1,4 @@
-"""The text stream's start from a BERT checkpoint (paper)."""
+"""Initialize the text stream from a BERT checkpoint (paper)."""
 
 from typing import Any
 
@@ -29,19 +29,19 @@ LAYER = {
 }
 
 MAX_NAMED = 5
-"""Faulty weights that an error names (ours)."""
+"""Maximum number of faulty weights that an error names (ours)."""
 
 
 def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
-    """Fill the stream with a BERT's embeddings and first layers; the parameters filled.
+    """Fill the stream with a BERT's embeddings and first layers; returns the filled parameters.
 
     Args:
-        stream: its sizes must be the BERT's.
+        stream: must have the BERT's sizes.
         text_model: folder, `s3://` prefix or hub name.
 
     Raises:
-        ConfigError: no BERT there, it lacks weights or has weights of other shapes than its own
-            configuration says, or its sizes differ from the configured ones.
+        ConfigError: there is no BERT, weights are missing or do not have the shapes in the BERT's
+            own configuration, or its sizes differ from the configured ones.
     """
     bert = _read_bert(text_model)
     _check_sizes(stream, bert.config, text_model)
@@ -74,7 +74,7 @@ def _read_bert(text_model: str) -> Any:
             )
     except Product1MError:
         raise
-    except Exception as error:  # transformers raises whatever the files make it raise
+    except Exception as error:  # broken files can make transformers raise anything
         raise ConfigError(
             f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); expected "
             "`scratch`, a folder or s3:// prefix with a BERT, or a hub name that can be reached"

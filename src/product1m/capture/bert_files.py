@@ -1,6 +1,6 @@
 """Check a BERT's folder without loading it: does it exist, and does the configuration fit?
 
-No torch, so that a run can check at its start, hours before a step needs the folder.
+This needs no torch, so a run checks the folder at its start, hours before a step needs it.
 """
 
 import json
@@ -24,7 +24,7 @@ _AT_MOST = {"text_layers": "num_hidden_layers", "max_tokens": "max_position_embe
 def check_bert_files(config: CapturePretrainingConfig) -> None:
     """ConfigError if `text_model` is a folder or prefix without a BERT of the configured sizes.
 
-    A hub name is left to the step, and so are the weights themselves.
+    The step itself checks a hub name, and the weights.
     """
     store = _store(config.text_model)
     if store is None:

@@ -21,9 +21,9 @@ class Dropouts(NamedTuple):
     """Probabilities of dropout."""
 
     hidden: float
-    """On what a block adds."""
+    """For the output of a block before it is added."""
     attention: float
-    """On attention weights."""
+    """For attention weights."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Packing:
     """Positions of the real tokens in a padded batch; every sample has at least its first."""
 
     padding: Bool[Tensor, "B L"]
-    """True where nothing is."""
+    """True at padding."""
     rows: Int[Tensor, " P"]
-    """Of the flattened batch."""
+    """Rows of the real tokens in the flattened batch."""
 
     @classmethod
     def of(cls, padding: Bool[Tensor, "B L"]) -> "Packing":
@@ -56,15 +56,15 @@ class Packing:
         return len(self.rows) == self.padding.numel()
 
     def attention_mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
-        """True where attention may look; None where it may look everywhere."""
+        """True where attention is allowed; None if there is no padding."""
         return None if self.is_full else ~self.padding[:, None, None, :]
 
     def pack(self, padded: Shaped[Tensor, "B L ..."]) -> Shaped[Tensor, "P ..."]:
-        """The real rows."""
+        """Only the rows of real tokens."""
         return padded.flatten(0, 1)[self.rows]
 
     def unpack(self, packed: Shaped[Tensor, "P ..."]) -> Shaped[Tensor, "B L ..."]:
-        """The batch again, zero where nothing is."""
+        """The padded batch again, zero at padding."""
         B, L = self.padding.shape
         if self.is_full:
             return packed.reshape(B, L, *packed.shape[1:])
@@ -80,7 +80,7 @@ class Packing:
         return Packing.of(self.padding[rows]), packed[start : start + count]
 
     def places(self) -> Int[Tensor, " P"]:
-        """The place of every packed row in its sample."""
+        """The position of every packed row in its sample."""
         return self.rows % self.padding.shape[1]
 
 
@@ -103,7 +103,7 @@ class Attention(nn.Module):
         context: Float[Tensor, "K D"],
         context_packing: Packing,
     ) -> Float[Tensor, "P D"]:
-        """Every query attends to the context of its own sample, padding left out."""
+        """Every query attends to the context of its own sample, without padding."""
         with _fast_kernel(queries.device):
             attended = functional.scaled_dot_product_attention(
                 self._heads(self.query(queries), query_packing),
@@ -124,7 +124,7 @@ class Attention(nn.Module):
 
 
 def _fast_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """Plain products for bf16 on the CPU, whose fused kernel is five times slower there."""
+    """Plain matrix products for bf16 on the CPU, where the fused kernel is five times slower."""
     if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
@@ -185,7 +185,7 @@ class CrossAttentionBlock(_PostNorm):
         context: Float[Tensor, "K D"],
         context_packing: Packing,
     ) -> Float[Tensor, "P D"]:
-        """What is padding in either stream changes nothing."""
+        """One layer over the real tokens; padding of either stream changes nothing."""
         return self._attend(queries, query_packing, context, context_packing)
 
 
@@ -227,7 +227,7 @@ class SelfAttentionLayers(nn.ModuleList):
 
 
 def initialize(module: nn.Module) -> None:
-    """BERT's start: matrices normal with deviation 0.02, biases zero (released code)."""
+    """BERT's initialization: matrices normal with deviation 0.02, biases zero (released code)."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:

@@ -30,7 +30,7 @@ class CrossTransformer(nn.Module):
         regions: Float[Tensor, "K D"],
         region_packing: Packing,
     ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "K D"]]:
-        """Both sides of a layer read what the other was before it."""
+        """In each layer, both sides attend to the other side's input of that layer."""
         for text_layer, visual_layer in zip(self.text_layers, self.visual_layers, strict=True):
             text, regions = (
                 text_layer(text, text_packing, regions, region_packing),

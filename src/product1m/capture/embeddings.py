@@ -1,4 +1,4 @@
-"""What enters the two streams: tokens with their places, regions with theirs."""
+"""Inputs of the two streams: tokens with positions, and regions with places in the photo."""
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,14 @@ class TextEmbedding(nn.Module):
     def forward(
         self, tokens: Int[Tensor, " P"], positions: Int[Tensor, " P"]
     ) -> Float[Tensor, "P D"]:
-        """Embed tokens at their places in the title; all of them are of type 0 (released code)."""
+        """Embed tokens at their positions in the title; all have type 0 (released code)."""
         summed = self.word(tokens) + self.position(positions) + self.segment.weight[0]
         hidden: Tensor = self.dropout(self.norm(summed))
         return hidden
 
 
 class RegionEmbedding(nn.Module):
-    """A linear map of the feature plus one of the place, normalized (released code)."""
+    """A linear map of the feature plus a linear map of the place, normalized (released code)."""
 
     def __init__(self, feature_dim: int, dim: int, dropout: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RegionEmbedding(nn.Module):
 
 
 class Standardization(nn.Module):
-    """Region features less the train items' mean, over their deviation (ours)."""
+    """Region features minus the train items' mean, divided by their standard deviation (ours)."""
 
     mean: Float[Tensor, " F"]
     deviation: Float[Tensor, " F"]
@@ -58,10 +58,10 @@ class Standardization(nn.Module):
         self.register_buffer("deviation", torch.ones(feature_dim))
 
     def fit(self, mean: Float[Tensor, " F"], deviation: Float[Tensor, " F"]) -> None:
-        """Set mean and deviation of the train items; a constant dimension is not scaled."""
+        """Set the train items' mean and standard deviation; a constant dimension is not scaled."""
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation < 1e-6, torch.ones_like(deviation), deviation))
 
     def forward(self, features: Float[Tensor, "*L F"]) -> Float[Tensor, "*L F"]:
-        """Standardize, in float32 whatever the features are stored in."""
+        """Standardize in float32, whatever the type of the stored features."""
         return (features.float() - self.mean) / self.deviation

@@ -1,4 +1,4 @@
-"""What reads the hidden states: embeddings for retrieval, predictions for the pretext tasks."""
+"""Heads on the hidden states: embeddings for retrieval, predictions for the pretext tasks."""
 
 import torch
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class Projection(nn.Sequential):
-    """A token's hidden state to an embedding; ending in a ReLU as an option (released code)."""
+    """Maps a token's hidden state to an embedding, optionally with a final ReLU (released code)."""
 
     def __init__(self, dim: int, projection_dim: int, relu: bool) -> None:
         layers: list[nn.Module] = [nn.Linear(dim, projection_dim)]
@@ -17,8 +17,8 @@ class Projection(nn.Sequential):
 class InputSkip(nn.Module):
     """Adds a linear map of a stream's pooled raw input to its embedding (ours).
 
-    The transformer's part is scaled by a learned factor, so that a small data set starts from the
-    raw input and learns what the transformer has to add.
+    A learned factor scales the transformer's part, so training on a small data set starts from the
+    raw input and learns how much the transformer adds.
     """
 
     def __init__(self, input_dim: int, projection_dim: int, factor: float) -> None:
@@ -30,7 +30,7 @@ class InputSkip(nn.Module):
     def forward(
         self, embedding: Float[Tensor, "B E"], pooled: Float[Tensor, "B F"]
     ) -> Float[Tensor, "B E"]:
-        """The embedding with its skip."""
+        """The scaled embedding plus the linear map of the pooled input."""
         skipped: Tensor = self.factor * embedding + self.linear(self.norm(pooled))
         return skipped
 
@@ -46,7 +46,7 @@ class MaskedLanguageHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "M D"], word_embedding: Float[Tensor, "V D"]
     ) -> Float[Tensor, "M V"]:
-        """Scores of every token, for the masked places only."""
+        """Scores of every token of the vocabulary, only for the masked positions."""
         return functional.linear(self.transform(hidden), word_embedding, self.bias)
 
 
@@ -60,7 +60,7 @@ class MaskedRegionHead(nn.Sequential):
 
 
 class MatchingHead(nn.Module):
-    """Says whether a title and a photo belong together, from the product of their joint tokens."""
+    """Predicts whether a title and a photo match, from the product of their joint tokens."""
 
     def __init__(self, projection_dim: int) -> None:
         super().__init__()
@@ -71,6 +71,6 @@ class MatchingHead(nn.Module):
     def forward(
         self, text: Float[Tensor, "B E"], image: Float[Tensor, "B E"]
     ) -> Float[Tensor, " B"]:
-        """A logit a pair; positive for a match."""
+        """One logit per pair; positive for a match."""
         logits: Tensor = self.score(text * image).squeeze(1)
         return logits

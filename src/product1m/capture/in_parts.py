@@ -1,4 +1,4 @@
-"""The network over a batch in parts, where the activations of all of it do not fit into memory."""
+"""Run the network over a batch in parts if the activations of the whole batch do not fit."""
 
 from dataclasses import replace
 
@@ -13,9 +13,9 @@ from product1m.training.memory import in_parts
 
 
 class CaptureInParts:
-    """The two passes of a network, each over one part of the rows after the other.
+    """The two passes of a network, each over one part of the rows at a time.
 
-    What they return is that of the whole batch, so the losses are too.
+    They return the states of the whole batch, so the losses are those of the whole batch too.
     """
 
     def __init__(self, capture: Capture, num_parts: int) -> None:
@@ -24,7 +24,7 @@ class CaptureInParts:
     def streams(
         self, pairs: Pairs, hidden_regions: Bool[Tensor, "B R"] | None = None
     ) -> StreamStates:
-        """As `Capture.streams`."""
+        """Same as `Capture.streams`."""
 
         def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             hidden = None if hidden_regions is None else hidden_regions[rows]
@@ -45,7 +45,7 @@ class CaptureInParts:
         )
 
     def fuse(self, states: StreamStates) -> JointStates:
-        """As `Capture.fuse`."""
+        """Same as `Capture.fuse`."""
 
         def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             joint = self._capture.fuse(_rows(states, rows))

@@ -1,4 +1,4 @@
-"""How well pasted products of held-out scenes find their items, against raw features."""
+"""How well pasted products of held-out scenes find their items, compared with raw features."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def instance_recall(
     """Share of held-out pasted products whose source is among the first 1 and 10 items.
 
     Names are `held_out/instance_recall@1` for the two streams, and the same with `/joint` for the
-    product of joint tokens (paper) and `/raw` for the standardized region features. Empty where no
+    product of joint tokens (paper) and `/raw` for the standardized region features. Empty if no
     scene is held out.
     """
     rows = {str(item): row for row, item in enumerate(train.rows["id"])}
@@ -58,7 +58,7 @@ def recall_at(
     query_groups: Int64[np.ndarray, " n"],
     gallery_groups: Int64[np.ndarray, " m"],
 ) -> float:
-    """Share of queries with an item of their own group among the `depth` of largest cosine."""
+    """Share of queries with an item of their own group among the `depth` highest cosines."""
     similarities = _unit(queries) @ _unit(gallery).T
     best = np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
     return float((gallery_groups[best] == query_groups[:, None]).any(1).mean())
@@ -69,7 +69,7 @@ def _spaces(
     queries: tuple[Sequence[str], Sequence[Regions]],
     gallery: tuple[Sequence[str], Sequence[Regions]],
 ) -> dict[str, tuple[Float32[np.ndarray, "n E"], Float32[np.ndarray, "m E"]]]:
-    """Name to the vectors of queries and gallery."""
+    """The vectors of queries and gallery by name."""
     left, right = loaded.embed(*queries), loaded.embed(*gallery)
     moments = loaded.capture.standardization
     mean, deviation = moments.mean.cpu().numpy(), moments.deviation.cpu().numpy()

@@ -8,10 +8,10 @@ from product1m.capture.blocks import LayerSizes, Packing, PreNormBlock, SelfAtte
 
 
 class JointTransformer(nn.Module):
-    """Pre-norm layers over title and regions as one sequence, with learned places.
+    """Pre-norm layers over title and regions as one sequence, with learned positions.
 
-    A region's place does not depend on how long the titles of its batch are. A final norm follows,
-    as pre-norm layers want it (ours; the released code has none).
+    A region's position does not depend on the lengths of titles in the batch. A final norm follows,
+    as usual for pre-norm layers (ours; the released code has none).
     """
 
     def __init__(self, dim: int, max_tokens: int, max_regions: int, sizes: LayerSizes) -> None:
@@ -28,10 +28,10 @@ class JointTransformer(nn.Module):
         regions: Float[Tensor, "K D"],
         region_packing: Packing,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
-        """Hidden states of both sides, zero at padding; a sample's padding is masked for it alone.
+        """Hidden states of both sides, zero at padding; each sample uses its own padding mask.
 
-        The released code tiles its masks over the heads in the wrong order, so that a sample gets
-        its neighbors' masks.
+        The released code repeats its masks over the heads in the wrong order, so a sample gets the
+        masks of its neighbors.
         """
         text = text + self.text_position(text_packing.places())
         regions = regions + self.region_position(region_packing.places())

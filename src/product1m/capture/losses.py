@@ -1,6 +1,6 @@
 """The losses of the pretext tasks, as functions of predictions and targets.
 
-Every mean is over the rows of all ranks: it is the mean over the ranks of what a function returns.
+Each rank's result is such that the mean over the ranks is the loss over the rows of all ranks.
 """
 
 import torch
@@ -14,7 +14,7 @@ from product1m.training.distributed import gather_rows, num_rows_by_rank, rank, 
 def masked_language_loss(
     scores: Float[Tensor, "M V"], truth: Int[Tensor, " M"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over the masked tokens, in nats; 0 where none is masked (paper)."""
+    """Cross-entropy over the masked tokens, in nats; 0 if none is masked (paper)."""
     total = functional.cross_entropy(scores.float(), truth, reduction="sum")
     return weigh(total / max(1, len(truth)), len(truth))
 
@@ -22,7 +22,7 @@ def masked_language_loss(
 def masked_region_loss(
     predicted: Float[Tensor, "M F"], truth: Float[Tensor, "M F"]
 ) -> Float[Tensor, ""]:
-    """Mean squared error over the masked regions; 0 where none is masked (paper)."""
+    """Mean squared error over the masked regions; 0 if none is masked (paper)."""
     total = functional.mse_loss(predicted.float(), truth, reduction="sum")
     return weigh(total / max(1, truth.numel()), len(truth))
 
@@ -39,10 +39,10 @@ def contrastive_loss(
     groups: Int[Tensor, " B"],
     temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE: row i of each side finds row i of the other among all ranks' rows (ours).
+    """Symmetric InfoNCE: the positive of row i is row i of the other side (ours).
 
-    Other rows of i's group are no negatives, because they may show the same product. Mean over both
-    directions and the anchors, in nats.
+    Negatives are the other side's rows of all ranks, except those of i's group, which may show the
+    same product. Mean over both directions and the anchors, in nats.
     """
     same = _same_group(groups)
     own = _own_columns(left)
@@ -62,10 +62,10 @@ def released_contrastive_loss(
     groups: Int[Tensor, " B"],
     temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """InfoNCE in which samples of the anchor's own modality are negatives too (released code).
+    """InfoNCE with negatives from both modalities (released code).
 
-    Every sample of either modality is an anchor; its partner is the positive, and all other samples
-    of all ranks are negatives, except those of its group (ours). Mean over anchors, in nats.
+    Every sample of either modality is an anchor. Its partner is the positive; all other samples of
+    all ranks are negatives, except those of its group (ours). Mean over anchors, in nats.
     """
     own = _own_columns(text)
     same = _same_group(groups)
@@ -91,7 +91,7 @@ def _own_columns(rows: Float[Tensor, "B E"]) -> Int[Tensor, " B"]:
 def _mean_cross_entropy(
     scores: Float[Tensor, "B W"], truth: Int[Tensor, " B"]
 ) -> Float[Tensor, ""]:
-    """0 for a rank that holds no row, whose mean would not be a number."""
+    """Mean cross-entropy; 0 for a rank without rows, where the mean would be NaN."""
     return functional.cross_entropy(scores, truth, reduction="mean" if len(truth) else "sum")
 
 
@@ -104,7 +104,7 @@ def _similarities(
     others: Float[Tensor, "B E"],
     temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, "B W"]:
-    """Cosines over the temperature, in float32 whatever the network computes in."""
+    """Cosines divided by the temperature, in float32 whatever the network's precision."""
     with torch.autocast(anchors.device.type, enabled=False):
         gathered = gather_rows(functional.normalize(others.float(), dim=1))
         return functional.normalize(anchors.float(), dim=1) @ gathered.T / temperature

@@ -1,4 +1,4 @@
-"""What the pretext tasks hide of a batch."""
+"""Masks: which tokens and regions of a batch the pretext tasks hide."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ ZERO_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Masking(OnDevice):
-    """What the masked tasks hide, and where the model must predict it."""
+    """What the masked tasks hide, and what the model must predict."""
 
     tokens: Int[Tensor, "B T"]
     """The tokens that the model sees."""
@@ -47,13 +47,13 @@ def mask_pairs(
 
     Args:
         pairs: the batch; it is not changed.
-        num_masked_pairs: how many to mask.
-        tokenizer: which tokens are special; a random token never is (ours).
+        num_masked_pairs: number of pairs to mask.
+        tokenizer: knows the special tokens; a random token is never special (ours).
         generator: draws the masks.
-        token_probability: of every token of a title.
-        region_probability: of every region but the first.
-        region_overlap: regions with a larger IoU with a masked one are masked too, so that no
-            neighbor gives the answer away; 1 for never (ours).
+        token_probability: probability to mask a token of a title.
+        region_probability: probability to mask a region other than the first.
+        region_overlap: a region whose IoU with a masked one is larger is masked too, so that it
+            does not reveal the answer; 1 for never (ours).
     """
     rows = np.arange(len(pairs)) < num_masked_pairs
     shown, masked_tokens = _mask_tokens(pairs, rows, tokenizer, generator, token_probability)

@@ -108,7 +108,7 @@ class Capture(nn.Module):
     def streams(
         self, pairs: Pairs, hidden_regions: Bool[Tensor, "B R"] | None = None
     ) -> StreamStates:
-        """Both streams; the features of `hidden_regions` are shown as the mean feature."""
+        """Both streams; the mean feature replaces the features of `hidden_regions`."""
         text_packing, region_packing = (
             Packing.of(pairs.text_padding),
             Packing.of(pairs.region_padding),
@@ -173,7 +173,7 @@ class NetworkSizes:
     input_skip: bool
     input_skip_init: float
     temperature: float
-    """Where a learned temperature starts."""
+    """Initial value of a learned temperature."""
 
 
 def build_capture(
@@ -246,7 +246,7 @@ def _heads(
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Four embeddings of every pair, none of unit length."""
+    """Four embeddings of every pair, not normalized."""
 
     joint_text: Float32[np.ndarray, "n E"]
     joint_image: Float32[np.ndarray, "n E"]
@@ -267,7 +267,7 @@ class LoadedCapture:
     ) -> Embeddings:
         """Embed titles with their photos, in their order; a pair does not depend on the others.
 
-        Pairs of similar lengths share a batch, so that little is padded.
+        Pairs of similar lengths share a batch, which keeps padding short.
         """
         titles = self.tokenizer.encode(captions, self.sizes.max_tokens)
         order = sorted(range(len(titles)), key=lambda i: (len(regions[i]), len(titles[i])))
@@ -299,7 +299,7 @@ class LoadedCapture:
 
 
 def network_sizes(config: CapturePretrainingConfig) -> NetworkSizes:
-    """The sizes in a section, of a run or of an artifact's manifest."""
+    """The sizes in a configuration section."""
     names = [field.name for field in fields(NetworkSizes)]
     return NetworkSizes(**{name: getattr(config, name) for name in names})
 

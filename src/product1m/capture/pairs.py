@@ -15,10 +15,10 @@ Tokens = Int32[np.ndarray, " T"]
 
 
 class OnDevice:
-    """A dataclass of tensors that moves as one."""
+    """A dataclass of tensors that moves to a device as a whole."""
 
     def to(self, device: torch.device) -> Self:
-        """The same values on a device; to a GPU from pinned memory while it still computes."""
+        """The same values on a device; from pinned memory the copy to a GPU is asynchronous."""
         ahead = device.type == "cuda"
         return self._changed(lambda tensor: tensor.to(device, non_blocking=ahead))
 

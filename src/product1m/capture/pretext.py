@@ -37,7 +37,7 @@ class PretextTasks:
     temperature: float
     learn_temperature: bool
     hard_negatives: bool
-    """Whether wrong photos are drawn by similarity to the title, or evenly."""
+    """Whether wrong photos are drawn by similarity to the title; otherwise uniformly."""
 
     @property
     def need_joint(self) -> bool:
@@ -123,9 +123,9 @@ def _matching(
     batch: PretrainingBatch,
     tasks: PretextTasks,
 ) -> Float[Tensor, ""]:
-    """Every title with its own photo, and with a wrong one, which any rank may hold (ours).
+    """Every title with its own photo, and with a wrong photo, which may be on any rank (ours).
 
-    The other tasks never see a wrong pair; in the released code they are trained on them.
+    The other tasks never see wrong pairs; in the released code they are trained on them too.
     """
     n = batch.num_items
     text, image, groups = (
@@ -155,9 +155,9 @@ def wrong_photos(
     image_groups: Int[Tensor, " W"],
     temperature: float | None,
 ) -> Int[Tensor, " B"]:
-    """For every title the row of a photo of another group, -1 where there is none.
+    """For every title the row of a photo of another group, or -1 if there is none.
 
-    Drawn in proportion to exp(cosine / temperature), or evenly without a temperature.
+    Drawn in proportion to exp(cosine / temperature), or uniformly if temperature is None.
     """
     same = text_groups[:, None] == image_groups[None, :]
     scores = torch.zeros_like(same, dtype=torch.float32)

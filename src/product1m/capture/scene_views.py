@@ -10,11 +10,11 @@ from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import ArtifactError
 
 CACHE_MIB = 1024
-"""A feature set whose regions are no larger stays in memory once read (ours)."""
+"""The regions of a feature set of at most this size stay in memory after reading (ours)."""
 
 
 class KeptRegions:
-    """A feature set's regions; a small set stays in memory once read."""
+    """A feature set's regions; those of a small set stay in memory after reading."""
 
     def __init__(self, features: FeatureSet) -> None:
         self._features = features
@@ -30,13 +30,13 @@ class KeptRegions:
         return self._kept[position]
 
     def many(self, positions: Sequence[int]) -> list[Regions]:
-        """Several items' regions, at once where each is a request to storage."""
+        """Several items' regions; read in parallel if each is a request to storage."""
         if self._kept is None:
             return self._features.many(positions)
         return [self[position] for position in positions]
 
     def boxes_xyxy(self, position: int) -> Float32[np.ndarray, "R 4"]:
-        """The regions' boxes alone, pixels."""
+        """Only the regions' boxes, in pixels."""
         if self._kept is None:
             return self._features.boxes_xyxy(position)
         return self[position].boxes_xyxy
@@ -53,7 +53,7 @@ class SceneViews:
         frame = instances[in_split]
         self._scenes = frame["scene"].to_numpy()
         self.boxes_xyxy = frame[list(CORNERS)].to_numpy(np.float32)
-        """The visible box of each instance in its scene, pixels."""
+        """The box around the visible part of each instance, in pixels of its scene."""
         self.features = features[in_split]
         foreign = sorted(set(frame["source_id"]) - set(row_of_item))
         if foreign:
@@ -64,7 +64,7 @@ class SceneViews:
         self.sources = np.array([row_of_item[source] for source in frame["source_id"]], np.int64)
         """The row of the item each instance came from."""
         self.instances_by_item: dict[int, list[int]] = {}
-        """An item's row to its instances."""
+        """The instances of each item, by its row."""
         for instance, row in enumerate(self.sources.tolist()):
             self.instances_by_item.setdefault(row, []).append(instance)
 
@@ -86,7 +86,7 @@ class SceneViews:
         return int(generator.choice(candidates)) if len(candidates) else None
 
     def regions(self, instance: int, proposal: int | None = None) -> Regions:
-        """The instance's own box and vector, or a proposal's; then the scene's regions in it."""
+        """First the box and vector of the instance or proposal, then the scene's regions in it."""
         regions = self._regions[int(self._scenes[instance])]
         if proposal is None:
             return regions.instance(self.boxes_xyxy[instance], self.features[instance])

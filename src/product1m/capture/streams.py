@@ -1,4 +1,4 @@
-"""The text and the visual transformer: each modality by itself."""
+"""The text and the visual transformer, each for one modality."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn

@@ -53,7 +53,7 @@ class TitleTokenizer:
         return max(int(number) for number in self._backend.get_vocab().values()) + 1
 
     def encode(self, captions: Sequence[str], max_tokens: int) -> list[Int32[np.ndarray, " T"]]:
-        """Token numbers of each caption, cut to `max_tokens` with [CLS] and [SEP] included."""
+        """Token numbers of each caption, cut to `max_tokens` including [CLS] and [SEP]."""
         encoded = self._backend.encode_batch_fast(list(captions), add_special_tokens=False)
         return [
             np.array([self.cls, *encoding.ids[: max_tokens - 2], self.sep], np.int32)
@@ -68,7 +68,7 @@ class TitleTokenizer:
         return float(unknown / max(1, total))
 
     def tokens(self, numbers: Iterable[int]) -> list[str]:
-        """The tokens behind the numbers."""
+        """The tokens with these numbers."""
         return [str(self._backend.id_to_token(int(number))) for number in numbers]
 
     def save(self, folder: Path) -> None:
@@ -87,16 +87,17 @@ class TitleTokenizer:
 
 
 def train_tokenizer(captions: Sequence[str], vocabulary_size: int) -> TitleTokenizer:
-    """A WordPiece vocabulary of at most `vocabulary_size` tokens, the same for the same captions.
+    """A WordPiece vocabulary of at most `vocabulary_size` tokens; equal captions give equal ones.
 
-    Text is lower-cased, accents go, and every Chinese character is a word, as in BERT (paper).
+    Text is lower-cased, accents are removed, and every Chinese character is a word, as in BERT
+    (paper).
     """
     alphabet, inner = _alphabet(
         captions, int((vocabulary_size - len(SPECIAL)) * MAX_ALPHABET_SHARE)
     )
     backend = _backend(WordPiece(unk_token=UNKNOWN))
     # The trainer numbers inner characters in the order of a hash map, and breaks ties by number.
-    # Named beforehand they have fixed numbers, and so has everything merged from them.
+    # If they are named beforehand, their numbers are fixed, and so is all that is merged from them.
     trainer = WordPieceTrainer(
         vocab_size=vocabulary_size,
         show_progress=False,
@@ -132,7 +133,7 @@ def _backend(model: WordPiece) -> Tokenizer:
 
 
 def _alphabet(captions: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
-    """The captions' characters, the commonest `limit` at most, and `##c` for those inside words."""
+    """The `limit` most common characters of captions, and `##c` for those that occur in words."""
     backend = _backend(WordPiece(unk_token=UNKNOWN))
     everywhere: Counter[str] = Counter()
     inside: set[str] = set()

@@ -1,1 +1,1 @@
-"""Product lists, photos, item tables, region features, tokens and batches."""
+"""Product lists, photos, boxes, item tables and region features; no torch."""

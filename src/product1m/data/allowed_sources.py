@@ -1,8 +1,8 @@
-"""Where a photo may come from: a list of products must not make the pipeline read other things.
+"""Where a photo may come from. A product list must not make the pipeline read anything else.
 
-Without a setting these are the data set itself, `s3://` addresses below it, and web servers with a
-public address. A server's name is resolved here and the connection goes to the address that was
-checked, so a name that resolves differently a moment later gains nothing.
+By default: the data set itself, `s3://` addresses below it, and web servers with a public address.
+A server's name is resolved here, and the connection goes to the address that was checked, so an
+attacker gains nothing if the name resolves differently a moment later.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AllowedSources:
-    """The places of one data set.
+    """The places from which one data set may read photos.
 
     Args:
         entries: host names, IP addresses, networks such as `10.0.0.0/8`, `s3://` prefixes, and
@@ -79,7 +79,7 @@ class AllowedSources:
         """Raise PhotoError unless an `s3://` address lies below an allowed prefix."""
         if not any(address.startswith(prefix) for prefix in self._prefixes):
             raise PhotoError(
-                f"{address} lies outside of the data set; to read photos there add its prefix to "
+                f"{address} is outside the data set; to read photos there add its prefix to "
                 f"{SETTING}"
             )
 

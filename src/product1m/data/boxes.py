@@ -1,9 +1,9 @@
 """True boxes of the products in query photos, for data sets that have them.
 
-JSON Lines hold them in `queries.jsonl`. Beside lists of either format a file `boxes.jsonl` may hold
+JSON Lines hold them in `queries.jsonl`. For lists of either format, a file `boxes.jsonl` may hold
 them: one object per query with `id` and `boxes`, each `[x1, y1, x2, y2]` in pixels of the upright
-photo. `box_labels` may say which product each box shows, in the order of the boxes. They measure
-the detection and which products are found; no training uses them.
+photo. `box_labels` may name the product in each box, in the order of the boxes. True boxes are used
+to measure detection and the products found, never for training.
 """
 
 import json
@@ -21,8 +21,8 @@ from product1m.data.limits import MAX_LABELS
 
 BOXES_LIST = "boxes.jsonl"
 BOXES = "boxes.parquet"
-"""Beside an artifact's item table: one row per box, `item` is the row of its photo there, `label`
-the product that it shows, empty if unknown."""
+"""Table beside an artifact's item table, one row per box: `item` is the row of its photo there,
+`label` the product in the box, empty if unknown."""
 LABEL = "label"
 SCHEMA = pa.schema(
     [
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 MAX_COORDINATE = 1e6
 """Largest coordinate of a box, in pixels (ours)."""
 MIN_INSIDE = 0.25
-"""Smallest share of a box inside its photo; a little outside is cut off (ours)."""
+"""Smallest share of a box that must be inside its photo; what is outside is cut off (ours)."""
 
 Box = tuple[float, float, float, float]
 
@@ -54,7 +54,7 @@ def parse_boxes(value: Any) -> tuple[Box, ...]:
 
 
 def parse_box_labels(value: Any, num_boxes: int) -> tuple[str, ...]:
-    """One label per box from JSON, none for null; BoxError if they are not that."""
+    """One label per box from JSON, none for null; BoxError for anything else."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
@@ -82,7 +82,7 @@ def check_box_labels(box_labels: Sequence[str], labels: Sequence[str]) -> None:
 
 
 def check_boxes(boxes: Sequence[Box], width: int, height: int) -> None:
-    """BoxError if boxes cannot be meant as pixels of a photo, with what they look like."""
+    """BoxError if boxes cannot be pixels of the photo; the message says what they look like."""
     shown = f"boxes: {list(boxes[0])!r:.80}"
     if max(map(max, boxes)) <= 1:
         raise BoxError(
@@ -120,7 +120,7 @@ class BoxTable:
         self._rows: list[dict[str, float | str]] = []
         self.num_items = 0
         self.num_labeled = 0
-        """Items whose boxes say which product they show."""
+        """Number of items whose boxes have labels."""
 
     def add(
         self,

@@ -14,7 +14,7 @@ from product1m.storage.base import Store
 Checked = RejectedLine | tuple[ListItem, StoredPhoto]
 """A line that cannot be used, or an item with its photo."""
 ERASED = "erased/"
-"""Where a data set keeps the digests of photos that must not be added again, as file names."""
+"""Folder of a data set; its file names are digests of photos that must not be added again."""
 
 
 def check_item(
@@ -28,12 +28,12 @@ def check_item(
     """Read and check an item's photo.
 
     Args:
-        row: a line; a rejected one stays so.
-        source: of the photos.
-        limits: of a photo.
-        budget: shared by all that decode at the same time.
+        row: a line of a list; a rejected one is returned unchanged.
+        source: reads the photo.
+        limits: limits for one photo.
+        budget: shared by all threads that decode photos.
         max_title_bytes: longest caption.
-        erased: SHA-256 of photos that may not be taken in, as they came or as they are stored.
+        erased: SHA-256 digests of erased photos, of the original file or of the stored one.
     """
     if isinstance(row, RejectedLine):
         return row
@@ -52,12 +52,12 @@ def check_item(
 
 
 def original_px(photo: StoredPhoto) -> tuple[int, int]:
-    """Width and height of a photo before it was made smaller."""
+    """Width and height of a photo before it was downscaled."""
     return round(photo.width / photo.downscaled), round(photo.height / photo.downscaled)
 
 
 def erased_photos(dataset: Store) -> frozenset[str]:
-    """SHA-256 of the photos that a data set must not take in again."""
+    """SHA-256 digests of the photos that must not be added to a data set again."""
     return frozenset(file.name.removeprefix(ERASED) for file in dataset.files(ERASED))
 
 

@@ -1,4 +1,4 @@
-"""What titles name: a class, since train items have no labels, or a set of products."""
+"""What a title names: a class (train items have no labels), or a set of products."""
 
 import re
 from collections import Counter, defaultdict
@@ -19,16 +19,16 @@ _SEVERAL = re.compile(
     r"|[*×x]\s?[2-9](?![\d.]|\s?[cm]m)|\b(?:pack|set) of [2-9]|\b[2-9][ -]?(?:pack|pcs|pieces)\b"
     rf"|{_SIZE}.*[+/＋&、].*{_SIZE}"
 )
-"""Titles that count units, or name two sizes (ours; half of the sets in the real lists whose titles
-have no set word)."""
+"""Finds titles that count units or name two sizes (ours). In the real lists these are half of the
+sets whose titles have no set word."""
 SCHEMA = pa.schema([("label", pa.string()), ("train_titles", pa.int64())])
 
 
 def count_naming_titles(titles: Iterable[str], labels: Collection[str]) -> dict[str, int]:
-    """How many titles name each class: hold its brand and name, ignoring case and blanks (ours).
+    """Count the titles with the brand and name of each class, ignoring case and white space (ours).
 
-    A label is a brand, a blank and a product name. A title that names a product in other words is
-    not counted, so a class without any may still have been in the training photos.
+    A label is a brand, a space and a product name. A title that names a product in other words is
+    not counted, so a class with no titles may still occur in the training photos.
     """
     by_brand: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for label in labels:

@@ -1,7 +1,7 @@
 """Hashes of the files of a local folder, kept so that an unchanged folder is read only once.
 
-They are MD5, because that is what an object store states of an ordinary object: a folder and its
-copy there have the same state. It tells versions of honest data apart and proves nothing.
+The hash is MD5, because object stores report it for ordinary objects: a folder and its copy in a
+store have the same state. It detects changes and does not protect against manipulation.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def _kept(root: Path) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(path, timeout=30)
         connection.execute(_SCHEMA)
     except (OSError, RuntimeError, sqlite3.Error) as error:  # RuntimeError: no home folder
-        logger.warning("%s: hashes of the data cannot be kept (%s); all is read", path, error)
+        logger.warning("%s: cannot keep hashes of the data (%s); reading every file", path, error)
         connection = sqlite3.connect(":memory:")
         connection.execute(_SCHEMA)
     with contextlib.closing(connection):

@@ -1,4 +1,4 @@
-"""Photos behind URLs: downloaded once, with retries and back-off, and kept."""
+"""Photos at URLs: downloaded once, with retries and back-off, and kept."""
 
 import hashlib
 import random
@@ -21,16 +21,16 @@ from product1m.storage.base import Store
 KEPT = "downloads"
 """Folder of the store for photos, each named by the SHA-256 of its URL."""
 MAX_REDIRECTS = 5
-"""For one photo (ours)."""
+"""Redirects that are followed for one photo (ours)."""
 CONNECT_TIMEOUT_S = 10.0
-"""Maximum; the whole photo may take `ingestion.download_timeout_s` (ours)."""
+"""Longest wait for a connection; a whole photo may take `ingestion.download_timeout_s` (ours)."""
 MAX_RETRY_AFTER_S = 60
 """Longest pause that a server may ask for (ours)."""
 UNREACHABLE = 32
 """Failed connections in a row after which a host is not contacted again (ours)."""
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 BACKOFF_S = 0.5
-"""Doubled with each try (ours)."""
+"""Base of the pause between tries, doubled with each try (ours)."""
 _BLOCK_BYTES = 1 << 16
 
 
@@ -128,7 +128,7 @@ class Downloads:
             reason = "timed out" if slow or limit.expired else "no connection"
             raise PhotoError(f"{reason} in {self._attempts} tries: {url}") from error
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
-            # requests lets through what the parser of an address or of a header raises.
+            # requests does not wrap the errors of its parsers for URLs and headers.
             known = isinstance(error, requests.RequestException)
             reason = "invalid address" if known else "invalid address, redirect or header"
             raise PhotoError(f"{reason}: {url}") from error

@@ -10,7 +10,7 @@ Keys = UInt64[np.ndarray, " N"]
 
 
 def key_of(text: str) -> int:
-    """64 bits of a text's BLAKE2; two of a million texts collide once in 40 million data sets."""
+    """64 bits of a text's BLAKE2; of a million texts, any two are equal once in 40 million."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -46,9 +46,9 @@ def assign_splits(
 ) -> list[str]:
     """Give every query without a split one, `dev` or `test`; a group's queries stay together.
 
-    If a query of a group has a split, the whole group gets it. The other groups are drawn in an
-    order that depends only on the seed and the group's smallest id, until `dev_share` of all
-    queries are dev.
+    If a query of a group has a split, the whole group gets it. The other groups become dev until
+    `dev_share` of all queries are dev, in an order that depends only on the seed and each group's
+    smallest id.
     """
     members: dict[int, list[int]] = {}
     for position, group in enumerate(groups):

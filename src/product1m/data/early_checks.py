@@ -1,7 +1,7 @@
-"""What a later step would refuse, refused before any work or while ingestion reads the data.
+"""Checks that stop a run early on data or settings that a later step would refuse.
 
-Each check takes values, so the start of a run applies it to the lists and ingestion to the items
-that are left once unusable photos are gone. Each message says which setting or list to change.
+The start of a run applies them to the lists, and ingestion to the items whose photos are usable.
+Each message says which setting or list to change.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from product1m.errors import ConfigError, DatasetError
 
 SPLITS = ("dev", "test")
 MAX_COMPARED = 20_000
-"""Labels of the gallery that a label is compared with, if none is equal but for its form (ours)."""
+"""Largest number of gallery labels among which the most similar one is searched (ours)."""
 POINTS_PER_CELL = 39
 """Training points per cell below which FAISS warns that its k-means will be poor (FAISS)."""
 _CELLS = re.compile(r"IVF(\d+)")
@@ -27,8 +27,8 @@ def check_splits(
     """DatasetError if no query is dev or none is test.
 
     Args:
-        given: the split of each query in the lists, empty if they leave it open.
-        assigned: the split of each query in the end.
+        given: the split of each query in the lists, empty if they give none.
+        assigned: the final split of each query.
         num_groups: groups of queries that share a photo or caption and cannot be divided.
         dev_share: `ingestion.dev_share`.
     """
@@ -39,7 +39,7 @@ def check_splits(
         if all(given):
             reason = (
                 f'all {count} have the split {given[0]!r}; give some "split": "{split}", or leave '
-                "`split` out of every line, then ingestion.dev_share draws it"
+                "`split` out of every line, so that ingestion.dev_share decides"
             )
         elif num_groups == 1 and count > 1:
             reason = (
@@ -48,8 +48,8 @@ def check_splits(
             )
         else:
             reason = (
-                f"ingestion.dev_share = {dev_share:g} of {count} queries leaves none for it; add "
-                "queries or set a dev_share that gives both splits some"
+                f"ingestion.dev_share = {dev_share:g} of {count} queries leaves none for this one; "
+                "add queries or set a dev_share that gives both splits some"
             )
         raise DatasetError(
             f"queries: no {split} query, but weights are chosen on dev queries and measured on "
@@ -63,7 +63,7 @@ def check_labels(
     """DatasetError if no dev or no test query has a label of the gallery.
 
     Args:
-        labels_by_split: the queries of each split, where each is from and its labels.
+        labels_by_split: for each split, the place in the lists and the labels of each query.
         gallery: every label of the gallery.
     """
     for split, queries in labels_by_split.items():
@@ -75,7 +75,7 @@ def check_labels(
         raise DatasetError(
             f"queries: none of the {len(queries)} {split} queries has a label that the gallery "
             f"has, so none can be scored: {labels[0]!r} of {place} is not in the gallery{hint}; "
-            "write labels in both lists alike"
+            "spell labels the same way in both lists"
         )
 
 
@@ -85,7 +85,7 @@ def check_train_groups(num_items: int, num_groups: int) -> None:
         raise DatasetError(
             f"train: {num_items} items of {num_groups} product (items with the same photo or "
             "caption count as one); scenes for training and for measuring need different "
-            "products: give every item a caption of its own"
+            "products: give every item its own caption"
         )
 
 
@@ -109,7 +109,7 @@ def check_cutouts(captions: Iterable[str], set_words: Sequence[str]) -> None:
 def check_index_fits(factory: str, num_items: int) -> None:
     """ConfigError if an index needs more gallery items to train on than there are.
 
-    Parts of the factory string that this does not know are left to FAISS.
+    Parts of the factory string that are unknown here are left to FAISS.
     """
     cells = _CELLS.search(factory)
     code = _CODEBOOK.search(factory)
@@ -120,7 +120,7 @@ def check_index_fits(factory: str, num_items: int) -> None:
 
 
 def too_few_to_train(factory: str, needed: int, num_items: int) -> str:
-    """What to do if a gallery is too small for an index."""
+    """The error message for a gallery that is too small for an index."""
     return (
         f"indexing.factory={factory!r} needs at least {needed} training points, the gallery "
         f"gives {num_items}; set indexing.factory={fitting_index(num_items)}"
@@ -136,7 +136,7 @@ def fitting_index(num_items: int) -> str:
 
 
 def near_label(label: str, known: Collection[str]) -> str:
-    """The label that differs only in case, blanks or Unicode form, else the most similar one.
+    """The label that differs only in case, spaces or Unicode form, else the most similar one.
 
     Empty if none is similar.
     """

@@ -1,4 +1,4 @@
-"""Photo files without decoding them: a JPEG's scans, and files without their metadata.
+"""Count a JPEG's scans and remove a file's metadata, without decoding the photo.
 
 A JPEG is a sequence of segments, each a marker (`ff` and its kind), two bytes of length and
 content; a scan's compressed data follows its segment (ITU-T T.81, B.1). A PNG is a signature and
@@ -10,16 +10,16 @@ from collections.abc import Container
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 EXIF_AND_XMP = frozenset({0xE1})
-"""Kind of the segments that hold EXIF and XMP, with them a photo's orientation."""
+"""Kind of the segments that hold EXIF and XMP, and so a photo's orientation."""
 METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
-"""Kinds of the segments that decide no pixel: not JFIF, whose kind is e0, nor Adobe's, ee."""
+"""Kinds of the segments that affect no pixel; JFIF (e0) and Adobe (ee) do, so they are missing."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN, _START, _END = 0xDA, 0xD8, 0xD9
 _NEEDED_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 
 
 def num_scans(encoded: bytes, enough: int) -> int:
-    """Scans of a JPEG, counted up to one more than `enough`; 0 for other files."""
+    """Number of scans of a JPEG, counted up to one more than `enough`; 0 for other files."""
     position, scans = 2, 0
     if not encoded.startswith(JPEG):
         return 0
@@ -34,9 +34,9 @@ def num_scans(encoded: bytes, enough: int) -> int:
 
 
 def without_segments(encoded: bytes, kinds: Container[int]) -> bytes:
-    """A JPEG without its segments of some kinds before the first scan; its pixels are the same.
+    """A JPEG without the segments of these kinds before its first scan; the pixels stay the same.
 
-    A file whose segments cannot be followed is returned unchanged.
+    A file whose segments cannot be parsed is returned unchanged.
     """
     position, kept = 2, [encoded[:2]]
     while (match := _MARKER.match(encoded, position)) or encoded[
@@ -58,7 +58,7 @@ def without_segments(encoded: bytes, kinds: Container[int]) -> bytes:
 
 
 def without_metadata(encoded: bytes) -> bytes:
-    """A JPEG or PNG with nothing but what decides its pixels; other files as they are."""
+    """A JPEG or PNG with only what determines its pixels; other files unchanged."""
     if encoded.startswith(JPEG):
         return without_segments(encoded, METADATA)
     if not encoded.startswith(PNG):

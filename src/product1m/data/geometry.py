@@ -72,7 +72,7 @@ def suppress(
 
 
 CHOSEN_BOXES, MIN_SCORE, NMS_IOU = "boxes", "min_score", "nms_iou"
-"""In the details of the RPN's artifact and of features: thresholds chosen on held-out scenes."""
+"""Keys in the details of an RPN and of features: thresholds chosen on held-out scenes."""
 DEFAULT_MIN_SCORE, DEFAULT_NMS_IOU = 0.5, 0.3
 """Thresholds for an artifact that carries none (ours)."""
 
@@ -90,7 +90,7 @@ class BoxSelection:
 def chosen_boxes(
     details: Mapping[str, Any], max_boxes: int, min_score: float = 0, nms_iou: float = 0
 ) -> BoxSelection:
-    """The selection with thresholds that are given, else those in an artifact's details."""
+    """The selection with the given thresholds; 0 takes the one in an artifact's details."""
     chosen = details.get(CHOSEN_BOXES, {})
     return BoxSelection(
         min_score or chosen.get(MIN_SCORE, DEFAULT_MIN_SCORE),
@@ -111,10 +111,10 @@ def select_boxes(
 def match_boxes(
     boxes_xyxy: Float[np.ndarray, "P 4"], true_xyxy: Float[np.ndarray, "K 4"], min_iou: float
 ) -> tuple[Bool[np.ndarray, " P"], Bool[np.ndarray, " K"]]:
-    """Match boxes to true boxes, one to one: which boxes and which true boxes have a partner.
+    """Match boxes to true boxes, one to one; True for each box and each true box with a partner.
 
-    In their order, best first, each box takes the free true box of highest IoU if that IoU is at
-    least `min_iou` (COCO).
+    Boxes come best first. Each takes the true box with the highest IoU among those that have no
+    partner yet, if that IoU is at least `min_iou` (COCO).
     """
     matched, taken = np.zeros(len(boxes_xyxy), bool), np.zeros(len(true_xyxy), bool)
     for row, overlaps in enumerate(pairwise_iou(boxes_xyxy, true_xyxy)):

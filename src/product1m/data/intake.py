@@ -35,12 +35,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a photo of an EXIF orientation upright; 1 and any other value mean upright."""
+"""The operation that turns a photo upright, by EXIF orientation; other values mean upright."""
 
 
 @dataclass(frozen=True)
 class StoredPhoto:
-    """A photo as it goes into a shard."""
+    """A photo as a shard stores it."""
 
     encoded: bytes
     width: int
@@ -52,26 +52,26 @@ class StoredPhoto:
 def normalize_photo(
     raw: bytes, limits: PhotoLimits, budget: PixelBudget | None = None
 ) -> StoredPhoto:
-    """Check a photo file and convert it to what is stored; PhotoError with the reason if rejected.
+    """Check a photo file and convert it for storage; PhotoError with the reason if it is rejected.
 
-    An upright JPEG within the limits is stored byte for byte, without EXIF and XMP, so that no
-    reader can find another orientation; anything else is encoded again. Damaged metadata counts as
-    absent. With a `budget` the photo waits until it may be decoded.
+    An upright JPEG within the limits is stored byte for byte, but without EXIF and XMP, so that no
+    reader can find another orientation. Any other file is encoded again. Damaged metadata is
+    ignored. With a `budget`, decoding waits until enough pixels are free.
     """
     check_photo_bytes(raw, limits)
     return _despite_metadata(raw, lambda photo: _normalized(photo, limits, budget))
 
 
 def upright_image(raw: bytes) -> Image.Image:
-    """A photo file in full size, turned as `normalize_photo` turns it; PhotoError if it cannot be.
+    """A photo file at full size, turned upright; PhotoError if it cannot be decoded.
 
-    The caller has let `normalize_photo` check its limits, or trusts the file.
+    No limits are checked: the caller has called `normalize_photo` before, or trusts the file.
     """
     return _despite_metadata(raw, _upright)
 
 
 def _despite_metadata(raw: bytes, read: Callable[[bytes], Read]) -> Read:
-    """Read a file, and if it cannot be decoded, what it holds besides metadata."""
+    """Read a file; if it cannot be decoded, read it again without its metadata."""
     try:
         return read(raw)
     except PhotoError as error:
@@ -99,8 +99,8 @@ def _normalized(raw: bytes, limits: PhotoLimits, budget: PixelBudget | None) -> 
         check_photo_size(*original_px, limits)
         orientation = _orientation(image)
         keep = _can_be_kept(image, orientation, limits)
-        # A JPEG decodes directly to a half, a quarter or an eighth of its size; the coefficients of
-        # a progressive one are all in memory all the same.
+        # A JPEG decodes directly to a half, a quarter or an eighth of its size; a progressive one
+        # still needs memory for all its coefficients.
         image.draft("RGB", (limits.max_side_px, limits.max_side_px))
         width, height = original_px if image.info.get("progressive") else image.size
         budget = budget or PixelBudget(limits.max_pixels)
@@ -120,7 +120,7 @@ def photo_errors() -> Iterator[None]:
         yield
     except PhotoError:
         raise
-    except Exception as error:  # a decoder raises whatever the damage makes it raise
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise PhotoError(f"not a photo that can be decoded ({_first_line(error)})") from error
 
 
@@ -144,7 +144,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 if the metadata has none or is damaged."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged metadata makes Pillow raise whatever the damage leads to
+    except Exception:  # damaged metadata can make Pillow raise anything
         return 1
     return orientation if orientation in _TURNS else 1
 
@@ -178,9 +178,10 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(gray: np.ndarray) -> np.ndarray:
-    """32-bit gray values, whose scale no header states, as 8 bits; PhotoError if it is not clear.
+    """Convert 32-bit gray values, whose scale no header states, to 8 bits.
 
-    Floats up to 1 are shares of white; numbers up to 255 have 8 bits, up to 65535 16 (ours).
+    Values up to 1 count as shares of white, up to 255 as 8 bits, up to 65535 as 16 bits (ours).
+    Raises PhotoError for other values.
     """
     low, high = float(gray.min()), float(gray.max())  # NaN if any value is
     if not (low >= 0 and high <= 65535):
@@ -193,6 +194,6 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    """What a decoder says, without the object's address in memory, which differs in every run."""
+    """A decoder's message without memory addresses, which differ in every run."""
     text = str(error).splitlines()
     return _OBJECT.sub("", text[0]) if text else type(error).__name__

@@ -3,7 +3,7 @@
 One row per item. Columns of every table: `id` (str), `caption` (str), `labels` (list of str),
 `group` (int64: items with the same photo or the same caption share it), `split` (str: `dev` or
 `test` for a query, `train` or `held_out` for a scene, else empty), `width`, `height` (pixels of the
-stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (where they lie).
+stored photo), `sha256` (of the stored bytes), `shard`, `offset`, `num_bytes` (where they are).
 """
 
 import hashlib
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
     ]
 )
 CONTENT = ("id", "caption", "labels", "split", "sha256")
-"""Columns by which two data sets are the same (ours)."""
+"""Data sets are the same if these columns are equal (ours)."""
 ROWS_PER_GROUP = 8192
 """Rows kept in memory before they are written to the table (ours)."""
 
@@ -174,7 +174,7 @@ class ItemTable:
 
 
 def read_photo(shard: Shard, offset: int, num_bytes: int, sha256: str) -> bytes:
-    """A stored photo's bytes, verified; ArtifactError if two reads are damaged."""
+    """A stored photo's bytes, verified; ArtifactError if they are damaged in two reads."""
     encoded = agreed(lambda: shard.read(offset, num_bytes), _sha256, sha256)
     if (actual := _sha256(encoded)) != sha256:
         raise ArtifactError(

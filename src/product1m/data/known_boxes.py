@@ -1,7 +1,7 @@
 """`boxes.jsonl`: true boxes of queries, in the folder of the lists, by item id.
 
-JSON Lines of objects with `id`, `boxes` and perhaps `box_labels`. A line that is not one is
-rejected with its place and reason, as a line of a list is; the query stays.
+Each line is a JSON object with `id`, `boxes` and optionally `box_labels`. Any other line is
+rejected with its place and reason, like a line of a list; the query itself is kept.
 """
 
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ class KnownBoxes:
     id: str
     boxes: tuple[Box, ...]
     labels: tuple[str, ...] = ()
-    """Of each box; none if the file does not say."""
+    """One for each box, or none if the file gives none."""
 
     def rejected(self, reason: str) -> RejectedLine:
-        """The line as one that cannot be used."""
+        """This line as one that cannot be used."""
         return RejectedLine(BOXES_LIST, self.line, self.id, reason)
 
 
 def read_boxes(folder: Path) -> tuple[dict[str, KnownBoxes], list[RejectedLine]]:
     """Boxes by item id from a data set's `boxes.jsonl`, and its rejected lines; both may be empty.
 
-    Of two lines with the same id the second is rejected.
+    If two lines have the same id, the second is rejected.
     """
     known: dict[str, KnownBoxes] = {}
     rejected: list[RejectedLine] = []

@@ -45,7 +45,7 @@ def report_leakage(
 ) -> dict[str, float]:
     """Count the items that share a photo or caption with a query, and list them in `LEAKAGE`.
 
-    `list`, `id`: the item; `against`: `queries`, or `dev` if the item is a test query.
+    Columns: `list` and `id` of the item; `against`, `queries` or, for a test query, `dev`.
     """
     comparisons = (
         ("train", "queries", train, queries),

@@ -1,7 +1,7 @@
-"""Limits for whatever comes from outside, the same in ingestion and when a model is served.
+"""Limits for input from outside, the same in ingestion and in serving.
 
-They are checked before the work that they bound: bytes before decoding, a header's pixels before
-its pixels, a JPEG's scans before the first, a title's length before it is cleaned.
+Each is checked before the work that it limits: bytes before decoding, the size in a header before
+the pixels, the number of scans before the first scan, a title's length before it is cleaned.
 """
 
 import base64
@@ -19,16 +19,16 @@ from product1m.data.encoding import num_scans
 from product1m.errors import PhotoError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Formats of photo files that are decoded, by Pillow's names; of several frames the first (ours).
+"""Formats of photo files that are decoded, by Pillow's names; only the first frame is used (ours).
 
-Pillow reads many more, some of them through other programs.
+Pillow reads many more formats, some of them with external programs.
 """
 MAX_LINE_BYTES = 1 << 20
 """Longest line of a list (ours)."""
 MAX_JSON_DEPTH = 16
-"""Lists and objects inside each other in a line or request (ours)."""
+"""Deepest nesting of lists and objects in a line or request (ours)."""
 MAX_LABELS = 1000
-"""Labels or boxes of one item (ours)."""
+"""Largest number of labels or boxes of one item (ours)."""
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,")
 _OPENING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
@@ -41,7 +41,7 @@ class PhotoLimits:
     """
 
     max_side_px: int
-    """A larger photo is stored at this longer side."""
+    """Length of the longer side to which larger photos are reduced."""
     min_side_px: int
     max_pixels: int
     max_bytes: int
@@ -49,7 +49,7 @@ class PhotoLimits:
 
     @classmethod
     def from_config(cls, config: IngestionConfig) -> "PhotoLimits":
-        """The values of a configuration, also of one that photos were stored with."""
+        """The limits in a configuration section."""
         return cls(
             max_side_px=config.max_photo_side_px,
             min_side_px=config.min_photo_side_px,
@@ -60,14 +60,14 @@ class PhotoLimits:
 
 
 def check_photo_bytes(encoded: bytes, limits: PhotoLimits) -> None:
-    """PhotoError if a file is empty, too large, or a JPEG of too many scans; nothing is decoded."""
+    """PhotoError if a file is empty, too large or a JPEG with too many scans; decodes nothing."""
     if not encoded:
         raise PhotoError("the file is empty (0 bytes)")
     if len(encoded) > limits.max_bytes:
         raise PhotoError(f"{len(encoded)} bytes, more than {limits.max_bytes}")
     if num_scans(encoded, limits.max_jpeg_scans) > limits.max_jpeg_scans:
         raise PhotoError(
-            f"a JPEG of more than {limits.max_jpeg_scans} scans, which takes minutes to decode; "
+            f"a JPEG with more than {limits.max_jpeg_scans} scans, which takes minutes to decode; "
             "save it again as an ordinary JPEG"
         )
 
@@ -84,14 +84,14 @@ def check_photo_size(width: int, height: int, limits: PhotoLimits) -> None:
 
 def title_fault(title: str, max_bytes: int) -> str:
     """Why a title is too long to use; empty if it is not."""
-    # Characters first: a title of a gigabyte is not encoded.
+    # Count characters first, so that a huge title is never encoded.
     if len(title) <= max_bytes and len(title.encode("utf-8", "replace")) <= max_bytes:
         return ""
     return f"{len(title)} characters, more than {max_bytes} bytes in UTF-8"
 
 
 def photo_from_text(text: str, max_bytes: int) -> bytes:
-    """A photo file from base64, also with line ends or as a `data:` URI; PhotoError if it is not.
+    """A photo file from base64, which may have line breaks or be a `data:` URI, else PhotoError.
 
     Text that would decode to more than `max_bytes` is refused without decoding it.
     """
@@ -120,9 +120,9 @@ def parse_json(text: str) -> Any:
 
 
 class PixelBudget:
-    """Bounds how many pixels are decoded at the same time, whatever the number of threads.
+    """Limits how many pixels all threads together decode at the same time.
 
-    A photo with more pixels than the whole budget waits until it is alone.
+    A photo with more pixels than the whole budget is decoded alone.
     """
 
     def __init__(self, max_pixels: int) -> None:
@@ -132,7 +132,7 @@ class PixelBudget:
 
     @contextmanager
     def decoding(self, num_pixels: int) -> Iterator[None]:
-        """Wait for the pixels, and give them back at the end of the block."""
+        """Wait until this many pixels are free, and release them at the end of the block."""
         share = min(num_pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= share)

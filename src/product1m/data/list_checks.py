@@ -1,4 +1,4 @@
-"""The lists of a data set read once, without photos, and refused where no run could succeed."""
+"""Read the lists of a data set, without photos, and raise an error if no run could succeed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ def check_lists(
 ) -> None:
     """DatasetError or ConfigError for lists that a step of the run would refuse.
 
-    Photos that turn out to be unusable can still change the answer; ingestion checks again.
+    Unusable photos can still change the result, so ingestion checks again.
     """
     train = _items(lists["train"], ingestion)
     check_cutouts((item.caption for item in train), synthesis.set_words)

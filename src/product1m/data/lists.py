@@ -40,12 +40,12 @@ DATASET_FILES = (
 )
 """Files that a data set of either format may hold in addition to its photos."""
 IMAGE_SCHEMES = ("http", "https", "s3")
-"""Of photos outside the data set (ours)."""
+"""URL schemes of photos outside the data set (ours)."""
 MAX_ID_BYTES = 96
-"""An id names a member of a tar shard, whose names end at 100 bytes, `.jpg` included (ours)."""
+"""Longest id: names in a tar shard have at most 100 bytes, with `.jpg` (ours)."""
 
 ID_SEPARATOR = ","
-"""Between the ids of a line of `retrieval_id_list.txt` (released code)."""
+"""Separates the ids in a line of `retrieval_id_list.txt` (released code)."""
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
@@ -82,12 +82,12 @@ class ListItem:
     urls: tuple[str, ...] = ()
     """Addresses of the photo, best first."""
     boxes: tuple[Box, ...] = ()
-    """Of a query's products, if the list has them: x1, y1, x2, y2 in pixels of the photo."""
+    """Boxes of a query's products, if the list has them: x1, y1, x2, y2 in pixels of the photo."""
     box_labels: tuple[str, ...] = ()
-    """Which product each of the boxes shows, if the list says so."""
+    """The product in each box, if the list has them."""
 
     def rejected(self, reason: str) -> "RejectedLine":
-        """The line as one that cannot be used."""
+        """This line as one that cannot be used."""
         return RejectedLine(self.list_name, self.line, self.id, reason)
 
 
@@ -164,7 +164,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _bounded_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file; of one that is too long only as much as shows it."""
+    """The lines of a file; a line that is too long is cut one byte after the limit."""
     with path.open("rb") as file:
         while raw := file.readline(MAX_LINE_BYTES + 1):
             rest = raw
@@ -273,7 +273,7 @@ def _string(value: Any, key: str, id: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise MalformedError(id, f"{key}: half a surrogate pair is not a character") from error
+        raise MalformedError(id, f"{key}: half a surrogate pair is no character") from error
     return value
 
 
@@ -351,7 +351,7 @@ def _checked_image(image: str, id: str) -> str:
 
 
 def count_lines(path: Path) -> tuple[int, int]:
-    """Lines that are not blank, and blank ones."""
+    """Number of lines that are not blank, and of blank ones."""
     num_lines = sum(1 for _ in _bounded_lines(path))
     num_written = sum(1 for _ in read_lines(path))
     return num_written, num_lines - num_written

@@ -18,7 +18,7 @@ from product1m.storage.opening import open_file, open_store
 from product1m.storage.scratch import scratch_folder
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-"""Tried in this order, then in upper case, for photos that are named by id (ours)."""
+"""Extensions of photos that are named by id, tried in this order, then in upper case (ours)."""
 _ANY_CASE = (*EXTENSIONS, *map(str.upper, EXTENSIONS))
 
 
@@ -26,14 +26,14 @@ class PhotoSource(Protocol):
     """Resolves items to the bytes of their photos; called from many threads at once."""
 
     def read(self, item: ListItem, max_bytes: int) -> bytes:
-        """The whole file, of which only the size is checked; PhotoError with the reason if not."""
+        """The whole file; only its size is checked. PhotoError with the reason if it fails."""
 
 
 class DatasetPhotos:
     """Photos of a data set: at the path in the list, named by id, or at their URLs.
 
-    A store that fails as a whole raises StorageError, because no single item is the cause; one that
-    refuses a single file costs that item.
+    If the store as a whole fails, StorageError is raised, because no single item is the cause. If
+    it refuses a single file, only that item is rejected.
     """
 
     def __init__(self, store: Store, downloads: Downloads, allowed: AllowedSources) -> None:
@@ -56,7 +56,7 @@ class DatasetPhotos:
         raise PhotoError(f"photo {PHOTO_FOLDER}/{item.id}{{{','.join(EXTENSIONS)}}}: missing")
 
     def _read_own(self, name: str, max_bytes: int) -> bytes:
-        """A file of the data set, whichever form of Unicode its name has there."""
+        """A file of the data set, in whatever Unicode form its name is stored there."""
         forms = _forms(name)
         if isinstance(self._store, Folder):
             try:
@@ -76,9 +76,9 @@ class DatasetPhotos:
             return _read(self._store, form, name, max_bytes)
 
     def _by_id(self, id: str) -> str:
-        """The photo named by an id; empty if there is none.
+        """Name of the photo of an id; empty if there is none.
 
-        Looked up one by one: listing a million names would fill memory.
+        Names are looked up one by one, because a list of a million names would fill the memory.
         """
         names = [
             f"{PHOTO_FOLDER}/{form}{extension}" for form in _forms(id) for extension in _ANY_CASE
@@ -100,7 +100,7 @@ class DatasetPhotos:
 
 
 def photos_of(dataset: str, kept: str, config: IngestionConfig) -> DatasetPhotos:
-    """The photos of a data set; what is downloaded is kept at the address `kept`."""
+    """The photos of a data set; downloads are kept at the address `kept`."""
     store = open_store(dataset)
     allowed = AllowedSources(config.allowed_sources, store.uri)
     downloads = Downloads(
@@ -131,7 +131,7 @@ def local_lists(dataset: str, allowed_sources: Sequence[str] = ()) -> Iterator[P
 
 
 def require_own_lists(folder: Path, allowed_sources: Sequence[str] = ()) -> None:
-    """DatasetError for a list that is a link out of its folder, to what nobody chose."""
+    """DatasetError for a list that is a link out of its folder, unless that is allowed."""
     allowed = AllowedSources(allowed_sources)
     for name in DATASET_FILES:
         if (folder / name).is_symlink():
@@ -171,7 +171,7 @@ def _at_address(address: str) -> tuple[Store, str]:
 
 
 def _concerns_one_file(error: StorageError) -> bool:
-    """Whether a store answered, and refused this file; others may be readable."""
+    """Whether a store answered and refused only this file; others may be readable."""
     cause = error.__cause__
     if isinstance(cause, OSError):
         return True

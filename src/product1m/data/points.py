@@ -1,8 +1,8 @@
-"""Local features of photos: points that a pack shows again when it is photographed again.
+"""Local features of photos: points that can be found again in another photo of the same product.
 
 A feature set with points holds `points.arrow`, an uncompressed Arrow file with one row per item, in
-the order of `items.parquet`: `points` (float32 pixels, x and y in turn), `descriptors` (128 bytes a
-point), `width` and `height` of the photo. It is mapped, not loaded, so its memory does not grow
+the order of `items.parquet`: `points` (float32 pixels: x, y, x, y, …), `descriptors` (128 bytes a
+point), `width` and `height` of the photo. The file is mapped, not loaded, so memory does not grow
 with the number of items. An index has the same file for its gallery.
 """
 
@@ -32,12 +32,12 @@ ROWS_PER_BATCH = 64
 
 @dataclass(frozen=True)
 class Points:
-    """Points of a photo in a fixed order, which the result of matching depends on."""
+    """Points of a photo. Their order is fixed, because the result of matching depends on it."""
 
     points_xy: Float32[np.ndarray, "P 2"]
     """Pixels of the photo."""
     descriptors: UInt8[np.ndarray, "P 128"]
-    """Square roots of SIFT descriptors, in units in which each has a length of about 512."""
+    """Square roots of SIFT descriptors, scaled so that each has a length of about 512."""
     size_px: tuple[int, int]
     """Width and height of the photo."""
 
@@ -45,7 +45,7 @@ class Points:
         return len(self.points_xy)
 
     def inside(self, box_xyxy: Float32[np.ndarray, "4"]) -> "Points":
-        """The points in a box, by their place."""
+        """The points that lie in a box."""
         low, high = box_xyxy[:2], box_xyxy[2:]
         rows = ((self.points_xy >= low) & (self.points_xy <= high)).all(axis=1)
         return replace(self, points_xy=self.points_xy[rows], descriptors=self.descriptors[rows])

@@ -1,8 +1,9 @@
-"""The lines of text that are printed in photos, and which of them belong to a box.
+"""Lines of text that are printed in photos, and which of them belong to a box.
 
-A feature set that was read holds `lines.arrow`, an uncompressed Arrow file with one row per item,
-in the order of `items.parquet`: `quads` (8 pixels a line: x and y of four corners), `texts` and
-`scores`. It is mapped, not loaded, so its memory does not grow with the number of items.
+If printed text was read, a feature set holds `lines.arrow`, an uncompressed Arrow file with one row
+per item, in the order of `items.parquet`: `quads` (8 numbers a line: x and y of four corners, in
+pixels), `texts` and `scores`. The file is mapped, not loaded, so memory does not grow with the
+number of items.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ MIN_INSIDE = 0.5
 """A line belongs to the boxes that hold at least this share of it (ours)."""
 
 Quads = Float32[np.ndarray, "L 4 2"]
-"""Corners in pixels: top left, top right, bottom right, bottom left, as one reads the line."""
+"""Corners in pixels: top left, top right, bottom right, bottom left, seen in reading direction."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class PrintedLines:
     """Pixels of the photo."""
     texts: tuple[str, ...]
     scores: Float32[np.ndarray, " L"]
-    """How sure the reader is of the text, 0 to 1; wrong texts often have 0.7 to 0.8."""
+    """How sure the text reader is, 0 to 1; wrong texts often have 0.7 to 0.8."""
 
     @classmethod
     def none(cls) -> Self:
@@ -59,7 +60,7 @@ class PrintedLines:
         return PrintedLines(self.quads_xy[chosen], texts, self.scores[chosen])
 
     def inside(self, box_xyxy: Float32[np.ndarray, "4"]) -> "PrintedLines":
-        """The lines that belong to a box by their place, whatever their order."""
+        """The lines that belong to a box, in their order here."""
         return self.select(np.flatnonzero(shares_inside(self.quads_xy, box_xyxy) >= MIN_INSIDE))
 
 
@@ -84,9 +85,9 @@ def _shared(quad: Float32[np.ndarray, "4 2"], other: Float32[np.ndarray, "4 2"])
 
 
 def without_repeats(lines: PrintedLines) -> PrintedLines:
-    """Of lines that cover each other the one with more text, by score where it is equally long.
+    """Of lines that cover each other, keep the longest text; of equal lengths, the highest score.
 
-    A photo that is read at several sizes gives most of its lines more than once. Order is kept.
+    A photo that is read at several sizes gives most of its lines more than once. The order stays.
     """
     ranked = sorted(
         range(len(lines)), key=lambda row: (-lines.scores[row] * len(lines.texts[row]), row)
@@ -104,7 +105,7 @@ def without_repeats(lines: PrintedLines) -> PrintedLines:
 
 
 def joined(parts: Sequence[PrintedLines]) -> PrintedLines:
-    """Lines of several readings of one photo, one after the other."""
+    """All lines of several readings of one photo."""
     return PrintedLines(
         np.concatenate([NO_LINES.quads_xy, *(part.quads_xy for part in parts)]),
         tuple(text for part in parts for text in part.texts),
@@ -125,7 +126,7 @@ class LineWriter(RowWriter):
 
 
 class LineTable:
-    """The lines of a feature set's items; read from the mapped file when they are asked for."""
+    """The lines of a feature set's items; read from the mapped file when they are used."""
 
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))

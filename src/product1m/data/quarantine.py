@@ -14,7 +14,7 @@ SCHEMA = pa.schema(
     [("list", pa.string()), ("line", pa.int64()), ("id", pa.string()), ("reason", pa.string())]
 )
 NUM_QUOTED = 5
-"""Reasons quoted in the error (ours)."""
+"""Number of reasons quoted in the error (ours)."""
 
 
 class Quarantine:
@@ -28,7 +28,7 @@ class Quarantine:
 
     @property
     def share(self) -> float:
-        """Share of the lists' lines that are not blank."""
+        """Quarantined share of the lists' lines that are not blank."""
         return len(self.rows) / max(self._num_rows, 1)
 
     def add(self, row: RejectedLine) -> None:

@@ -48,9 +48,9 @@ SCHEMA = pa.schema(
     ]
 )
 TENSORS = ("features", "boxes", "scores")
-"""Of a shard."""
+"""Names of a shard's tensors."""
 READERS = 32
-"""Rows read at once if each is a request to storage (ours)."""
+"""Number of rows read at once if each is a request to storage (ours)."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Regions:
     scores: Float32[np.ndarray, " R"]
     """Detector scores in 0 … 1; 1 for the whole photo."""
     lines: PrintedLines = NO_LINES
-    """What is printed in the photo, if it was read."""
+    """Text printed in the photo, if it was read."""
     points: Points = NO_POINTS
-    """Local features of the photo, if they were looked for."""
+    """Local features of the photo, if they were computed."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -84,7 +84,7 @@ class Regions:
     def instance(
         self, box_xyxy: Float32[np.ndarray, "4"], feature: Float[np.ndarray, " F"]
     ) -> "Regions":
-        """A box as a photo of its own: the box first, then what lies inside it (ours)."""
+        """A box as a photo of its own: the box first, then the regions inside it (ours)."""
         inside = regions_inside(self.boxes_xyxy, box_xyxy)
         return Regions(
             np.concatenate([feature[None], self.features[inside]]),
@@ -190,12 +190,12 @@ class FeatureSet:
 
     @property
     def has_lines(self) -> bool:
-        """Whether what is printed in the photos was read."""
+        """Whether the text printed in the photos was read."""
         return LINES in self.artifact.manifest.files
 
     @property
     def has_points(self) -> bool:
-        """Whether the photos' points were looked for."""
+        """Whether the photos' points were computed."""
         return POINTS in self.artifact.manifest.files
 
     @property
@@ -227,15 +227,15 @@ class FeatureSet:
         return regions
 
     def lines(self, position: int) -> PrintedLines:
-        """What is printed in the photo of the item at a row position; none if it was not read."""
+        """Text printed in the photo of the item at a row position; none if it was not read."""
         return self._lines[position] if self._lines else NO_LINES
 
     def points(self, position: int) -> Points:
-        """The points of the photo of the item at a row position; none if not looked for."""
+        """The points of the photo of the item at a row position; none if they were not computed."""
         return self._points[position] if self._points else NO_POINTS
 
     def many(self, positions: Iterable[int]) -> list[Regions]:
-        """The regions of several items; many at once if each is a request to storage."""
+        """The regions of several items; read in parallel if each is a request to storage."""
         if self.artifact.is_here:
             return [self.regions(position) for position in positions]
         with ThreadPoolExecutor(READERS, "regions") as pool:

@@ -1,8 +1,8 @@
-"""One deadline a request, from connecting to the last byte of the body.
+"""One deadline for a whole request, from connecting to the last byte of the body.
 
-The time-outs of `requests` are for each read: a server that sends a byte of a header, a chunk size
-or a TLS handshake now and then outlasts them. Here a timer shuts the connection down instead, and
-the read that waits for its next byte gets an error.
+The timeouts of `requests` apply to each read: a server that sends a single byte of a header, a
+chunk size or a TLS handshake now and then never exceeds them. Here a timer shuts the connection
+down instead, and the waiting read gets an error.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _current = threading.local()
 
 
 class Deadline:
-    """The time that each request of a block has; a retry or redirect is a request of its own."""
+    """Time limit of each request in a block; a retry or redirect is a request of its own."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -32,7 +32,7 @@ class Deadline:
         """Whether the last request took too long."""
 
     def restart(self, connection: HTTPConnection) -> None:
-        """Start the time of a request that a connection is about to send."""
+        """Start the timer for a request that a connection is about to send."""
         self.cancel()
         self.expired = False
         self._timer = threading.Timer(self._seconds, self._end, [connection])
@@ -53,7 +53,7 @@ class Deadline:
             # Not SSLSocket.shutdown, which would take the TLS state from the thread that reads.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
-            return  # closed in this moment
+            return  # already closed
 
 
 @contextmanager
@@ -79,7 +79,7 @@ class _Timed(HTTPConnection):
     def request(self, *arguments: Any, **keywords: Any) -> None:
         self._restart()
         super().request(*arguments, **keywords)
-        # A response that ends the connection takes the socket away from it.
+        # The connection gives its socket away to a response that ends it.
         self.sent_through = self.sock
 
     def _new_conn(self) -> socket.socket:
@@ -113,9 +113,9 @@ class TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no types 
     """An adapter whose requests end at the `deadline` of their thread.
 
     Args:
-        addresses: the IP addresses of a host and port to connect to; raises what the caller gets
-            for a host that is refused.
-        keywords: of `HTTPAdapter`.
+        addresses: gives the IP addresses for a host and port; what it raises for a host that is not
+            allowed reaches the caller.
+        keywords: arguments of `HTTPAdapter`.
     """
 
     def __init__(self, addresses: Callable[[str, int], Sequence[str]], **keywords: Any) -> None:
@@ -133,7 +133,7 @@ class TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no types 
         }
 
     def send(self, request: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Send; a proxy connects by itself, so the host is checked before it is asked."""
+        """Send a request; a proxy connects by itself, so the host is checked before."""
         if select_proxy(request.url, keywords.get("proxies")):
             parts = urlsplit(request.url)
             with contextlib.suppress(socket.gaierror):  # perhaps only the proxy knows the name

@@ -30,7 +30,7 @@ def distinct_rows(lists: Sequence[ListFile]) -> Iterator[Row]:
 
 
 def _repeated_keys(lists: Sequence[ListFile]) -> set[int]:
-    """The keys of ids that occur twice; in a million ids about no other id shares one."""
+    """The keys of ids that occur twice; among a million ids, hardly any other id has such a key."""
     keys = array("Q", (key_of(row.id) for row in _rows(lists) if isinstance(row, ListItem)))
     ordered = np.sort(np.frombuffer(keys, np.uint64))
     repeated: list[int] = ordered[1:][ordered[1:] == ordered[:-1]].tolist()

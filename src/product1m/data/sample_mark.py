@@ -20,5 +20,5 @@ def mark_as_sample(folder: Path) -> None:
 
 
 def is_sample(dataset: Store) -> bool:
-    """Whether a data set carries the mark."""
+    """Whether a data set has the mark."""
     return dataset.find(SAMPLE_MARK) is not None

@@ -1,4 +1,4 @@
-"""The state of a data set's files, as one digest: another digest means that something changed."""
+"""The state of a data set's files as one digest, which is another if anything changed."""
 
 import hashlib
 import re
@@ -39,8 +39,8 @@ def state_of(
     Args:
         dataset: folder or `s3://` prefix.
         backgrounds: the same, or empty: without background photos their state is `none`.
-        stated: a name for the state of the data, which is not read then.
-        stated_backgrounds: the same of the background photos.
+        stated: a name for the state of the data; the data are then not read.
+        stated_backgrounds: the same for the background photos.
     """
     leave_out = f"{BACKGROUNDS}/"
     photos = stated_backgrounds or NO_BACKGROUNDS
@@ -53,11 +53,11 @@ def state_of(
 
 
 def data_digest(data: Store, leave_out: str = "") -> str:
-    """Digest of the data: names and contents of all files, whatever their dates.
+    """Digest of the names and contents of all files; dates do not matter.
 
-    The same for a folder and for its copy below a prefix, unless objects were uploaded in parts:
-    their ETags are no MD5. The files' SHA-256 are added up, so their order does not matter and none
-    are kept in memory. Skips names starting with `leave_out`.
+    It is the same for a folder and its copy below a prefix, unless objects were uploaded in parts,
+    whose ETags are not MD5. The SHA-256 numbers of the files are added, so their order does not
+    matter and none stays in memory. Skips names that start with `leave_out`.
     """
     files = (file for file in data.files() if not (leave_out and file.name.startswith(leave_out)))
     total = 0
@@ -73,7 +73,7 @@ def holds_files(data: Store) -> bool:
 
 
 def _contents(data: Store, files: Iterator[StoredFile]) -> Iterator[tuple[str, str]]:
-    """Every file with what changes with its content."""
+    """Every file with a fact that changes when its content changes."""
     if isinstance(data, Folder):
         yield from content_hashes(data.root, (file.name for file in files))
         return

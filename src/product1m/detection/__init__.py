@@ -1,1 +1,1 @@
-"""Backbone, region proposal network, region features."""
+"""Backbone, boxes, region features, points and printed lines of photos."""

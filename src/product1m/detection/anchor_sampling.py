@@ -12,13 +12,13 @@ Masks = tuple[list[Tensor], list[Tensor]]
 
 
 class AnchorSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's sampler; among several ranks it counts what it samples."""
+    """torchvision's sampler; with several ranks it counts the anchors that it samples."""
 
     num_sampled = 0
-    """Anchors sampled in the last call, which the losses are means over."""
+    """Anchors sampled in the last call; the losses are means over them."""
 
     def __call__(self, labels: Sequence[Float[Tensor, " A"]]) -> Masks:
-        """For every image the positive anchors that count, and the negative ones."""
+        """Masks of the sampled positive and negative anchors of every image."""
         masks: Masks = super().__call__(labels)
         if distributed.world_size() > 1:  # the count waits for the GPU, and only ranks need it
             self.num_sampled = int(sum(mask.sum() for kind in masks for mask in kind))

@@ -27,9 +27,10 @@ _LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
 class Backbone(nn.Module):
     """The maps of a timm model's last stages, from RGB photos in 0 … 255.
 
-    Batch norms always keep their running statistics, because a batch of scenes is too small for its
-    own, and with pretrained weights also their affine terms (torchvision's detectors do the same).
-    Mean and standard deviation of the input are buffers, so a checkpoint knows its normalization.
+    Batch norms always keep their running statistics, because a batch of scenes is too small to
+    estimate them; with pretrained weights they also keep their affine terms (as torchvision's
+    detectors do). Mean and standard deviation of the input are buffers, so that a checkpoint holds
+    its normalization.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -56,7 +57,7 @@ class Backbone(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """No parameter trains, so the maps of a photo never change."""
+        """Whether no parameter trains, so that the maps of a photo never change."""
         return not any(parameter.requires_grad for parameter in self.body.parameters())
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -75,10 +76,10 @@ class Backbone(nn.Module):
         return maps[-self.num_maps :]
 
     def fold_batch_norms(self) -> "Backbone":
-        """Fold batch norms into the convolutions before them, in place: half the time on a CPU.
+        """Fold batch norms into the convolutions before them, in place; halves the time on a CPU.
 
-        The maps of a noise image are compared; if they differ, because modules run in another order
-        than they are listed in, the model stays unchanged.
+        The maps of a noise image before and after are compared. If they differ, because modules run
+        in another order than they are listed in, the model stays unchanged.
         """
         folded = copy.deepcopy(self.body)
         _fold(folded)
@@ -144,7 +145,7 @@ def _from_hub(name: str, hub_name: str) -> nn.Module:
 
 
 def _lite0_weights(name: str) -> dict[str, Tensor]:
-    """The package's tensors under timm's names: both list the same layers in the same order."""
+    """The package's tensors by timm's names; both list the same layers in the same order."""
     if name != _LITE0_MODEL:
         raise ConfigError(
             f"rpn_training.weights={LITE0!r}: these are weights of {_LITE0_MODEL}, "
@@ -210,7 +211,7 @@ def _freeze_norms(body: nn.Module) -> None:
 
 
 def _stage_ends(parameter_names: list[str], stage_names: list[str]) -> list[int]:
-    """Parameters up to the end of each stage; a stage without any ends where the next begins."""
+    """Number of parameters up to the end of each stage; a stage may have none."""
     ends: list[int] = []
     following = len(parameter_names)
     for stage in reversed(stage_names):

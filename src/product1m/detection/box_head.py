@@ -1,7 +1,7 @@
 """The second stage: which proposals are products, and where exactly (Faster R-CNN; ours).
 
-The proposal network finds whatever stands out. This head looks at each proposal again, gives it the
-probability that it is a product as its detector score, and moves its edges.
+The proposal network finds whatever stands out. This head looks at each proposal again: it computes
+the probability that it is a product, which is its detector score, and moves its edges.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,24 +22,24 @@ from product1m.detection.libraries import (
 from product1m.training import distributed
 
 FINEST_ROI_SIZE, ROI_SIZE = 2, 3
-"""RoIAlign bins per side on the finest map, which has little to say, and on the others (ours)."""
+"""RoIAlign bins per side on the finest map, which contributes little, and on the others (ours)."""
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 MATCH_IOU = 0.5
-"""A proposal with this IoU to a product shows it (ours: torchvision's default)."""
+"""A proposal shows a product if their IoU is at least this (ours: torchvision's default)."""
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Of center and size in the regression (ours: torchvision's defaults)."""
+"""Weights of center and size in the regression (ours: torchvision's defaults)."""
 SMOOTH_L1_BETA = 1 / 9
-"""(ours: torchvision's default)"""
+"""Distance at which the box loss turns from quadratic to linear (ours: torchvision's default)."""
 _MIN_DEVIATION = 0.01
 """Smallest standard deviation of a feature, relative to the mean one (ours)."""
 
 
 class BoxHead(nn.Module):
-    """Two layers on what RoIAlign takes from the backbone's maps; a score and a shift for each box.
+    """Two layers on features that RoIAlign takes from the backbone; a score and a shift a box.
 
-    The backbone's maps and not the proposal network's pyramid, because the pyramid only knows the
-    scenes: on photos of rooms it never saw, the head would find products everywhere.
+    It uses the backbone's maps and not the proposal network's pyramid, which only knows the scenes:
+    with the pyramid it would find products everywhere in photos of new rooms.
     """
 
     mean: Float[Tensor, " F"]
@@ -64,7 +64,7 @@ class BoxHead(nn.Module):
         maps: Sequence[Float[Tensor, "B C H_s W_s"]],
         boxes_xyxy: Sequence[Float[Tensor, "P 4"]],
     ) -> Float[Tensor, "A F"]:
-        """What the layers take, for all boxes of a batch, in pixels of the canvas."""
+        """Input of the layers for all boxes of a batch, which are in pixels of the canvas."""
         pooled = [
             roi_align(level.float(), list(boxes_xyxy), side, 1 / stride, SAMPLES_PER_BIN, True)
             for level, side, stride in zip(maps, self.roi_sizes, self.strides, strict=True)
@@ -77,10 +77,10 @@ class BoxHead(nn.Module):
         examples: Iterable[tuple[Float[Tensor, "A F"], Float[Tensor, " A"]]],
         min_products: int,
     ) -> None:
-        """Take the features' scale and the products' distribution from examples, before training.
+        """Set the features' scale and the products' distribution from examples, before training.
 
-        An example is the features of some boxes, and which of them show a product. Ranks share
-        theirs. With fewer boxes of products than `min_products`, all boxes count as familiar.
+        An example has the features of some boxes, and 1 for each box that shows a product. Ranks
+        share their examples. With fewer product boxes than `min_products`, all boxes are familiar.
         """
         number, total = 0, torch.zeros(len(self.mean), dtype=torch.float64)
         squares, products = torch.zeros_like(total), [torch.empty(0, sum(self.channels))]
@@ -103,7 +103,7 @@ class BoxHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "A F"]
     ) -> tuple[Float[Tensor, " A"], Float[Tensor, "A 4"]]:
-        """Logits of being a product, and shifts in the coder's units."""
+        """For each box the logit that it is a product, and a shift in the coder's units."""
         hidden = self.layers((features - self.mean) / self.deviation)
         return self.score(hidden)[:, 0].float(), self.shift(hidden).float()
 
@@ -123,7 +123,7 @@ class BoxHead(nn.Module):
         return clip_boxes_to_image(moved, inner_px), scores
 
     def _means(self, features: Float[Tensor, "A F"]) -> Float[Tensor, "A D"]:
-        """The mean over the bins of every channel."""
+        """The mean of every channel over the bins."""
         bins = [side**2 for side in self.roi_sizes]
         sizes = [number * count for number, count in zip(self.channels, bins, strict=True)]
         levels = torch.split(features, sizes, dim=1)
@@ -139,7 +139,7 @@ class BoxHead(nn.Module):
 def targets(
     boxes_xyxy: Float[Tensor, "P 4"], true_xyxy: Float[Tensor, "K 4"], coder: BoxCoder
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 4"]]:
-    """Whether each box shows a product, and the shift to the product that it overlaps most."""
+    """Whether each box shows a product (1 or 0), and the shift to the product it overlaps most."""
     if not len(true_xyxy):
         return boxes_xyxy.new_zeros(len(boxes_xyxy)), torch.zeros_like(boxes_xyxy)
     overlaps, nearest = box_iou(boxes_xyxy, true_xyxy).max(dim=1)
@@ -153,9 +153,9 @@ def head_losses(
     is_product: Float[Tensor, " A"],
     shifts: Float[Tensor, "A 4"],
 ) -> dict[str, Tensor]:
-    """Cross-entropy of the scores, and of the products' boxes the smooth L1 distance of the shifts.
+    """Cross-entropy of the scores, and smooth L1 loss of the shifts of boxes that show a product.
 
-    Both are sums over the boxes divided by the number of all boxes (Fast R-CNN).
+    Both are sums divided by the number of all boxes (Fast R-CNN).
     """
     logits, predicted = head(features)
     number = len(features)

@@ -1,4 +1,4 @@
-"""What the second stage is trained on: a frozen proposal network's proposals on the scenes."""
+"""Training data of the second stage: a frozen proposal network's proposals on the scenes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from product1m.training import distributed
 
 JITTERS = ((0, 0, 0, 0), (-0.12, -0.08, -0.12, -0.08), (0.08, 0.12, 0.08, 0.12),
            (-0.1, -0.1, 0.1, 0.1), (0.1, 0.1, -0.1, -0.1))  # fmt: skip
-"""Shifts of a product's corners, relative to its sides, that give further examples of it (ours)."""
+"""Shifts of a product's corners, relative to its sides, for further examples of it (ours)."""
 SCENES_PER_INTERIOR = 4
 """Scenes of a batch for each drawn photo without products (ours)."""
 MIN_PRODUCTS = 5000
-"""With fewer boxes of products, from about 200 scenes, a new product is as unlike them as a lamp
-(ours)."""
+"""Fewer product boxes (about 200 scenes) do not describe products well: a new product would look as
+unfamiliar as a lamp (ours)."""
 FITTED_BATCHES = 100
-"""Batches that give the scale of the features, and what is like a product (ours)."""
+"""Batches from which the scale of the features and the products' distribution come (ours)."""
 _ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0))
 """Width and height of drawn photos, relative to the network's shorter side."""
 
@@ -39,14 +39,14 @@ class BoxBatchSettings:
     """
 
     num_proposals: int
-    """The best proposals of a photo."""
+    """How many of a photo's proposals are used, best first."""
     num_interiors: int
     max_mib: int
     seed: int
 
     @classmethod
     def from_config(cls, config: RpnTrainingConfig) -> "BoxBatchSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             num_proposals=config.num_boxes,
             num_interiors=config.num_interiors,
@@ -57,7 +57,7 @@ class BoxBatchSettings:
 
 @dataclass(frozen=True)
 class BoxBatch:
-    """Boxes on some scenes, and what the head should say of each."""
+    """Boxes on some scenes, with the head's target for each."""
 
     item_ids: list[str]
     features: Float[Tensor, "A F"]
@@ -82,8 +82,8 @@ def box_losses(head: BoxHead, batch: BoxBatch) -> dict[str, Tensor]:
 class BoxBatches:
     """This rank's part of batch number i of the scenes, as boxes with their features.
 
-    One drawn photo without products joins every four scenes. Features of scenes whose maps are
-    cached, and of the drawn photos, are computed once, as far as memory allows.
+    For every four scenes a batch has one drawn photo without products. Features of scenes with
+    cached maps, and of drawn photos, are computed once, as far as memory allows.
     """
 
     def __init__(
@@ -110,16 +110,16 @@ class BoxBatches:
         return _joined(rows + interiors)
 
     def examples(self, num_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The features of the first batches' boxes, and which of them show a product.
+        """Features of the boxes of the first batches, with 1 for each box that shows a product.
 
-        No scene comes twice.
+        No scene occurs twice.
         """
         for number in range(min(num_batches, self._scenes.batches_per_pass)):
             batch = self(number)
             yield batch.features, batch.is_product
 
     def _interiors_of(self, number: int, num_scenes: int) -> list[int]:
-        """Which drawn photos this rank's share of a batch has: each in turn."""
+        """The drawn photos of this rank's share of a batch; they take turns."""
         each = -(-num_scenes // SCENES_PER_INTERIOR)
         first = (number * distributed.world_size() + distributed.rank()) * each
         total = self._settings.num_interiors

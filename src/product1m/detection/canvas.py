@@ -12,15 +12,15 @@ from torch import Tensor
 from product1m.data.photos import Photo, fit_within, resize_photo
 
 STRIDE = 32
-"""The sides of a canvas are multiples of it, so that every stage's map is whole (ours)."""
+"""The sides of a canvas are multiples of this, so that every map has whole cells (ours)."""
 
 
 @dataclass(frozen=True)
 class Canvas:
     """A photo at the network's size.
 
-    Its last rows and columns are repeated up to whole strides, so what the network sees of a photo
-    depends on that photo alone, never on its batch.
+    Its last row and column are repeated up to whole strides, so the network's input for a photo
+    depends only on that photo, never on its batch.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]

@@ -1,4 +1,4 @@
-"""Parts of a photo encoded as photos of their own."""
+"""Feature vectors of parts of a photo, each encoded like a whole photo."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from product1m.detection.untrained_boxes import whole_image_box
 def encode_crops(
     network: ProposalNetwork, photo: Photo, boxes_xyxy: Boxes, settings: RegionSettings
 ) -> Float16[np.ndarray, "K F"]:
-    """The vector that each crop would have as a photo's first region, as a gallery photo has.
+    """The vector of each crop as if it were a gallery photo: that of the whole-photo region.
 
     `boxes_xyxy` are in the photo's pixels; a crop is widened to whole pixels.
     """

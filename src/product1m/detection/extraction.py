@@ -23,7 +23,7 @@ from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.training.memory import in_halves
 
 PhotoRegions = tuple[Regions, Float[np.ndarray, "K F"]]
-"""A photo's regions, and the vectors of further boxes that were asked for."""
+"""A photo's regions, and the vectors of the extra boxes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RegionSettings:
     def from_config(
         cls, config: FeatureExtractionConfig, grabcut: GrabCutSettings | None
     ) -> "RegionSettings":
-        """The values of a configuration, also of one that features were extracted with.
+        """The settings in a configuration section.
 
         `grabcut` comes from the RPN, see `grabcut_of_scenes`.
         """
@@ -85,16 +85,16 @@ def extract_regions(
     settings: RegionSettings,
     extra_boxes: Sequence[Boxes] | None = None,
 ) -> list[PhotoRegions]:
-    """The regions of every photo, the whole photo first, and vectors at given boxes.
+    """The regions of every photo, the whole photo first, and vectors of given boxes.
 
     A photo's result does not depend on the other photos. Vectors are rounded to float16, as a
     feature set stores them, so that a served query gets the same numbers as in the batch step.
 
     Args:
-        network: as `load_rpn` gives it.
-        photos: any sizes.
+        network: from `load_rpn`.
+        photos: photos of any size.
         settings: how many regions, and how they are pooled.
-        extra_boxes: for every photo further boxes in its own pixels whose vectors are wanted.
+        extra_boxes: for every photo, further boxes in its pixels that get a vector.
     """
     sized = [sized_photo(network, photo, settings) for photo in photos]
     return [
@@ -104,9 +104,9 @@ def extract_regions(
 
 
 def sized_photo(network: ProposalNetwork, photo: Photo, settings: RegionSettings) -> SizedPhoto:
-    """A photo at the sizes at which it is encoded, with its boxes if no network proposes them.
+    """A photo at the sizes at which it is encoded, with its boxes unless the network proposes them.
 
-    Raises ArtifactError if GrabCut proposes and its settings are unknown.
+    Raises ArtifactError if GrabCut proposes boxes and its settings are unknown.
     """
     canvases = [network.canvas(photo, 2**scale) for scale in range(settings.photo_scales)]
     if settings.proposals == "grabcut":
@@ -128,7 +128,7 @@ def extract_sized(
     settings: RegionSettings,
     extra_boxes: Sequence[Boxes] | None = None,
 ) -> list[PhotoRegions]:
-    """`extract_regions` of photos that have their sizes already, in float32."""
+    """`extract_regions` for photos that are already resized; vectors stay float32."""
     extra = extra_boxes or [np.empty((0, 4), np.float32)] * len(photos)
     batches = batches_of_one_shape(photos, settings.batch_size)
 
@@ -147,7 +147,7 @@ def extract_sized(
 
 
 def batches_of_one_shape(photos: Sequence[SizedPhoto], batch_size: int) -> list[list[int]]:
-    """Positions of the photos in batches whose members are equally large at every size."""
+    """Positions of the photos, in batches of photos with the same shape at every size."""
     by_shape: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for position, photo in enumerate(photos):
         shapes = tuple(canvas.pixels.shape for canvas in photo.canvases)
@@ -195,7 +195,7 @@ def _extract_batch(
 def _proposals(
     network: ProposalNetwork, maps: Maps, photos: list[SizedPhoto], settings: RegionSettings
 ) -> list[Proposals]:
-    """The network's proposals that are kept, or the boxes that come with the photos."""
+    """The network's proposals after selection, or the boxes that come with the photos."""
     given = [
         torch.from_numpy(photo.boxes_xyxy * photo.canvases[0].scale())
         for photo in photos
@@ -219,10 +219,10 @@ def _proposals(
 def keep_proposals(
     proposals: Proposals, *, nms_iou: float, min_score: float, min_regions: int, max_regions: int
 ) -> Proposals:
-    """Class-agnostic NMS, then the best `min_regions`, and more of them above `min_score`.
+    """Class-agnostic NMS, then the best `min_regions`, then all others of at least `min_score`.
 
-    These are the regions inside the model, many per product. Which of them count as products is
-    `geometry.select_boxes`.
+    At most `max_regions` are kept. These are the regions inside the model, many per product;
+    `geometry.select_boxes` chooses the boxes that count as products.
     """
     kept = nms(proposals.boxes_xyxy, proposals.scores, nms_iou)[:max_regions]
     confident = int((proposals.scores[kept] >= min_score).sum())
@@ -242,7 +242,7 @@ def _on_photo(canvas: Canvas, proposals: Proposals) -> Boxes:
 def _photo_regions(
     boxes_xyxy: Boxes, proposals: Proposals, vectors: Float32[np.ndarray, "K F"]
 ) -> PhotoRegions:
-    """The whole photo and its regions; apart from them, the vectors at the extra boxes."""
+    """The whole photo with its regions, and separately the vectors of the extra boxes."""
     num_regions = 1 + len(proposals.scores)
     scores = np.concatenate([np.ones(1, np.float32), proposals.scores.cpu().numpy()])
     regions = Regions(vectors[:num_regions], boxes_xyxy[:num_regions], scores)

@@ -1,8 +1,8 @@
-"""How unlike the training products a box looks (ours).
+"""How different a box looks from the training products (ours).
 
-A classifier is as sure of a lamp that it never saw as of a product. The products' vectors lie near
-a few directions around their mean; what lies far from these was never seen, whatever the classifier
-says of it.
+A classifier can be as sure of a lamp that it never saw as of a product. The products' vectors vary
+around their mean in a few directions. A vector far from these looks like nothing seen in training,
+so its box gets a lower score, however sure the classifier is.
 """
 
 import torch
@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 NUM_DIRECTIONS = 48
-"""Directions in which the products' vectors vary most (ours)."""
+"""Number of directions in which the products' vectors vary most (ours)."""
 TOLERANCE = 1.5
-"""A distance counts from this many standard deviations above the products' mean distance (ours)."""
+"""Only distances this many standard deviations above the products' mean count (ours)."""
 WEIGHT = 0.5
 """Logits by which each further standard deviation lowers a box's score (ours)."""
 
@@ -31,15 +31,15 @@ class Familiarity(nn.Module):
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("directions", torch.zeros(number, dim))
         self.register_buffer("spread", torch.ones(number))
-        # Mean and standard deviation of both distances of the products.
+        # Mean and standard deviation of the products' two distances.
         self.register_buffer("usual", torch.tensor([[0.0, 0.0], [torch.inf, torch.inf]]))
 
     @torch.no_grad()
     def fit(self, products: Float[Tensor, "P D"]) -> None:
-        """Take the products' distribution from their vectors; with fewer than four, do nothing.
+        """Set the products' distribution from their vectors; with fewer than four, do nothing.
 
-        The first half gives the directions, the second the usual distances: of few products, those
-        that gave the directions lie nearer to them than any other product will.
+        The first half of the vectors gives the directions, the second half the usual distances,
+        because vectors lie closer to directions that were computed from them than others do.
         """
         if len(products) < 4:
             return
@@ -57,14 +57,14 @@ class Familiarity(nn.Module):
         self.usual.copy_(torch.stack([distances.mean(dim=0), deviation]))
 
     def forward(self, vectors: Float[Tensor, "A D"]) -> Float[Tensor, " A"]:
-        """Logits to subtract from the score of each box: 0 for one like the products."""
+        """Logits to subtract from each box's score; 0 for a box that looks like a product."""
         mean, deviation = self.usual
         excess = (self._distances(vectors.float()) - mean) / deviation - TOLERANCE
         penalty: Tensor = WEIGHT * excess.clamp(min=0).sum(dim=1)
         return penalty
 
     def _distances(self, vectors: Float[Tensor, "A D"]) -> Float[Tensor, "A 2"]:
-        """Distance along the directions in units of their spread, and from their span."""
+        """Distance within the directions, in units of their spread, and distance from them."""
         centered = vectors - self.center
         along = centered @ self.directions.T
         rest = centered - along @ self.directions

@@ -42,7 +42,7 @@ from product1m.telemetry.progress import track
 
 _Value = TypeVar("_Value")
 BATCHES_PER_WINDOW = 8
-"""Batches within which photos are sorted by size; memory holds two such windows (ours)."""
+"""Photos are sorted by size within this many batches; memory holds two such windows (ours)."""
 
 
 def write_features(
@@ -61,13 +61,14 @@ def write_features(
     Args:
         images: an artifact of ingestion or of background synthesis.
         rpn: an artifact of RPN training.
-        writer: of an artifact of the step `feature_extraction`.
+        writer: writes an artifact of the step `feature_extraction`.
         settings: which regions, and how they are pooled.
         num_workers: threads that decode photos; the result does not depend on it.
         shard_mib: largest size of a shard.
-        reader, finder: what is printed in the photos, and their points, if that is wanted.
+        reader: reads the text printed in the photos, if given.
+        finder: finds the photos' points, if given.
 
-    Raises DatasetError if there are no photos, or, with the item's id, if one is damaged.
+    Raises DatasetError if there are no photos, or if one is damaged, with its item's id.
     """
     items, network = _open_items(images), load_rpn(rpn)
     instances = _read_instances(images)
@@ -100,7 +101,7 @@ def _with_lines(
     reader: CachedReader,
     writer: ArtifactWriter,
 ) -> Iterator[PhotoRegions]:
-    """Also write the lines of every photo; several photos are read at once."""
+    """Also write the printed lines of every photo; several photos are read at once."""
     digests = items.rows["sha256"].to_numpy()
 
     def read(position: int, regions: Regions) -> PrintedLines:
@@ -121,7 +122,7 @@ def _with_points(
     writer: ArtifactWriter,
     num_workers: int,
 ) -> Iterator[PhotoRegions]:
-    """Also write the points of every photo; several photos are looked at at once."""
+    """Also write the points of every photo, several photos at a time."""
 
     def find(position: int, _: Regions) -> Points:
         return finder.find(items.photo(position))
@@ -142,7 +143,7 @@ def _alongside(
     num_workers: int,
     name: str,
 ) -> Iterator[tuple[PhotoRegions, _Value]]:
-    """Compute something of every photo in threads, by its position; in the photos' order."""
+    """Compute a value for every photo, by its position, in threads; in the photos' order."""
 
     def work(numbered: tuple[int, PhotoRegions]) -> tuple[PhotoRegions, _Value]:
         position, photo = numbered
@@ -156,7 +157,7 @@ def _alongside(
 def _write_regions(
     extracted: Iterable[PhotoRegions], writer: ArtifactWriter, shard_mib: int
 ) -> tuple[Int[np.ndarray, " N"], Float16[np.ndarray, "I F"]]:
-    """Write the regions; returns their number without whole photos, and the extra vectors."""
+    """Write the regions; returns how many each photo has besides itself, and the extra vectors."""
     counts, extra_features = [], []
     with RegionWriter(writer.folder, shard_mib, writer.store) as regions_writer:
         for regions, extra in extracted:
@@ -184,7 +185,7 @@ def _extract(
     boxes: Sequence[Boxes] | None,
     num_workers: int,
 ) -> Iterator[PhotoRegions]:
-    """Results in the items' order; the next window is decoded while one is computed."""
+    """Results in the items' order; while one window is computed, the next is decoded."""
     size = BATCHES_PER_WINDOW * settings.batch_size
     windows = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
 

@@ -1,6 +1,6 @@
 """Proposals and true boxes of the held-out scenes, stored with the network.
 
-The evaluation measures its own thresholds on them, so a changed threshold trains nothing again.
+The evaluation measures its thresholds on them, so a changed threshold needs no new training.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ HELD_OUT_BOXES = "held_out_boxes.safetensors"
 
 @dataclass(frozen=True)
 class HeldOutBoxes:
-    """Item i of each list belongs to one scene; boxes in pixels of the stored scene."""
+    """Element i of both lists belongs to the same scene; boxes in pixels of the stored scene."""
 
     proposals: Sequence[ScoredBoxes]
     truth: Sequence[Boxes]

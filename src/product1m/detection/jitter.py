@@ -1,6 +1,6 @@
 """Training scenes in other colors and sizes, and as a camera sees them (ours).
 
-They are never mirrored, because a pack's lettering is not.
+They are never mirrored, because real text on a pack is not.
 """
 
 import cv2
@@ -17,7 +17,7 @@ _BLUR_PX, _NOISE_LEVELS, _JPEG_QUALITY = (0.3, 1.6), (1.0, 8.0), (45, 95)
 def jitter_photo(
     photo: Photo, color_jitter: float, camera_share: float, generator: np.random.Generator
 ) -> Photo:
-    """The photo in other colors, and with probability `camera_share` as a camera sees it."""
+    """Change a photo's colors and, with probability `camera_share`, add a camera's effects."""
     photo = jitter_colors(photo, color_jitter, generator)
     if camera_share and generator.random() < camera_share:
         return as_photographed(photo, generator)
@@ -35,7 +35,7 @@ def jitter_colors(photo: Photo, strength: float, generator: np.random.Generator)
 
 
 def as_photographed(photo: Photo, generator: np.random.Generator) -> Photo:
-    """Uneven, tinted light, a vignette, another gamma, blur, noise and JPEG, each of any strength.
+    """Add uneven, tinted light, a vignette, gamma, blur, noise and JPEG loss of random strengths.
 
     Composed scenes are sharp and evenly lit; customers' photos are not.
     """

@@ -1,7 +1,7 @@
 """timm, and the parts of torchvision that detection uses: the only place that imports them.
 
 Both import PyTorch's compiler for two of its functions, which takes as long as importing PyTorch
-itself. Nothing here is compiled, so the compiler is imported when one of the functions is called.
+itself. We compile nothing, so the compiler is imported only if one of these functions is called.
 """
 
 import functools
@@ -17,11 +17,11 @@ _UTILITIES = f"{_COMPILER}.utils"
 
 
 class _LateModule(ModuleType):
-    """In place of a module of the compiler; any name but `functions` imports the real module."""
+    """Stands in for a module of the compiler; any name but `functions` imports the real module."""
 
     def __init__(self, name: str, functions: dict[str, Any]) -> None:
         super().__init__(name)
-        self.__path__: list[str] = []  # a package, to those who import
+        self.__path__: list[str] = []  # looks like a package to importers
         self.__dict__.update(functions)
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +42,7 @@ def _is_compile_supported(device: Any) -> bool:
 
 
 def _disable(function: Callable[..., Any] | None, *args: Any, **options: Any) -> Callable[..., Any]:
-    """`function`, which the compiler leaves alone from its first call on; a decorator for None."""
+    """`function`, excluded from compilation at its first call; a decorator if it is None."""
     if function is None:
         return functools.partial(_disable, **options)
 

@@ -1,7 +1,7 @@
-"""A frozen backbone's maps, computed once because they never change.
+"""A frozen backbone's maps, which never change, are computed once.
 
-Scenes that are jittered again at every step cannot be cached, so a few jittered versions of every
-scene are (ours).
+A scene with new random changes at every step could not be cached, so each scene has a few fixed
+views with random changes (ours).
 """
 
 import copy
@@ -41,7 +41,7 @@ class CacheSettings:
 
     @classmethod
     def from_config(cls, config: RpnTrainingConfig) -> "CacheSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             num_views=config.cached_views,
             max_mib=config.feature_cache_mib,
@@ -54,7 +54,7 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class CachedScene:
-    """What training needs of a view of a scene."""
+    """What training needs from one view of a scene."""
 
     scale: Float32[np.ndarray, "4"]
     """Factors from boxes on the stored scene to boxes on the canvas."""
@@ -63,7 +63,7 @@ class CachedScene:
 
 @dataclass(frozen=True)
 class MapCache:
-    """The views of all training scenes; a batch has one view, so its scenes are of one size."""
+    """The views of all training scenes; a batch uses one view, so its scenes have one size."""
 
     views: Sequence[Mapping[int, CachedScene]]
 
@@ -77,12 +77,12 @@ def cache_maps(
 ) -> MapCache | None:
     """The maps of several views of every scene, in main memory.
 
-    None, and a log message with the reason, if the backbone trains, no views are asked for, or the
-    maps would need more than `max_mib`.
+    Returns None and logs the reason if the backbone trains, if `num_views` is 0, or if the maps
+    would need more than `max_mib`.
     """
     factors = view_factors(settings.num_views, settings.scale_jitter)
     if not network.backbone.frozen or not factors:
-        logger.info("the backbone runs at every step: it trains, or no views are to be cached")
+        logger.info("the backbone runs at every step: it trains, or rpn_training.cached_views is 0")
         return None
     needed = sum(num_bytes(network, items, positions, factor) for factor in factors) / 2**20
     if needed > settings.max_mib:

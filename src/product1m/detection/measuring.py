@@ -1,4 +1,4 @@
-"""How well the network finds the products of scenes that it never saw."""
+"""Measure how well the network finds products in scenes that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from product1m.detection.scene_batches import Scenes
 from product1m.telemetry.progress import track
 
 DEPTHS = (1, 10, 36, 100)
-"""Numbers of proposals at which average recall is measured; 36 is what feature extraction keeps."""
+"""Numbers of proposals at which average recall is measured; feature extraction keeps 36."""
 
 MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
 MAX_IOUS = (0.3, 0.4, 0.5)
-"""Thresholds of score and overlap that are tried to tell products from the rest (ours)."""
+"""Thresholds of score and IoU that are tried for selecting products (ours)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def propose_on(
 def recalls(
     boxes: Sequence[Boxes], truth: Sequence[Boxes], depths: Sequence[int] = DEPTHS
 ) -> dict[str, float]:
-    """COCO's average recall, and recall at IoU 0.5, of the best boxes of every scene."""
+    """COCO's average recall, and recall at IoU 0.5, for the best boxes of every scene."""
     return {
         **{f"AR@{depth}": average_recall(boxes, truth, depth) for depth in depths},
         **{f"recall@0.5/{depth}": recall(boxes, truth, depth, 0.5) for depth in depths},
@@ -66,16 +66,16 @@ def recalls(
 
 
 def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> BoxSelection:
-    """The thresholds for these scenes, among `MIN_SCORES` and `MAX_IOUS`: the most products found.
+    """The thresholds among `MIN_SCORES` and `MAX_IOUS` that find the most products in these scenes.
 
-    Only thresholds count whose F1 is the highest, or below it by at most its standard error (the
-    one-standard-error rule of Breiman et al., 1984): what scenes cannot tell apart is decided for
-    recall, because a product without a box is never found.
+    Only thresholds count whose F1 is at most one standard error below the highest (the
+    one-standard-error rule of Breiman et al., 1984). Among these, recall decides, because a product
+    without a box is never found.
     """
     every = max(len(scene.scores) for scene in proposals)
     figures: dict[BoxSelection, tuple[float, float]] = {}
     for max_iou in MAX_IOUS:
-        # A box never suppresses one with a higher score, so suppressing once serves every score.
+        # A box never suppresses one with a higher score, so one suppression serves all scores.
         lowest = BoxSelection(MIN_SCORES[0], max_iou, every)
         distinct = [scene.select(lowest) for scene in proposals]
         for min_score in MIN_SCORES:
@@ -93,10 +93,10 @@ def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> 
 def measure(
     proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes], selection: BoxSelection
 ) -> dict[str, float]:
-    """Recall of the proposals, and how well the best thresholds separate products from the rest.
+    """Recall of the proposals, and precision and recall of the selected boxes.
 
-    `selection` is the best one, which the evaluation and a served model use unless the
-    configuration says otherwise; the evaluation measures its thresholds on the same scenes.
+    `selection` is the best one; the evaluation and a served model use it unless the configuration
+    sets other thresholds. The evaluation measures its thresholds on the same scenes.
     """
     figures = selection_figures(proposals, truth, selection)
     return {
@@ -126,5 +126,5 @@ def selection_figures(
 
 
 def f1(precision: float, share_found: float) -> float:
-    """Harmonic mean of precision and recall; 0 if both are."""
+    """Harmonic mean of precision and recall; 0 if both are 0."""
     return 2 * precision * share_found / max(precision + share_found, 1e-9)

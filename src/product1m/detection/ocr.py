@@ -1,7 +1,7 @@
-"""Read what is printed on packs: RapidOCR, whose weights are in its wheel.
+"""Read the text printed on packs with RapidOCR, whose wheel contains its weights.
 
-Nothing is downloaded. A photo's lines are the same for every number of threads and processes, so
-they are kept by the photo's digest (`ocr_cache`).
+Nothing is downloaded. A photo's lines do not depend on the number of threads and processes, so they
+can be cached by the photo's digest (`ocr_cache`).
 """
 
 import json
@@ -39,13 +39,13 @@ from product1m.errors import Product1MError
 CUDA = "CUDAExecutionProvider"
 PACKAGES = ("rapidocr", "onnxruntime")
 LICENSE = "Apache-2.0"
-"""Of RapidOCR and of the PP-OCR weights in its wheel."""
+"""License of RapidOCR and of the PP-OCR weights in its wheel."""
 CROP_MARGIN = 0.05
-"""A box is cut out with this share of its sides around it (ours)."""
+"""A box is cut out with a margin of this share of its sides (ours)."""
 
 
 class OcrError(Product1MError):
-    """The reader cannot run as configured."""
+    """The text reader cannot run with this configuration."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class OcrSettings:
     def from_config(
         cls, config: FeatureExtractionConfig, part: str = "queries", rpn: Artifact | None = None
     ) -> "OcrSettings":
-        """The values of a configuration for a part of the data.
+        """The settings in a configuration section for a part of the data.
 
-        A gallery photo shows one product, so it is read as a whole. The thresholds of a query's
-        boxes are those that came with the RPN.
+        A gallery photo shows one product, so it is read as a whole. The thresholds for a query's
+        boxes come with the RPN.
         """
         return cls(
             "boxes" if config.ocr == "boxes" and part != "gallery" else "photo",
@@ -82,12 +82,12 @@ class OcrSettings:
         )
 
     def on_this_machine(self) -> "OcrSettings":
-        """On the CPU where onnxruntime has no GPU: for a model that moved to another machine."""
+        """These settings, but on the CPU if onnxruntime has no GPU here."""
         return self if CUDA in _providers() else replace(self, provider="cpu")
 
     @property
     def key(self) -> str:
-        """Names reader and settings: with equal keys a box of a photo gives equal lines."""
+        """Identifies reader and settings: if it is equal, a box of a photo gives equal lines."""
         values = (
             asdict(replace(self, read="photo", boxes=BoxSelection(0, 0, 0))) | reader_versions()
         )
@@ -95,7 +95,7 @@ class OcrSettings:
 
 
 def boxes_to_read(regions: Regions, settings: OcrSettings) -> Boxes:
-    """The regions that are likely products, best first, if boxes are read."""
+    """The regions that are likely products, best first; none if whole photos are read."""
     if settings.read != "boxes":
         return regions.boxes_xyxy[:0]
     scores = regions.scores.astype(np.float32).copy()
@@ -110,15 +110,15 @@ def reader_versions() -> dict[str, str]:
 
 
 def reader_details(settings: OcrSettings) -> dict[str, Any]:
-    """What an artifact says of the reader that its lines come from."""
+    """Facts about the reader for the manifest of an artifact with its lines."""
     return {**reader_versions(), "license": LICENSE, "key": settings.key}
 
 
 class PackReader:
-    """Reads photos; one reader serves many threads, each with sessions of its own.
+    """Reads photos; many threads may share a reader, and each gets its own sessions.
 
-    Sessions of onnxruntime run on one thread each: several photos at once use the CPUs better than
-    several threads on one photo.
+    A session of onnxruntime runs on one thread, because several photos at once use the CPUs better
+    than several threads on one photo.
     """
 
     def __init__(self, settings: OcrSettings) -> None:
@@ -126,18 +126,18 @@ class PackReader:
         self._own = threading.local()
 
     def read(self, photo: Photo, boxes_xyxy: Boxes) -> PrintedLines:
-        """What is printed in a photo: of its boxes, or of all of it if there are none.
+        """The printed lines in the boxes of a photo, or in all of it if there are no boxes.
 
         Args:
             photo: RGB, upright.
-            boxes_xyxy: in the photo's pixels, as `boxes_to_read` gives them.
+            boxes_xyxy: boxes from `boxes_to_read`, in the photo's pixels.
         """
         if not len(boxes_xyxy):
             return self._read_at(photo, self.settings.photo_side_px)
         return without_repeats(joined([self._read_box(photo, box) for box in boxes_xyxy]))
 
     def with_lines(self, photo: Photo, regions: Regions) -> Regions:
-        """The regions of a photo with what is printed in it."""
+        """The regions of a photo with its printed lines."""
         return replace(regions, lines=self.read(photo, boxes_to_read(regions, self.settings)))
 
     def _read_box(self, photo: Photo, box_xyxy: Float[np.ndarray, "4"]) -> PrintedLines:
@@ -145,12 +145,12 @@ class PackReader:
         crop = np.ascontiguousarray(photo[top:bottom, left:right])
         lines = self._read_at(crop, self.settings.box_side_px)
         whole = lines.quads_xy + np.array([left, top], np.float32)
-        # A word that the crop's edge cuts in two is read whole in another crop or in the photo.
+        # A line outside the box belongs to another crop, or is cut by the edge of this one.
         own = shares_inside(whole, np.asarray(box_xyxy, np.float32)) > 0
         return PrintedLines(whole, lines.texts, lines.scores).select(np.flatnonzero(own))
 
     def _read_at(self, photo: Photo, side_px: int) -> PrintedLines:
-        """Read a photo that is enlarged or reduced to a length of its longer side."""
+        """Read a photo resized to this length of its longer side."""
         scale = side_px / max(photo.shape[:2])
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         size = [max(round(side * scale), 1) for side in photo.shape[1::-1]]
@@ -160,9 +160,9 @@ class PackReader:
         return PrintedLines(lines.quads_xy * factor, lines.texts, lines.scores)
 
     def _lines(self, bgr: Photo) -> PrintedLines:
-        """Find lines, and read each in both directions: packs lie in any.
+        """Find lines and read each one upright and turned by 180°, as packs may be upside down.
 
-        A line that stands on its head is read as other letters, with a lower score.
+        Upside-down text is read as other letters, with a lower score.
         """
         engine = self._engine
         quads = engine(bgr, use_det=True, use_cls=False, use_rec=False).boxes
@@ -199,7 +199,7 @@ class PackReader:
 
 
 def require_provider(provider: str) -> None:
-    """OcrError if onnxruntime cannot run on the device; it would use the CPU without a word."""
+    """OcrError if onnxruntime cannot use the device; it would silently use the CPU instead."""
     known = _providers()
     if provider == "cuda" and CUDA not in known:
         raise OcrError(
@@ -218,7 +218,7 @@ def _providers() -> list[str]:
 def _better_direction(
     quads: np.ndarray, texts: Sequence[str], scores: Sequence[float], min_score: float
 ) -> PrintedLines:
-    """Of every line read upright and turned by 180° the reading with the higher score."""
+    """For every line, read upright and turned by 180°, the reading with the higher score."""
     num = len(quads)
     kept: list[tuple[int, str, float]] = []
     for row in range(num):
@@ -227,7 +227,7 @@ def _better_direction(
             kept.append((best, texts[best].strip(), float(scores[best])))
     if not kept:
         return NO_LINES
-    # The first corner is where reading begins.
+    # The first corner is where the text begins.
     corners = [np.roll(quads[best % num], 2 * (best >= num), axis=0) for best, _, _ in kept]
     return PrintedLines(
         np.stack(corners).astype(np.float32),

@@ -1,6 +1,6 @@
-"""Lines that were read once, kept by photo, boxes and reader in a folder or below `s3://`.
+"""A cache of printed lines, by photo, boxes and reader, in a folder or below `s3://`.
 
-A second run, or a catalogue that got new photos, reads only what nobody has read before.
+A second run, or a catalogue with new photos, reads only photos that are not in the cache.
 """
 
 import json
@@ -27,9 +27,9 @@ READ_PARTS = ("gallery", "queries")
 
 
 def open_reader(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> "CachedReader | None":
-    """The reader that a section of the configuration asks for; None if the part is not read.
+    """The reader that a configuration section asks for; None if this part is not read.
 
-    Only what is searched and what is searched for is read: training does not use it.
+    Only the gallery and queries are read; training does not use printed text.
     """
     if config.ocr == "off" or part not in READ_PARTS:
         return None
@@ -39,10 +39,10 @@ def open_reader(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> "C
 
 
 class CachedReader:
-    """A reader that asks its cache first; counts both, for the metrics of a step."""
+    """A reader that looks into its cache first, and counts cached and new photos for metrics."""
 
     def __init__(self, reader: PackReader, cache: str = "", num_workers: int = 1) -> None:
-        """`cache` is the address of a folder or prefix; without one every photo is read."""
+        """`cache` is the address of a folder or prefix; if it is empty, every photo is read."""
         self.reader = reader
         self.num_workers = num_workers
         self.num_read = 0
@@ -56,8 +56,8 @@ class CachedReader:
 
         Args:
             digest: SHA-256 of the stored photo.
-            photo: decodes it; called only if it must be read.
-            regions: of the photo.
+            photo: decodes the photo; called only if the photo must be read.
+            regions: the photo's regions.
         """
         boxes_xyxy = boxes_to_read(regions, self.reader.settings)
         name = self._name(digest, boxes_xyxy)
@@ -74,7 +74,7 @@ class CachedReader:
         return lines
 
     def metrics(self) -> dict[str, float]:
-        """How many photos were read now and before, and lines a photo."""
+        """Number of photos read now, of photos from the cache, and of lines per photo."""
         num_photos = self.num_read + self.num_cached
         return {
             "photos_read": float(self.num_read),

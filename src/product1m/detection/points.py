@@ -1,4 +1,4 @@
-"""Find the points of a photo: SIFT, whose descriptors survive turns, light and moderate tilt.
+"""Find the points of a photo with SIFT, which tolerates rotation, other light and some tilt.
 
 (Lowe, IJCV 2004; square roots of the descriptors: Arandjelović and Zisserman, CVPR 2012)
 """
@@ -16,16 +16,16 @@ from product1m.data.points import NO_POINTS, Points
 from product1m.data.regions import Regions
 
 POINT_PARTS = ("gallery", "queries")
-"""Parts of the data with points: what is searched and what is searched for."""
+"""Parts of the data with points."""
 MIN_CONTRAST = 0.02
 """Half of OpenCV's default, because products in a room are small and dim (ours)."""
 LENGTH = 512
-"""Of a stored descriptor: sums of products of its bytes are exact in float32."""
+"""Length of a stored descriptor, for which products of its bytes add up exactly in float32."""
 
 
 @dataclass(frozen=True)
 class PointFinder:
-    """Finds the strongest points of photos; the same ones for every number of threads."""
+    """Finds the strongest points of photos; the result does not depend on the number of threads."""
 
     max_points: int
     max_side_px: int
@@ -35,9 +35,9 @@ class PointFinder:
     def from_config(
         cls, config: FeatureExtractionConfig, part: str = "queries"
     ) -> "PointFinder | None":
-        """As the section `feature_extraction` says for a part of the data.
+        """The finder for a part of the data; None if the part has no points.
 
-        None if the part has no points. A gallery photo shows one product, so it needs fewer.
+        A gallery photo shows one product, so it needs fewer points.
         """
         if not config.gallery_points or part not in POINT_PARTS:
             return None
@@ -46,8 +46,8 @@ class PointFinder:
         return cls(config.query_points, config.query_points_side_px)
 
     def find(self, photo: Photo) -> Points:
-        """The strongest points, ordered by place, then by descriptor."""
-        # Threads of OpenCV wait for each other busily; callers look at several photos at once.
+        """The strongest points, ordered by position, then by descriptor."""
+        # OpenCV's waiting threads use a whole core; callers process several photos at once instead.
         cv2.setNumThreads(1)
         longer = max(photo.shape[:2])
         scale = min(1.0, (self.max_side_px or longer) / longer)
@@ -62,7 +62,7 @@ class PointFinder:
         strengths = np.array([point.response for point in keypoints], np.float32)
         descriptors = _rooted(raw)
         by_place = (*descriptors.T[7::-1], places[:, 1], places[:, 0])
-        # OpenCV returns more than it was asked for if points are equally strong.
+        # OpenCV returns more points than asked for if some are equally strong.
         strongest = np.lexsort((*by_place, -strengths))[: self.max_points]
         rows = strongest[np.lexsort([key[strongest] for key in by_place])]
         return Points(places[rows], descriptors[rows], size_px)

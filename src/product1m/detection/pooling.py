@@ -1,7 +1,8 @@
 """Feature vectors of boxes: RoIAlign on the last stage, then its mean (paper).
 
-A network's features of one product differ much with its size. So a photo is encoded at several
-sizes, and a box is pooled from the one where it comes closest to the canonical size (ours).
+A network's features of a product depend strongly on the product's size in pixels. So a photo is
+encoded at several sizes, and a box is pooled from the size that brings it closest to the canonical
+size (ours).
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,10 @@ SAMPLES_PER_BIN = 2
 def scale_of(
     boxes_xyxy: Boxes, canvas: Canvas, canonical_side_px: int, num_scales: int
 ) -> Int[np.ndarray, " K"]:
-    """The size at which each box of a photo is pooled: 0 is the network's own, 1 half of it.
+    """Index of the size at which each box is pooled: 0 is the network's own size, 1 half of it.
 
-    The one where the square root of the box's area, in pixels, comes closest to
-    `canonical_side_px`, by factor. `boxes_xyxy` are in pixels of the photo, `canvas` is the largest
-    one.
+    At that size the square root of the box's area is closest to `canonical_side_px`, by factor.
+    `boxes_xyxy` are in pixels of the photo; `canvas` is the largest one.
     """
     boxes = boxes_xyxy * canvas.scale()
     sides = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 1.0, None).prod(axis=1))

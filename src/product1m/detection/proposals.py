@@ -39,13 +39,13 @@ MODEL = "model.safetensors"
 BACKBONE = "backbone."
 """Prefix of the backbone's weights in that file."""
 WITHOUT_BACKBONE = "backbone_from"
-"""Fact in the manifest of a file without the backbone's weights: the installed package that has the
-same ones."""
+"""Key in the manifest if the file lacks the backbone's weights: the installed package that has
+them."""
 ANCHOR_STRIDES = 8
 """An anchor's side in strides of its level (released code's detector library, torchvision)."""
 
 ANCHORS_PER_IMAGE, POSITIVE_SHARE = 256, 0.5
-"""Anchors of an image that count in the losses, and of how many of them at most are positive
+"""Number of anchors per image in the losses, and the largest share of positive ones among them
 (ours: torchvision's defaults)."""
 
 Maps = list[Float[Tensor, "B C H_s W_s"]]
@@ -82,7 +82,7 @@ class NetworkSettings:
 
     @classmethod
     def from_config(cls, config: RpnTrainingConfig) -> "NetworkSettings":
-        """The values of a configuration, also of one that a checkpoint was trained with."""
+        """The settings in a configuration section."""
         return cls(
             backbone=config.backbone,
             trainable_stages=config.trainable_stages,
@@ -101,8 +101,8 @@ class NetworkSettings:
 class ProposalNetwork(nn.Module):
     """Backbone, feature pyramid, RPN, and the second stage on the backbone's maps.
 
-    The pyramid starts at stride 8, because products in scenes and in customers' photos measure at
-    least a tenth of the photo's side (ours).
+    The pyramid starts at stride 8, because products in scenes and in customers' photos are at least
+    a tenth as long as the photo's side (ours).
     """
 
     def __init__(self, settings: NetworkSettings, weights: str) -> None:
@@ -165,9 +165,9 @@ class ProposalNetwork(nn.Module):
         boxes_xyxy: Sequence[Float[Tensor, "K 4"]],
         num_parts: int,
     ) -> dict[str, Tensor]:
-        """`losses` with predictions for `num_parts` parts of the canvases, one after the other.
+        """`losses`, with predictions for one of `num_parts` parts of the canvases at a time.
 
-        `maps` gives the maps of some of the canvases.
+        `maps` computes the maps of some of the canvases.
         """
 
         def predict(rows: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -193,7 +193,8 @@ class ProposalNetwork(nn.Module):
     def propose(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
         """Boxes on each canvas with the second stage's scores, best first.
 
-        `inner_px` is (height, width) of the photo on it. The best `num_boxes` proposals are judged.
+        `inner_px` is (height, width) of the photo on each canvas. Only the best `num_boxes`
+        proposals reach the second stage.
         """
         proposals = self.first_stage(maps, inner_px)
         boxes = [photo.boxes_xyxy[: self.num_boxes] for photo in proposals]
@@ -220,14 +221,14 @@ class ProposalNetwork(nn.Module):
         return [self._across_levels(*photo) for photo in zip(boxes, scores, strict=True)]
 
     def _across_levels(self, boxes: Tensor, scores: Tensor) -> Proposals:
-        """Suppress across levels too: torchvision does it within each level only."""
+        """Suppress boxes across levels too; torchvision does it only within each level."""
         kept = nms(boxes, scores, self.rpn.nms_thresh)
         return Proposals(boxes[kept], scores[kept])
 
     def pyramid(self, maps: Maps) -> Maps:
-        """The maps as a feature pyramid, with one coarser level more, in float32.
+        """The maps as a feature pyramid with one more, coarser level, in float32.
 
-        The anchors take their arithmetic from it.
+        Anchors have the pyramid's data type.
         """
         named = {str(level): level_map for level, level_map in enumerate(maps)}
         return [level.float() for level in self.fpn(named).values()]

@@ -13,7 +13,7 @@ RECALL_IOUS = np.linspace(0.5, 0.95, 10)
 def recall(
     proposals: Sequence[Boxes], truth: Sequence[Boxes], max_proposals: int, min_iou: float
 ) -> float:
-    """Share of all true boxes that the best `max_proposals` of their photo match; 0 of none."""
+    """Share of true boxes that the best `max_proposals` of their photo match; 0 without any."""
     matched = [
         match_boxes(boxes[:max_proposals], true, min_iou)[1]
         for boxes, true in zip(proposals, truth, strict=True)

@@ -1,6 +1,6 @@
 """Synthesized scenes as training batches: a pure function of seed and batch number.
 
-Ranks share a batch: each makes its part of it.
+Each rank makes its part of a batch.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class SceneBatch:
         )
 
     def pin_memory(self) -> "SceneBatch":
-        """The batch with its scenes in pinned memory."""
+        """This batch with its scenes in pinned memory."""
         inputs = self.inputs
         pinned = (
             [level.pin_memory() for level in inputs]
@@ -94,7 +94,7 @@ class SceneBatch:
         return replace(self, inputs=pinned)
 
     def maps(self, network: ProposalNetwork, rows: slice) -> Maps:
-        """The backbone's maps of some scenes; it runs unless the batch holds its maps."""
+        """The backbone's maps of some scenes; the backbone runs unless the batch holds its maps."""
         if isinstance(self.inputs, list):
             return [level[rows] for level in self.inputs]
         maps: Maps = network(self.inputs[rows])
@@ -130,7 +130,7 @@ class SceneBatchSettings:
 
     @classmethod
     def from_config(cls, config: RpnTrainingConfig) -> "SceneBatchSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             batch_size=config.batch_size,
             num_epochs=config.num_epochs,
@@ -145,7 +145,7 @@ class SceneBatchSettings:
 
 
 class SceneBatches:
-    """This rank's part of batch number i: shuffled passes over the scenes, each once a pass."""
+    """This rank's part of batch number i; each shuffled pass has every scene once."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class SceneBatches:
 
     @property
     def num_steps(self) -> int:
-        """Steps of all passes; the last batch is filled up from one pass more."""
+        """Steps of all passes; one further pass fills up the last batch."""
         return -(-self._settings.num_epochs * len(self._positions) // self._settings.batch_size)
 
     @property
@@ -203,7 +203,7 @@ class SceneBatches:
     def _jittered(
         self, number: int, places: Sequence[int], positions: Sequence[int]
     ) -> list[Canvas]:
-        """Scenes at one random size, each in random colors of its own."""
+        """Scenes at one random size, each with its own random colors."""
         settings = self._settings
         strength = settings.scale_jitter
         generator = np.random.default_rng([settings.seed, 1, number, 0])

@@ -13,8 +13,8 @@ R = TypeVar("R")
 def spread(work: Callable[[T], R], batches: Sequence[T], device: torch.device) -> list[R]:
     """Results of `work` in the order of `batches`; on a CPU as many at a time as torch has threads.
 
-    A small network's layers are too short to share between cores: two batches on one core each
-    finish sooner than one after the other on both cores (`benchmarks/feature_extraction.py`).
+    A small network's layers are too short to share between cores: two batches at once, each on one
+    core, finish sooner than one after the other on both (`benchmarks/feature_extraction.py`).
     """
     num_threads = torch.get_num_threads()
     if device.type != "cpu" or num_threads == 1 or len(batches) == 1:

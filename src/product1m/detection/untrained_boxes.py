@@ -35,15 +35,16 @@ def grabcut_box(photo: Photo, settings: GrabCutSettings) -> Boxes:
 def usual_places(
     boxes_xyxy: Sequence[Boxes], sizes: Float[np.ndarray, "S 2"], number: int
 ) -> Float32[np.ndarray, "P 4"]:
-    """The places that cover the known products best, relative to the photo, the best first (ours).
+    """The places that cover the known products best, relative to the photo, best first (ours).
 
-    Each place is one of the known products'; greedily the one that raises the mean IoU of the
-    products with their nearest place most. At most 1,000 products are looked at, evenly chosen.
+    Each place is the box of a known product, chosen greedily: the next one is the box that raises
+    the mean IoU of the products with their nearest place most. At most 1,000 products are used,
+    evenly spaced.
 
     Args:
         boxes_xyxy: the products of each known scene.
         sizes: width and height of each scene.
-        number: of places, or fewer if fewer products are known.
+        number: number of places; fewer if fewer products are known.
     """
     known = np.concatenate(
         [boxes / np.tile(size, 2) for boxes, size in zip(boxes_xyxy, sizes, strict=True)]

@@ -44,7 +44,7 @@ class FusionSettings:
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "FusionSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             config.fused_blocks,
             config.fusion_weights,

@@ -48,7 +48,7 @@ class MatchSettings:
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "MatchSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(config.removed_share, config.max_lost)
 
 

@@ -44,7 +44,7 @@ class BootstrapPlan:
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "BootstrapPlan":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(config.num_bootstrap, config.confidence, config.seed)
 
     def for_labels(self, query_labels: Mapping[str, Sequence[str]]) -> "BootstrapPlan":

@@ -1,1 +1,1 @@
-"""Cutting products out of their photos and pasting them into scenes."""
+"""Cut products out of their photos and paste them into scenes; no torch."""

@@ -1,4 +1,4 @@
-"""Level the gradients and vignettes of a studio backdrop, so that it has a single color."""
+"""Remove the gradients and vignettes of a studio backdrop, so that it has a single color."""
 
 from itertools import chain
 
@@ -11,11 +11,11 @@ from product1m.data.photos import Photo
 _RING = 0.03
 """Width of the rim that counts as backdrop, relative to the photo's width (ours)."""
 _BLUR_PX = 1.5
-"""Grain and JPEG noise are smoothed by this before neighbors are compared (ours)."""
+"""Blur that removes grain and JPEG noise before neighbors are compared (ours)."""
 _MAX_STEP_LEVELS = 3
 """Neighboring pixels of a backdrop differ by at most this, in every channel (ours)."""
 _MAX_SHARE = 0.9
-"""A backdrop that covers more includes its product; then only the rim is used (ours)."""
+"""A backdrop that covers more must include the product; then only the rim is used (ours)."""
 _SEED_DISTANCE_PX = 6
 _FLAT_LEVELS, _FLAT_SHARE = 4, 0.6
 """A backdrop is flat if this share of it is within this many levels of its median color (ours)."""
@@ -25,10 +25,10 @@ _TRIMMINGS = 3
 
 
 def level_backdrop(photo: Photo) -> Photo:
-    """The photo without the fitted light of its backdrop; unchanged if the backdrop is flat.
+    """Remove the fitted light of the backdrop; a photo with a flat backdrop stays unchanged.
 
-    GrabCut takes the bright middle of a vignette for foreground: on 160 photos of the sample
-    split its masks with an IoU above 0.8 are 66 without and 136 with this (ours).
+    GrabCut takes the bright middle of a vignette for foreground. On 160 photos of the sample split,
+    66 of its masks have an IoU above 0.8 without this function, and 136 with it (ours).
     """
     backdrop = find_backdrop(photo)
     levels = photo[backdrop].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What products are pasted on: photos from a folder, or drawn surfaces."""
+"""Backgrounds on which products are pasted: photos from a folder, or drawn surfaces."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,16 +23,16 @@ _LIMITS = PhotoLimits(
     max_bytes=32 * 1024 * 1024,
     max_jpeg_scans=32,
 )
-"""What a background photo may be, but for its side, which follows the scene's (ours)."""
+"""Limits of a background photo, except its longest side, which follows the scene's (ours)."""
 _MAX_ZOOM = 1.4
-"""A background is enlarged by up to this beyond filling its scene (ours)."""
+"""A background is enlarged up to this factor beyond filling its scene (ours)."""
 
 
 def find_backgrounds(uri: str) -> list[str]:
     """Addresses of the photos below a folder or prefix, sorted by name; none for an empty address.
 
-    Raises StorageError if the address cannot be read, DatasetError if it holds no photos or a link
-    that leads out of it.
+    Raises StorageError if the address cannot be read, and DatasetError if it holds no photos or a
+    link that leads out of it.
     """
     if not uri:
         return []
@@ -54,13 +54,13 @@ def find_backgrounds(uri: str) -> list[str]:
 
 
 def _require_no_way_out(root: Path, photos: Sequence[PurePosixPath]) -> None:
-    """DatasetError if a link leads from a photo out of the folder, to what nobody chose."""
+    """DatasetError if a photo is a link to a file outside the folder."""
     inside = root.resolve()
     for photo in photos:
         real = (root / photo).resolve()
         if not real.is_relative_to(inside):
             raise DatasetError(
-                f"{root / photo}: expected a background photo inside of the folder, got a link to "
+                f"{root / photo}: expected a background photo inside the folder, got a link to "
                 f"{real}; copy the photo, or name its folder as the folder of backgrounds"
             )
 
@@ -68,9 +68,9 @@ def _require_no_way_out(root: Path, photos: Sequence[PurePosixPath]) -> None:
 def read_background(
     addresses: Sequence[str], width: int, height: int, rng: np.random.Generator
 ) -> tuple[Photo | None, list[str]]:
-    """The first photo that can be read, cropped to a scene, and the damaged ones before it.
+    """The first readable photo, cropped to the scene's size, and the damaged ones before it.
 
-    None if all are damaged.
+    The photo is None if all are damaged.
     """
     limits = replace(_LIMITS, max_side_px=2 * max(width, height))
     damaged: list[str] = []
@@ -87,7 +87,7 @@ def read_background(
 
 
 def draw_plain(width: int, height: int, rng: np.random.Generator) -> Photo:
-    """What a studio or an empty frame shows: one color, a gradient, noise, or a drawn surface."""
+    """A plain background: one color, a gradient, noise, or a drawn surface."""
     kind = int(rng.integers(4))
     if kind == 0:
         gray = rng.random() < 0.5
@@ -112,7 +112,7 @@ def draw_background(width: int, height: int, rng: np.random.Generator) -> Photo:
 def _cropped(photo: Photo, width: int, height: int, rng: np.random.Generator) -> Photo:
     fill = max(width / photo.shape[1], height / photo.shape[0])
     grown = resize_photo(photo, fill * rng.uniform(1, _MAX_ZOOM))
-    # Rounding can leave it a pixel short.
+    # Rounding can make it a pixel too small.
     rows, columns = max(grown.shape[0], height), max(grown.shape[1], width)
     if (rows, columns) != grown.shape[:2]:
         grown = np.asarray(cv2.resize(grown, (columns, rows)))
@@ -139,7 +139,7 @@ def _ramp(width: int, height: int, rng: np.random.Generator) -> Float32[np.ndarr
 def _noise(
     width: int, height: int, cell_px: tuple[float, float], rng: np.random.Generator
 ) -> Float32[np.ndarray, "H W"]:
-    """Smooth noise with one value about every `cell_px` (x, y) pixels, mean 0, deviation 1."""
+    """Smooth noise of mean 0 and standard deviation 1; about one value every `cell_px` (x, y)."""
     columns, rows = (
         max(2, round(n / cell)) for n, cell in zip((width, height), cell_px, strict=True)
     )

@@ -17,7 +17,7 @@ _CATEGORIES = [{"id": _CATEGORY_ID, "name": "product", "supercategory": "product
 
 
 def annotation(product: Pasted, source_id: str) -> dict[str, Any]:
-    """A product's annotation, without the ids that depend on its place in the file."""
+    """A product's annotation, without the ids that depend on its position in the file."""
     left, top, right, bottom = product.box_xyxy
     return {
         "category_id": _CATEGORY_ID,
@@ -31,10 +31,11 @@ def annotation(product: Pasted, source_id: str) -> dict[str, Any]:
 
 
 def encode_runs(mask: Bool[np.ndarray, "H W"]) -> str:
-    """COCO's compressed run lengths of a mask.
+    """A mask in COCO's compressed run-length encoding.
 
-    Runs go down the columns, zeros first. From the fourth on a run is stored as its difference to
-    the one two before, in groups of five bits, low ones first, each as a printable character.
+    Runs go down the columns and start with zeros. From the fourth on, a run is stored as its
+    difference from the run two before it, in groups of five bits, lowest first, each as a printable
+    character.
     """
     pixels = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(pixels)) + 1

@@ -1,7 +1,8 @@
-"""Which products may share a scene: of the first one's brand, but other products (ours).
+"""Which products may share a scene: different products of the same brand (ours).
 
-No label says either. Titles begin with the brand, so titles whose beginnings share n-grams are of
-one brand. Of these, the sources that look or read most like a chosen one may show the same product.
+Labels say neither. Titles begin with the brand, so two titles whose beginnings share n-grams are
+from one brand. Among these, the sources whose photo or title is most like a chosen one may show the
+same product, so they are left out.
 """
 
 from collections import defaultdict
@@ -19,32 +20,33 @@ from product1m.synthesis.scene_titles import join, units
 _HEAD_CHARS = 16
 """Characters at the beginning of a title that hold its brand (ours)."""
 _SAME_BRAND = 0.55
-"""Similarity of two beginnings from which the brand is the same: 99.9 % of such pairs in the sample
-(ours)."""
+"""Two beginnings at least this similar are from one brand: true for 99.9 % of such pairs in the
+sample (ours)."""
 _MIN_OF_BRAND = 3
-"""Other sources of its brand that a source needs; else titles as a whole decide (ours)."""
+"""If a source has fewer others of its brand, whole titles decide (ours)."""
 _MIN_NEIGHBORS, _NEIGHBOR_SHARE = 6, 0.06
-"""Number and share of the sources that count as neighbors by their titles as a whole (ours)."""
+"""Minimum number and share of the sources that are neighbors by whole titles (ours)."""
 _MAX_SAMENESS_RANK = 0.4
-"""This share of the neighbors, those most like a chosen source, may show its product (ours)."""
+"""The most similar neighbors, this share of all, may show the same product (ours)."""
 _NGRAMS = (2, 3, 4)
 _MAX_BRAND_SHARE = 0.6
-"""N-grams that more titles begin with are nobody's brand (ours)."""
+"""An n-gram in the beginnings of more titles is no brand (ours)."""
 _MAX_ORDERS = 6
-"""Orders of the companions tried until a scene has as many as drawn (ours)."""
+"""Orders of companions that are tried until a scene has as many products as drawn (ours)."""
 _MAX_NGRAM_SHARE = 0.1
-"""N-grams of more titles tell nothing about a single product (ours)."""
+"""An n-gram in more titles says nothing about a single product (ours)."""
 _GRID, _BINS = 8, 16
 _CHROMA_WEIGHT, _TITLE_WEIGHT = 1.5, 4.0
-"""About the inverse deviations of the similarities, that of the color grid being 1 (ours)."""
+"""Weights of two similarities relative to the color grid's: about the inverse ratio of their
+standard deviations (ours)."""
 
 
 Look = Float32[np.ndarray, "K"]
-"""What `look` makes of a cut-out."""
+"""Result of `look` for a cut-out."""
 
 
 def look(source: CutAttempt) -> Look:
-    """Colors of a cut-out: where they are, and how much of each; two looks compare by product."""
+    """Colors of a cut-out: their places and amounts. The inner product of two is a similarity."""
     pixels = read_cutout(source.path)
     alpha = pixels[..., 3:].astype(np.float32) / 255
     chroma = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2LAB)[..., 1:]
@@ -73,13 +75,13 @@ def _unit(values: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
 
 @dataclass(frozen=True)
 class _Neighbors:
-    """The sources that a source may share a scene with."""
+    """The sources with which a source may share a scene."""
 
     positions: Int[np.ndarray, " K"]
     different: Bool[np.ndarray, " K"]
-    """Whether each shows another product, as far as can be told."""
+    """Whether each seems to show another product."""
     of_brand: bool
-    """Whether they are of its brand; else their titles are like its title."""
+    """Whether they are from its brand; otherwise they only have similar titles."""
 
 
 class Companions:
@@ -88,9 +90,9 @@ class Companions:
     def __init__(
         self, captions: Sequence[str], keys: Sequence[str], looks: Sequence[Look] | None
     ) -> None:
-        """`keys` says of each source what duplicates have in common: they are never companions.
+        """Sources with the same key are duplicates and never companions.
 
-        Without `looks` only titles tell products apart.
+        Without `looks`, products are told apart only by titles.
         """
         names = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         self._keys = np.array([names[key] for key in keys])
@@ -119,12 +121,12 @@ class Companions:
         return np.asarray(sameness)
 
     def nearest(self, position: int) -> Int[np.ndarray, " K"]:
-        """All sources but its duplicates, those with the most similar titles first."""
+        """All sources except its duplicates, the most similar titles first."""
         order = np.argsort(-self._titles.similarity(position), kind="stable")
         return np.asarray(order[self._keys[order] != self._keys[position]])
 
     def draw(self, first: int, number: int, rng: np.random.Generator) -> list[int]:
-        """The first source and up to `number - 1` others, none like another."""
+        """The first source and up to `number - 1` others, all of different products."""
         longest = [first]
         near = self.neighbors(first)
         for _ in range(_MAX_ORDERS):
@@ -153,7 +155,7 @@ _WEIGHTS: Mapping[Favored, Callable[[float], float]] = {
     "rare": lambda share: float(-np.log(share)),
     "common": lambda share: float(np.sqrt(share)),
 }
-"""Weight of an n-gram by the share of the texts that have it (ours)."""
+"""Weight of an n-gram as a function of the share of texts with it (ours)."""
 
 
 class Wordings:
@@ -162,10 +164,10 @@ class Wordings:
     def __init__(
         self, texts: Sequence[str], max_share: float = 1.0, favored: Favored = "none"
     ) -> None:
-        """N-grams of a share of the texts larger than `max_share` are left out.
+        """N-grams that occur in more than `max_share` of the texts are left out.
 
-        `favored` says which of the others weigh more: rare ones are a product's own words, common
-        ones those of its brand.
+        `favored` says which of the others weigh more. Rare n-grams come from a product's own words,
+        common ones from its brand's.
         """
         ngrams_of = [_ngrams(text) for text in texts]
         texts_with: dict[str, list[int]] = defaultdict(list)
@@ -187,7 +189,7 @@ class Wordings:
         self._norms = np.sqrt(np.maximum(squares, 1e-12))
 
     def similarity(self, position: int) -> Float[np.ndarray, " N"]:
-        """Cosine of a text's n-grams, as a set, with every text's."""
+        """Cosine between a text's set of n-grams and that of every text."""
         ngrams = self._ngrams[position]
         texts = [self._texts_with[ngram] for ngram in ngrams]
         squares = [

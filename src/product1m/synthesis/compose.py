@@ -1,4 +1,4 @@
-"""A scene: its plan depends on seed and number alone, and so does everything drawn for it."""
+"""Compose a scene. Its plan and all random choices depend only on seed and number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from product1m.synthesis.distractors import with_distractors
 from product1m.synthesis.paste import PastedScene, PasteSettings, paste
 
 PLAN, RENDER = 0, 1
-"""What a scene's two generators are for; with seed and number they make their seeds."""
+"""Keys of a scene's random generators; seed, number and key together are a generator's seed."""
 _MAX_SINGLE_SCALE = 0.95
-"""Largest longer side of a product alone in a scene, relative to its shorter side (ours)."""
+"""Longest side of a product that is alone in a scene, relative to its shorter side (ours)."""
 _MAX_LAYOUTS = 8
-"""Layouts tried until a scene shows `min_products` (ours)."""
+"""Number of layouts tried until a scene shows `min_products` (ours)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SceneSettings:
 
     @classmethod
     def from_config(cls, config: BackgroundSynthesisConfig) -> "SceneSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             width_px=config.scene_width_px,
             height_px=config.scene_height_px,
@@ -49,7 +49,7 @@ class SceneSettings:
         )
 
     def paste_of(self, plan: "ScenePlan") -> PasteSettings:
-        """How a scene's products are placed: one alone may fill the scene."""
+        """How a scene's products are placed; a single product may fill the scene."""
         paste = self.paste
         if plan.is_turned:
             paste = replace(paste, max_rotation_deg=180.0)
@@ -69,9 +69,9 @@ class ScenePlan:
     backgrounds: Sequence[str]
     """Addresses of photos; the first readable one is used. Empty: the background is drawn."""
     num_distractors: int = 0
-    """Things on the background that are not products."""
+    """Number of things on the background that are not products."""
     is_turned: bool = False
-    """Whether its products lie in any direction."""
+    """Whether its products are turned by any angle."""
     is_plain: bool = False
     """Whether the background is one color, a gradient or noise instead of a photo."""
 

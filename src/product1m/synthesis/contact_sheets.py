@@ -1,4 +1,4 @@
-"""Pictures for a person: scenes with their boxes, accepted and rejected cut-outs."""
+"""Pictures for reviewers: scenes with their boxes, accepted and rejected cut-outs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def draw_cutout(attempt: CutAttempt) -> Photo:
 
 
 def draw_rejected(photo: Photo, mask: Mask, reason: str) -> Photo:
-    """A photo whose cut-out was rejected, with the reason; red is outside the mask."""
+    """A photo whose cut-out was rejected, with the reason; red marks what is outside the mask."""
     outside = 1 - soft_mask(mask, photo.shape[1], photo.shape[0])[..., None]
     tint = np.array([210, 40, 60], np.float32)
     tinted = photo * (1 - 0.65 * outside) + tint * 0.65 * outside
@@ -49,14 +49,14 @@ def draw_rejected(photo: Photo, mask: Mask, reason: str) -> Photo:
 
 
 def write_grid(tiles: Sequence[Photo], path: Path, columns: int) -> None:
-    """Write pictures of equal size as one, row by row; no file without pictures."""
+    """Write pictures of equal size as one picture, row by row; no file if there are none."""
     if not tiles:
         return
     blank = np.full_like(tiles[0], 255)
     padded = [*tiles, *[blank] * (-len(tiles) % columns)]
     rows = [np.hstack(padded[start : start + columns]) for start in range(0, len(padded), columns)]
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
-    path.write_bytes(encoded.tobytes())  # unlike imwrite it says why it cannot
+    path.write_bytes(encoded.tobytes())  # unlike imwrite, it raises an error with the reason
 
 
 def _labeled(photo: Photo, text: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -1,7 +1,7 @@
-"""Which train items show a single product, and their cut-outs on disk.
+"""Find the train items that show a single product, and cut the products out.
 
-No label says so. A candidate is an item whose title names no set; it becomes a cut-out if its photo
-has one dominant foreground part with a plausible mask.
+There are no labels for this. A candidate is an item whose title names no set; it becomes a cut-out
+if its photo has one dominant foreground part with a plausible mask.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from product1m.synthesis.parallel import Workers
 from product1m.telemetry.progress import track
 
 REASONS = ("too_small", "too_large", "cut_off", "fragmented", "faint_edge")
-"""Why a mask is not plausible as one product, in the order of the checks."""
+"""Reasons why a mask is not plausible as one product, in the order of the checks."""
 _CHUNK = 16
-"""Candidates cut in one task; a finished task is not done again after a kill (ours)."""
+"""Number of candidates cut in one task; finished tasks are not repeated after a kill (ours)."""
 _COLUMNS = ["id", "caption", "labels", "group", "sha256", "shard", "offset", "num_bytes"]
 
 
@@ -49,7 +49,7 @@ class Candidate:
     num_bytes: int
     sha256: str
     labels: Sequence[str] = ()
-    """If the list names them."""
+    """Empty if the list names none."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CutAttempt:
 
     candidate: Candidate
     reason: str
-    """Why it was rejected, one of `REASONS`; empty if accepted: then its cut-out is at `path`."""
+    """Why it was rejected, one of `REASONS`. Empty if accepted; the cut-out is then at `path`."""
     path: Path
 
 
@@ -76,11 +76,11 @@ class CutoutSettings:
     min_dominant_share: float
     max_faint_edge: float
     max_side_px: int
-    """Longer side of a cut-out: that of the largest product of a scene."""
+    """Longer side of a cut-out, which is that of the largest product in a scene."""
 
     @classmethod
     def from_config(cls, config: BackgroundSynthesisConfig) -> "CutoutSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         side_px = config.max_scale * min(config.scene_width_px, config.scene_height_px)
         return cls(
             grabcut=GrabCutSettings.from_config(config),
@@ -106,8 +106,8 @@ def draw_candidates(
 ) -> tuple[list[Candidate], dict[str, float]]:
     """Draw candidates at random, in the order of their photos in the shards, and count items.
 
-    The draw is by a hash of seed and photo, so items with the same photo count once, and memory
-    holds no more than is drawn.
+    A hash of seed and photo decides, so items with the same photo count once, and memory only holds
+    what is drawn.
     """
     heap: list[tuple[int, str]] = []
     drawn: dict[int, Candidate] = {}
@@ -138,7 +138,7 @@ def cut_candidates(
     settings: CutoutSettings,
     workers: Workers,
 ) -> list[CutAttempt]:
-    """Cut every candidate out, into `folder`, or use what an interrupted run left there.
+    """Cut every candidate out into `folder`, and use what an interrupted run left there.
 
     Raises ArtifactError for a photo that cannot be decoded.
     """
@@ -155,7 +155,7 @@ def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
 
 
 def cut(photo: Photo, settings: CutoutSettings) -> tuple[Mask, str]:
-    """A photo's foreground at GrabCut's resolution, and why it is not plausible, else empty."""
+    """A photo's foreground at GrabCut's resolution, and why it is not plausible, if it is not."""
     mask, quality = foreground(photo, settings.grabcut)
     return mask, reject(quality, settings)
 
@@ -195,7 +195,7 @@ def _tasks(
 ) -> Iterator[_CutTask]:
     for start in range(0, len(candidates), _CHUNK):
         chunk = candidates[start : start + _CHUNK]
-        # Verified here, once, and not again in every process.
+        # Shards are verified here once, not again in every process.
         shards = [products.shard(candidate.shard) for candidate in chunk]
         yield _CutTask(chunk, shards, folder, settings)
 
@@ -210,7 +210,7 @@ def _cut_chunk(task: _CutTask) -> list[CutAttempt]:
             _cut_into(path, read_candidate(candidate, shard), task.settings)
             for candidate, shard, path in zip(task.candidates, task.shards, paths, strict=True)
         ]
-        # Written last: a chunk that has this file has all its cut-outs.
+        # This file is written last: if it exists, so do all cut-outs of its chunk.
         write_text(done, json.dumps(reasons))
     return [
         CutAttempt(candidate, reason, path)
@@ -223,5 +223,5 @@ def _cut_into(path: Path, photo: Photo, settings: CutoutSettings) -> str:
     if not reason:
         cutout = cut_out(photo, mask, settings.max_side_px)
         _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(cutout, cv2.COLOR_RGBA2BGRA))
-        path.write_bytes(encoded.tobytes())  # unlike imwrite it says why it cannot
+        path.write_bytes(encoded.tobytes())  # unlike imwrite, it raises an error with the reason
     return reason

@@ -1,7 +1,7 @@
 """Things in a scene that are not products: pieces of other photos, and banners with text (ours).
 
-They have the edges and shadows of what is pasted, so a detector trained on scenes cannot tell
-products by those.
+They have the same edges and shadows as pasted products, so a detector that is trained on scenes
+cannot recognize products by these.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from product1m.synthesis.backgrounds import draw_background
 from product1m.synthesis.paste import PasteSettings, Rgba, paste
 
 _BANNER_SHARE, _DRAWN_SHARE = 0.15, 0.15
-"""Of the distractors: banners, and pieces of a drawn surface; the others are pieces of a photo."""
+"""Shares of banners and of pieces of drawn surfaces; all other distractors are pieces of photos."""
 _PIECE = (0.12, 0.7)
 """Sides of a piece, relative to its photo's."""
 _SCALE = (0.15, 0.8)
 """Longer side of a distractor, relative to the scene's shorter side."""
 _MAX_ROTATION_DEG = 30.0
 _MAX_OCCLUSION = 0.9
-"""Largest share of a distractor that others cover."""
+"""Largest share of a distractor that others may cover."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 %-"
 
 
@@ -37,11 +37,11 @@ def with_distractors(
     """A background with some distractors on it.
 
     Args:
-        background: what they are pasted on.
+        background: the photo on which they are pasted.
         donor: a photo without products whose pieces are pasted; if None, drawn surfaces are used.
-        number: how many.
-        settings: of the products, for light, shadows and edges.
-        rng: draws them.
+        number: number of distractors.
+        settings: settings of products, for light, shadows and edges.
+        rng: draws the distractors.
     """
     pieces = [draw_distractor(donor, background.shape[0], rng) for _ in range(number)]
     look = replace(

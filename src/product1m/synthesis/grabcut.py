@@ -1,4 +1,4 @@
-"""Cut a product out of its photo with GrabCut, at reduced resolution, and judge the result."""
+"""Cut a product out of its photo with GrabCut at reduced resolution, and measure the result."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,16 @@ Mask = Bool[np.ndarray, "H W"]
 _EDGE_REACH_PX = 5
 """Window over which an edge's contrast is measured, in pixels of the reduced photo (ours)."""
 _FAINT_LEVELS = 12
-"""An edge with a smaller step in every channel, of 256 levels, is no edge of the photo (ours)."""
+"""An edge with a smaller step, of 256 levels, in every channel does not count (ours)."""
 _FRAMED_AREA, _FRAME_RIM, _MAX_FRAMES = 0.85, 0.02, 2
-"""A mask that covers more is a photo in a frame, whose width relative to it is this (ours)."""
+"""A mask with a larger area is a photo with a frame; width of the frame relative to the mask's; how
+many frames inside each other are removed (ours)."""
 _THREAD = 0.03
-"""Width up to which a part of a mask is a thread, relative to the photo's longer side (ours)."""
+"""A part of a mask up to this width is a thread, relative to the photo's longer side (ours)."""
 _MIN_SIDE_PX = 12
 """A smaller photo has too few pixels to model (ours)."""
 _MIN_ALPHA = 0.5
-"""Opacity from which a pixel belongs to a cut-out (ours)."""
+"""A pixel of at least this opacity belongs to a cut-out (ours)."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class GrabCutSettings:
     dither: float
     """Standard deviation, in gray levels, of the noise added to the reduced photo.
 
-    A studio backdrop is one exact color. The Gaussian fitted to it is then so narrow that the
-    JPEG's ringing next to the product counts as product, and a white halo is cut out with it.
+    A studio backdrop has exactly one color. Without noise, the Gaussian fitted to it is so narrow
+    that JPEG artifacts next to the product count as product, and a white halo is cut out with it.
     """
     seed: int
 
     @classmethod
     def from_config(cls, config: BackgroundSynthesisConfig) -> "GrabCutSettings":
-        """The values of a configuration, also of one that scenes were made with."""
+        """The settings in a configuration section."""
         return cls(
             side_px=config.grabcut_side_px,
             iterations=config.grabcut_iterations,
@@ -55,12 +56,12 @@ class GrabCutSettings:
 
 @dataclass(frozen=True)
 class MaskQuality:
-    """Figures by which a mask is plausible as one product, or not."""
+    """Figures that decide whether a mask is plausible as one product."""
 
     area: float
     """Share of the photo the mask covers."""
     border_contact: float
-    """Share of the frame's inner edge in the mask; high if the photo cuts off the product."""
+    """Share of the frame's inner edge inside the mask; high if the photo cuts off the product."""
     dominant_share: float
     """Share of the mask in its largest connected part."""
     faint_edge: float
@@ -96,14 +97,14 @@ def foreground(photo: Photo, settings: GrabCutSettings) -> tuple[Mask, MaskQuali
 
 
 def soft_mask(mask: Mask, width: int, height: int) -> Float32[np.ndarray, "H W"]:
-    """The mask at another size with soft edges, 0 … 1; 0.5 lies on the outline."""
+    """The mask at another size with soft edges, 0 … 1; it is 0.5 on the outline."""
     size = (width, height)
     grown = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return np.asarray(grown, dtype=np.float32)
 
 
 def largest_part(mask: Mask) -> Mask:
-    """The largest 8-connected part of a mask; all of an empty one."""
+    """The largest 8-connected part of a mask; an empty mask stays empty."""
     count, parts, statistics, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
     )
@@ -113,9 +114,9 @@ def largest_part(mask: Mask) -> Mask:
 
 
 def without_threads(mask: Mask) -> Mask:
-    """The mask without parts thinner than a few pixels: a horizon, a bridge to a banner.
+    """The mask without parts thinner than a few pixels, such as a horizon or a link to a banner.
 
-    Unchanged if that would remove half of it: some products are thin.
+    Unchanged if that would remove half of it, because some products are thin.
     """
     width = (
         2 * max(1, round(_THREAD * max(mask.shape) / 2)) + 1
@@ -129,7 +130,7 @@ def without_threads(mask: Mask) -> Mask:
 def cut_out(photo: Photo, mask: Mask, max_side_px: int) -> UInt8[np.ndarray, "h w 4"]:
     """The masked product as RGBA, cropped to it, its longer side at most `max_side_px`.
 
-    Colors beyond the outline are kept, so that a later blur of the alpha shows no dark fringe.
+    Colors outside the outline are kept, so that a later blur of the alpha shows no dark fringe.
     """
     height, width = photo.shape[:2]
     alpha = soft_mask(mask, width, height)
@@ -171,7 +172,7 @@ def _dithered(photo: Photo, strength: float, seed: int) -> Photo:
     if not strength:
         return photo
     noise = np.random.default_rng(seed).standard_normal(photo.shape, np.float32) * strength
-    # Compressed by three deviations at both ends, so that noise on pure white is not clipped.
+    # Levels are compressed by three deviations at both ends, so noise on pure white is not clipped.
     room = 3 * strength
     levels = photo * np.float32(1 - 2 * room / 255) + np.float32(room) + noise
     return np.asarray(np.clip(levels, 0, 255).astype(np.uint8))

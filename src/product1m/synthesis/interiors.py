@@ -1,7 +1,7 @@
 """Photos of rooms without products: drawn walls, furniture, windows, lamps and plants (ours).
 
-They tell a detector that has only seen products on a few backgrounds what else stands out in a
-photo. Nothing in them is meant to look real; they vary more than real rooms do.
+They teach a detector, which otherwise sees products on only a few backgrounds, what else stands out
+in a photo. They are not meant to look real; they vary more than real rooms do.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from product1m.data.photos import Photo
 from product1m.synthesis.backgrounds import draw_background, draw_plain
 
 _SURFACE_SHARE = 1 / 3
-"""Of the drawn photos: a bare surface instead of a room."""
+"""Share of drawn photos that show a bare surface instead of a room."""
 _NUM_PIECES = (4, 18)
 """Pieces of furniture in a room."""
 _PIECE = (0.08, 0.55)
@@ -150,7 +150,7 @@ def _sofa(
 def _plant(
     image: _Image, left: float, top: float, width: float, height: float, rng: np.random.Generator
 ) -> None:
-    """Leaves, cloth or people from afar: ellipses of one color."""
+    """Ellipses of one color, like leaves, cloth or distant people."""
     color = _draw_color(rng)
     for _ in range(int(rng.integers(1, 30))):
         center = (

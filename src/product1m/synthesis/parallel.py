@@ -1,4 +1,4 @@
-"""Work for several processes: results in order, a bounded number of tasks in flight."""
+"""Spread work over several processes: results in order, a bounded number of tasks in flight."""
 
 import multiprocessing
 import os
@@ -20,8 +20,8 @@ Out = TypeVar("Out")
 class Workers:
     """Processes with one OpenCV thread each; a single worker is this process.
 
-    They are spawned, not forked: a fork would copy the locks of the threads that MLflow and OpenCV
-    started.
+    They are spawned, not forked, because a fork would copy locks held by threads of MLflow and
+    OpenCV.
     """
 
     def __init__(self, number: int) -> None:

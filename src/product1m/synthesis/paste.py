@@ -1,4 +1,4 @@
-"""Paste cut-outs on a background; the visible part of each is counted pixel by pixel."""
+"""Paste cut-outs on a background, and record each product's visible pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ from product1m.synthesis.grabcut import bounds
 Rgba = UInt8[np.ndarray, "h w 4"]
 
 _MAX_PLACEMENTS = 30
-"""Places tried for a product before it is dropped (ours)."""
+"""Number of places tried for a product before it is dropped (ours)."""
 _SHRINK = 0.94
-"""Factor by which a product without a place shrinks before the next try (ours)."""
+"""Factor by which a product that does not fit shrinks before the next try (ours)."""
 _OPAQUE = 0.5
-"""Opacity from which a pixel shows the product (ours)."""
+"""A pixel of at least this opacity shows the product (ours)."""
 _MIN_VISIBLE_PX = 16
 """A product with fewer visible pixels is not pasted (ours)."""
 
@@ -41,7 +41,7 @@ class PasteSettings:
 
     @classmethod
     def from_config(cls, config: BackgroundSynthesisConfig) -> "PasteSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             min_scale=config.min_scale,
             max_scale=config.max_scale,
@@ -59,12 +59,12 @@ class Look:
     """How a cut-out is changed before it is pasted."""
 
     side_px: float
-    """Its longer side before it is turned."""
+    """Its longer side before rotation."""
     rotation_deg: float
     flipped: bool
     brightness: float
     shadow: float
-    """Share of the light that its shadow takes."""
+    """Share of the light that its shadow removes."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Pasted:
     """A product of a scene."""
 
     source: int
-    """Which of the cut-outs."""
+    """Position of its cut-out."""
     box_xyxy: tuple[int, int, int, int]
-    """Around the visible part; right and bottom are exclusive."""
+    """Box around the visible part; right and bottom are exclusive."""
     mask: Bool[np.ndarray, "H W"]
     """The visible part, in the scene's frame."""
     visible: float
@@ -83,12 +83,12 @@ class Pasted:
 
 @dataclass(frozen=True)
 class PastedScene:
-    """A composed photo and its products in the order they were pasted, later ones on top."""
+    """A composed photo and its products in the order of pasting; later ones are on top."""
 
     photo: Photo
     products: tuple[Pasted, ...]
     num_dropped: int
-    """Products without a place where all stay visible enough."""
+    """Products for which no place left all products visible enough."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def paste(
 
 
 def draw_look(settings: PasteSettings, rng: np.random.Generator, frame_px: int) -> Look:
-    """How a product is changed; `frame_px` is the scene's shorter side."""
+    """Draw how a product is changed; `frame_px` is the scene's shorter side."""
     change = settings.max_brightness_change
     return Look(
         side_px=rng.uniform(settings.min_scale, settings.max_scale) * frame_px,
@@ -144,7 +144,7 @@ def draw_look(settings: PasteSettings, rng: np.random.Generator, frame_px: int) 
 
 
 def transform(cutout: Rgba, look: Look, softness_px: float) -> _Layer:
-    """Resize, mirror, turn and light a cut-out; its edge fades inwards, so no backdrop shows."""
+    """Resize, mirror, turn and light a cut-out; its edge fades inward, so no backdrop shows."""
     cutout = cutout[:, ::-1] if look.flipped else cutout
     small = resize_photo(np.ascontiguousarray(cutout), look.side_px / max(cutout.shape[:2]))
     height, width = small.shape[:2]

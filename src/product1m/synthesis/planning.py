@@ -1,4 +1,4 @@
-"""Which cut-outs share a scene: separate for train and held out, mostly with words in common."""
+"""Plan which cut-outs share a scene, separately for train and held-out scenes."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +14,18 @@ from product1m.synthesis.cutouts import CutAttempt
 from product1m.synthesis.scene_titles import TitleComposer
 
 MIN_SCENES = 40
-"""Scenes that are composed of however few cut-outs (ours)."""
+"""Minimum number of scenes, however few cut-outs there are (ours)."""
 _MAX_BACKGROUNDS = 16
-"""Damaged background photos in a row that stop the step (ours)."""
+"""The step stops after this many damaged background photos in a row (ours)."""
 KIND = 2
-"""What a third generator of a scene is for, beside its plan and its rendering."""
+"""Key of a scene's third random generator, besides those for its plan and its rendering."""
 _PLAIN_SHARE = 0.4
 """Share of the scenes with one or no product on a plain background instead of a photo (ours)."""
 _MAX_FIRSTS = 8
-"""First sources tried until one has others of its brand (ours)."""
+"""Number of first sources tried until one has others of its brand (ours)."""
 _UNINTENDED_REPEATS = 0.11
-"""Share of scenes with two sources of one product that nobody could tell apart (ours, measured on
-the sample by `benchmarks/scenes.py`)."""
+"""Share of scenes that unintentionally show a product twice, because its sources could not be told
+apart (ours, measured on the sample by `benchmarks/scenes.py`)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PlanSettings:
 
     @classmethod
     def from_config(cls, config: BackgroundSynthesisConfig) -> "PlanSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         return cls(
             num_scenes=config.num_scenes,
             held_out_share=config.held_out_share,
@@ -69,7 +69,7 @@ class PlanSettings:
         )
 
     def sized(self, num_cutouts: int, scenes_per_cutout: float) -> "PlanSettings":
-        """With as many scenes as the cut-outs are worth, unless `scenes_per_cutout` is 0."""
+        """These settings with a number of scenes that fits the cut-outs; 0 leaves it unchanged."""
         if not scenes_per_cutout:
             return self
         wanted = max(MIN_SCENES, round(scenes_per_cutout * num_cutouts))
@@ -77,7 +77,7 @@ class PlanSettings:
 
     @property
     def num_held_out(self) -> int:
-        """The number of held-out scenes; they are the last ones."""
+        """Number of held-out scenes; they come last."""
         return round(self.held_out_share * self.num_scenes)
 
 
@@ -87,9 +87,9 @@ def plan_scenes(
     settings: PlanSettings,
     looks: Mapping[str, Look] | None = None,
 ) -> Iterator[ScenePlan]:
-    """The plans of all scenes, train ones first; each depends on seed and number alone.
+    """The plans of all scenes, train scenes first; each depends only on seed and number.
 
-    Train and held-out scenes have different backgrounds, if there are at least two photos.
+    Train and held-out scenes have different backgrounds if there are at least two photos.
     """
     pools = {
         name: SourcePool(sources, settings, looks) for name, sources in split.items() if sources
@@ -120,7 +120,7 @@ def plan_scenes(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Whether a scene shows several products, one or none, and what else."""
+    """Whether a scene shows several products, one or none, and what else it contains."""
 
     max_products: int | None
     num_distractors: int
@@ -149,7 +149,7 @@ class SourcePool:
         settings: PlanSettings,
         looks: Mapping[str, Look] | None = None,
     ) -> None:
-        """`looks` by the source's id; without them only titles tell products apart."""
+        """`looks` are by source id; without them, products are told apart only by titles."""
         self.sources = sources
         self._settings = settings
         self._groups = [group_of(source) for source in sources]
@@ -161,11 +161,11 @@ class SourcePool:
         self._repeat_share = max(0.0, share)
 
     def draw(self, rng: np.random.Generator) -> list[CutAttempt]:
-        """A scene's sources: of different products of a brand, as far as can be told.
+        """A scene's sources: as far as known, different products of one brand.
 
-        One is there twice so often that `repeat_share` of the scenes show a product twice, with
-        those that nobody could tell apart. A scene has fewer products than drawn if the brand has
-        too few different ones.
+        Sometimes one source is used twice, so that, including unintended repeats, `repeat_share` of
+        the scenes show a product twice. A scene has fewer products than drawn if the brand has too
+        few different ones.
         """
         settings = self._settings
         number = int(rng.integers(settings.min_products, settings.max_products + 1))
@@ -199,7 +199,7 @@ class SourcePool:
         return chosen
 
     def compose_title(self, sources: Sequence[CutAttempt], rng: np.random.Generator) -> str:
-        """A title of a scene of these sources."""
+        """A title for a scene with these sources."""
         captions = [source.candidate.caption for source in sources]
         return self._titles.compose(captions, self._settings.max_title_chars, rng)
 
@@ -209,8 +209,8 @@ def split_sources(
 ) -> dict[str, list[CutAttempt]]:
     """The cut-outs for `train` and for `held_out` scenes.
 
-    No group of duplicates is in both, and no label, if the items have labels. Raises DatasetError
-    if there are too few groups for both.
+    No group of duplicates is in both, and no label if the items have labels. Raises DatasetError if
+    there are too few groups for both.
     """
     products = _products_of(sources)
     groups = sorted(set(products), key=lambda group: _hash(group, settings.seed))
@@ -234,7 +234,7 @@ def split_sources(
 
 
 def split_backgrounds(photos: Sequence[str], settings: PlanSettings) -> dict[str, list[str]]:
-    """The background photos of `train` and `held_out` scenes; a single one serves both."""
+    """The background photos of `train` and `held_out` scenes; a single photo is used for both."""
     share = settings.num_held_out / settings.num_scenes
     count = round(share * len(photos))
     if 0 < share < 1 and len(photos) > 1:
@@ -250,7 +250,7 @@ def split_backgrounds(photos: Sequence[str], settings: PlanSettings) -> dict[str
 
 
 def _products_of(sources: Sequence[CutAttempt]) -> list[str]:
-    """A name for each source's product: those of a group, or with a label in common, share it."""
+    """A name of each source's product, the same for sources with a common group or label."""
     parents: dict[str, str] = {}
 
     def top(key: str) -> str:
@@ -267,7 +267,7 @@ def _products_of(sources: Sequence[CutAttempt]) -> list[str]:
 
 
 def group_of(source: CutAttempt) -> str:
-    """What duplicates have in common: the item table's group, or without one the caption."""
+    """Key that duplicates share: the item table's group, or the caption if there is none."""
     candidate = source.candidate
     return str(candidate.group) if candidate.group >= 0 else f"caption {candidate.caption}"
 

@@ -1,4 +1,4 @@
-"""Titles of scenes: pieces of the sources' captions, some of each but never all of one."""
+"""Titles of scenes: some pieces of each source's caption, but never a whole caption."""
 
 import re
 from collections import Counter
@@ -8,20 +8,20 @@ from itertools import pairwise
 import numpy as np
 
 _BLANKLESS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-"""Letters of scripts that are written without blanks: Han, kana, Hangul."""
+"""Letters of scripts that are written without spaces: Han, kana, Hangul."""
 _RUN = re.compile(
     rf"(?P<blankless>[{_BLANKLESS}]+)|(?:[^\W{_BLANKLESS}]|(?<=\w)[.'’&%+-](?=\w))+%?"
 )
 _LONGEST_PIECE = {True: 6, False: 2}
-"""Units of a piece: characters of blankless scripts, words of others (ours)."""
+"""Longest piece in units: characters of scripts without spaces (True), words of others (ours)."""
 _MAX_SHARED_CHARS = 16
-"""Longest common run that opens a title, such as a brand's name (ours)."""
+"""Longest common beginning of a title, such as a brand's name (ours)."""
 
 Units = tuple[str, ...]
 
 
 class TitleComposer:
-    """Splits captions into words, also in scripts without blanks, by the pairs of many captions."""
+    """Splits captions into words; without spaces, by how often characters stand side by side."""
 
     def __init__(self, captions: Iterable[str]) -> None:
         self._pairs: Counter[tuple[str, str]] = Counter()
@@ -31,8 +31,8 @@ class TitleComposer:
     def compose(self, captions: Sequence[str], max_chars: int, rng: np.random.Generator) -> str:
         """A title of at most `max_chars` with parts of every caption.
 
-        The part that all captions share (a brand's name) comes first, then shuffled pieces of each
-        caption in turn: a few characters of Chinese, up to two words of other scripts.
+        The part that all captions share (a brand's name) comes first. Shuffled pieces of each
+        caption follow in turn: a few Chinese characters, or up to two words of other scripts.
         """
         texts = [units(caption) for caption in captions]
         shared = longest_shared(list(dict.fromkeys(texts)))
@@ -46,7 +46,7 @@ class TitleComposer:
                     chosen.append(piece)
         pieces = [shared, *_shuffled(chosen, rng)]
         while len(pieces) > 1 and _length(pieces) > max_chars:
-            pieces.pop()  # shuffling made words neighbors that need a blank between them
+            pieces.pop()  # the new order needs more spaces between words
         return join([unit for piece in pieces for unit in piece]) or captions[0][:max_chars]
 
     def _pieces_without(self, text: Units, shared: Units) -> list[Units]:
@@ -55,7 +55,7 @@ class TitleComposer:
         return [piece for part in parts for piece in self.pieces(part)]
 
     def pieces(self, text: Units) -> list[Units]:
-        """A text cut where two characters are adjacent less often than their neighbors are."""
+        """A text, cut where two characters are adjacent less often than the pairs beside them."""
         pieces: list[list[str]] = []
         for at, unit in enumerate(text):
             if not pieces or self._ends_word(text, at) or len(pieces[-1]) == _longest(unit):
@@ -76,7 +76,7 @@ class TitleComposer:
 
 
 def units(caption: str) -> Units:
-    """A caption's characters (blankless scripts) and words (others), without punctuation."""
+    """A caption's characters (scripts without spaces) or words (others), without punctuation."""
     parts: list[str] = []
     for run in _RUN.finditer(caption):
         parts.extend(run.group() if run.group("blankless") else [run.group()])
@@ -84,7 +84,7 @@ def units(caption: str) -> Units:
 
 
 def join(words: Sequence[str]) -> str:
-    """The text of units, with blanks only between words that need them."""
+    """The text of units, with spaces only between words that need them."""
     text = ""
     for word in words:
         text += (" " if text and not (_blankless(word) or _blankless(text[-1])) else "") + word

@@ -96,7 +96,7 @@ class ReportSettings:
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "ReportSettings":
-        """The values of a configuration."""
+        """The settings in a configuration section."""
         plan = BootstrapPlan.from_config(config)
         return cls(config.num_report_queries, config.seed, plan, config.encode_crops)
 
