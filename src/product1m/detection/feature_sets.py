@@ -65,8 +65,7 @@ def write_features(
         settings: which regions, and how they are pooled.
         num_workers: threads that decode photos; the result does not depend on it.
         shard_mib: largest size of a shard.
-        reader: reads the text printed in the photos, if given.
-        finder: finds the photos' points, if given.
+        reader, finder: read the text in the photos and find their points; each if given.
 
     Raises DatasetError if there are no photos, or if one is damaged, with its item's id.
     """
