@@ -56,7 +56,7 @@ def test_blanks_after_commas_score_as_meant_with_a_warning_and_zero_as_released(
     path = ranking_file(tmp_path, f"q1, {QUERY_1.replace(',', ', ')}\nq2,101\n")
     meant = score(lists, path, ["official"]).scores["official"]["10"]
     assert meant["mAP"] == pytest.approx((0.770833 + 1) / 2)
-    assert "1 lines have blanks around ids" in caplog.text
+    assert "1 lines have spaces around ids" in caplog.text
     released = score(lists, path, ["official"], as_released=True).scores["official"]["10"]
     assert released["mAP"] == pytest.approx(1 / 2)
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation artifact: their names, and what readers take from them.
+"""The files of an evaluation artifact: their names and how to read them.
 
 `examples.parquet` is described in `evaluation/examples.py`.
 """
@@ -21,11 +21,11 @@ METRICS_FILE = "metrics.json"
 FUSION = "fusion.json"
 """The weights of every fusion, chosen on the dev queries."""
 MATCH_SCORE = "match_score.json"
-"""How match scores are computed, chosen on the dev queries; missing if nothing could be fitted."""
+"""How match scores are computed, fitted on the dev queries; missing if nothing could be fitted."""
 LATENCY, REPORT = "latency.json", "report.html"
 """Both hold measured times, so they do not count in the digest."""
 RANKINGS = "retrieval_id_list.txt"
-"""In a folder for each split: the shipped rankings, in the format of the released evaluator."""
+"""In a folder per split: the shipped rankings, in the format of the released evaluator."""
 PER_QUERY = "per_query.parquet"
 """The scores of every query, method, definition and depth."""
 SLICES = "slices.parquet"
@@ -39,7 +39,7 @@ FUSION_TRIALS = "fusion_trials.parquet"
 
 
 def rankings_of(split: str) -> str:
-    """Name of the file with a split's rankings; its folder is what the released evaluator reads."""
+    """Name of the file with a split's rankings; the released evaluator reads its folder."""
     return f"{split}/{RANKINGS}"
 
 

@@ -1,4 +1,4 @@
-"""The two ends of the scale: a random ranking and the best one that labels allow."""
+"""The two ends of the scale: a random ranking, and the best ranking that the labels allow."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

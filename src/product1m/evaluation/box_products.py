@@ -1,4 +1,4 @@
-"""Which product each box of a query shows, as far as the data set says."""
+"""Which product each box of a query shows, as far as the data set has labels."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ def box_products(
 ) -> list[list[list[str]]]:
     """For each box of each query the labels that are right for it.
 
-    None for a box that lies on no product. Where the data set does not say which product is where,
-    every label of the query is right for its boxes.
+    A box that lies on no product has none. If the data set has no labels for the true boxes of a
+    query, every label of the query is right for its boxes.
 
     Args:
-        queries: with their boxes.
-        true_boxes: of the same queries, in their order.
+        queries: queries with their boxes.
+        true_boxes: true boxes of the same queries, in their order.
         truth: labels of the queries.
     """
     known = zip(

@@ -1,7 +1,7 @@
-"""Compare the boxes shown in photos with the products in them: how many, where, and which.
+"""Compare the boxes shown in photos with the products in them: number, place and product.
 
 A product is *found* if a shown box lies on it (IoU 0.5 or more) and has it among its first answers.
-That is what a person sees, so it is reported beside the scores of the merged ranking.
+Users see exactly that, so it is reported beside the scores of the merged ranking.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ from product1m.evaluation.statistics import (
 MATCH_IOU = 0.5
 """Smallest IoU at which a box counts as lying on a product."""
 FOUND_DEPTHS = (1, 5)
-"""Numbers of answers of a box among which its product counts as found (ours)."""
+"""A product counts as found if it is among this many first answers of its box (ours)."""
 MANY = 8
-"""Counts of this and more share a row or column of the table (ours)."""
+"""Counts of at least this share a row or column of the table (ours)."""
 FOUND = "products_found@{}"
 PRODUCTS_FOUND, BOX_PRECISION, BOX_RECALL = FOUND.format(1), "precision", "recall"
 PRODUCTS, SHOWN, COVERED = "products", "boxes", "covered"
-"""Columns of the counts per query: products in the photo, boxes shown, products that a box of their
-own covers. One more column for each of `FOUND_DEPTHS` counts the products found."""
+"""Columns of the counts per query: products in the photo, boxes shown, products with a box of their
+own. One more column for each of `FOUND_DEPTHS` counts the products found."""
 FIGURES = {
     FOUND.format(1): "share of all products that a box lies on with the right first answer",
     FOUND.format(5): "the same with a right answer among the box's first 5",
@@ -51,7 +51,7 @@ _RATIOS = {
 
 @dataclass(frozen=True)
 class PhotoBoxes:
-    """The boxes shown in one photo and the products that are there; boxes in pixels."""
+    """The boxes shown in one photo, and its products; boxes in pixels."""
 
     shown_xyxy: Boxes
     answers: Sequence[Sequence[str]]
@@ -59,9 +59,9 @@ class PhotoBoxes:
     num_labeled: int
     """Products in the photo by its labels."""
     true_xyxy: Boxes | None = None
-    """None if the data set does not say where the products are."""
+    """None if the data set has no true boxes."""
     true_labels: Sequence[str] | None = None
-    """Label of each true box; None if the data set does not say."""
+    """Label of each true box; None if the data set has none."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class DetectionQuality:
 def detection_quality(
     query_ids: Sequence[str], photos: Sequence[PhotoBoxes], plan: BootstrapPlan
 ) -> DetectionQuality:
-    """Compare shown boxes with labels, and with true boxes if they are known of every photo.
+    """Compare shown boxes with labels, and with true boxes if they are known for every photo.
 
-    Shares are of all products or boxes together; their intervals resample as `plan` says.
+    Shares are of all products or boxes together; `plan` defines the resamples for intervals.
     """
     num_found = np.array([len(photo.shown_xyxy) for photo in photos])
     labeled = np.array([photo.num_labeled for photo in photos])
@@ -106,7 +106,7 @@ def detection_quality(
 
 
 def found_products(photo: PhotoBoxes, depth: int) -> Bool[np.ndarray, " K"]:
-    """Which true products a shown box lies on and names among its first `depth` answers.
+    """True for each true product that a shown box lies on and has among its first `depth` answers.
 
     The labels of the true boxes must be known.
     """

@@ -20,14 +20,14 @@ from product1m.retrieval.query_vectors import QueryVectors
 from product1m.telemetry.progress import track
 
 POOL = 200
-"""Nearest items per block that become candidates of a searched vector: bounds memory (ours)."""
+"""Nearest items per block that become candidates of a query vector; limits memory (ours)."""
 MAX_POINTS = 700
-"""With more blocks the grid has fewer weights, so that choosing them takes no longer (ours)."""
+"""Largest number of grid points; with more blocks the grid has fewer weights per block (ours)."""
 SURFACE_STEPS = 9
-"""Weights per side of the map of two blocks' weights (ours)."""
+"""Number of weights per side of the map of two blocks' weights (ours)."""
 _CHUNK = 8
 _SIMPLER = 1e-9
-"""Added per place, so that of equal points the earlier, simpler one wins."""
+"""Added per position from the grid's end, so that of equal points the first, simplest one wins."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FusionSettings:
     """How block weights are chosen; `evaluation` in the configuration explains each value."""
 
     blocks: tuple[str, ...]
-    """Blocks that the shipped ranking may weigh."""
+    """Blocks that may have a weight in the shipped ranking."""
     tried_weights: tuple[float, ...]
     num_resamples: int
     seed: int
@@ -59,19 +59,19 @@ class Fusion:
     """How much each block of a query counts in a ranking."""
 
     weights: dict[str, float]
-    """Factor of each block of a query's vector, the largest 1; and with shared points what they
-    add to the mean of the blocks' cosines, see `shared_points.strength`."""
+    """Factor of each block of a query's vector, the largest 1. With shared points, also the factor
+    of what they add to the mean of the blocks' cosines, see `shared_points.strength`."""
     shares: dict[str, float]
-    """The same in units of each block's spread, as in the grid."""
+    """The same factors in units of each block's spread, as in the grid."""
     dev_map_at_10: float
     """Strict mAP@10 on the dev queries."""
     trials: pd.DataFrame
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
     points_trials: Mapping[float, float] = field(default_factory=dict)
-    """Tried weights of shared points to the dev strict mAP@10; empty without points."""
+    """Dev strict mAP@10 by tried weight of shared points; empty without points."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As in `fusion.json`."""
+        """The content of `fusion.json`."""
         return {
             "weights": self.weights,
             "shares": self.shares,
@@ -82,12 +82,12 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Surface:
-    """The dev score over the weights of two blocks, the other weights as chosen."""
+    """The dev score as a function of two blocks' weights; the other weights are as chosen."""
 
     x_block: str
     y_block: str
     dev_map: Float[np.ndarray, "S S"]
-    """Strict mAP@10, one row per weight of `y_block`; nan if no block has any weight."""
+    """Strict mAP@10, one row per weight of `y_block`; NaN if no block has a weight."""
     values: Float[np.ndarray, " S"]
     """The weights on both axes, in units of the blocks' spread."""
 
@@ -100,14 +100,14 @@ class Trials:
     ap: Float[np.ndarray, "W Q"]
 
     def without(self, closed: Sequence[bool]) -> "Trials":
-        """Only the points that give no weight to the closed blocks."""
+        """Only the points where the closed blocks have weight 0."""
         rows = ~(self.grid[:, np.array(closed, bool)] > 0).any(axis=1)
         return Trials(self.grid[rows], self.ap[rows])
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The scores of every searched vector with the items it could rank, block by block."""
+    """The scores of every query vector with its candidate items, block by block."""
 
     blocks: tuple[str, ...]
     starts: Int64[np.ndarray, " Q1"]
@@ -138,7 +138,7 @@ class DevQueries:
         truth: GroundTruth,
         merge: MergeRule,
     ) -> "DevQueries":
-        """Leave out queries none of whose labels is in the gallery, as `strict` does."""
+        """Leave out queries without a label in the gallery, as `strict` does."""
         rows = [
             row
             for row, query in enumerate(queries.query_ids)
@@ -152,7 +152,7 @@ class DevQueries:
         return cls(rows, [queries.query_ids[row] for row in rows], gallery_ids, truth, merge)
 
     def ap(self, pool: Candidates, shares: Float32[np.ndarray, " K"]) -> Float[np.ndarray, " Q"]:
-        """Strict AP@10 of each query under some block weights."""
+        """Strict AP@10 of each query with these block weights."""
         rankings = {
             query: [self.gallery_ids[position] for position in ranking]
             for query, ranking in zip(
@@ -170,7 +170,7 @@ def candidates(
     blocks: Sequence[str],
     whole_photo: bool,
 ) -> Candidates:
-    """The nearest items by each of some blocks and by all of them together, scored by each."""
+    """The nearest items by each block and by all blocks together, with each block's score."""
     vectors, starts = queries.searched(whole_photo)
     searches = [{block: 1.0} for block in blocks] + [dict.fromkeys(blocks, 1.0)]
     stored = vectors[:, : layout.dim]
@@ -208,16 +208,16 @@ def choose_weights(
 ) -> Fusion:
     """The best point of the grid by strict mAP@10 of the merged rankings, averaged over resamples.
 
-    A few dozen queries decide between hundreds of points, so the best point owes much to luck. The
-    dev queries are resampled with replacement, each resample elects its best point, the simplest of
-    equals, and the weights are the mean of the elected points (ours).
+    A few dozen queries decide between hundreds of points, so which point is best depends much on
+    chance. Therefore the dev queries are resampled with replacement, each resample elects its best
+    point (the simplest of equals), and the weights are the mean of the elected points (ours).
 
     Args:
         pool: the candidates and their scores.
         dev: the queries that decide.
         blocks: the blocks that may have a weight.
         settings: grid, resamples and seed.
-        trials: what `try_weights` returned for this pool, if known.
+        trials: result of `try_weights` for this pool, if known.
     """
     trials = trials or try_weights(pool, dev, settings.tried_weights)
     trials = trials.without([block not in blocks for block in pool.blocks])
@@ -236,7 +236,7 @@ def choose_weights(
 
 
 def elect(ap: Float[np.ndarray, "W Q"], settings: FusionSettings) -> Int64[np.ndarray, " S"]:
-    """The best row of every resample of the queries; of equal rows the first one, the simplest."""
+    """The best row for every resample of the queries; among equal rows the first, simplest one."""
     generator = np.random.default_rng(settings.seed)
     num_queries = ap.shape[1]
     drawn = generator.multinomial(
@@ -263,14 +263,14 @@ def weight_surface(pool: Candidates, dev: DevQueries, fusion: Fusion) -> Surface
 
 
 def _thinned(values: Sequence[float], num_blocks: int) -> Sequence[float]:
-    """Every other weight, again and again, until the grid has few enough points."""
+    """Drop every other weight, repeatedly, until the grid has at most `MAX_POINTS` points."""
     while len(values) > 2 and len(values) ** num_blocks > MAX_POINTS:
         values = sorted({*sorted(values)[::2], max(values)})
     return values
 
 
 def weight_grid(values: Sequence[float], free: Sequence[bool]) -> Float32[np.ndarray, "W K"]:
-    """Every combination of `values` for the free blocks that ranks differently, simple first.
+    """Every combination of `values` for the free blocks that ranks differently, simplest first.
 
     Points with fewer blocks come first, then those nearer to equal weights.
     """
@@ -289,7 +289,7 @@ def _merged(
     """The first `MAIN_DEPTH` of each query's merged ranking."""
     scores = np.where(pool.positions >= 0, pool.scores @ weights, -np.inf)
     depth = min(MAIN_DEPTH, scores.shape[1])
-    # Only the first N items of each vector can be among the first N of a merged ranking.
+    # Only the first N items of each vector can be among the first N of the merged ranking.
     top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     top_scores = np.take_along_axis(scores, top, axis=1)
     order = np.argsort(-top_scores, axis=1, kind="stable")

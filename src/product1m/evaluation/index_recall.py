@@ -1,7 +1,7 @@
-"""How much of what it should find an index finds, asked what customers ask.
+"""Measure an index's recall with real queries.
 
-Indexing measures with the gallery's own vectors, unweighted. Here the boxes of queries ask, with
-the weights that ship: those look at other cells of an index, and at fewer blocks.
+Indexing measures it with the gallery's own, unweighted vectors. This measures it with the boxes of
+queries and the shipped weights, which visit other cells of an index and use fewer blocks.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from product1m.retrieval.search import Searcher
 
 SEARCHED_RECALL = f"index/recall@{RECALL_DEPTH}"
 MAX_BOXES = 1000
-"""Boxes, evenly chosen, that are searched exactly (ours)."""
+"""Number of evenly spaced boxes that are searched exactly (ours)."""
 _CHUNK = 8192
 
 

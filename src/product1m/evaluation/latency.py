@@ -1,4 +1,4 @@
-"""How long one query takes, stage by stage, if it is answered alone as in serving."""
+"""Measure how long a single query takes, stage by stage, answered alone as in serving."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ STAGES = {
     "match_scores": "how probable it is that each answer is right",
     "merge": "the boxes' rankings become one",
 }
-"""Starting from region features; detection is not included."""
+"""Stages after region features; detection is not included."""
 
 
 def measure_latency(
@@ -33,7 +33,7 @@ def measure_latency(
     scorer: MatchScorer | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> pd.DataFrame:
-    """Milliseconds per query, one row per stage and their total: columns p50, p95.
+    """Milliseconds per query, one row per stage and for the total: columns p50, p95.
 
     Measured on at most `num_timed` of the queries in `rows`, evenly spaced.
     """

@@ -1,4 +1,4 @@
-"""Fit match scores on the dev queries, and measure on the test queries whether they are true.
+"""Fit match scores on the dev queries, and measure their calibration on the test queries.
 
 Every box with a known product is answered twice: by the whole gallery, and by the gallery without
 its product, as if a customer showed something that the shop does not have.
@@ -23,19 +23,19 @@ from product1m.retrieval.shared_points import CountShared, block_weights
 from product1m.telemetry.progress import track
 
 JUDGED_ANSWERS = 5
-"""First answers of a box that the fit learns from (ours)."""
+"""Number of a box's first answers that the fit uses (ours)."""
 NUM_FOLDS = 5
-"""Parts of the dev queries: the threshold is chosen by scores of models that did not see the query
-(ours)."""
+"""Number of parts of the dev queries. The threshold is chosen with scores from models that were
+fitted without the query's part (ours)."""
 CONSTANT = 1e-6
-"""Evidence that varies less is rounding: cosines have single precision (ours)."""
+"""Evidence that varies less is constant except for rounding in single precision (ours)."""
 NUM_BINS = 10
-"""Bins of equal width of the reliability curve (ours)."""
+"""Number of equally wide bins of the reliability curve (ours)."""
 BoxProducts = Sequence[Sequence[Collection[str]]]
-"""For each box of each query the labels that are right for it; none if it lies on no product."""
+"""For each box of each query, the labels that are right for it; none if it lies on no product."""
 _JUDGMENT = ["query", "rank", "right", "case"]
 PRESENT, REMOVED, NOTHING = "present", "removed", "nothing"
-"""Cases of a box: its product is in the gallery that answers, is not, or it lies on no product."""
+"""Cases of a box: its product is in the gallery, was removed from it, or there is no product."""
 _CHUNK = 1024
 
 
@@ -54,18 +54,18 @@ class MatchSettings:
 
 @dataclass(frozen=True)
 class MatchQuality:
-    """Whether match scores keep their promise, on the first answers of the test boxes."""
+    """How well match scores are calibrated, measured on the first answers of the test boxes."""
 
     scorer: MatchScorer
     figures: Mapping[str, Interval]
-    """Shares under the names of `match_figures.FIGURES`, as far as there are such boxes."""
+    """Shares by the names of `match_figures.FIGURES`, if there are such boxes."""
     reliability: pd.DataFrame
     """One row per bin of match scores: columns low, high, answers (their share), score (their mean)
     and right (share of right ones)."""
 
     @property
     def calibration_error(self) -> float:
-        """Mean distance between match score and share of right answers over the bins, weighted."""
+        """Weighted mean over the bins of the distance between match score and share of right."""
         bins = self.reliability
         return float((bins["answers"] * (bins["score"] - bins["right"]).abs()).sum())
 
@@ -78,7 +78,7 @@ class MatchQuality:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """As in `metrics.json`."""
+        """The part of `metrics.json` on match scores."""
         return {
             "calibration_error": self.calibration_error,
             "threshold": self.scorer.threshold,
@@ -114,9 +114,9 @@ def judge_answers(
 
     Args:
         searcher: ranks the gallery.
-        queries: with their boxes.
-        weights: of the blocks.
-        products: of the queries' boxes.
+        queries: queries with their boxes.
+        weights: weights of the blocks.
+        products: right labels of the queries' boxes.
 
     Returns:
         One row per answer: query (a row of `queries`), rank from 1, right, case (of the box), and
@@ -141,7 +141,7 @@ def judge_answers(
 
 
 class _Box(NamedTuple):
-    """A box with its ranking, deep enough to be without the box's product."""
+    """A box with its ranking, deep enough to leave out the box's product."""
 
     query: int
     vector: Float32[np.ndarray, " D"]
@@ -153,11 +153,11 @@ class _Box(NamedTuple):
     right: Bool[np.ndarray, " N"]
 
     def nearest(self, kept: Bool[np.ndarray, " N"]) -> Nearest:
-        """A part of the ranking, ordered by cosines alone."""
+        """A part of the ranking, ordered only by cosines."""
         return Nearest(self.similarities[kept][None], self.positions[kept][None])
 
     def cases(self) -> Iterator[tuple[str, Bool[np.ndarray, " N"]]]:
-        """Each case with the part of the ranking that is its answer."""
+        """Each case with the part of the ranking that answers it."""
         everything = np.ones(len(self.right), bool)
         if not self.products:
             yield NOTHING, everything
@@ -168,12 +168,12 @@ class _Box(NamedTuple):
 
 
 def _labels(searcher: Searcher) -> np.ndarray:
-    """The first label of every gallery item; empty without one."""
+    """The first label of every gallery item; empty if it has none."""
     return np.array([own[0] if own else "" for own in searcher.gallery.rows["labels"]], object)
 
 
 def _for_box(count: CountShared | None, place: int) -> CountShared | None:
-    """Counts for the box at a place alone."""
+    """Counts for a single box, by its position."""
     return None if count is None else lambda _, positions: count(place, positions)
 
 
@@ -224,11 +224,11 @@ def _boxes(
 
 
 def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScorer | None:
-    """A logistic function of the evidence and the threshold, from the dev queries' judged answers.
+    """Fit a logistic function of the evidence, and a threshold, to judged answers of dev queries.
 
-    Boxes whose product was removed count as often as `removed_share` says. The threshold is the
-    largest that loses at most `max_lost` of the boxes whose product is there. None if there are no
-    answers, or if all are right or all wrong, so that nothing can be fitted.
+    `removed_share` sets the weight of boxes whose product was removed. The threshold is the largest
+    that loses at most `max_lost` of the boxes whose product is in the gallery. Returns None without
+    answers, or if all are right or all are wrong, so that nothing can be fitted.
     """
     if not len(judged):
         return None
@@ -249,7 +249,7 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
 
 
 def case_weights(cases: pd.Series, removed_share: float) -> Float[np.ndarray, " n"]:
-    """How often each case of a box counts, if a share of the products is not in the catalogue."""
+    """Weight of each case, if this share of the products is not in the catalogue."""
     shares = {PRESENT: 1 - removed_share, REMOVED: removed_share, NOTHING: 1.0}
     return cases.map(shares).to_numpy(np.float64)
 
@@ -267,7 +267,7 @@ def _fit(
     right: Bool[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
 ) -> _Logistic | None:
-    """None if all answers that count are right, or all wrong."""
+    """None if all answers with a weight are right, or all are wrong."""
     from sklearn.linear_model import LogisticRegression
 
     counted = weights > 0
@@ -288,7 +288,7 @@ def _unseen_scores(
     queries: Int64[np.ndarray, " n"],
     fitted: _Logistic,
 ) -> Float[np.ndarray, " n"]:
-    """Scores by models of the other queries; by `fitted` where nothing fits these."""
+    """Scores from models fitted without the query's fold; from `fitted` if that is impossible."""
     from sklearn.model_selection import GroupKFold
 
     scores = fitted.scores(evidence)
@@ -309,9 +309,9 @@ def match_quality(
     removed_share: float,
     plan: BootstrapPlan,
 ) -> MatchQuality:
-    """Measure match scores on judged answers; intervals resample as `plan` says.
+    """Measure match scores on judged answers; `plan` defines the resamples for intervals.
 
-    Column `query` of `judged` is a place in `query_ids`.
+    Column `query` of `judged` is a position in `query_ids`.
     """
     first = judged[judged["rank"] == 1].reset_index(drop=True)
     scores = scorer.scores({name: first[name].to_numpy() for name in scorer.coefficients})
@@ -338,7 +338,7 @@ def match_quality(
 def reliability(
     scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
 ) -> pd.DataFrame:
-    """The reliability curve of some answers, see `MatchQuality.reliability`; no empty bins."""
+    """The reliability curve of answers, see `MatchQuality.reliability`; empty bins are left out."""
     bins = np.minimum((scores * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     table = pd.DataFrame({"bin": bins, "weight": weights})
     table["score"], table["right"] = scores * weights, right * weights

@@ -1,7 +1,7 @@
-"""The names of the rankings that an evaluation compares, and how reports describe them.
+"""Names of the rankings that an evaluation compares, and their descriptions in reports.
 
-Everything that shows a ranking takes its name and its wording from here. Nothing here loads a
-network or an index.
+All code that shows a ranking takes its name and description from here. This module loads no network
+and no index.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,22 +13,22 @@ SHIPPED = "shipped"
 JOINT, JOINT_STREAMS, STREAMS = CAPTURE_ALONE = ("joint", "joint_streams", "streams")
 IMAGE, TEXT, IMAGE_TEXT = WITHOUT_CAPTURE = ("image", "text", "image_text")
 OCR, IMAGE_TEXT_OCR = READ = ("ocr", "image_text_ocr")
-"""Without CAPTURE too; only where the photos were read."""
+"""Also without CAPTURE; only if printed text was read."""
 IMAGE_TEXT_POINTS = "image_text_points"
-"""Without CAPTURE too; only where the photos have points."""
+"""Also without CAPTURE; only if photos have points."""
 WHOLE_PHOTO = "_whole_photo"
-"""Ends the name of a ranking that searches with the whole photo instead of its boxes."""
+"""Suffix of a ranking that searches with the whole photo instead of its boxes."""
 NEAREST_TITLE = "nearest_dev_titles"
 """Answers with the labels of the dev queries whose titles are most similar: no photo, no model."""
 SHIPPED_WHOLE_PHOTO = SHIPPED + WHOLE_PHOTO
 MERGE_PREFIX = "merge_"
-"""Starts the name of a ranking that merges the boxes' rankings by another rule."""
+"""Prefix of a ranking that merges the boxes' rankings by another rule."""
 ORACLE_BOXES, INSTANCE_CROPS = "oracle_boxes", "instance_crops"
 RANDOM, ORACLE = ENDS_OF_SCALE = ("random", "oracle")
-"""The worst and the best ranking possible; no index makes them."""
+"""A random ranking and the best possible one; neither uses an index."""
 BASELINES = (*WITHOUT_CAPTURE, SHIPPED_WHOLE_PHOTO)
-"""What a shipped ranking must be ahead of to be worth its training: everything without CAPTURE,
-and the photo searched as a whole."""
+"""Rankings that the shipped one must beat to be worth its training: all without CAPTURE, and the
+shipped one with the whole photo as the only box."""
 
 FIXED: Mapping[str, Mapping[str, float]] = {
     JOINT: {"joint": 1.0},
@@ -38,9 +38,9 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     TEXT: {"text": 1.0},
     OCR: {"ocr": 1.0},
 }
-"""Block weights of the rankings without anything to choose: the paper's embedding, the first
-author's (products of the joint and of the stream tokens), the two towers, raw features, titles,
-what is printed on packs."""
+"""Block weights of the rankings whose weights are fixed: the paper's embedding, the first author's
+(products of the joint and of the stream tokens), the two towers, raw features, titles, and text
+printed on packs."""
 
 TITLES: Mapping[str, str] = {
     SHIPPED: "shipped: all blocks fused, weights from dev",
@@ -108,7 +108,7 @@ _Value = TypeVar("_Value")
 
 
 def describe(method: str) -> str:
-    """A ranking in a sentence; an unknown name describes itself."""
+    """A description of a ranking; the name itself if it is unknown."""
     base = method.removesuffix(WHOLE_PHOTO)
     description = _DESCRIPTIONS.get(base, base)
     return f"{description}; whole photo at once" if method.endswith(WHOLE_PHOTO) else description
@@ -129,7 +129,7 @@ def group_of(method: str) -> str:
 
 
 def grouped(methods: Iterable[str]) -> dict[str, list[str]]:
-    """Rankings by group, groups in their order and only those that have any."""
+    """Rankings by group, in the order of the groups; empty groups are left out."""
     members: dict[str, list[str]] = {group: [] for group in GROUPS}
     for method in methods:
         members[group_of(method)].append(method)
@@ -142,5 +142,5 @@ def between_the_ends(values: Mapping[str, _Value]) -> dict[str, _Value]:
 
 
 def rivals(values: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Values of the rankings that could ship instead: no ends of the scale, no true boxes."""
+    """Values of the rankings that could ship instead: without ends of the scale and true boxes."""
     return {n: value for n, value in between_the_ends(values).items() if n != ORACLE_BOXES}

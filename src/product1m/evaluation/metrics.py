@@ -1,11 +1,10 @@
 """mAP, mAR and precision of rankings, in two definitions that must never be mixed.
 
 `official` equals the released evaluator to the last digit: AP is divided by the number of hits,
-every ranking is cut at the number of relevant items, and what the released script fails on scores 0
-(released code). `strict` divides AP by min(relevant items, N) and cuts at N; a label that the
-gallery does not have is ignored, and a repeated item counts once (ours, after the other definition
-in use).
-`docs/reproduction.md` explains the difference in detail.
+every ranking is cut at the number of relevant items, and rankings on which the released script
+fails score 0 (released code). `strict` divides AP by min(relevant items, N) and cuts at N; a label
+that is not in the gallery is ignored, and a repeated item counts once (ours, after the other
+definition in use). `docs/reproduction.md` explains the differences.
 """
 
 import logging
@@ -30,14 +29,14 @@ DEFINITIONS: tuple[Definition, ...] = ("official", "strict")
 DEPTHS = (10, 50, 100)
 """Ranking depths N of the tables (paper)."""
 Rankings = Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]]
-"""Query id and gallery ids, best first; the sequence form may hold a query more than once."""
+"""Query id and gallery ids, best first; the sequence form may contain a query more than once."""
 
 _UNKNOWN, _PADDING = -1, -2
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is relevant: a gallery item whose label is one of the query's."""
+    """Labels that decide what is relevant: a gallery item whose label is one of the query's."""
 
     query_labels: Mapping[str, tuple[str, ...]]
     """Labels of each query, one entry per occurrence of the product in the photo."""
@@ -56,7 +55,7 @@ class GroundTruth:
 
     @cached_property
     def missing_labels(self) -> dict[str, int]:
-        """Query labels that no gallery item has, with the number of queries that ask for each."""
+        """Query labels that no gallery item has, with the number of queries with each label."""
         known = set(self.gallery_label.values())
         asked = chain.from_iterable(set(labels) - known for labels in self.query_labels.values())
         missing = dict(Counter(asked).most_common())
@@ -99,8 +98,8 @@ def score_queries(
     """AP, AR and precision of every ranking: columns query_id, depth, ap, recall, precision.
 
     Rows are sorted by depth, then in the order of `rankings`. `strict` raises RetrievalError for a
-    query without labels in `truth`, and leaves out a query none of whose labels is in the gallery.
-    `official` scores both 0, as the released script does.
+    query that is not in `truth`, and leaves out queries without a label in the gallery. `official`
+    scores both 0, as the released script does.
     """
     pairs = list(rankings.items() if isinstance(rankings, Mapping) else rankings)
     if not pairs or not depths or min(depths) < 1:
@@ -208,7 +207,7 @@ class _RankTable:
         return cls(items, slots, lengths)
 
     def without_repeats(self) -> "_RankTable":
-        """A repeated item is a hit only the first time."""
+        """The same rankings, in which a repeated item is a hit only the first time."""
         width = self.items.shape[1]
         # Item and rank in one number: a plain sort is several times faster than an argsort.
         items, ranks = np.divmod(np.sort(self.items * width + np.arange(width), axis=1), width)
@@ -220,7 +219,7 @@ class _RankTable:
 
     @cached_property
     def hits(self) -> Int[np.ndarray, "Q W"]:
-        """Hits up to each rank."""
+        """Number of hits up to each rank."""
         return np.cumsum(self.slots >= 0, axis=1)
 
     @cached_property
@@ -241,7 +240,7 @@ _Columns = tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"], Float[np.ndar
 
 
 def _official(table: _RankTable, wanted: _Wanted, depth: int) -> _Columns:
-    """AP, AR and precision at a depth, with every quirk of the released code."""
+    """AP, AR and precision at a depth, exactly as the released code computes them."""
     num_relevant = (wanted.occurrences * wanted.sizes).sum(
         axis=1
     )  # a label counts once per occurrence

@@ -1,4 +1,4 @@
-"""Choose on the dev queries how much shared points count in a ranking (ours)."""
+"""Choose the weight of shared points in a ranking, on the dev queries (ours)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,10 +21,10 @@ def with_points(
     settings: FusionSettings,
     whole_photo: bool,
 ) -> Fusion:
-    """The fusion with a weight of shared points, block weights as they are.
+    """The fusion with a weight of shared points; block weights stay as they are.
 
-    Resamples of the dev queries elect among the tried weights, as they do for blocks, and the mean
-    is taken if the dev queries are better ranked with it than without; otherwise there is none.
+    Resamples of the dev queries elect among the tried weights, as for blocks. The mean of the
+    elected weights is used if it improves the dev score; otherwise points have no weight.
     """
     if queries.shared is None or not any(settings.points_weights):
         return fusion
@@ -42,7 +42,7 @@ def with_points(
 
 
 class _Scores:
-    """The dev queries' scores by the weight of shared points."""
+    """The dev queries' scores as a function of the weight of shared points."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Make the rankings that are measured side by side on the same queries."""
+"""Make the rankings that an evaluation compares on the same queries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,24 +59,24 @@ class Method:
     name: str
     weights: Mapping[str, float]
     variant: Variant = "detected"
-    """What is searched with: one vector per box, or one for the whole photo."""
+    """Which vectors search: one per box, or one for the whole photo."""
     merge: MergeRule | None = None
-    """How the boxes' rankings become one, if not as in the shipped ranking."""
+    """Rule that merges the boxes' rankings; None for the rule of the shipped ranking."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The block weights that the dev queries decided, and those of the comparisons."""
+    """The block weights chosen on the dev queries, for the shipped ranking and for comparisons."""
 
     fusions: dict[str, Fusion]
     """Block weights of every fused ranking, by method."""
     surface: Surface | None
     """The shipped ranking's dev score over the weights of its two largest blocks."""
     without: dict[str, Fusion]
-    """The shipped ranking without one block, weights chosen again, by the block left out."""
+    """The shipped ranking without one block, with weights chosen again; by the block left out."""
     growing: dict[str, Fusion]
-    """The shipped ranking grown from one block to all, each time by the block that improves the dev
-    queries most; by the block added."""
+    """The shipped ranking with one block, two blocks, … up to all, each time with the block that
+    improves the dev score most; by the block added."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _WeightSearch:
         }
 
     def growing(self, blocks: Sequence[str]) -> dict[str, Fusion]:
-        """By the block added; each time the block that improves the dev queries most."""
+        """By the block added; each time the block that improves the dev score most."""
         grown: dict[str, Fusion] = {}
         while len(grown) < len(blocks):
             tried = {block: self.choose([*grown, block]) for block in blocks if block not in grown}
@@ -125,7 +125,7 @@ class _WeightSearch:
 def choose_fusions(
     searcher: Searcher, vectors: QueryVectors, truth: GroundTruth, settings: FusionSettings
 ) -> Choice:
-    """Choose the weights of every fused ranking; the whole photo gets its own, a fair rival."""
+    """Choose the weights of every fused ranking; whole photos get their own, to be fair."""
     dev = DevQueries.of(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
     available = searcher.layout.available(settings.blocks)
     fused = {SHIPPED: available, IMAGE_TEXT: (IMAGE, TEXT)}
@@ -170,7 +170,7 @@ def list_methods(
 ) -> list[Method]:
     """Every ranking of the gallery by an index, shipped first.
 
-    `has_products` says whether the first author's ranking can be made.
+    `has_products` says whether the index has the vectors for the first author's ranking.
     """
     methods = [
         Method(name + suffix, FIXED.get(name) or fusions[name + suffix].weights, kind)
@@ -203,7 +203,7 @@ def rank_all(
 ) -> dict[str, dict[str, list[str]]]:
     """Rankings of every method and both ends of the scale: method, query id, gallery ids.
 
-    `dev` are the queries whose labels may be remembered; `seed` draws the random rankings.
+    The baseline of nearest titles uses the labels of `dev`; `seed` draws the random rankings.
     """
     depth, has_products = searcher.settings.depth, searcher.first_author is not None
     methods = list_methods(fusions, variants, searcher.settings.merge, has_products)

@@ -35,14 +35,14 @@ MethodScores = dict[Definition, dict[str, dict[str, Interval]]]
 
 @dataclass(frozen=True)
 class BlockGain:
-    """What one block adds to the shipped ranking, strict mAP@10 on the test queries."""
+    """The gain in strict mAP@10 from one block of the shipped ranking, on the test queries."""
 
     block: str
     blocks: tuple[str, ...]
-    """The blocks of the measured ranking; the dev queries chose their weights again."""
+    """The blocks of the measured ranking; their weights were chosen again on the dev queries."""
     score: Interval
     gain: Interval
-    """Paired: with the block minus without it."""
+    """Paired difference: with the block minus without it."""
 
 
 def score_methods(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def score_methods(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.Data
 
 
 def mean_tables(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
-    """Split, method, definition to the means by depth."""
+    """The means by split, method, definition and depth."""
     means: dict[str, dict[str, dict[str, Any]]] = {}
     groups = scores.groupby(["split", "method", "definition"], sort=False)
     for (split, method, definition), rows in groups:
@@ -124,7 +124,7 @@ def gains_of_blocks(
     shipped: pd.Series,
     plan: BootstrapPlan,
 ) -> dict[str, list[BlockGain]]:
-    """`without`: what is lost if a block is left out. `adding`: what each block adds, one by one.
+    """`without`: the loss if a block is left out. `adding`: the gain of each block, added in turn.
 
     `shipped` is the shipped ranking's strict AP@10 by query id.
     """

@@ -1,8 +1,8 @@
 """Score a `retrieval_id_list.txt` against product lists, like the released evaluator.
 
-By default small slips in the file, such as blanks around ids, are forgiven with a warning, and
-anything else unexpected is an error with its line. `as_released` reads exactly what the released
-script reads, for numbers that must equal its own.
+By default, small mistakes in the file, such as spaces around ids, only cause a warning; anything
+else unexpected is an error with its line. `as_released` reads the file exactly as the released
+script does, for numbers that must equal its own.
 """
 
 import logging
@@ -47,7 +47,7 @@ class ScoreReport:
     scores: Mapping[Definition, Mapping[str, Mapping[str, float]]]
     """Definition, depth, metric (`mAP`, `mAR`, `Prec`): means over the queries, fractions."""
     counts: Mapping[str, int]
-    """Number of rankings, of queries without a ranking, and of ids that the lists do not have."""
+    """Number of rankings, of queries without a ranking, and of ids that are not in the lists."""
 
 
 def score(
@@ -59,9 +59,9 @@ def score(
 ) -> ScoreReport:
     """Score a ranking file against a folder with gallery, dev and test lists.
 
-    If a split has rankings, a query of it without one scores 0 in `strict`; `official` does not
-    count it (released code). With `split`, rankings of another split's queries are left out. Raises
-    DatasetError or RetrievalError for files that cannot be read.
+    If a split has rankings, its queries without one score 0 in `strict` and are not counted in
+    `official` (released code). With `split`, rankings of another split's queries are left out.
+    Raises DatasetError or RetrievalError for files that cannot be read.
     """
     if as_released and tuple(definitions) != ("official",):
         raise RetrievalError(
@@ -93,7 +93,7 @@ def score(
 def _of_split(
     lines: RankingLines, splits: Mapping[str, list[str]], split: str, rankings: Path
 ) -> tuple[RankingLines, dict[str, list[str]]]:
-    """The rankings without those of other splits' queries, and the split alone."""
+    """The rankings of the split's queries, and the queries of the split."""
     others = {query for name, queries in splits.items() if name != split for query in queries}
     kept = [line for line in lines if line[0] not in others]
     if split not in splits or not {query for query, _ in kept} & {*splits[split]}:
@@ -111,8 +111,8 @@ def _of_split(
 def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
     """The lines of a `retrieval_id_list.txt`: query id, then gallery ids, joined by commas.
 
-    Blanks around an id and blank lines are dropped with a warning; a repeated query or an empty id
-    raises RetrievalError. With `as_released` nothing is dropped or refused: a blank belongs to its
+    Spaces around an id and blank lines are dropped with a warning; a repeated query or an empty id
+    raises RetrievalError. With `as_released` nothing is dropped or refused: a space belongs to its
     id, and a blank line is a query without a name (released code).
     """
     try:
@@ -131,7 +131,7 @@ def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
 
 
 def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
-    """Write a `retrieval_id_list.txt` that the released evaluator can read, without blanks.
+    """Write a `retrieval_id_list.txt`, without spaces, that the released evaluator can read.
 
     Raises RetrievalError for an id that would not be read back unchanged.
     """
@@ -170,7 +170,7 @@ def _forgiving(lines: Sequence[str], path: Path) -> Iterator[tuple[str, list[str
         yield query, ids
     if num_padded:
         logger.warning(
-            "%s: %d lines have blanks around ids, ignored here; the released script takes them as "
+            "%s: %d lines have spaces around ids, ignored here; the released script takes them as "
             "part of the id and scores 0",
             path,
             num_padded,
@@ -223,7 +223,7 @@ def _labels(
 
 
 def _released_truth(folder: Path) -> tuple[GroundTruth, dict[str, list[str]]]:
-    """All three lists, read as the released script does: of a repeated id the last counts."""
+    """All three lists, read as the released script does: if an id is repeated, the last counts."""
     gallery = _released_list(_product1m(folder, "gallery"))
     test, dev = (_released_list(_product1m(folder, name)) for name in ("test", "dev"))
     truth = GroundTruth(test | dev, {item: labels[0] for item, labels in gallery.items()})
@@ -254,7 +254,7 @@ def _released_list(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _unranked(lines: RankingLines, splits: Mapping[str, Sequence[str]]) -> list[str]:
-    """Queries without a ranking, of the splits that have any."""
+    """Queries without a ranking, in the splits that have rankings."""
     ranked = {query for query, _ in lines}
     return [
         query
@@ -286,7 +286,7 @@ def _counts(lines: RankingLines, truth: GroundTruth, unranked: Sequence[str]) ->
 
 
 def _warn_of_misfits(path: Path, counts: Mapping[str, int]) -> None:
-    """Warn of ids that cannot be right; many of them mean that the file belongs to other lists."""
+    """Warn about unexpected ids; if there are many, the file probably belongs to other lists."""
     unknown_queries = counts["rankings_of_unknown_queries"]
     unknown_items, repeated = counts["unknown_gallery_ids"], counts["repeated_gallery_ids"]
     if unknown_queries or unknown_items or repeated:

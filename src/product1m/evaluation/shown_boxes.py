@@ -1,4 +1,4 @@
-"""The boxes that a person sees in the query photos, with what they are answered."""
+"""The boxes that a user sees in query photos, with their answers."""
 
 from collections.abc import Mapping
 
@@ -21,14 +21,14 @@ def shown_boxes(
     true_boxes: TrueBoxes,
     all_known: bool,
 ) -> list[PhotoBoxes]:
-    """The detected boxes of some queries beside what is known to be there.
+    """The detected boxes of some queries, with the true boxes and labels.
 
     Args:
         searcher: ranks the gallery.
-        queries: with their detected boxes.
-        weights: of the blocks.
+        queries: queries with their detected boxes.
+        weights: weights of the blocks.
         truth: labels of queries and gallery items.
-        true_boxes: of the same queries, in their order.
+        true_boxes: true boxes of the same queries, in their order.
         all_known: whether the true boxes of every query of the data set are known.
     """
     rankings = searcher.rank_boxes(queries, weights)

@@ -1,4 +1,4 @@
-"""Slice the queries: by products, brand, frequency, sisters, what training and dev show."""
+"""Slice the queries by products, brand, frequency, sisters, training titles and dev labels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ from product1m.errors import RetrievalError
 from product1m.evaluation.statistics import BootstrapPlan, bootstrap_interval
 
 MIN_BRAND_QUERIES = 5
-"""Brands with fewer queries are counted under `other` (ours)."""
+"""Brands with fewer queries count as `other` (ours)."""
 THIRDS = ("rare", "medium", "frequent")
 SISTER_SIMILARITY = 0.7
-"""Similarity of their names from which two products of a brand are sisters (ours)."""
+"""Two products of a brand are sisters if their names are at least this similar (ours)."""
 
 DEFINITIONS = {
     "products": "number of products in the photo, as labeled, with repeats.",
@@ -116,7 +116,7 @@ def _brands(labels: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _thirds(values: Float[np.ndarray, " Q"]) -> list[str]:
-    """By mean rank, so that equal values are in the same third."""
+    """Thirds by mean rank, so that equal values are in the same third."""
     middles = (pd.Series(values).rank() - 0.5) / len(values)
     return [THIRDS[int(3 * middle)] for middle in middles]
 

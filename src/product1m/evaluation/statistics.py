@@ -1,9 +1,9 @@
-"""Names of the metrics, bootstrap intervals over queries, and how an interval is written.
+"""Names of the metrics, bootstrap intervals over queries, and the format of intervals.
 
-Queries that ask for the same products are not independent: a model that finds one of them finds
-most of the others. A plan with groups draws queries with the same labels together. An interval says
-how much a figure depends on the queries that were asked; it says nothing about another training
-seed or other training data.
+Queries with the same products are not independent: a model that finds the products of one query
+finds most of the others too. A plan with groups draws queries with the same labels together. An
+interval says how much a figure depends on the choice of queries; it says nothing about another
+training seed or other training data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,10 @@ from product1m.config import EvaluationConfig
 from product1m.errors import RetrievalError
 
 METRIC_NAMES: Mapping[str, str] = {"ap": "mAP", "recall": "mAR", "precision": "Prec"}
-"""Column of one query's scores to the name of its mean over the queries (released code)."""
+"""Name of the mean over queries, by column of the scores per query (released code)."""
 METRICS = tuple(METRIC_NAMES.values())
 MAIN_DEPTH = 10
-"""Rankings are cut here for the metric that decides: block weights, report, gate (ours)."""
+"""Ranking depth of the main metric, which decides on block weights, report and gate (ours)."""
 MAIN_METRIC = f"strict mAP@{MAIN_DEPTH}"
 GROUP = "group"
 """Column of the scores per query: queries with the same number have the same labels."""
@@ -33,13 +33,13 @@ class BootstrapPlan:
     """How bootstrap intervals are computed."""
 
     num_bootstrap: int
-    """Resamples of the groups."""
+    """Number of resamples of the groups."""
     confidence: float
     """Share of the resampled means inside the interval."""
     seed: int
     """Seed of the resampling; the same seed and number of groups give the same resamples."""
     groups: Mapping[str, int] = field(default_factory=dict)
-    """Query to the number of its group, which is drawn as a whole; a query that is not here is a
+    """Number of each query's group, which is drawn as a whole; a query that is missing here is a
     group of its own."""
 
     @classmethod
@@ -48,7 +48,7 @@ class BootstrapPlan:
         return cls(config.num_bootstrap, config.confidence, config.seed)
 
     def for_labels(self, query_labels: Mapping[str, Sequence[str]]) -> "BootstrapPlan":
-        """The same plan with one group for all queries of the same labels, whatever their order.
+        """The same plan with one group for all queries with the same labels, in any order.
 
         Args:
             query_labels: labels by query id, with repeats.
@@ -62,7 +62,7 @@ class BootstrapPlan:
         return replace(self, groups=groups)
 
     def as_recorded(self, scores: pd.DataFrame) -> "BootstrapPlan":
-        """The same plan with the groups that `with_groups` recorded; without that column none."""
+        """The same plan with the groups that `with_groups` recorded, if any."""
         if GROUP not in scores:
             return self
         rows = scores.dropna(subset=[GROUP])
@@ -70,7 +70,7 @@ class BootstrapPlan:
         return replace(self, groups=dict(zip(rows["query_id"], numbers.tolist(), strict=True)))
 
     def group_of(self, queries: Iterable[Any]) -> Int[np.ndarray, " Q"]:
-        """Group of each query, numbered from 0 in the order in which they appear."""
+        """Group of each query, numbered from 0 in order of appearance."""
         named = [self.groups.get(query, str(query)) for query in queries]
         numbers = {group: number for number, group in enumerate(dict.fromkeys(named))}
         return np.array([numbers[group] for group in named], np.int64)
@@ -100,12 +100,12 @@ class Interval:
 
     @property
     def signed(self) -> str:
-        """As a difference is written: `+0.010 [-0.002, +0.020]`."""
+        """Format of a difference: `+0.010 [-0.002, +0.020]`."""
         mean, low, high = (signed(value) for value in (self.mean, self.low, self.high))
         return f"{mean} [{low}, {high}]"
 
     def as_dict(self) -> dict[str, float]:
-        """As in `metrics.json`."""
+        """The values in `metrics.json`."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
@@ -119,7 +119,7 @@ def bootstrap_interval(
 ) -> Interval:
     """Interval of the mean of one value per query; groups are drawn with replacement.
 
-    A series has query ids as its index; the queries of an array are all groups of their own.
+    A series has query ids as its index; in an array, each query is a group of its own.
     """
     return bootstrap_intervals(pd.DataFrame({"value": values}), plan)["value"]
 
@@ -150,13 +150,13 @@ def bootstrap_intervals(values: pd.DataFrame, plan: BootstrapPlan) -> dict[str, 
 def bootstrap_ratios(
     counts: pd.DataFrame, ratios: Mapping[str, tuple[str, str]], plan: BootstrapPlan
 ) -> dict[str, Interval]:
-    """Intervals of quotients of sums over the queries, such as products found of all products.
+    """Intervals of ratios of sums over the queries, such as products found of all products.
 
     Args:
-        counts: one row per query, whose id is the index.
-        ratios: name to the columns of numerator and denominator; one whose denominators are all
-            zero is left out.
-        plan: resamples groups, the same ones for every quotient.
+        counts: one row per query; the index is the query id.
+        ratios: columns of numerator and denominator by name; a ratio is left out if all its
+            denominators are zero.
+        plan: resamples groups, the same ones for every ratio.
     """
     table = counts.to_numpy(np.float64)
     means, columns = _resampled_means(counts, plan), list(counts.columns)

@@ -1,8 +1,8 @@
-"""What titles alone give away: answer with the labels of the dev queries with similar titles.
+"""A baseline that uses only titles: answer with the labels of dev queries with similar titles.
 
-Sellers sell the same set under similar titles, so most test queries ask for labels that a dev query
-asked for. This ranking uses the labels of the dev queries, which no other ranking does, and neither
-a photo nor a model.
+Sellers sell the same set under similar titles, so most test queries have labels that a dev query
+has. This ranking uses the labels of the dev queries, which no other ranking does, but neither a
+photo nor a model.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from product1m.evaluation.bounds import items_by_label
 from product1m.evaluation.metrics import GroundTruth
 
 NUM_TITLES = 5
-"""Similar titles whose labels are taken (ours)."""
+"""Number of similar titles whose labels are used (ours)."""
 _CHUNK = 256
 
 
@@ -31,10 +31,10 @@ class Titles:
 def nearest_title_rankings(
     asked: Titles, dev: Titles, truth: GroundTruth, depth: int
 ) -> dict[str, list[str]]:
-    """Gallery items of the labels that the most similar dev titles have, best label first.
+    """Gallery items with the labels of the most similar dev titles, best label first.
 
     Each title votes for its labels with its similarity. Items of a label keep the gallery's order.
-    A dev query does not see its own labels.
+    A dev query does not use its own labels.
     """
     items = items_by_label(truth.gallery_label)
     labels = {query: set(truth.query_labels[query]) for query in dev.query_ids}

@@ -1,4 +1,4 @@
-"""The same queries with other boxes or other vectors: they show what detection and pooling cost.
+"""The same queries with other boxes or vectors, to measure the losses by detection and pooling.
 
 `oracle_boxes` searches with the true boxes. `instance_crops` searches with the detected boxes, each
 cut out of its photo and encoded again at the network's full size.
@@ -21,7 +21,7 @@ from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
 NO_REGION = -1
-"""In place of a region's row: a true box is none of the photo's regions."""
+"""Stands for a region's row, because a true box is none of the photo's regions."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class QueryVariants:
     """The queries in every variant; None for one that is not available."""
 
     detected: QueryVectors
-    """The boxes that are shipped, and the whole photo."""
+    """The detected boxes, as shipped, and the whole photo."""
     oracle_boxes: QueryVectors | None
     instance_crops: QueryVectors | None
 
@@ -44,14 +44,14 @@ class QueryVariants:
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """Where the products are, for queries whose data set says so."""
+    """True boxes of products, for queries that have them."""
 
     boxes_xyxy: list[Boxes]
     """Per query, in pixels of its stored photo; empty if unknown."""
     features: list[np.ndarray]
     """Region vectors at the boxes."""
     labels: list[list[str] | None]
-    """Per query the label of each box; None if the data set does not say."""
+    """Per query the label of each box; None if the data set has none."""
 
     @property
     def num_known(self) -> int:
@@ -59,7 +59,7 @@ class TrueBoxes:
         return sum(len(boxes) > 0 for boxes in self.boxes_xyxy)
 
     def select(self, rows: Sequence[int]) -> "TrueBoxes":
-        """Of some of the queries."""
+        """The true boxes of some of the queries."""
         return TrueBoxes(
             [self.boxes_xyxy[row] for row in rows],
             [self.features[row] for row in rows],
@@ -68,12 +68,12 @@ class TrueBoxes:
 
     @property
     def num_labeled(self) -> int:
-        """Number of queries whose boxes say which product they show."""
+        """Number of queries whose boxes have labels."""
         return sum(labels is not None for labels in self.labels)
 
     @property
     def complete(self) -> bool:
-        """Whether every query has boxes; only then are methods compared on the same queries."""
+        """Whether every query has boxes; otherwise methods would be compared on other queries."""
         return self.num_known == len(self.boxes_xyxy)
 
 
@@ -126,9 +126,9 @@ def with_crops(
 ) -> QueryVariants:
     """Add the variant `instance_crops` to the variants of the queries in some rows.
 
-    Only the vector of a box comes from its crop; the regions inside it stay the photo's.
+    Only the vector of a box comes from its crop; the regions inside it still come from the photo.
     """
-    # The detector's libraries are loaded only if crops are encoded.
+    # The detector's libraries are imported only if crops are encoded.
     from product1m.detection.crops import encode_crops
     from product1m.detection.extraction import RegionSettings
     from product1m.detection.proposals import load_rpn

@@ -1,4 +1,4 @@
-"""Build the gallery's index: fit the blocks, train FAISS, add every item, measure what it finds."""
+"""Build the gallery's index: fit the blocks, train FAISS, add every item, measure recall."""
 
 import shutil
 import time
@@ -43,14 +43,14 @@ from product1m.retrieval.text import TextEncoder
 from product1m.telemetry.progress import track
 
 RECALL_DEPTH = 100
+"""The recall of the index is measured at this depth, that of a ranking (ours)."""
 RECALL = f"recall@{RECALL_DEPTH}"
-"""Name of the index's recall against exact search among its metrics."""
-"""The recall of the index is measured at this depth, the ranking's (ours)."""
+"""Name of the index's recall, compared with exact search, among its metrics."""
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """Size of the block of titles, or of what is printed on packs."""
+    """Size of the block of titles, or of printed text."""
 
     dim: int
     max_ngram: int
@@ -74,7 +74,7 @@ class IndexSettings:
 
     @classmethod
     def from_config(cls, config: IndexingConfig) -> "IndexSettings":
-        """The values of a configuration, also of one that an index was built with."""
+        """The settings in a configuration section."""
         return cls(
             streams=config.streams,
             text=TextSettings(config.text_dim, config.text_max_ngram, config.text_max_terms),
@@ -91,7 +91,7 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class BuiltIndex:
-    """A filled index with everything a search in it needs."""
+    """A filled index with everything that a search needs."""
 
     encoder: BlockEncoder
     layout: BlockLayout
@@ -100,15 +100,15 @@ class BuiltIndex:
     rows: pd.DataFrame
     """The gallery items: columns id, caption, labels, sha256."""
     metrics: dict[str, float]
-    """Recall and speed against exact search, and what the index consists of."""
+    """Recall and speed compared with exact search, and sizes."""
     products: list[Float16[np.ndarray, "n E"]]
-    """Of the stream tokens, for the first author's ranking; empty for a large gallery."""
+    """Products of the stream tokens, for the first author's ranking; empty for a large gallery."""
     points: Path | None = None
-    """File with the points of the items' photos, if they were looked for."""
+    """File with the points of the items' photos, if they were computed."""
 
     @property
     def details(self) -> dict[str, Any]:
-        """What a reader of the files must know: the blocks' widths and how streams are combined."""
+        """Facts that readers of the files need: the blocks' widths, how streams are combined."""
         return {"blocks": dict(self.layout.widths), "streams": self.encoder.streams}
 
     def write(self, folder: Path) -> None:
@@ -179,7 +179,7 @@ def _fit_printed(
     captions: list[str],
     settings: IndexSettings,
 ) -> PrintedTextEncoder | None:
-    """From the lines and titles of the sample; None if the gallery's photos were not read."""
+    """Fit on the sample's lines and titles; None if the gallery's printed text was not read."""
     if not gallery.has_lines:
         return None
     lines = (gallery.lines(int(row)).texts for row in sample)
@@ -196,7 +196,7 @@ def _fill(
 ) -> tuple[Any, dict[str, float], list[Float16[np.ndarray, "n E"]]]:
     """Train an index on the sample's vectors, add every item, and measure recall and speed.
 
-    The third value are the products of the stream tokens, empty for a large gallery.
+    The third value contains the products of the stream tokens; it is empty for a large gallery.
     """
     started = time.monotonic()
     training = concatenate(sample, FUSABLE)
@@ -253,7 +253,7 @@ def _all_blocks(
 def _stacked(
     batches: list[dict[str, Float32[np.ndarray, "n W"]]],
 ) -> dict[str, Float32[np.ndarray, "S W"]]:
-    """Batches of blocks as one; each block is freed from the batches when it is done."""
+    """Batches of blocks as one; each block is removed from the batches when it is done."""
     return {name: np.concatenate([batch.pop(name) for batch in batches]) for name in [*batches[0]]}
 
 

@@ -1,4 +1,4 @@
-"""Order the first answers of boxes again, by the points that they share with their boxes."""
+"""Reorder the first answers of boxes by the points that they share with their boxes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Nearest:
     """The gallery items that some boxes rank first."""
 
     scores: Float32[np.ndarray, "I N"]
-    """Weighted sums of cosines; of answers that were checked with what shared points add."""
+    """Weighted sums of cosines; for checked answers, shared points are added."""
     positions: Int64[np.ndarray, "I N"]
     """Gallery rows; -1 in unused places."""
 
@@ -38,13 +38,13 @@ class Nearest:
 def check_answers(
     nearest: Nearest, weights: Mapping[str, float], count: CountShared | None, num_checked: int
 ) -> Nearest:
-    """Add what shared points say to the scores of each box's first answers, and order them again.
+    """Add shared points to the scores of each box's first answers, and reorder these.
 
     Args:
-        nearest: ordered by cosines alone.
-        weights: of the ranking.
+        nearest: the nearest items, ordered only by cosines.
+        weights: weights of the ranking.
         count: counts shared points.
-        num_checked: first answers of a box that are checked.
+        num_checked: number of a box's first answers that are checked.
 
     Raises RetrievalError if shared points have a weight but cannot be counted.
     """

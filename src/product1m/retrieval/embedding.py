@@ -23,13 +23,13 @@ from product1m.retrieval.reduction import Reductions
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)
-"""Blocks that may have a weight; the first two come from CAPTURE. An index whose gallery was not
-read has no `ocr`."""
+"""Blocks that may have a weight; the first two come from CAPTURE. An index without printed text has
+no `ocr`."""
 OCR = "ocr"
 FIRST_AUTHOR = "stream_product"
-"""Only the first author's ranking uses this block; an index does not hold it."""
+"""Only the first author's ranking uses this block; it is not in the index."""
 BLOCKS = (*FUSABLE, FIRST_AUTHOR)
-"""The blocks of a query's vector, in this order; an item's vector ends before the last."""
+"""The blocks of a query's vector, in this order; an item's vector lacks the last."""
 STANDARDIZATION = "image_block.safetensors"
 
 Streams = Literal["sum", "concatenation"]
@@ -37,7 +37,7 @@ Streams = Literal["sum", "concatenation"]
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Where each block is in a vector."""
+    """The place of each block in a vector."""
 
     widths: Mapping[str, int]
 
@@ -47,7 +47,7 @@ class BlockLayout:
         return sum(self.widths.values())
 
     def available(self, blocks: Sequence[str]) -> tuple[str, ...]:
-        """Those of some blocks that the vector has; RetrievalError if it has none of them."""
+        """Those of the given blocks that the vector has; RetrievalError if it has none of them."""
         available = tuple(block for block in blocks if block in self.widths)
         if not available:
             raise RetrievalError(
@@ -83,7 +83,7 @@ class ImageStandardization:
 
     @classmethod
     def fit(cls, features: Float[np.ndarray, "n F"]) -> "ImageStandardization":
-        """From a sample of the gallery; a constant dimension is only centered."""
+        """Fit to a sample of the gallery; a constant dimension is only centered."""
         wide = features.astype(np.float64)
         deviation = wide.std(axis=0)
         deviation[deviation < 1e-6] = 1.0
@@ -100,7 +100,7 @@ class ImageStandardization:
 
 
 class BlockEncoder:
-    """Captions and views to vectors of blocks, alike for gallery items and queries.
+    """Encodes captions and views as blocks, in the same way for gallery items and queries.
 
     A view is a whole photo or one of its boxes, with the regions inside it.
     """
@@ -114,9 +114,9 @@ class BlockEncoder:
         printed: PrintedTextEncoder | None = None,
         reductions: Reductions | None = None,
     ) -> None:
-        """`printed` encodes what is printed on packs; None if the gallery's were not read.
+        """`printed` encodes printed text; None if the gallery's was not read.
 
-        Without `reductions` blocks stay as wide as they are.
+        Without `reductions`, blocks keep their width.
         """
         self.reductions = reductions or Reductions()
         self.capture = capture
@@ -127,7 +127,7 @@ class BlockEncoder:
 
     @classmethod
     def load(cls, index: Artifact, capture: Artifact) -> "BlockEncoder":
-        """The encoder that an index was built with, and its CAPTURE."""
+        """The encoder that built an index, with its CAPTURE."""
         return cls(
             load_capture(capture),
             ImageStandardization.load(index),
@@ -140,10 +140,11 @@ class BlockEncoder:
     def encode(
         self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> dict[str, Float32[np.ndarray, "n W"]]:
-        """Every block of every view; `views[i]` goes with `captions[i]`.
+        """Every block of every view; `views[i]` belongs to `captions[i]`.
 
-        With `items` they are gallery items: the title of one belongs to what is printed on it. The
-        title of a query is about all of its products, so a box is known by its own lines.
+        With `items`, the views are gallery items, and the block `ocr` of an item includes its
+        title. A query's title is about all its products, so the block `ocr` of a box has only the
+        box's own lines.
         """
         tokens = self.capture.embed(captions, views)
         raw = np.stack([view.features[0] for view in views]).astype(np.float32)
@@ -170,7 +171,7 @@ class BlockEncoder:
     def vectors(
         self, captions: Sequence[str], views: Sequence[Regions], *, items: bool = False
     ) -> Float32[np.ndarray, "n D"]:
-        """The blocks of `encode` side by side, unweighted; of `items` only those an index holds."""
+        """The blocks of `encode` side by side, unweighted; for `items` only those of an index."""
         blocks = self.encode(captions, views, items=items)
         return concatenate(blocks, FUSABLE if items else BLOCKS)
 
@@ -188,8 +189,8 @@ def stream_block(
 ) -> Float32[np.ndarray, "n W"]:
     """The two single-stream tokens as one block of unit length.
 
-    Cosines of sums also compare the photo of one item with the title of the other, which the
-    contrastive task made similar.
+    The cosine of sums also compares the photo of one item with the title of the other, which the
+    contrastive task has made similar.
     """
     if streams == "sum":
         return normalize(normalize(text) + normalize(image))

@@ -1,4 +1,4 @@
-"""What is known about an answer, besides its place in the ranking (ours)."""
+"""Evidence on whether an answer is right, for its match score (ours)."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence
 
 RIVALS = 20
-"""First answers of a box that an answer is compared with (ours)."""
+"""An answer is compared with this many first answers of its box (ours)."""
 
 
 def describe_answers(
@@ -22,16 +22,18 @@ def describe_answers(
     layout: BlockLayout,
     weights: Mapping[str, float],
 ) -> Evidence:
-    """What is known about each answer of a box.
+    """Evidence for each answer of a box.
 
-    `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
-    `similarities` their weighted sums of cosines and what points add; `weights` are of the blocks.
+    `query` is the box's unweighted vector. `positions` are the answers' gallery rows, best first,
+    and `similarities` their weighted sums of cosines with shared points added. `weights` are the
+    weights of the blocks.
 
     Returns:
-        `similarity` (weighted mean of cosines, and what points add), `lead` (over the best answer
-        that is another product), `distinct` (over the item's own similarity with the most similar
-        of these: a missing product leads no further than its look-alikes lead each other), `first`
-        (1 for the first answer, else 0), `detector_score`, each weighted block's cosine.
+        `similarity` (weighted mean of cosines, with shared points), `lead` (its distance to the
+        best answer with another product), `distinct` (its distance to the similarity of this item
+        with the most similar item of another product: if the product is missing, an answer leads no
+        more than look-alikes lead each other), `first` (1 for the first answer, else 0),
+        `detector_score`, and each weighted block's cosine.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]

@@ -1,7 +1,7 @@
-"""The first author's ranking, which no index serves: joint and stream products with equal weights.
+"""The first author's ranking, for comparison: joint and stream products with equal weights.
 
-An evaluation compares with it. The products of the gallery's stream tokens lie beside the index, at
-half precision, and are searched exactly; a served model never reads them.
+The products of the gallery's stream tokens are stored beside the index, in half precision, and are
+searched exactly. A served model never reads them.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from product1m.retrieval.index import ExactSearch, GalleryIndex
 
 FILE = "first_author.safetensors"
 MAX_ITEMS = 100_000
-"""Of a larger gallery the products are not kept, and the ranking is left out (ours)."""
+"""For a larger gallery the products are not stored, and the ranking is left out (ours)."""
 _JOINT = "joint"
 _CHUNK = 8192
 
@@ -41,7 +41,7 @@ class FirstAuthorSearch:
     def load(
         cls, index: Artifact, gallery: GalleryIndex, layout: BlockLayout
     ) -> "FirstAuthorSearch | None":
-        """None if the index keeps no products."""
+        """The search of an index artifact; None if it stores no products."""
         if FILE not in index.manifest.files:
             return None
         return cls(gallery, layout, index.file(FILE))
@@ -49,7 +49,7 @@ class FirstAuthorSearch:
     def nearest(
         self, vectors: Float32[np.ndarray, "I Q"], depth: int
     ) -> tuple[Float32[np.ndarray, "I N"], Int64[np.ndarray, "I N"]]:
-        """Similarities and gallery rows of the nearest items of whole query vectors."""
+        """Similarities and gallery rows of the items nearest to complete query vectors."""
         joint = vectors[:, self.layout.columns(_JOINT)]
         products = vectors[:, self.layout.dim :]
         search = ExactSearch(np.concatenate([joint, products], axis=1), depth)

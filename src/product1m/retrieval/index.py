@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 INDEX = "index.faiss"
 GALLERY = "gallery.parquet"
 VECTOR_ID = "vector_id"
-"""Column of the gallery's table, only of an index that was refreshed in place."""
+"""Column of the gallery's table; only in an index that was refreshed in place."""
 COPY_TOLERANCE = 0.01
-"""Vectors of one photo and caption differ by rounding and a step of one byte at most (ours)."""
+"""Scores of items with equal photo and caption differ at most by this, due to rounding (ours)."""
 _HASHTABLE: int = faiss.DirectMap.Hashtable  # type: ignore[attr-defined]
 QUERY_CHUNK = 1024
-"""Queries searched at once: bounds the memory of exact search (ours)."""
+"""Number of queries searched at once; limits the memory of exact search (ours)."""
 
 
 def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) -> Any:
@@ -58,7 +58,7 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
 
 
 def set_probes(index: Any, probes: int) -> None:
-    """How much of the index a query visits: cells of an IVF, breadth of an HNSW search."""
+    """Set how much of the index a query visits: cells of an IVF, breadth of an HNSW search."""
     for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
             part.nprobe = min(probes, part.nlist)
@@ -67,7 +67,7 @@ def set_probes(index: Any, probes: int) -> None:
 
 
 def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
-    """Add gallery vectors; a graph is built by one thread, so that it is always the same."""
+    """Add gallery vectors; one thread builds a graph, so that the result is always the same."""
     if not any(isinstance(part, faiss.IndexHNSW) for part in parts_of(index)):
         index.add(vectors)
         return
@@ -107,7 +107,7 @@ class ExactSearch:
     def scores_and_positions(
         self,
     ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
-        """The inner products of these items too."""
+        """Inner products and positions of the nearest items."""
         self._heap.finalize()
         return self._heap.D[:, : self._num_items], self._heap.I[:, : self._num_items]
 
@@ -123,7 +123,7 @@ class SearchQuality:
 
 
 def measure(index: Any, exact: ExactSearch) -> SearchQuality:
-    """Recall and speed of a filled index; every query has the same weight."""
+    """Recall and speed of a filled index; all queries count equally."""
     truth = exact.positions()
     started = time.perf_counter()
     _, nearest = index.search(exact.queries, truth.shape[1])
@@ -150,7 +150,7 @@ class GalleryIndex:
         index: the FAISS index.
         rows: the items, one per vector. In an index that was refreshed in place, the column
             `vector_id` is the id of a vector, ascending; otherwise it is the position of the row.
-        points: of the items' photos, row for row; None if they were not looked for.
+        points: points of the items' photos, row for row; None if they were not computed.
     """
 
     def __init__(self, index: Any, rows: pd.DataFrame, points: PointTable | None = None) -> None:
@@ -178,19 +178,19 @@ class GalleryIndex:
         self.ids: list[str] = rows["id"].tolist()
 
     def with_points(self, points: PointTable | None) -> "GalleryIndex":
-        """The same index, its items known by these points, row for row."""
+        """The same index with these points of its items, row for row."""
         other = copy.copy(self)
         other.points = points
         return other
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Item id to its row."""
+        """Row of each item, by id."""
         return {item: row for row, item in enumerate(self.ids)}
 
     @cached_property
     def products(self) -> Int64[np.ndarray, " G"]:
-        """A number per item, the same for items of one label; each without a label has its own."""
+        """A number per item, equal for items with equal labels; unique if it has no label."""
         first: list[str] = [own[0] if len(own) else "" for own in self.rows.get("labels", [])]
         first = first or [""] * len(self)
         names = [
@@ -215,8 +215,8 @@ class GalleryIndex:
     ) -> tuple[Float32[np.ndarray, "Q N"], Int64[np.ndarray, "Q N"]]:
         """Inner products and row positions of the nearest items; -1 in unused places.
 
-        Copies of one listing, photo and caption alike, share the best one's score and place, in
-        the order of their ids, whatever the depth and the other queries.
+        Items with equal photo and caption get the best score among them and stand together, in the
+        order of their ids, whatever the depth and the other queries.
         """
         depth = min(depth, len(self))
         scores = np.empty((len(queries), depth), np.float32)
@@ -229,13 +229,13 @@ class GalleryIndex:
         return scores, positions
 
     def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
-        """Stored vectors of gallery rows, with the precision of the index."""
+        """Stored vectors of gallery rows, in the precision of the index."""
         ids = positions if self._vector_ids is None else self._vector_ids[positions]
         stored: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(ids)
         return stored
 
     def _find_copies(self) -> dict[int, tuple[int, ...]]:
-        """Row positions of each item that has copies: all of its listing, by item id."""
+        """For each item with copies (equal photo and caption), the rows of all of them, by id."""
         if not {"sha256", "caption"} <= set(self.rows):
             return {}
         listings = self.rows[["id", "sha256", "caption"]].reset_index(drop=True)
@@ -257,7 +257,7 @@ class GalleryIndex:
     def _order_copies(
         self, scores: Float32[np.ndarray, "Q N"], positions: Int64[np.ndarray, "Q N"]
     ) -> None:
-        """Put all copies of an item where its best one is; FAISS orders them by how it computes."""
+        """Move all copies of an item to its best one; FAISS leaves them in an arbitrary order."""
         if not self._copies:
             return
         copied = np.zeros(len(self) + 1, bool)  # the last one for places that are not used
@@ -283,7 +283,7 @@ def read_index(path: Path) -> Any:
 
 
 def parts_of(index: Any) -> list[Any]:
-    """An index and the indexes it wraps, each as its own class."""
+    """An index and the indexes that it wraps, each with its own class."""
     index = faiss.downcast_index(index)
     parts = [index]
     for name in ("index", "base_index"):

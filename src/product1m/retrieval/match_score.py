@@ -1,8 +1,8 @@
-"""Match scores: how probable it is that an answer is the product in its box (ours).
+"""Match scores: the probability that an answer is the product in its box (ours).
 
-A similarity means nothing to a person, and its range changes with every training. What is known
-about an answer goes through a logistic function that evaluation fits on the dev queries, also with
-their products taken out of the gallery, so that a missing product gets low match scores.
+Users cannot interpret a similarity, and its range changes with every training. Therefore a logistic
+function turns the evidence for an answer into a probability. Evaluation fits it on the dev queries,
+with and without their products in the gallery, so that a missing product gets low match scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from product1m.config.section import Fraction
 
 Evidence = Mapping[str, Float[np.ndarray, " n"]]
-"""What is known about some answers: one number per answer under each name."""
+"""Evidence for some answers: one number per answer for each name."""
 
 
 def logistic(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -32,13 +32,13 @@ class MatchScorer(BaseModel):
     """Factor of each part of the evidence."""
     intercept: FiniteFloat
     threshold: Fraction
-    """A box whose first answer has a lower match score is "not in the catalogue"."""
+    """If the first answer of a box has a lower match score, the box is "not in the catalogue"."""
 
     def scores(self, evidence: Evidence) -> Float[np.ndarray, " n"]:
-        """Match scores, 0 to 1, of answers described as `evidence.describe_answers` does."""
+        """Match scores, 0 to 1, of answers with evidence from `evidence.describe_answers`."""
         parts = [factor * evidence[name] for name, factor in self.coefficients.items()]
         return logistic(np.sum(parts, axis=0) + self.intercept)
 
     def in_catalogue(self, scores: Sequence[float]) -> bool:
-        """Whether the match scores of a box's answers say that its product is in the catalogue."""
+        """Whether a box's product is in the catalogue, by the match scores of its answers."""
         return scores[0] >= self.threshold

@@ -1,4 +1,4 @@
-"""Merge the rankings of a query's boxes into one, by match scores and ranks alone."""
+"""Merge the rankings of a query's boxes into one, only by match scores and ranks."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def merge(
 def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
     """Rank an item by its best match score over the boxes (ours).
 
-    A box without a product matches nothing well and so gets no place. Of equal scores the one seen
-    first, ranking by ranking, comes first.
+    A box without a product has only low match scores, so its answers come last. Among equal scores,
+    the one seen first, ranking by ranking, comes first.
     """
     best: dict[Item, float] = {}
     for ranking in rankings:
@@ -41,8 +41,8 @@ def best_score(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> 
 def score_sorted(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
     """All entries sorted by score, with each ranking's scores scaled to 0 … 1 first (ours).
 
-    So the first answers of all boxes are equal, however badly they match. Without scaling this
-    would be `best_score`.
+    So the first answers of all boxes have equal scores, however badly they match. Without scaling
+    this would equal `best_score`.
     """
     return best_score([_scaled(ranking) for ranking in rankings], depth)
 
@@ -50,8 +50,8 @@ def score_sorted(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -
 def reciprocal_rank(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int) -> list[Item]:
     """Reciprocal rank fusion: an item's score is the sum of 1 / (60 + rank) over the rankings.
 
-    (Cormack et al., SIGIR 2009) Items in several rankings get larger sums. Of equal sums the one
-    seen first, ranking by ranking, comes first.
+    (Cormack et al., SIGIR 2009) Items in several rankings get larger sums. Among equal sums, the
+    one seen first, ranking by ranking, comes first.
     """
     sums: defaultdict[Item, float] = defaultdict(float)
     for ranking in rankings:
@@ -63,7 +63,7 @@ def reciprocal_rank(rankings: Sequence[Sequence[tuple[Item, float]]], depth: int
 def round_robin(rankings: Sequence[Sequence[Item]], depth: int) -> list[Item]:
     """The rankings take turns; each adds its best item that is not in the list yet (ours).
 
-    Turns follow the order of `rankings`. Ends at `depth` items or when all rankings are used up.
+    Turns follow the order of `rankings`, until there are `depth` items or no more answers.
     """
     merged: list[Item] = []
     listed: set[Item] = set()

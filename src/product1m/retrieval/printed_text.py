@@ -1,9 +1,9 @@
-"""The block `ocr`: character n-grams of what is printed on a pack.
+"""The block `ocr`: character n-grams of the text printed on a pack.
 
-Blanks are left out, because a reader loses them between small words; letters are compared without
-case and in one form of Unicode. N-grams do not cross lines, and the order of lines does not matter.
-A gallery item is known by its lines and its title. Fitted on the gallery; kept like the text block,
-as a JSON vocabulary beside safetensors.
+Spaces are left out, because text readers lose them between small words. Case and Unicode form are
+ignored. N-grams do not cross lines, and the order of lines does not matter. For a gallery item, its
+title is added to its lines. The block is fitted on the gallery and stored like the text block, as a
+JSON vocabulary and safetensors.
 """
 
 import unicodedata
@@ -26,13 +26,13 @@ VOCABULARY = "ocr_vocabulary.json"
 WEIGHTS = "ocr_block.safetensors"
 
 Texts = Sequence[str]
-"""Lines of one pack, and for a gallery item also its title."""
+"""Lines of one pack; for a gallery item, also its title."""
 
 
 class PrintedTextEncoder:
-    """Lines to reduced TF-IDF vectors, at most of unit length; zeros if no n-gram is known.
+    """Encodes lines as reduced TF-IDF vectors of at most unit length; zeros if no n-gram is known.
 
-    A vector's length is the share of what was read that the gallery knows, so that a stray letter
+    A vector's length is the share of the read text that the gallery knows, so that a single letter
     counts little and a whole name much (ours).
     """
 
@@ -44,10 +44,10 @@ class PrintedTextEncoder:
     def fit(
         cls, packs: Sequence[Texts], dim: int, max_ngram: int, max_terms: int, seed: int
     ) -> "PrintedTextEncoder":
-        """Fit on the gallery; less than `dim` wide if there are fewer items, 1 without any text."""
+        """Fit on the gallery; narrower than `dim` if there are fewer items, 1 wide without text."""
         counts = [Counter(ngrams(pack, max_ngram)) for pack in packs]
         frequency = Counter(term for pack in counts for term in pack)
-        # The most frequent n-grams, of equals the first by name.
+        # The most frequent n-grams; among equally frequent ones, the first in sort order.
         vocabulary = sorted(
             sorted(frequency, key=lambda term: (-frequency[term], term))[:max_terms]
         )
@@ -66,15 +66,15 @@ class PrintedTextEncoder:
         return np.asarray(reduced / np.maximum(norms, 1e-12)[:, None], np.float32)
 
     def encode_items(self, packs: Sequence[Texts]) -> Float32[np.ndarray, "n K"]:
-        """Vectors of gallery items: of unit length, whatever the reduction lost."""
+        """Vectors of gallery items, of unit length whatever the reduction lost."""
         vectors = self.encode(packs)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
     def _weighted(self, packs: Sequence[Texts]) -> tuple["csr_matrix", Float32[np.ndarray, " n"]]:
-        """TF-IDF of the known n-grams, and each row's length with the unknown ones.
+        """TF-IDF of the known n-grams, and each row's length including unknown n-grams.
 
-        A count n weighs 1 + ln n. An unknown n-gram weighs as much as one seen in a single item.
+        A count n has the weight 1 + ln n. An unknown n-gram counts like one from a single item.
         """
         from scipy.sparse import csr_matrix
 
@@ -103,14 +103,14 @@ class PrintedTextEncoder:
 
     @classmethod
     def load(cls, artifact: Artifact) -> "PrintedTextEncoder | None":
-        """Read what `save` wrote into an index artifact; None if its gallery was not read."""
+        """Read what `save` wrote into an index artifact; None if it has no printed text."""
         if WEIGHTS not in artifact.manifest.files:
             return None
         return cls(ReducedTerms.load(artifact, VOCABULARY, WEIGHTS))
 
 
 def ngrams(texts: Texts, max_ngram: int) -> Iterator[str]:
-    """Every n-gram of 1 to `max_ngram` characters of every text, without blanks."""
+    """Every n-gram of 1 to `max_ngram` characters of every text, without spaces."""
     for text in texts:
         plain = "".join(unicodedata.normalize("NFKC", text).casefold().split())
         for length in range(1, max_ngram + 1):

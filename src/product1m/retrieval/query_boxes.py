@@ -1,4 +1,4 @@
-"""The boxes of a query photo that are searched with, each seen as a photo of its own."""
+"""The boxes of a query photo that search the gallery, each as a photo of its own."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from product1m.data.regions import Regions
 
 @dataclass(frozen=True)
 class QueryBoxes:
-    """What is searched with in one photo, by falling detector score."""
+    """The boxes of one photo that search the gallery, by descending detector score."""
 
     rows: Int64[np.ndarray, " I"]
-    """Which of the photo's regions the boxes are; 0 is the whole photo."""
+    """Rows of the boxes among the photo's regions; 0 is the whole photo."""
     boxes_xyxy: Float32[np.ndarray, "I 4"]
     """Absolute pixels of the stored photo."""
     scores: Float32[np.ndarray, " I"]
@@ -22,12 +22,12 @@ class QueryBoxes:
 
     @property
     def shown(self) -> slice:
-        """Which of them a person is shown: none if no product was found in the photo."""
+        """The boxes that users see; none if no product was found in the photo."""
         return slice(0, 0) if list(self.rows) == [0] else slice(None)
 
     @property
     def num_shown(self) -> int:
-        """How many of them a person is shown."""
+        """Number of boxes that users see."""
         return len(self.rows[self.shown])
 
     def __len__(self) -> int:
@@ -42,9 +42,9 @@ class QueryBoxes:
 
 
 def choose_boxes(regions: Regions, selection: BoxSelection) -> QueryBoxes:
-    """The regions left by a score threshold and NMS, at most as many as `selection` allows.
+    """The regions left after a score threshold and NMS, at most as many as `selection` allows.
 
-    If none is left the whole photo is searched with, but not shown as a product (ours).
+    If none is left, the whole photo searches the gallery, but is not shown as a product (ours).
     """
     scores = regions.scores.astype(np.float32).copy()
     scores[0] = -1.0  # the whole photo is not a product

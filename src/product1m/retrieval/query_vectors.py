@@ -1,4 +1,4 @@
-"""Many queries ready to be ranked: their boxes, vectors, and the points of their photos."""
+"""Many queries that are ready for search: their boxes, vectors, and the points of their photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from product1m.retrieval.shared_points import CountShared, count_shared
 
 
 class SharedCounts:
-    """How many points boxes share with gallery items: counted once, however often it is asked for.
+    """Numbers of points that boxes share with gallery items, each computed only once.
 
-    Rankings by different weights ask for mostly the same pairs. A pair takes 9 bytes; the points
-    themselves stay on disk.
+    Rankings with different weights need mostly the same pairs. A pair takes 9 bytes of memory; the
+    points themselves stay on disk.
     """
 
     def __init__(self, queries: FeatureSet, gallery: PointTable) -> None:
@@ -25,7 +25,7 @@ class SharedCounts:
         self._known: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
 
     def points(self, row: int) -> Points:
-        """Of the photo of the query at a row of its feature set."""
+        """The points of the photo at a row of the queries' feature set."""
         return self._queries.points(row)
 
     def of(
@@ -56,9 +56,9 @@ class QueryVectors:
     query_ids: list[str]
     boxes: list[QueryBoxes]
     box_vectors: Float32[np.ndarray, "I D"]
-    """All boxes, query by query, each query's by falling detector score."""
+    """All boxes, query by query, each query's by descending detector score."""
     photo_vectors: Float32[np.ndarray, "Q D"]
-    """Each query's whole photo."""
+    """One vector per query, of its whole photo."""
     shared: SharedCounts | None = None
     """None if the photos or the gallery have no points."""
     rows: Sequence[int] = ()
@@ -72,13 +72,13 @@ class QueryVectors:
     def searched(
         self, whole_photo: bool
     ) -> tuple[Float32[np.ndarray, "I D"], Int64[np.ndarray, " Q1"]]:
-        """The vectors to search with, and where each query's begin."""
+        """The vectors that search, and the row where each query's begin."""
         if whole_photo:
             return self.photo_vectors, np.arange(len(self.photo_vectors) + 1)
         return self.box_vectors, self.starts
 
     def counting(self, whole_photo: bool = False, first: int = 0) -> CountShared | None:
-        """Counts the shared points of these vectors from the row `first` on."""
+        """Counts the shared points of these vectors, starting at the row `first`."""
         shared = self.shared
         if shared is None:
             return None

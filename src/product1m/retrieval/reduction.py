@@ -1,8 +1,8 @@
-"""Fewer dimensions for wide blocks: the directions in which the gallery's items differ most.
+"""Reduce wide blocks to the directions in which the gallery's items vary most.
 
-A block is multiplied by the leading right singular vectors of a sample of the gallery, without a
-center, so that inner products stay what they are up to the directions left out; then it is brought
-to unit length again. Queries go the same way.
+A block is multiplied by the leading right singular vectors of a sample of the gallery. It is not
+centered, so inner products only lose the directions that are left out. Then it is normalized again.
+Queries are reduced in the same way.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ REDUCTIONS = "reductions.safetensors"
 
 @dataclass(frozen=True)
 class Reductions:
-    """What each reduced block is multiplied with; a block that is narrow enough has none."""
+    """The matrix for each reduced block; a block that is narrow enough has none."""
 
     directions: Mapping[str, Float32[np.ndarray, "W K"]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, blocks: Mapping[str, Float32[np.ndarray, "n W"]], max_width: int) -> "Reductions":
-        """From a sample of the gallery; blocks wider than `max_width` are reduced to it."""
+        """Fit to a sample of the gallery; blocks wider than `max_width` are reduced to it."""
         return cls(
             {
                 name: _leading(block, max_width)
@@ -38,7 +38,7 @@ class Reductions:
     def apply(
         self, blocks: Mapping[str, Float32[np.ndarray, "n W"]]
     ) -> dict[str, Float32[np.ndarray, "n K"]]:
-        """The blocks, reduced ones of unit length."""
+        """The blocks; reduced ones have unit length."""
         return {name: self._reduce(name, block) for name, block in blocks.items()}
 
     def _reduce(self, name: str, block: Float32[np.ndarray, "n W"]) -> Float32[np.ndarray, "n K"]:
@@ -54,7 +54,7 @@ class Reductions:
 
     @classmethod
     def load(cls, artifact: Artifact) -> "Reductions":
-        """Read what `save` wrote into an index artifact; of an older index nothing is reduced."""
+        """Read what `save` wrote into an index artifact; an older index has no reductions."""
         if REDUCTIONS not in artifact.manifest.files:
             return cls()
         return cls(load_file(artifact.file(REDUCTIONS)))

@@ -1,6 +1,6 @@
-"""Change a filled index in place: remove items, add items, notice what its codes cannot hold.
+"""Change a filled index in place: remove items, add items, detect what its codes cannot represent.
 
-An IVF is changed by the ids of its own lists, a flat index by position. Other kinds are refused,
+An IVF is changed by the ids in its lists, a flat index by position. Other kinds are refused,
 because FAISS changes them wrongly or not at all (measured with faiss-cpu 1.15.1).
 """
 
@@ -16,7 +16,7 @@ from product1m.errors import RetrievalError
 from product1m.retrieval.index import VECTOR_ID, parts_of
 
 SELF_SIMILARITY = 0.99
-"""A stored vector that keeps less of itself lies outside the range of the codes (ours)."""
+"""A vector whose stored form is less similar to it is outside the range of the codes (ours)."""
 _FLAT = (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexScalarQuantizer)
 _IVF = (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer)
 _ADVICE = "for a catalogue use IVF1024,SQ8, IVF1024,Flat, SQ8 or Flat"
@@ -34,7 +34,7 @@ def require_refreshable(index: Any, factory: str) -> None:
 
 
 def _reason(parts: list[Any]) -> str:
-    """Why the first of these parts that matters does not change in place."""
+    """Why an index of these parts cannot change in place."""
     names = [type(part).__name__ for part in parts]
     fast = [name for name in names if "FastScan" in name]
     if fast:
@@ -57,7 +57,7 @@ def _reason(parts: list[Any]) -> str:
 
 
 def with_ids(index: Any, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an index with the ids of their vectors; of one never changed, their positions."""
+    """The rows of an index with the ids of their vectors: positions if it was never changed."""
     if VECTOR_ID in rows:
         return rows.reset_index(drop=True)
     return rows.assign(**{VECTOR_ID: np.arange(index.ntotal, dtype=np.int64)})
@@ -105,10 +105,10 @@ def add_items(
 
 
 def clipped_share(index: Any, vectors: Float32[np.ndarray, "n D"]) -> float:
-    """Share of vectors that the codes of an index cannot hold, as they lie outside its range.
+    """Share of vectors that are outside the range of an index's codes.
 
-    One byte a dimension covers the range of the training vectors; FAISS clips the rest without a
-    word, and such an item no longer finds itself.
+    One byte per dimension covers the range of the training vectors. FAISS silently clips larger
+    values, and such an item no longer finds itself.
     """
     if not len(vectors):
         return 0.0

@@ -36,28 +36,28 @@ from product1m.retrieval.shared_points import (
 from product1m.telemetry.progress import track
 
 QUERY_BATCH = 32
-"""Queries whose views go through CAPTURE together (ours)."""
+"""Number of queries whose views CAPTURE embeds together (ours)."""
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a photo is searched with; the section `evaluation` explains each value."""
+    """How a photo searches the gallery; the section `evaluation` explains each value."""
 
     boxes: BoxSelection
     depth: int
     """Length of a ranking."""
     merge: MergeRule
     checked: int = 20
-    """First answers of a box that are checked by shared points."""
+    """Number of a box's first answers that are checked by shared points."""
 
     @classmethod
     def from_config(
         cls, config: EvaluationConfig, detector: Artifact | None = None
     ) -> "SearchSettings":
-        """The values of a configuration.
+        """The settings in a configuration section.
 
-        Thresholds of the boxes that it leaves open are those that RPN training chose; `detector` is
-        the RPN's artifact or one of features, which carries them too.
+        Thresholds of boxes that it does not set are those that RPN training chose. `detector` is an
+        artifact that has them: the RPN, or features.
         """
         boxes = chosen_boxes(
             detector.manifest.details if detector else {},
@@ -78,8 +78,7 @@ class SearchResult:
     merged: list[str]
     """Gallery ids for the whole query, best first, without repeats."""
     match_scores: list[list[float]] | None = None
-    """How probable it is that each answer of each box is right, 0 to 1; None if nothing was fitted.
-    """
+    """Probability that each answer of each box is right, 0 to 1; None if nothing was fitted."""
 
 
 class Searcher:
@@ -93,7 +92,7 @@ class Searcher:
         settings: SearchSettings,
         first_author: FirstAuthorSearch | None = None,
     ) -> None:
-        """`first_author` makes the ranking that an evaluation compares with."""
+        """`first_author` makes the first author's ranking, for comparison in evaluations."""
         self.first_author = first_author
         self.encoder = encoder
         self.gallery = gallery
@@ -119,7 +118,7 @@ class Searcher:
         depth: int | None = None,
         scorer: MatchScorer | None = None,
     ) -> SearchResult:
-        """Rank the gallery for every box of a photo, and for the photo as a whole."""
+        """Rank the gallery for every box of a photo, and merge these rankings."""
         depth = depth or self.settings.depth
         boxes = choose_boxes(regions, self.settings.boxes)
         views = boxes.views(regions)
@@ -135,9 +134,9 @@ class Searcher:
         scorer: MatchScorer | None = None,
         count: CountShared | None = None,
     ) -> SearchResult:
-        """Rank the gallery for the boxes of one photo by their unweighted vectors.
+        """Rank the gallery for the boxes of one photo, from their unweighted vectors.
 
-        `count` counts the points that they share with gallery items.
+        `count` counts the points that the boxes share with gallery items.
         """
         nearest = self.nearest(vectors, weights, depth, count)
         rankings = self.named(nearest)
@@ -164,7 +163,7 @@ class Searcher:
         depth: int,
         count: CountShared | None = None,
     ) -> Nearest:
-        """The items that each vector ranks first, the first answers in order of shared points."""
+        """The nearest items of each vector; the first ones are checked by shared points."""
         if FIRST_AUTHOR in weights:
             return self.checked(self._by_products(vectors, depth), weights, count)
         stored = vectors[:, : self.layout.dim]
@@ -182,11 +181,11 @@ class Searcher:
     def checked(
         self, nearest: Nearest, weights: Mapping[str, float], count: CountShared | None
     ) -> Nearest:
-        """Order the first answers again by the points that they share with their boxes."""
+        """Reorder the first answers by the points that they share with their boxes."""
         return check_answers(nearest, weights, count, self.settings.checked)
 
     def counting(self, regions: Regions, boxes: QueryBoxes) -> CountShared | None:
-        """Counts what the boxes of a photo share with gallery items."""
+        """Counts the points that the boxes of a photo share with gallery items."""
         table = self.gallery.points
         if table is None:
             return None
@@ -209,7 +208,7 @@ class Searcher:
         nearest: Nearest,
         weights: Mapping[str, float],
     ) -> Evidence:
-        """What is known about each answer of a box; `nearest` is of this box alone."""
+        """Evidence for each answer of a box; `nearest` belongs to this box only."""
         used = nearest.positions[0] >= 0
         return describe_answers(
             vector,
@@ -229,12 +228,12 @@ class Searcher:
         weights: Mapping[str, float],
         scorer: MatchScorer,
     ) -> list[list[float]]:
-        """For each box how probable it is that each of its nearest items is right, 0 to 1."""
+        """For each box, the probability that each of its nearest items is right, 0 to 1."""
         boxes = zip(vectors, detector_scores, nearest.boxes(), strict=True)
         return [scorer.scores(self.describe(*box, weights)).tolist() for box in boxes]
 
     def named(self, nearest: Nearest) -> list[list[tuple[str, float]]]:
-        """What `nearest` found, as gallery ids with their similarities."""
+        """The nearest items as gallery ids with their similarities."""
         rows = zip(nearest.positions.tolist(), nearest.scores.tolist(), strict=True)
         return [
             [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
@@ -248,7 +247,7 @@ class Searcher:
         whole_photo: bool,
         rule: MergeRule | None = None,
     ) -> dict[str, list[str]]:
-        """Merged rankings of many queries; by the rule of the settings if none is given."""
+        """Merged rankings of many queries, by `rule`, or else by the rule in the settings."""
         rankings = self.rank_boxes(queries, weights, whole_photo)
         return {
             query: merge(own, self.settings.depth, rule or self.settings.merge)
@@ -260,7 +259,7 @@ class Searcher:
     ) -> Iterator[list[list[tuple[str, float]]]]:
         """For each query the rankings of its boxes: gallery ids and match scores, best first."""
         vectors, starts = queries.searched(whole_photo)
-        # A few thousand vectors at once, so that weighting them does not double the memory.
+        # Weighting a few thousand vectors at a time does not double the memory.
         for first in range(0, len(queries.query_ids), QUERY_BATCH * 16):
             last = min(first + QUERY_BATCH * 16, len(queries.query_ids))
             rankings = self.rank_vectors(
@@ -313,10 +312,10 @@ class Searcher:
 
         Args:
             queries: the feature set.
-            rows: which of its queries.
+            rows: rows of the queries in it.
             views: one view per box, for each of these queries.
-            boxes: where the views are.
-            detected: what `embed` returned for these queries.
+            boxes: the boxes of the views.
+            detected: result of `embed` for these queries.
         """
         table = queries.rows.iloc[list(rows)]
         given = [
@@ -336,7 +335,7 @@ class Searcher:
         try:
             return self.encoder.vectors(titles, [view for query in batch for view in query.views])
         except _FAILURES:
-            for query in batch:  # one by one, to find the query that fails
+            for query in batch:  # one query at a time, to find the one that fails
                 with _naming(query.id):
                     self.encoder.vectors([query.caption] * len(query.views), query.views)
             raise
@@ -347,7 +346,7 @@ class _Query:
     id: str
     caption: str
     views: list[Regions]
-    """What is encoded: boxes, or the whole photo, each with the regions inside it."""
+    """Boxes, or the whole photo, each with the regions inside it."""
 
 
 _FAILURES = (Product1MError, ValueError, RuntimeError, IndexError, TypeError)

@@ -1,8 +1,9 @@
-"""Check an answer by the points that its photo shares with a box, in one arrangement.
+"""Check an answer by the points that its photo shares with a box, in the same arrangement.
 
-A pack that is photographed again keeps its printing. Points of both photos are paired by their
-descriptors, and RANSAC keeps the pairs that one turn, scale and shift explains (ours; ratio test:
-Lowe, IJCV 2004). Everything is exact or in a fixed order, so the number of threads changes nothing.
+Another photo of a pack shows the same printing. Points of both photos are paired by descriptors,
+and RANSAC keeps the pairs that agree with one rotation, scale and shift (ours; ratio test: Lowe,
+IJCV 2004). All computations are exact or in a fixed order, so the number of threads changes
+nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,20 +17,21 @@ from jaxtyping import Float32, Float64, Int64
 from product1m.data.points import Points, PointTable
 
 POINTS_WEIGHT = "points"
-"""Name among the weights of a ranking: what `strength` adds to a mean of cosines."""
+"""Key in the weights of a ranking: the factor of `strength`, added to a mean of cosines."""
 CHANCE_POINTS = 3
-"""Points that photos of different products share by chance; they do not count (ours)."""
+"""Number of points that photos of different products share by chance; they do not count (ours)."""
 MAX_RATIO = 0.8
-"""A pair counts if the second best descriptor is this much farther away (Lowe, IJCV 2004)."""
+"""Largest ratio of the distances to the best and the second best descriptor (Lowe, IJCV 2004)."""
 MAX_DISTANCE = 0.022
-"""From where RANSAC expects a point, relative to the extent of the item's points (ours)."""
+"""Largest distance from where RANSAC expects a point, relative to the extent of the item's points
+(ours)."""
 MAX_SCALE = 5.0
-"""A larger change of scale says nothing (ours)."""
+"""With a larger change of scale, a match is not trusted (ours)."""
 RANSAC_STEPS = 500
 
 CountShared = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, " n"]]
-"""A box, by its place among those that are searched with, and gallery rows, to the numbers of
-points that they share."""
+"""Gives the numbers of points that a box shares with gallery rows; the box is named by its position
+among those that search."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class SharedPoints:
         return len(self.box_xy)
 
     def as_rows(self) -> list[list[float]]:
-        """Pair by pair x and y in pixels of the query photo, and as shares of the gallery photo."""
+        """For each pair: x and y in pixels of the query photo, and as shares of the item's photo."""
         shares = self.item_xy / np.array(self.item_size_px, np.float32)
         return [
             [round(x, 1), round(y, 1), round(across, 4), round(down, 4)]
@@ -56,12 +58,12 @@ class SharedPoints:
 
 
 def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of a ranking without the one of shared points."""
+    """The weights of a ranking without that of shared points."""
     return {name: weight for name, weight in weights.items() if name != POINTS_WEIGHT}
 
 
 def strength(counts: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """What numbers of shared points say: 0 for as many as chance gives, then logarithmic."""
+    """Strength of numbers of shared points: 0 up to `CHANCE_POINTS`, then logarithmic."""
     return np.asarray(np.log1p(np.maximum(counts - CHANCE_POINTS, 0)))
 
 
@@ -77,7 +79,7 @@ def count_shared(
 
 
 def shared_points(box: Points, item: Points) -> SharedPoints:
-    """The points that a box shares with a gallery item; none if so few that they do not count."""
+    """The points that a box shares with a gallery item; none if there are too few to count."""
     own, other = _shared(_Box.of(box), item)
     return SharedPoints(box.points_xy[own], item.points_xy[other], item.size_px)
 
@@ -104,9 +106,9 @@ _NONE = np.empty(0, np.int64)
 
 
 def _shared(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Rows of the box's points and of the item's that go together, each place of the item once.
+    """Rows of paired points of box and item; each place of the item is used once.
 
-    SIFT gives a place several points if it has several directions.
+    SIFT finds several points at a place with several directions.
     """
     if min(len(box.points_xy), len(item)) <= CHANCE_POINTS:
         return _NONE, _NONE
@@ -143,7 +145,7 @@ def _pairs(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.n
     """Each point of the box with the item's most similar one, if no other is nearly as similar."""
     descriptors = item.descriptors.astype(np.float32)
     # Sums of products of bytes below 2^24 are exact, in whatever order they are added.
-    # By PyTorch, because a server limits its threads; those of NumPy's library wait busily.
+    # PyTorch computes them, because a server limits its threads; NumPy's use a core while waiting.
     products = (torch.from_numpy(box.descriptors) @ torch.from_numpy(descriptors).T).numpy()
     distances = _squares(descriptors) - 2 * products
     distances += box.squares[:, None]

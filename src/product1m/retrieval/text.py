@@ -1,7 +1,7 @@
 """The text block: character n-gram TF-IDF of a caption, reduced by a truncated SVD.
 
-It needs no tokenizer and no training, so it reads model numbers, brands and Chinese alike. Fitted
-on the gallery's captions; kept as a JSON vocabulary beside safetensors.
+It needs no tokenizer and no training, so it handles model numbers, brands and Chinese alike. It is
+fitted on the gallery's captions, and stored as a JSON vocabulary and safetensors.
 """
 
 import json
@@ -27,7 +27,7 @@ WEIGHTS = "text_block.safetensors"
 
 @dataclass(frozen=True)
 class ReducedTerms:
-    """What n-grams weigh, and where they lie after the reduction."""
+    """Weights of n-grams, and their vectors after the reduction."""
 
     vocabulary: list[str]
     idf: Float32[np.ndarray, " V"]
@@ -50,7 +50,7 @@ class ReducedTerms:
 
 
 class TextEncoder:
-    """Captions to reduced TF-IDF vectors of unit length; zeros if no n-gram is known."""
+    """Encodes captions as reduced TF-IDF vectors of unit length; zeros if no n-gram is known."""
 
     def __init__(self, terms: ReducedTerms) -> None:
         self.terms = terms
@@ -66,7 +66,7 @@ class TextEncoder:
     def fit(
         cls, captions: Sequence[str], dim: int, max_ngram: int, max_terms: int, seed: int
     ) -> "TextEncoder":
-        """Fit on the gallery's captions; less than `dim` wide if there are fewer captions."""
+        """Fit on the gallery's captions; narrower than `dim` if there are fewer captions."""
         vectorizer = _vectorizer(max_ngram, max_features=max_terms)
         try:
             counts = vectorizer.fit_transform(captions)

@@ -1,4 +1,4 @@
-"""The evaluation's report: one HTML file with everything in it, and the plots beside it."""
+"""The report of an evaluation: one self-contained HTML file, and the plots beside it."""
 
 from product1m.evaluation.report.cards import AnswerCard, BoxCard, ItemPhotos, thumbnail
 from product1m.evaluation.report.content import (

@@ -1,4 +1,4 @@
-"""Boxes and their answers, as every page and picture shows them."""
+"""Boxes and their answers, in the form that all pages and pictures show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ANSWER_SIDE_PX = 112
 
 @dataclass(frozen=True)
 class AnswerCard:
-    """A gallery item that a box or a query was answered with."""
+    """A gallery item that answers a box or a query."""
 
     id: str
     label: str
@@ -23,8 +23,8 @@ class AnswerCard:
     score: float | None = None
     """Match score, 0 to 1; None if only the order is known."""
     right: bool | None = None
-    """Whether its label is the product of its box, or of the query if it answers the whole query or
-    the products of the boxes are unknown; None if the query has no labels."""
+    """Whether its label is the product of its box. If it answers the whole query, or the products
+    of boxes are unknown: whether it is a label of the query. None if the query has no labels."""
     title: str = ""
     elsewhere: bool = False
     """Whether its label is another product of the same photo; then `right` is false."""
@@ -40,7 +40,7 @@ class BoxCard:
     """A box in a query photo with its answers, best first."""
 
     box_xyxy: tuple[float, float, float, float]
-    """Pixels of the photo whose size the query's card gives."""
+    """Pixels of the stored photo; the query's card has the photo's size."""
     score: float
     """Detector score."""
     answers: Sequence[AnswerCard]
@@ -48,7 +48,7 @@ class BoxCard:
     """Whether the box's product is in the catalogue, by its first answer's match score; None if
     there are no match scores."""
     photo: bytes | None = None
-    """What is in the box, as a JPEG; None if the page has the whole photo, or nothing to draw."""
+    """The part of the photo in the box, as a JPEG; None if the page shows the whole photo."""
 
 
 BOX_SIDE_PX = 160

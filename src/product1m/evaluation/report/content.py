@@ -1,4 +1,4 @@
-"""What a report shows: the evaluation step fills this in, the templates lay it out."""
+"""The content of a report: the evaluation step fills it in, and templates show it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class QueryCard:
     query_id: str
     title: str
     labels: Sequence[str]
-    """With repeats, as the list has them."""
+    """As in the list, with repeats."""
     photo: bytes
     """JPEG, from `thumbnail`."""
     size_px: tuple[int, int]
@@ -44,7 +44,7 @@ class QueryCard:
     """Whether each of the first answers of the merged ranking is right."""
     tag: Tag
     slices: Mapping[str, str] = field(default_factory=dict)
-    """How the queries were sliced to the slice that this one is in."""
+    """This query's slice, by way of slicing."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ReportContent:
 
     title: str
     facts: Mapping[str, str]
-    """What was measured: number of queries, gallery items, digests of the inputs, …"""
+    """Facts about the measurement: number of queries, gallery items, digests of the inputs, …"""
     shipped: str
     """Name of the method that ships."""
     scores: Mapping[str, Scores]
@@ -81,11 +81,11 @@ class ReportContent:
     """Milliseconds per query: one row per stage, columns p50 and p95."""
     confidence: float = 0.95
     notes: Sequence[str] = field(default_factory=tuple)
-    """What a reader must know before trusting the numbers, for example labels that are left out."""
+    """Remarks that a reader must know to judge the numbers, for example on labels left out."""
 
 
 def choose_queries(ap: pd.Series, count: int, seed: int) -> dict[str, Tag]:
-    """The queries to show: the best third, the worst third, and the rest at random.
+    """Choose queries to show: one third the best, one third the worst, the rest at random.
 
     `ap` holds one value per query, indexed by query id; equal values keep the index's order.
     """

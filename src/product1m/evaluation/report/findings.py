@@ -42,9 +42,9 @@ from product1m.telemetry.progress import track
 CURVE_DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 """Depths of the report's curves (ours)."""
 SHOWN_ANSWERS = 5
-"""Answers shown for each box (ours)."""
+"""Number of answers shown for each box (ours)."""
 SHOWN_HITS = 10
-"""Ranks of the merged ranking marked right or wrong (ours)."""
+"""Number of ranks of the merged ranking that are marked right or wrong (ours)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Findings:
     """Milliseconds per query: one row per stage, columns p50 and p95."""
     truth: GroundTruth
     true_boxes: TrueBoxes
-    """As far as they are known."""
+    """Only where they are known."""
 
     @property
     def scorer(self) -> MatchScorer | None:
@@ -87,7 +87,7 @@ class ReportSettings:
     """What a report shows, and how its intervals are computed."""
 
     num_queries: int
-    """Queries shown with pictures."""
+    """Number of queries shown with pictures."""
     seed: int
     """Draws the queries that are neither the best nor the worst."""
     plan: BootstrapPlan
@@ -219,7 +219,7 @@ def _card(
 def _shared(
     findings: Findings, searcher: Searcher, place: int, answered: SearchResult
 ) -> list[list[SharedPoints]]:
-    """What each box shares with its shown answers; nothing where points have no weight."""
+    """The points each box shares with its shown answers; empty if points have no weight."""
     queries = findings.queries.detected
     if not findings.choice.fusions[SHIPPED].weights.get(POINTS_WEIGHT) or queries.shared is None:
         return [[] for _ in answered.rankings]
@@ -269,7 +269,7 @@ def _box_cards(
 def _labels_by_box(
     known: TrueBoxes, place: int, boxes: QueryBoxes, labels: Sequence[str]
 ) -> list[Sequence[str]]:
-    """What is right for each box: the products it lies on, or all of the photo's if unknown."""
+    """Right labels of each box: of the products it lies on, or all of the photo if unknown."""
     true_labels = known.labels[place]
     if true_labels is None:
         return [labels] * len(boxes)

@@ -1,4 +1,4 @@
-"""The report as one HTML file: nothing in it is fetched from anywhere else."""
+"""The report as one HTML file, which loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -46,7 +46,7 @@ from product1m.evaluation.statistics import MAIN_DEPTH, MAIN_METRIC, METRICS, In
 logger = logging.getLogger(__name__)
 
 MAX_REPORT_BYTES = 10 * 1000 * 1000
-"""Reports are mailed and opened on phones; photos are made smaller until it fits (ours)."""
+"""Reports are mailed and opened on phones, so photos are reduced until this size is met (ours)."""
 _SHRUNK_SIDES_PX = (80, 56, 40)
 
 
@@ -111,7 +111,7 @@ def _render(content: ReportContent, pngs: Mapping[str, bytes]) -> str:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The shipped ranking compared with every other, by the paired intervals."""
+    """The shipped ranking compared with every other by paired intervals."""
 
     score: Interval
     passed: bool
@@ -137,7 +137,7 @@ def _conclude(content: ReportContent) -> Conclusion:
 
 
 def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> str:
-    """The summary in one sentence, with the baseline that comes closest."""
+    """The summary in one sentence, with the closest baseline."""
     if not baselines:
         return "No baseline was measured."
     named = list(not_beaten) or [min(baselines, key=lambda name: baselines[name].low)]
@@ -150,7 +150,7 @@ def _sentence(baselines: Mapping[str, Interval], not_beaten: Sequence[str]) -> s
 
 
 def _shown_slices(content: ReportContent) -> dict[str, list[tuple[str, int]]]:
-    """For each way to slice: the slices, and how many of the shown queries are in each."""
+    """The slices by way of slicing, with the number of shown queries in each."""
     shown: dict[str, list[tuple[str, int]]] = {}
     for by, group in content.slices.groupby("by", sort=False):
         names = [str(name) for name in group["slice"]]

@@ -1,4 +1,4 @@
-"""The report's plots as PNG files; they show method names only, which need no special font."""
+"""The report's plots as PNG files. They contain only method names, which need no special font."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ _DPI = 150
 
 
 def write_plots(content: ReportContent, folder: Path) -> list[Path]:
-    """Draw all plots that there is data for into `folder`; returns their paths."""
+    """Draw all plots for which there is data into `folder`; returns their paths."""
     figures = {
         FOREST: forest_plot(content.differences, content.shipped),
         PRECISION: curve_plot(content.curves, "precision", content.shipped),
@@ -37,7 +37,7 @@ def write_plots(content: ReportContent, folder: Path) -> list[Path]:
         figures[RELIABILITY] = reliability_plot(content.match.reliability)
     paths = []
     for name, figure in figures.items():
-        # No date and no version in the file: same numbers, same digest.
+        # No date and no version in the file, so that equal numbers give an equal digest.
         figure.savefig(folder / name, dpi=_DPI, metadata={"Software": None})
         paths.append(folder / name)
     return paths
@@ -60,9 +60,9 @@ def forest_plot(differences: Mapping[str, Interval], shipped: str) -> "Figure":
 
 
 def curve_plot(curves: pd.DataFrame, column: str, shipped: str) -> "Figure":
-    """Mean precision or average recall by ranking depth, one line per method, interval shaded.
+    """Mean precision or average recall by ranking depth, one line per method, intervals shaded.
 
-    A method's ranking of the whole photo has the same color, dashed; the scale's ends are gray.
+    The whole-photo ranking of a method has the same color and is dashed; the scale's ends are gray.
     """
     figure = _figure(5.6, 6.2)
     axes = figure.add_subplot()
@@ -112,7 +112,7 @@ def fusion_plot(trials: pd.DataFrame, fusion: Mapping[str, float]) -> "Figure":
 
 
 def surface_plot(surface: Surface, fusion: Mapping[str, float]) -> "Figure":
-    """The dev score over the weights of two blocks, with a mark at the choice."""
+    """The dev score by the weights of two blocks, with a mark at the chosen point."""
     figure = _figure(5.6, 4.4)
     axes = figure.add_subplot()
     step = float(surface.values[1] - surface.values[0]) / 2
