@@ -24,16 +24,14 @@ def describe_answers(
 ) -> Evidence:
     """Evidence for each answer of a box.
 
-    `query` is the box's unweighted vector. `positions` are the answers' gallery rows, best first,
-    and `similarities` their weighted sums of cosines with shared points added. `weights` are the
-    weights of the blocks.
+    `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
+    `similarities` their weighted sums of cosines with shared points, `weights` those of blocks.
 
     Returns:
-        `similarity` (weighted mean of cosines, with shared points), `lead` (its distance to the
-        best answer with another product), `distinct` (its distance to the similarity of this item
-        with the most similar item of another product: if the product is missing, an answer leads no
-        more than look-alikes lead each other), `first` (1 for the first answer, else 0),
-        `detector_score`, and each weighted block's cosine.
+        `similarity` (weighted mean of cosines, with shared points), `lead` (less that of the best
+        answer with another product), `distinct` (less the similarity of the answer's item with the
+        most similar such item: small if the product is missing), `first` (1 for the first answer,
+        else 0), `detector_score`, each weighted block's cosine.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]

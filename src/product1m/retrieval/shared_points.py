@@ -49,7 +49,7 @@ class SharedPoints:
         return len(self.box_xy)
 
     def as_rows(self) -> list[list[float]]:
-        """For each pair: x and y in pixels of the query photo, and as shares of the item's photo."""
+        """For each pair: x and y in pixels of the query photo, and as shares of its photo."""
         shares = self.item_xy / np.array(self.item_size_px, np.float32)
         return [
             [round(x, 1), round(y, 1), round(across, 4), round(down, 4)]
