@@ -18,7 +18,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
-from product1m.catalogue.indexing import CatalogueIndexSettings, FilledIndex, refresh_index
+from product1m.catalogue.indexing import (
+    PROBES_WHEN_BUILT,
+    CatalogueIndexSettings,
+    FilledIndex,
+    refresh_index,
+)
 from product1m.config import CatalogueConfig
 from product1m.retrieval.index import GALLERY, INDEX
 from product1m.serving.catalogue_folder import STEP
@@ -65,6 +70,7 @@ def written(folder: Path, filled: FilledIndex) -> Artifact:
     """The index as the artifact that the next refresh changes."""
     with write_artifact(folder / "artifact", STEP, CatalogueConfig()) as writer:
         os.link(folder / INDEX, writer.folder / INDEX)
+        writer.metrics[PROBES_WHEN_BUILT] = float(filled.probes_when_built)
         pq.write_table(
             pa.Table.from_pandas(filled.rows, preserve_index=False), writer.folder / GALLERY
         )

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import open_artifact, write_artifact
-from product1m.catalogue.indexing import CatalogueIndexSettings, refresh_index
+from product1m.catalogue.indexing import PROBES_WHEN_BUILT, CatalogueIndexSettings, refresh_index
 from product1m.config import CatalogueConfig
-from product1m.retrieval.index import GALLERY
+from product1m.retrieval.index import GALLERY, INDEX, probes_of, read_index
 
 ITEMS = pd.DataFrame(
     {
@@ -21,7 +21,7 @@ ITEMS = pd.DataFrame(
         "labels": [["a"]] * 30,
     }
 )
-SETTINGS = CatalogueIndexSettings("Flat", 1, 30, 30, 0.9, 0.01, 0)
+FLAT = CatalogueIndexSettings("Flat", 1, 30, 30, 0.9, 0.01, 0)
 
 
 def unit_vectors(length: int) -> Callable[[pd.DataFrame], np.ndarray]:
@@ -32,7 +32,7 @@ def unit_vectors(length: int) -> Callable[[pd.DataFrame], np.ndarray]:
 
 def test_an_index_of_vectors_of_another_length_is_built_anew(tmp_path: Path) -> None:
     with write_artifact(tmp_path / "before", "catalogue", CatalogueConfig()) as writer:
-        first = refresh_index(None, ITEMS, unit_vectors(12), SETTINGS, writer.folder)
+        first = refresh_index(None, ITEMS, unit_vectors(12), FLAT, writer.folder)
         pq.write_table(
             pa.Table.from_pandas(first.rows, preserve_index=False), writer.folder / GALLERY
         )
@@ -40,8 +40,38 @@ def test_an_index_of_vectors_of_another_length_is_built_anew(tmp_path: Path) -> 
     (tmp_path / "after").mkdir()
     wider = unit_vectors(16)
 
-    after = refresh_index(before, ITEMS, wider, SETTINGS, tmp_path / "after")
+    after = refresh_index(before, ITEMS, wider, FLAT, tmp_path / "after")
 
     assert after.rebuilt
     _, nearest = after.gallery.search(wider(ITEMS), 1)
     assert nearest[:, 0].tolist() == list(range(30))
+
+
+def test_a_changed_index_visits_more_until_rebuilding_it_is_better(tmp_path: Path) -> None:
+    """Its cells are those of four groups of items; new items lie between them."""
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(size=(1200, 12)).astype(np.float32)
+    drawn[:600] = 0.3 * drawn[:600] + 3 * generator.normal(size=(4, 12))[np.arange(600) % 4]
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    names = [str(number) for number in range(1200)]
+    many = pd.DataFrame({"id": names, "caption": "", "sha256": names, "labels": [["a"]] * 1200})
+    settings = CatalogueIndexSettings("IVF64,SQ8", 1, 1200, 200, 0.9, 1.0, 0)
+    filled, before = None, None
+    visited, rebuilt = [], []
+    for turn in range(5):
+        items = many[150 * turn : 150 * turn + 600]
+        with write_artifact(tmp_path / str(turn), "catalogue", CatalogueConfig()) as writer:
+            filled = refresh_index(
+                before, items, lambda rows: drawn[rows["id"].astype(int)], settings, writer.folder
+            )
+            pq.write_table(
+                pa.Table.from_pandas(filled.rows, preserve_index=False), writer.folder / GALLERY
+            )
+            writer.metrics[PROBES_WHEN_BUILT] = filled.probes_when_built
+        before = open_artifact(tmp_path / str(turn), "catalogue")
+        visited.append(probes_of(read_index(before.file(INDEX))) / filled.probes_when_built)
+        rebuilt.append(filled.rebuilt)
+        assert filled.recall >= 0.9
+    assert not rebuilt[1]
+    assert any(rebuilt[2:])
+    assert 1 < max(visited) <= 2

@@ -15,6 +15,8 @@ from product1m.retrieval.index import (
     add_vectors,
     make_index,
     measure,
+    probes_of,
+    reach_recall,
     read_index,
     recall_at_depth,
     write_index,
@@ -199,3 +201,32 @@ def test_copies_of_a_listing_come_by_item_id_at_any_depth_and_in_any_batch(facto
             assert first(0, depth, batch)[:4] == expected
             assert first(1, depth, batch)[:2] == ["b", "g001"][:depth]
     assert len(set(first(0, 9, 700))) == 9
+
+
+@pytest.mark.parametrize("factory", ["IVF32,SQ8", "HNSW8"])
+def test_as_much_of_an_index_is_visited_as_the_recall_takes(factory: str) -> None:
+    vectors, queries = clustered(2000), clustered(100, seed=1)
+    exact = ExactSearch(queries, 50)
+    exact.add(vectors)
+    truth = exact.positions()
+    index = build(factory, vectors, probes=1)
+    asked = {}
+    for least in (0.5, 0.95):
+        recall = reach_recall(index, queries, truth, least)
+        assert recall >= least
+        assert measure(index, exact).recall == pytest.approx(recall)
+        asked[least] = probes_of(index)
+    assert asked[0.5] < asked[0.95]
+    assert reach_recall(index, queries, truth, 0.5) >= 0.95  # what is set is not lowered
+
+
+def test_no_more_is_visited_than_allowed_or_than_there_is() -> None:
+    vectors = clustered(2000)
+    exact = ExactSearch(vectors[:50], 50)
+    exact.add(vectors)
+    index = build("IVF32,SQ4", vectors, probes=1)
+    assert reach_recall(index, vectors[:50], exact.positions(), 1.0, most_probes=3) < 1
+    assert probes_of(index) == 3
+    reach_recall(index, vectors[:50], exact.positions(), 1.0)  # its codes are too coarse for it
+    assert probes_of(index) == 32
+    assert probes_of(build("Flat", vectors)) == 0

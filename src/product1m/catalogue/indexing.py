@@ -16,9 +16,12 @@ from product1m.errors import RetrievalError
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.index import (
     INDEX,
+    VECTOR_ID,
     ExactSearch,
     GalleryIndex,
     make_index,
+    probes_of,
+    reach_recall,
     read_index,
     recall_at_depth,
     set_probes,
@@ -36,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 Vectors = Callable[[pd.DataFrame], Float32[np.ndarray, "n D"]]
 """Rows of items to their vectors."""
+PROBES_WHEN_BUILT = "probes_when_built"
+"""Metric of a catalogue."""
+_MOST_GROWTH = 2
+"""Factor by which changes in place may raise the probes; then the index is rebuilt (ours)."""
 CHUNK = 4096
 """Items added or compared at the same time (ours)."""
 
@@ -64,6 +71,8 @@ class FilledIndex:
     clipped_share: float
     """Share of the added vectors outside the range of the codes."""
     rebuilt: bool
+    probes_when_built: int
+    """How much of it a query visited when it was built; changes may double that."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def refresh_index(
         logger.info("catalogue: rebuilding the index, because %s", why)
     index = _built(items, vectors, settings)
     rows = with_ids(index, items)
-    return _measured(index, rows, vectors, settings, folder, 0.0, rebuilt=True)
+    return _measured(index, rows, vectors, settings, folder, 0.0)
 
 
 def _changed_in_place(
@@ -135,7 +144,7 @@ def _changed_in_place(
     if len(items) and vectors(items.iloc[:1]).shape[1] != index.d:
         return None
     require_refreshable(index, settings.factory)
-    set_probes(index, settings.probes)
+    set_probes(index, max(settings.probes, probes_of(index)))
     rows = with_ids(index, read_rows(before))
     changes = Changes.between(rows, items)
     rows = remove_items(index, rows, {*changes.removed, *changes.changed})
@@ -145,7 +154,8 @@ def _changed_in_place(
     rows = add_items(index, rows, new, new_vectors)
     labels = dict(zip(items["id"], items["labels"], strict=True))
     rows["labels"] = [labels[item] for item in rows["id"]]
-    return _measured(index, rows, vectors, settings, folder, clipped, rebuilt=False)
+    when_built = int(before.manifest.metrics.get(PROBES_WHEN_BUILT, settings.probes))
+    return _measured(index, rows, vectors, settings, folder, clipped, when_built)
 
 
 def _built(items: pd.DataFrame, vectors: Vectors, settings: CatalogueIndexSettings) -> Any:
@@ -171,21 +181,28 @@ def _measured(
     settings: CatalogueIndexSettings,
     folder: Path,
     clipped: float,
-    *,
-    rebuilt: bool,
+    probes_when_built: int | None = None,
 ) -> FilledIndex:
-    """Write the index, read it again, and compare what it finds with exact search."""
-    write_index(index, folder / INDEX)
-    del index
-    gallery = GalleryIndex(read_index(folder / INDEX), rows)
+    """Write the index, read it again, and compare what it finds with exact search.
+
+    As many probes are set as reach the recall, of an index that was changed in place at most twice
+    as many as when it was built; None if it has just been built.
+    """
     queries = vectors(rows.iloc[_sample(len(rows), settings.num_recall_queries, settings.seed)])
     exact = ExactSearch(queries, RECALL_DEPTH)
     for chunk in _chunks(rows):
         exact.add(vectors(chunk))
     truth = exact.positions()
+    vector_ids = rows[VECTOR_ID].to_numpy(np.int64)
+    most = None if probes_when_built is None else _MOST_GROWTH * probes_when_built
+    reach_recall(index, queries, vector_ids[truth], settings.min_recall, most)
+    write_index(index, folder / INDEX)
+    own = probes_of(index) if probes_when_built is None else probes_when_built
+    del index
+    gallery = GalleryIndex(read_index(folder / INDEX), rows)
     _, nearest = gallery.search(queries, truth.shape[1])
     recall = recall_at_depth(nearest, truth)
-    return FilledIndex(gallery, rows, recall, clipped, rebuilt)
+    return FilledIndex(gallery, rows, recall, clipped, probes_when_built is None, own)
 
 
 def _sample(num_items: int, size: int, seed: int) -> Int64[np.ndarray, " S"]:

@@ -17,10 +17,10 @@ class CatalogueConfig(StepConfig):
     """FAISS factory string, of a kind that changes in place: an IVF with `Flat` or `SQ8` codes, or
     `Flat` or `SQ8` alone; empty: the model's own (ours)."""
     probes: NonNegativeInt = 0
-    """Cells visited per query; 0: the model's own number (ours)."""
+    """Fewest cells visited per query; 0: the model's own number (ours)."""
     min_recall: Fraction = 0.99
-    """Minimum recall@100 against exact search. An index below it is rebuilt, and if that does not
-    help it is not served (ours)."""
+    """Minimum recall@100 against exact search: as many cells are visited as it takes. An index that
+    stays below it is rebuilt, and if that does not help it is not served (ours)."""
     max_clipped_share: Fraction = 0.01
     """Largest share of new vectors outside the range of the index's codes; above it the index is
     rebuilt (ours)."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from product1m.config.section import StepConfig
+from product1m.config.section import Fraction, StepConfig
 
 
 class IndexingConfig(StepConfig):
@@ -36,7 +36,10 @@ class IndexingConfig(StepConfig):
     """FAISS factory string. Use about 4 √items cells: the paper's gallery has 40,033 items; for a
     million items use `IVF4096,SQ8`. One byte per dimension costs 0.002 of recall@100 (ours)."""
     probes: PositiveInt = 64
-    """Cells visited per query (IVF) or breadth of the search (HNSW); with 64, a query with all its
-    weight on one block still finds 0.99 of its true nearest neighbors (ours)."""
+    """Fewest cells visited per query (IVF), or breadth of the search (HNSW); more are visited until
+    `min_recall` is reached (ours)."""
+    min_recall: Fraction = 0.99
+    """Recall@100 against exact search that the filled index is set to reach; 0 keeps `probes`
+    (ours, decision 17)."""
     num_recall_queries: PositiveInt = 1000
     """Gallery items used to measure recall@100 against exact search (ours)."""

@@ -35,6 +35,8 @@ from product1m.retrieval.index import (
     add_vectors,
     make_index,
     measure,
+    probes_of,
+    reach_recall,
     write_index,
 )
 from product1m.retrieval.printed_text import PrintedTextEncoder
@@ -69,6 +71,7 @@ class IndexSettings:
     batch_size: int
     factory: str
     probes: int
+    min_recall: float
     num_recall_queries: int
     seed: int
 
@@ -84,6 +87,7 @@ class IndexSettings:
             batch_size=config.batch_size,
             factory=config.factory,
             probes=config.probes,
+            min_recall=config.min_recall,
             num_recall_queries=config.num_recall_queries,
             seed=config.seed,
         )
@@ -215,11 +219,13 @@ def _fill(
         exact.add(vectors)
         if len(gallery) <= MAX_ITEMS:
             products.append(blocks[FIRST_AUTHOR].astype(np.float16))
+    reach_recall(index, exact.queries, exact.positions(), settings.min_recall)
     quality = measure(index, exact)
     metrics = {
         RECALL: quality.recall,
         "queries_per_s": quality.queries_per_s,
         "exact_queries_per_s": quality.exact_queries_per_s,
+        "probes": float(probes_of(index)),
         "build_s": train_s + add_s,
         "num_items": float(index.ntotal),
         "dim": float(dim),

@@ -28,6 +28,8 @@ VECTOR_ID = "vector_id"
 COPY_TOLERANCE = 0.01
 """Scores of items with equal photo and caption differ at most by this, due to rounding (ours)."""
 _HASHTABLE: int = faiss.DirectMap.Hashtable  # type: ignore[attr-defined]
+_MORE_PROBES = 1.25
+"""Factor from one number of probes to the next that is tried (ours)."""
 QUERY_CHUNK = 1024
 """Number of queries searched at once; limits the memory of exact search (ours)."""
 
@@ -64,6 +66,51 @@ def set_probes(index: Any, probes: int) -> None:
             part.nprobe = min(probes, part.nlist)
         if isinstance(part, faiss.IndexHNSW):
             part.hnsw.efSearch = probes
+
+
+def probes_of(index: Any) -> int:
+    """What `set_probes` set; 0 for an index that looks at every vector."""
+    for part in parts_of(index):
+        if isinstance(part, faiss.IndexIVF):
+            return int(part.nprobe)
+        if isinstance(part, faiss.IndexHNSW):
+            return int(part.hnsw.efSearch)
+    return 0
+
+
+def _most_probes(index: Any) -> int:
+    for part in parts_of(index):
+        if isinstance(part, faiss.IndexIVF):
+            return int(part.nlist)
+        if isinstance(part, faiss.IndexHNSW):
+            return int(part.ntotal)
+    return 0
+
+
+def reach_recall(
+    index: Any,
+    queries: Float32[np.ndarray, "Q D"],
+    truth: Int64[np.ndarray, "Q N"],
+    least: float,
+    most_probes: int | None = None,
+) -> float:
+    """Let a query visit more of a filled index until it finds enough; returns the recall.
+
+    Args:
+        index: with the fewest probes to use; they are kept if they find enough.
+        queries: to measure with.
+        truth: ids of their true nearest vectors.
+        least: recall to reach, if the probes that are allowed can reach it.
+        most_probes: to use; by default all cells may be visited.
+    """
+    most = _most_probes(index) if most_probes is None else min(most_probes, _most_probes(index))
+    while True:
+        _, nearest = index.search(queries, truth.shape[1])
+        recall = recall_at_depth(nearest, truth)
+        probes = probes_of(index)
+        if recall >= least or probes >= most:
+            return recall
+        set_probes(index, min(most, max(probes + 1, round(probes * _MORE_PROBES))))
 
 
 def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:

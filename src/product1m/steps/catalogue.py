@@ -25,6 +25,7 @@ from product1m.catalogue.checks import (
 )
 from product1m.catalogue.embedding import CatalogueModel, ItemVectors
 from product1m.catalogue.indexing import (
+    PROBES_WHEN_BUILT,
     CatalogueIndexSettings,
     Changes,
     FilledIndex,
@@ -246,6 +247,7 @@ def _metrics(
         f"recall@{RECALL_DEPTH}": filled.recall,
         "clipped_share": filled.clipped_share,
         "rebuilt": float(filled.rebuilt),
+        PROBES_WHEN_BUILT: float(filled.probes_when_built),
         "bytes_per_item": (folder / INDEX).stat().st_size / num_items,
         "checks_passed": float(all(check.passed for check in checks)),
     }
