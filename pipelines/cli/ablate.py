@@ -8,6 +8,7 @@ import typer
 
 from pipelines.ablation.grids import make_grid
 from pipelines.cli.run import exit_when_interrupted
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 from product1m.errors import ConfigError
@@ -73,6 +74,7 @@ def ablate(
     typer.echo(f"tables and plot: {folder}")
     if page:
         update_page(page, results, folder / PLOT)
+    say_next(f"open {(page or folder / PLOT).absolute()}")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

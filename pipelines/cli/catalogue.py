@@ -9,6 +9,7 @@ from pipelines.cli.options import Endpoint, MaxWait, Namespace, ProfileName
 from pipelines.cli.run import exit_when_interrupted
 from pipelines.cli.runs import follow_to_the_end
 from pipelines.cli.submit import Experiment, Follow, Name, PipelineRoot, ServiceAccount, start
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
@@ -44,6 +45,7 @@ def catalogue(
     for figure, value in made.metrics.items():
         typer.echo(f"{figure:<20} {value:.6g}")
     typer.echo(f"models:/{name}@live has this content; a running `product1m serve` follows it")
+    say_next("`product1m serve`, and open http://localhost:8000")
 
 
 def submit_catalogue(

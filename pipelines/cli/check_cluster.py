@@ -8,6 +8,7 @@ import typer
 
 from pipelines.cli.doctor import ServiceAccount
 from pipelines.cli.options import Endpoint, Namespace, ProfileName
+from product1m.cli.next_steps import say_next
 
 EPILOG = "Example: `python -m pipelines check-cluster --dataset s3://product1m/sample`"
 
@@ -48,6 +49,8 @@ def check_cluster(
         print(result.line())
     report = as_json(results, bench.cluster.endpoint)
     _write(json.dumps(report, indent=2), output)
+    failed = "correct what failed (docs/cluster.md), and run the same command again"
+    say_next("`python -m pipelines schedule apply`" if report["passed"] else failed)
     raise typer.Exit(0 if report["passed"] else 1)
 
 

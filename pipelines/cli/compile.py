@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.cli.options import Cached, ProfileName, WorkVolume
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
 
@@ -36,3 +37,7 @@ def compile_pipeline(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(compiled.text if format == "ir" else compiled.manifests(namespace), "utf-8")
     print(f"{output}: version {compiled.version}")
+    ready = "kubectl apply -f" if format == "manifests" else "upload in the KFP UI:"
+    say_next(
+        f"{ready} {output}; or `python -m pipelines submit --preset {preset} --dataset s3://…`"
+    )

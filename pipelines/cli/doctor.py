@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import SCHEDULES, Endpoint, Namespace, ProfileName, WorkVolume
+from product1m.cli.next_steps import say_next
 
 if TYPE_CHECKING:
     from pipelines.cluster.doctor.finding import Finding
@@ -77,4 +78,6 @@ def _report(wanted: "Wanted", endpoint: str, namespace: str, bucket: str, as_jso
         print(json.dumps({"works": not code, "findings": as_rows(found)}, indent=2))
     else:
         print("a run could NOT work here" if code else "nothing found that would stop a run")
+        wrong = "do what the lines above name, and run `python -m pipelines doctor` again"
+        say_next(wrong if code else "`python -m pipelines submit --dataset s3://… --preset sample`")
     raise typer.Exit(code)

@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
 from product1m.config import STEPS
 from product1m.errors import PipelineError
@@ -75,6 +76,10 @@ def build(
     write_lock({image.step: image.reference for image in built})
     table = {image.step: {"MB": image.num_bytes / 1e6, "seconds": image.seconds} for image in built}
     (output / "images.json").write_text(json.dumps(table, indent=2), "utf-8")
+    say_next(
+        "`python -m pipelines images push REGISTRY`, or here: "
+        "`python -m pipelines run --runner docker --dataset DIR --output build/in-containers`"
+    )
 
 
 @app.command(epilog="Example: `python -m pipelines images push registry.example.com/team`")
@@ -92,6 +97,7 @@ def push(
     pushed = {name: push_image(str(reference), registry) for name, reference in local.items()}
     write_lock(pushed)
     pin_manifests(pushed)
+    say_next("`kubectl apply -k manifests/overlays/production` (manifests/README.md)")
 
 
 def write_lock(images: dict[str, str], lock: Path | None = None) -> None:

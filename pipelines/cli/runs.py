@@ -11,6 +11,7 @@ import typer
 
 from pipelines.cli.options import BUILD, Endpoint, MaxWait, Namespace
 from pipelines.cli.run import run_and_show
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
 from product1m.errors import PipelineError
 
@@ -56,7 +57,7 @@ def list_(
         print(line)
     which = shown[0].split()[0] if shown else ""
     advice = f"runs show {which}" if shown else "run --dataset DIR --output build/mine"
-    typer.echo(f"next: `python -m pipelines {advice}`", err=True)
+    say_next(f"`python -m pipelines {advice}`")
 
 
 @runs_app.command(
@@ -109,6 +110,7 @@ def logs(
     for name, text in texts:
         if task in ("", name):
             typer.echo(text if task else f"=== {name}\n{text}")
+    say_next(f"`python -m pipelines runs show {which}` says how it went and what to do")
 
 
 @runs_app.command(

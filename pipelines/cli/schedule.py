@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import SCHEDULES, Endpoint, Namespace
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
 from product1m.errors import PipelineError
 
@@ -48,6 +49,7 @@ def check(file: File = SCHEDULES) -> None:
     for schedule in content.schedules:
         for line in _in_words(content, schedule.name):
             print(line)
+    say_next("`python -m pipelines schedule apply` shows what it would change on the cluster")
 
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule apply --yes`")
@@ -113,6 +115,7 @@ def list_(
             f"  last run  {last}\n"
             f"  success   {f'{ends[0]:{_MOMENT}}' if ends else 'none yet'}"
         )
+    say_next("`python -m pipelines schedule apply` compares them with the file")
 
 
 @schedule_app.command(epilog="Example: `python -m pipelines schedule delete nightly-smoke --yes`")
@@ -168,6 +171,7 @@ def _apply(
         for left in reconcile.apply(cluster, action, packages.get(action.name), wait_s):
             print(left)
     print("done")
+    say_next("`python -m pipelines schedule list`")
 
 
 def _show(action: "Action", file: "ScheduleFile") -> None:

@@ -33,6 +33,8 @@ EXECUTOR_NOISE = (
     "Successfully loaded faiss",
 )
 """First words of messages that the KFP executor and faiss print in every step."""
+PACE_AFTER_S = 30.0
+"""Expected seconds of finished steps after which this run's own pace counts (ours)."""
 _OWN_ERRORS = "product1m.errors."
 _RAISED = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?$")
 
@@ -56,6 +58,7 @@ class Transcript(io.TextIOBase):
         root: Folder of the run; shown paths are relative to it.
         find_failure: Returns why the step that kfp.local reports as finished failed; empty if it
             succeeded.
+        expected_s: Shown name to the seconds that the step should take; empty if unknown.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Transcript(io.TextIOBase):
         names: Mapping[str, str],
         root: Path,
         find_failure: Callable[[], str] = str,
+        expected_s: Mapping[str, float] | None = None,
     ) -> None:
         self.steps: dict[str, StepTime] = {}
         self.failed_step = ""
@@ -75,6 +79,7 @@ class Transcript(io.TextIOBase):
         self._names = names
         self._root = f"{root}/"
         self._find_failure = find_failure
+        self._expected_s = dict(expected_s or {})
         self._pending = ""
         self._in_noise = False
         self._last = ""
@@ -111,7 +116,20 @@ class Transcript(io.TextIOBase):
     def _start(self, step: str) -> None:
         self.steps[step] = StepTime(started=time.monotonic())
         self._traceback, self._error = [], []
-        self._show(f"[bold]{step}[/bold] starts, step {len(self.steps)} of {len(self._names)}")
+        place = f"step {len(self.steps)} of {len(self._names)}"
+        self._show(f"[bold]{step}[/bold] starts, {place}{self._time_left(step)}")
+
+    def _time_left(self, current: str) -> str:
+        """How long the rest of the run takes at the pace so far; empty if nothing is known."""
+        done = [name for name, time in self.steps.items() if name != current and not time.cached]
+        expected_s = sum(self._expected_s.get(name, 0.0) for name in done)
+        taken_s = sum(self.steps[name].seconds for name in done if name in self._expected_s)
+        pace = taken_s / expected_s if expected_s > PACE_AFTER_S else 1.0
+        ahead = [name for name in self._expected_s if name == current or name not in self.steps]
+        left_s = pace * sum(self._expected_s[name] for name in ahead)
+        if not self._expected_s:
+            return ""
+        return f", about {left_s / 60:.0f} min left" if left_s >= 60 else ", less than 1 min left"
 
     def _from_cache(self, step: str) -> None:
         self.steps[step] = StepTime(cached=True)
@@ -185,10 +203,14 @@ class Transcript(io.TextIOBase):
 
 @contextlib.contextmanager
 def transcript(
-    log: Path, names: Mapping[str, str], find_failure: Callable[[], str] = str
+    log: Path,
+    names: Mapping[str, str],
+    find_failure: Callable[[], str] = str,
+    expected_s: Mapping[str, float] | None = None,
 ) -> Iterator[Transcript]:
     """Show a local run within the block and keep its whole output in `log`."""
     with log.open("w", encoding="utf-8") as file:
-        lines = Transcript(Console(file=sys.stdout), file, names, log.parent, find_failure)
+        console = Console(file=sys.stdout)
+        lines = Transcript(console, file, names, log.parent, find_failure, expected_s)
         with lines.listening():
             yield lines

@@ -41,24 +41,27 @@ def run_graph(
     environment: Mapping[str, str],
     cache: str,
     containers: Containers | None = None,
+    expected_s: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, StepTime], dict[str, Any]]:
     """Run a graph; return the time of each task and the graph's outputs.
 
     Artifacts go below `output/pipeline`, everything printed to `output/run.log`. Unchanged tasks
     take their results from the cache of the name `cache`; with an empty name every task runs. What
     an earlier graph left unfinished there is removed first.
-    With `containers` every task runs in its image, else in a process of this environment.
+    With `containers` every task runs in its image, else in a process of this environment. With
+    `expected_s`, the seconds that tasks should take, each start says how long the rest takes.
     Raises StepError with the name of the failed task and its error message.
     """
     _refuse_rewritten_paths(output, *arguments.values())
     _prepare(output, environment, cache, containers)
     log = output / LOG
     parent = {} if containers else {PARENT: str(os.getpid())}
+    names, failure = shown_names(pipeline), containers.failure if containers else str
     with (
         cleaned_up(output),
         warnings.catch_warnings(),
         environment_set({**environment, **STEP_PYTHON, **parent}),
-        transcript(log, shown_names(pipeline), containers.failure if containers else str) as lines,
+        transcript(log, names, failure, expected_s) as lines,
         watched(f"the run in {output}", lambda: lines.last_progress),
     ):
         # kfp.local warns that it ignores images and display names.

@@ -12,7 +12,7 @@ from typing import Any
 from product1m.errors import redacted
 from product1m.registry.roles import EXPERIMENT
 from product1m.telemetry.mlflow_client import talking_to_mlflow
-from product1m.telemetry.mlflow_files import files_beside, follow_move, sqlite_uri
+from product1m.telemetry.mlflow_files import DATABASE, files_beside, follow_move, sqlite_uri
 from product1m.telemetry.mlflow_sqlite import ready_store
 from product1m.telemetry.pipeline_runs import (
     OUTPUT_TAG,
@@ -113,7 +113,7 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
     """
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / "mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / DATABASE)
     tags = {name: redacted(value) for name, value in tags.items()}
     logger.info("MLflow tracking at %s", uri)
     with talking_to_mlflow("starting a run", uri):

@@ -128,6 +128,22 @@ def newest_rates(root: Path, preset: str) -> Rates | None:
     return None
 
 
+def expected_seconds(config: Config, preset: str, dataset: str, output: Path) -> dict[str, float]:
+    """Task to the seconds that it should take here; empty where no earlier run was measured.
+
+    The rates are those of the last run in `output`, or of the newest one beside it.
+    """
+    try:
+        rates = read_rates(output) if (output / SUMMARY).is_file() else None
+        rates = rates or newest_rates(output.parent, preset)
+        if rates is None:
+            return {}
+        found = price(config, sizes_of(dataset), rates, set(rates.summary.steps))
+    except Product1MError:
+        return {}
+    return {task.task: task.seconds for task in found.tasks}
+
+
 def price(
     config: Config,
     sizes: Sizes,

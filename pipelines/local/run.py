@@ -18,6 +18,7 @@ from pipelines.local.code import KeyedByCode, step_digest
 from pipelines.local.containers import Containers, StepImages
 from pipelines.local.kfp_local import run_graph, shown_names
 from pipelines.local.mlflow_run import TrackedRun, start_run
+from pipelines.local.price import expected_seconds
 from pipelines.local.processes import only_run, steps_end_with_run
 from pipelines.local.record import SUMMARY, RunRecord, recorded
 from pipelines.local.summary import RunSummary, summarize, verified
@@ -132,7 +133,10 @@ def _run(
             environment["MLFLOW_TRACKING_URI"] = stack.enter_context(server)
             # Hashes of the data are kept where the next run's containers find them.
             environment["XDG_CACHE_HOME"] = str(output / "work" / "cache")
-        steps, outputs = run_graph(pipeline, arguments, output, environment, cache, containers)
+        expected_s = expected_seconds(run.config, run.preset, arguments["dataset_uri"], output)
+        steps, outputs = run_graph(
+            pipeline, arguments, output, environment, cache, containers, expected_s
+        )
     state = {name: str(outputs[name]) for name in STATE}
     tracked.tag(state)
     summary = summarize(run.preset, {**arguments, **state}, steps, verified(outputs), tracked)

@@ -1,5 +1,6 @@
 """Summary of a run: verified artifacts, `summary.json`, and tables for the terminal."""
 
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -219,8 +220,8 @@ def show(summary: RunSummary, seconds: float) -> None:
         f"registered model  {summary.model.name}, version {summary.model.version}\n"
         f"MLflow            {_ui_command(summary)}\n"
         f"run took          {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB\n"
-        f"next              MLFLOW_TRACKING_URI={summary.mlflow['tracking_uri']} "
-        f"product1m registry show {summary.model.version}",
+        f"next              {_tools(summary)}product1m ui {summary.model.version}  (its page)\n"
+        f"                  {_tools(summary)}product1m registry show {summary.model.version}",
         soft_wrap=True,
         highlight=False,
     )
@@ -237,6 +238,12 @@ def _step_table(summary: RunSummary) -> Table:
         figures = (f"{row.seconds:.1f}", wall, f"{row.cpu_seconds:.1f}")
         table.add_row(task, *figures, f"{row.peak_memory_mib:.0f}", gpu)
     return table
+
+
+def _tools(summary: RunSummary) -> str:
+    """The variable that names the store, and the commands' folder if it is not on the PATH."""
+    folder = "" if shutil.which("product1m") else f"{Path(sys.executable).parent}/"
+    return f"MLFLOW_TRACKING_URI={summary.mlflow['tracking_uri']} {folder}"
 
 
 def _ui_command(summary: RunSummary) -> str:

@@ -118,14 +118,17 @@ def forge(server: Server, version: ModelVersion, changes: dict[str, str]) -> Non
     for name, text in changes.items():
         assert put(server, PIPELINE, version, name, text.encode()) == 200
     folder = stored(server, version)
+    digests = {name: sha256_of(folder / name) for name in changes}
+    parts = json.loads((folder / "digests.json").read_text("utf-8"))
+    parts |= {name: digest for name, digest in digests.items() if name in parts}
+    assert put(server, PIPELINE, version, "digests.json", json.dumps(parts).encode()) == 200
     listed = json.loads((folder / "files.json").read_text("utf-8"))
-    listed |= {name: sha256_of(folder / name) for name in changes}
+    listed |= digests | {"digests.json": sha256_of(folder / "digests.json")}
     assert put(server, PIPELINE, version, "files.json", json.dumps(listed).encode()) == 200
     with server.as_user(PIPELINE):
         client = registry_mlflow().MlflowClient()
-        for name in (*changes, "files.json"):
-            digest = sha256_of(folder / name)
-            client.set_model_version_tag(version.model, version.number, f"digest.{name}", digest)
+        digest = sha256_of(folder / "files.json")
+        client.set_model_version_tag(version.model, version.number, "digest.files.json", digest)
 
 
 def test_code_of_a_forger_is_neither_run_nor_promoted(

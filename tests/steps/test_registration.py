@@ -196,9 +196,6 @@ def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
     assert registered.tags["gate"] == "passed"
     assert registered.tags["sample_data"] == "false"
     assert registered.tags["git_revision"]
-    for part in ("train", "gallery", "queries"):
-        digest = open_artifact(made.root / part, "ingestion", part).digest
-        assert registered.tags[f"digest.ingestion/{part}"] == digest
     uri = f"models:/{registered.model}/{registered.number}"
     info = mlflow.models.get_model_info(uri)
     assert [column.name for column in info.signature.inputs] == ["photo", "title"]
@@ -210,6 +207,11 @@ def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(
         assert metrics[f"capture_pretraining/{name.replace('@', '_at_')}"] == pytest.approx(value)
     assert metrics["ingestion/queries/items"] == 18
     files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
+    digests = json.loads((files / "digests.json").read_text("utf-8"))
+    for part in ("train", "gallery", "queries"):
+        artifact = open_artifact(made.root / part, "ingestion", part)
+        assert digests[f"ingestion/{part}"] == artifact.digest
+    assert len([tag for tag in registered.tags if tag.startswith("digest.")]) == 2
     required = (files / "requirements.txt").read_text("utf-8").splitlines()
     assert any(line.startswith("product1m==") for line in required)
     assert any(line.startswith("torch==") for line in required)
@@ -318,6 +320,13 @@ def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
     registered: ModelVersion, mlflow_store: MlflowStore, tmp_path: Path
 ) -> None:
     path = mlflow_store.files(registered) / "reviewer.html"
+    linked = r"\[reviewer\.html\]\(#/experiments/\d+/runs/(\w+)/artifacts/([\w./]+)\)"
+    found = re.search(linked, registered.description)
+    assert found
+    opened = registry_mlflow().artifacts.download_artifacts(
+        run_id=found[1], artifact_path=found[2], dst_path=str(tmp_path)
+    )
+    assert Path(opened).read_bytes() == path.read_bytes()
     with browser() as page:
         page.open(path, 1200, 900)
         assert page.evaluate("document.querySelectorAll('.case').length") == 10
@@ -325,8 +334,8 @@ def test_the_reviewers_page_shows_pictures_and_asks_for_nothing(
         digests = page.evaluate(
             "[...document.querySelectorAll('td code')].map(c=>c.textContent)+''"
         )
-        expected = [v for k, v in registered.tags.items() if k == "digest.evaluation"]
-        assert expected[0] in digests
+        listed = (mlflow_store.files(registered) / "digests.json").read_text("utf-8")
+        assert json.loads(listed)["evaluation"] in digests
         sent = [address for address in page.requests if not address.startswith("data:")]
         assert sent == [path.as_uri()]
         assert page.problems == []

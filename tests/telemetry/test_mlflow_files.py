@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.local.mlflow_run import start_run
+from product1m.errors import RegistryError
+from product1m.registry.versions import list_versions
 from product1m.telemetry.mlflow_client import download, registry_mlflow
 from product1m.telemetry.mlflow_files import sqlite_path, sqlite_uri
 
@@ -57,3 +59,16 @@ def test_runs_into_one_database_keep_their_files_beside_it(
     start_run(tmp_path / "first", {}).attach(tmp_path / "file.txt")
     assert len(list((tmp_path / "store" / "mlflow-artifacts").rglob("file.txt"))) == 1
     assert not (tmp_path / "first").exists()
+
+
+def test_a_database_that_does_not_exist_is_named_and_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "build" / "mine").mkdir(parents=True)
+    (tmp_path / "build" / "mine" / "mlflow.db").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(tmp_path / "misspelled" / "mlflow.db"))
+    with pytest.raises(RegistryError, match=r"misspelled/mlflow\.db: .*no such file") as failure:
+        list_versions("product1m-candidate")
+    assert sqlite_uri(tmp_path / "build" / "mine" / "mlflow.db") in str(failure.value)
+    assert not (tmp_path / "misspelled").exists()

@@ -9,6 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from product1m.cli.catalogue import catalogue_app
+from product1m.cli.next_steps import (
+    after_evaluation,
+    after_extraction,
+    after_registration,
+    after_search,
+    say_next,
+)
 from product1m.cli.options import (
     CANDIDATE_MODEL,
     AllowUnsigned,
@@ -92,6 +99,7 @@ def ingestion(
     from product1m.steps import ingestion as step
 
     _report(step.run(dataset, train, gallery, queries, config.ingestion, config.storage.root))
+    say_next(f"product1m background-synthesis {train} scenes --preset {preset}")
 
 
 @app.command(epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`")
@@ -113,6 +121,7 @@ def background_synthesis(
 
     section = config.background_synthesis
     _report(step.run(products, backgrounds, scenes, section, config.storage.root))
+    say_next(f"product1m rpn-training {scenes} rpn --preset {preset}")
 
 
 @app.command(epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`")
@@ -124,6 +133,8 @@ def rpn_training(
     from product1m.steps import rpn_training as step
 
     _report(step.run(scenes, checkpoint, section))
+    inputs = f"{scenes} {checkpoint} scene-features"
+    say_next(f"product1m feature-extraction {inputs} --preset {preset}; so for all photos")
 
 
 @app.command(epilog="Example: `product1m feature-extraction gallery rpn gallery-features`")
@@ -136,6 +147,7 @@ def feature_extraction(
 
     section = config.feature_extraction
     _report(step.run(images, rpn, features, section, config.storage.root))
+    say_next(f"{after_extraction(images, features)} --preset {preset}")
 
 
 @app.command(
@@ -153,6 +165,7 @@ def capture_pretraining(
     from product1m.steps import capture_pretraining as step
 
     _report(step.run(train_features, scene_features, checkpoint, section))
+    say_next(f"product1m indexing GALLERY_FEATURES {checkpoint} index --preset {preset}")
 
 
 @app.command(epilog="Example: `product1m indexing gallery-features capture index`")
@@ -168,6 +181,8 @@ def indexing(
     from product1m.steps import indexing as step
 
     _report(step.run(gallery_features, capture, index, section))
+    inputs = f"QUERY_FEATURES {capture} {index} QUERIES GALLERY"
+    say_next(f"product1m evaluation {inputs} results --preset {preset}")
 
 
 @app.command(
@@ -194,6 +209,8 @@ def evaluation(
     from product1m.steps import evaluation as step
 
     _report(step.run(query_features, capture, index, queries, gallery, results, section, rpn))
+    inputs = f"{rpn or 'RPN'} {capture} {index} {results} {queries} {gallery}"
+    say_next(*after_evaluation(results, inputs, preset))
 
 
 @app.command(
@@ -216,6 +233,7 @@ def registration(
 
     inputs = (rpn, capture, index, evaluation, queries, gallery)
     _report(step.run(*inputs, registered, section))
+    say_next(*after_registration(registered))
 
 
 @app.command(
@@ -240,6 +258,7 @@ def make_sample(
         _report(sample.make_sample(folder, seed))
     else:
         _report(sample.cut_sample(source, folder, classes, seed))
+    say_next(f"python -m pipelines run --dataset {folder} --output build/sample --preset sample")
 
 
 @app.command(epilog="Example: `product1m score lists/ test/retrieval_id_list.txt --split test`")
@@ -276,6 +295,8 @@ def score(
         for depth, metrics in depths.items():
             figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
             typer.echo(f"{name:<8} @{depth:<4} {figures}")
+    of_split = f" --split {split}" if split else ""
+    say_next(f"product1m score {lists} OTHER_FILE{of_split} scores other rankings of these queries")
 
 
 @app.command(
@@ -317,8 +338,9 @@ def search(
     if output:
         search_page.write_output(answered, output)
         typer.echo(f"{len(answered.boxes)} boxes answered: {output}")
-        return
-    _print_table(search_page.COLUMNS, search_page.table_rows(answered))
+    else:
+        _print_table(search_page.COLUMNS, search_page.table_rows(answered))
+    say_next(*after_search(output, model))
 
 
 @app.command(epilog="Example: `product1m clean-uploads s3://product1m --older-than-hours 24`")
@@ -335,6 +357,7 @@ def clean_uploads(
     for upload in aborted:
         typer.echo(upload)
     typer.echo(f"{len(aborted)} unfinished uploads aborted")
+    say_next(f"product1m storage gc {address} lists objects that no artifact names")
 
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
@@ -360,6 +383,7 @@ def show(overrides: Overrides, preset: PresetName = "sample") -> None:
         )
     width = None if sys.stdout.isatty() else 220
     Console(width=width).print(table)
+    say_next(f"change a value: python -m pipelines run --preset {preset} --set seed=1 …")
 
 
 @config_app.command(epilog="Example: `product1m config docs > docs/configuration.md`")

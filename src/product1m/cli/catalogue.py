@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from product1m.cli.next_steps import after_refresh, after_status, say_next
 from product1m.cli.options import (
     CANDIDATE_MODEL,
     AllowUnsigned,
@@ -135,6 +136,8 @@ def erase(
     for holder in holding:
         typer.echo(f"still holds them: {holder}")
     typer.echo(f"{len(holding)} artifacts still hold them; {len(places)} places looked at")
+    if holding:
+        say_next("delete these, then product1m storage gc ADDRESS, the address of their storage")
 
 
 @catalogue_app.command(epilog="Example: `product1m catalogue log shop --last 5`")
@@ -152,6 +155,7 @@ def log(
         return
     for edit in edits:
         typer.echo(_line(edit))
+    say_next(f"product1m catalogue status {catalogue} --index build/catalogue")
 
 
 @catalogue_app.command(epilog="Example: `product1m catalogue status shop --index build/catalogue`")
@@ -171,6 +175,7 @@ def status(
         return
     for name, value in state.items():
         typer.echo(f"{name.replace('_', ' '):<22} {value}")
+    say_next(*after_status(catalogue, index, state))
 
 
 @catalogue_app.command(
@@ -202,6 +207,7 @@ def refresh(
 
         number = register_catalogue(index, config.catalogue.catalogue_model, model)
         typer.echo(f"live: {config.catalogue.catalogue_model} version {number}")
+    say_next(*after_refresh(dataset, index, model, registered=register))
 
 
 def _store(address: str) -> "CatalogueStore":
@@ -212,9 +218,10 @@ def _store(address: str) -> "CatalogueStore":
 
 def _refresh_after(catalogue: str, index: Path | None, model: str) -> None:
     if index is None:
-        typer.echo(f"next: product1m catalogue refresh {catalogue} INDEX_FOLDER --model {model}")
+        say_next(f"product1m catalogue refresh {catalogue} build/catalogue --model {model}")
         return
     _refresh(catalogue, index, model, Trust.of_consumer(), CatalogueConfig(), "")
+    say_next(*after_refresh(catalogue, index, model, registered=False))
 
 
 def _refresh(

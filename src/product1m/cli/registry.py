@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from product1m.cli.next_steps import PROMOTE, after_list, after_show, say_next
 from product1m.cli.options import AllowUnsigned
 from product1m.config import RegistrationConfig
 from product1m.registry import signing
@@ -99,6 +100,7 @@ def list_(
         return
     for version in versions:
         typer.echo(_line(version))
+    say_next(*after_list(versions, models))
 
 
 @registry_app.command(epilog="Example: `product1m registry show challenger`")
@@ -111,13 +113,15 @@ def show(
     """Print a version's card and tags."""
     from product1m.registry.versions import find
 
-    version = find(which, ModelNames(candidate_model, champion_model))
+    models = ModelNames(candidate_model, champion_model)
+    version = find(which, models)
     if as_json:
         _print_json(_summary(version) | {"description": version.description})
         return
     typer.echo(f"{_line(version)}\n\n{version.description}\n")
     for key, value in sorted(version.tags.items()):
         typer.echo(f"{key:<40} {value}")
+    say_next(*after_show(version, models))
 
 
 @registry_app.command(epilog="Example: `product1m registry compare champion challenger`")
@@ -138,6 +142,7 @@ def compare(
         _print_json(comparison.as_dict())
     else:
         _print_comparison(comparison)
+        say_next(*after_show(comparison.second, models))
 
 
 @registry_app.command(
@@ -180,7 +185,7 @@ def promote(
         measure=_measure_on(evaluate, limits),
     )
     names = ModelNames(candidate_model, champion_model)
-    _report(acts.promote(version, names, review), as_json)
+    _report(acts.promote(version, names, review), as_json, names)
 
 
 def _measure_on(dataset: str, limits: "ReviewRules") -> "Measure | None":
@@ -220,6 +225,7 @@ def new_key(
         f"{private}: private, signs champions (PRODUCT1M_KEY); keep it where only reviewers read"
     )
     typer.echo(f"{public}: public, for everyone who loads champions ({KEYS})")
+    say_next(PROMOTE.format("N"))
 
 
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
@@ -238,7 +244,7 @@ def rollback(
 
     models = ModelNames(_DEFAULTS.candidate_model, champion_model)
     trust = Trust.of_consumer(allow_unsigned)
-    _report(acts.rollback(reason, models, trust, by, to), as_json)
+    _report(acts.rollback(reason, models, trust, by, to), as_json, models)
 
 
 @registry_app.command(
@@ -256,7 +262,7 @@ def reject(
     from product1m.registry import acts
 
     models = ModelNames(candidate_model, champion_model)
-    _report(acts.reject(version, reason, models, by), as_json)
+    _report(acts.reject(version, reason, models, by), as_json, models)
 
 
 @registry_app.command(
@@ -305,13 +311,16 @@ def set_up_roles(
     for role, grants in roles.items():
         for resource, permission in grants.items():
             typer.echo(f"{role:<20} {permission:<6} {resource}")
+    say_next(f"give the pods of runs the user {pipeline_user}: see manifests/README.md")
 
 
-def _report(version: "ModelVersion", as_json: bool) -> None:
+def _report(version: "ModelVersion", as_json: bool, models: ModelNames) -> None:
     if as_json:
         _print_json(_summary(version))
-    else:
-        typer.echo(_line(version))
+        return
+    typer.echo(_line(version))
+    rejected = ("product1m registry list shows what else there is",)
+    say_next(*(rejected if version.model == models.candidate else after_show(version, models)))
 
 
 def _print_json(values: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import (
     CANDIDATE_MODEL,
     AllowUnsigned,
@@ -171,10 +172,8 @@ def small_model(
     with scratch_folder() as scratch:
         fetched = fetch_model(model, candidate_model, trust, scratch)
         num_bytes = write_small_copy(fetched, folder, text_dim)
-    typer.echo(
-        f"{folder}: {num_bytes / 1e6:.1f} MB; try it with `product1m serve --model {folder}"
-        " --allow-unsigned`"
-    )
+    typer.echo(f"{folder}: {num_bytes / 1e6:.1f} MB")
+    say_next(f"product1m serve --model {folder} --allow-unsigned")
 
 
 def _load(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
 
 storage_app = new_app("Storage that artifacts share: remove what no artifact names.")
@@ -51,3 +52,6 @@ def gc(
         typer.echo(f"{removed} objects removed")
     elif found.unnamed:
         typer.echo("nothing was removed; add --yes to remove them")
+        say_next(f"product1m storage gc {root} --yes")
+    else:
+        say_next(f"nothing to remove; to free more, delete artifacts below {root} and run it again")

@@ -1,5 +1,7 @@
 """A candidate version: what is written about it, under which tags it is registered."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +19,13 @@ from product1m.registry.evidence import EVIDENCE, Evidence, Rules
 from product1m.registry.gate import Gate, rivalry
 from product1m.registry.pictures import draw_cases, worst_cases
 from product1m.registry.roles import ModelNames
-from product1m.registry.version_files import lineage_json
+from product1m.registry.version_files import digests_of, lineage_json, write_digests
 from product1m.registry.versions import (
     CARD,
+    DIGESTS,
+    FILES_DIGEST,
     GATE,
+    INPUTS_DIGEST,
     LINEAGE,
     NONE,
     PAGE,
@@ -31,13 +36,14 @@ from product1m.registry.versions import (
     champion_among,
     list_versions,
 )
-from product1m.serving.model_folder import THUMBNAILS
+from product1m.serving.model_folder import CODE, THUMBNAILS
+from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 from product1m.telemetry.pipeline_runs import ATTEMPT_TAGS, LAST_STEP
 from product1m.telemetry.provenance import git_revision, pipeline_run
 
 logger = logging.getLogger(__name__)
-WRITTEN = (EVIDENCE, LINEAGE, GATE, CARD, PAGE, PICTURE)
+WRITTEN = (EVIDENCE, LINEAGE, GATE, CARD, PAGE, DIGESTS, PICTURE)
 """Files of a version that its registration wrote beside the model; the last one may be missing."""
 
 
@@ -93,7 +99,8 @@ def adopt_unfinished(
         scratch: a new folder for the files.
     """
     champion = champion_among(list_versions(names.champion))
-    expected = {f"digest.{key}": digest for key, digest in digests.items()} | {
+    expected = {
+        INPUTS_DIGEST: _inputs_digest(digests),
         "gate_champion": champion.number if champion else NONE,
     }
     for version in list_versions(names.candidate):
@@ -141,8 +148,8 @@ def _settings(run: Any) -> dict[str, str]:
     }
 
 
-def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]:
-    """A version's tags: its gate, where it comes from, and the digest of every part."""
+def version_tags(file_list: Path, subject: Subject) -> dict[str, str]:
+    """A version's tags: its gate, where it comes from, and what its files are."""
     gate, evidence, lineage = subject.gate, subject.evidence, subject.lineage
     return {
         "gate": gate.verdict,
@@ -152,9 +159,17 @@ def version_tags(digests: Mapping[str, str], subject: Subject) -> dict[str, str]
         "strict_mAP_at_10": f"{evidence.map_at_10.mean:.4f}",
         "code_version": lineage["evaluation"].code_version,
         **subject.provenance,
-        **{f"digest.{name}": digest for name, digest in digests.items()},
-        **{f"digest.{key}": summary.digest for key, summary in lineage.items()},
+        FILES_DIGEST: sha256_of(file_list),
+        INPUTS_DIGEST: _inputs_digest(_digests(lineage)),
     }
+
+
+def _digests(lineage: Mapping[str, Summary]) -> dict[str, str]:
+    return {key: summary.digest for key, summary in lineage.items()}
+
+
+def _inputs_digest(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 
 def all_metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
@@ -166,8 +181,8 @@ def all_metrics(lineage: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
-def write_files(folder: Path, subject: Subject) -> str:
-    """Write the files of a version beside its model; returns the description."""
+def write_files(folder: Path, model: Path, subject: Subject) -> str:
+    """Write the files of a version beside its model folder; returns the description."""
     card = write_card(subject)
     (folder / EVIDENCE).write_text(subject.evidence.model_dump_json(indent=2), "utf-8")
     (folder / LINEAGE).write_text(lineage_json(subject.lineage), "utf-8")
@@ -176,4 +191,5 @@ def write_files(folder: Path, subject: Subject) -> str:
     (folder / PAGE).write_text(write_page(subject), "utf-8")
     if subject.cases:
         (folder / PICTURE).write_bytes(draw_cases(subject.cases))
+    write_digests(folder, digests_of(model, CODE, folder) | _digests(subject.lineage))
     return card

@@ -15,12 +15,11 @@ from product1m.artifacts.manifest import Summary
 from product1m.errors import RegistryError
 from product1m.registry.evidence import EVIDENCE, Evidence
 from product1m.registry.version_files import MISSING, digests_of, parse_evidence, parse_lineage
-from product1m.registry.versions import FILES_DIGEST, LINEAGE, ModelVersion
+from product1m.registry.versions import DIGESTS, FILES_DIGEST, LINEAGE, ModelVersion
 from product1m.serving.model_folder import (
     CODE,
     FILES,
     MODEL_FOLDER,
-    THUMBNAILS,
     digests_by_name,
 )
 from product1m.serving.signatures import DOWNLOADED_FROM
@@ -29,6 +28,9 @@ from product1m.telemetry.mlflow_client import download
 
 INPUT_EXAMPLE = "input_example.json"
 _ADVICE = "it was changed since; register the pipeline's output again"
+_OLDER = (
+    "it was registered by an older version of this package, register the pipeline's output again"
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ def fetch_candidate(version: ModelVersion, folder: Path) -> CandidateFiles:
 
 
 def _check_parts(version: ModelVersion, folder: Path) -> None:
+    path = folder / DIGESTS
+    if not path.is_file():
+        raise RegistryError(f"{version.title}: has no {DIGESTS}; {_OLDER}")
+    registered: dict[str, str] = json.loads(path.read_text("utf-8"))
     digests = digests_of(folder / "artifacts" / MODEL_FOLDER, folder / CODE.name, folder)
-    if f"digest.{THUMBNAILS}" in version.tags:
-        digests.setdefault(THUMBNAILS, MISSING)
     for name, digest in digests.items():
-        expected = version.tags.get(f"digest.{name}", MISSING)
+        expected = registered.get(name, MISSING)
         if digest != expected:
             raise RegistryError(
                 f"{version.title}: {name} has digest {digest}, but was registered with "
@@ -87,10 +91,7 @@ def _check_every_file(version: ModelVersion, folder: Path) -> None:
     expected = version.tags.get(FILES_DIGEST)
     path = folder / FILES
     if expected is None:
-        raise RegistryError(
-            f"{version.title}: has no list of its files; it was registered by an older version of "
-            "this package, register the pipeline's output again"
-        )
+        raise RegistryError(f"{version.title}: has no list of its files; {_OLDER}")
     if not path.is_file() or sha256_of(path) != expected:
         raise RegistryError(
             f"{version.title}: {FILES} is not the list it was registered with; {_ADVICE}"

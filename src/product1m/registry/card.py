@@ -177,7 +177,7 @@ def _changes(subject: Subject) -> list[dict[str, str]]:
     made_anew = [
         key
         for key, summary in subject.lineage.items()
-        if tags.get(f"digest.{key}") != summary.digest
+        if key not in before or before[key].digest != summary.digest
     ]
     return [*rows, {"what": "artifacts", "how": ", ".join(made_anew) or "all the same"}]
 

@@ -32,7 +32,6 @@ from product1m.evaluation.statistics import BootstrapPlan
 from product1m.evaluation.variants import true_boxes
 from product1m.registry.evidence import (
     DEPTH,
-    EVIDENCE,
     Champion,
     Evidence,
     Remeasured,
@@ -134,7 +133,7 @@ def measure_champion(champion: ModelVersion, queries: Artifact, gallery: Artifac
     scores = score_queries(top, truth, "strict", (DEPTH,))
     return Remeasured(
         version=champion.number,
-        evidence_digest=champion.tags.get(f"digest.{EVIDENCE}", ""),
+        evidence_digest=as_champion(champion).digest,
         ap=dict(zip(scores["query_id"], scores["ap"], strict=True)),
         top={query: ranking[:DEPTH] for query, ranking in top.items()},
         found=count_products(answers.quality.per_query)["found"],

@@ -16,17 +16,18 @@ from typing import Any
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.candidate_files import CandidateFiles, read_question
 from product1m.registry.claims import PROCESS, Source
-from product1m.registry.evidence import EVIDENCE, Evidence
+from product1m.registry.evidence import EVIDENCE, EVIDENCE_DIGEST, Evidence
 from product1m.registry.gate import Gate
 from product1m.registry.logged_models import logged_model, own_experiment
 from product1m.registry.roles import CHAMPIONS
 from product1m.registry.signing import Signer, sign_folder, trust_in
-from product1m.registry.version_files import digests_of, lineage_json
+from product1m.registry.version_files import digests_of, lineage_json, write_digests
 from product1m.registry.versions import GATE, LINEAGE, ModelVersion
 from product1m.serving.asking import ask_apart
 from product1m.serving.model_folder import CODE, MODEL_FOLDER, copy_parts
 from product1m.serving.packaging import NAME, save_model
 from product1m.serving.signatures import SIGNATURE
+from product1m.storage.base import sha256_of
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import talking_to_registry
 from product1m.telemetry.processes import this_process
@@ -108,20 +109,20 @@ def _write_files(folder: Path, model: Path, promotion: Promotion, logged: Any) -
         written[MEASURED] = promotion.measured.model_dump_json(indent=2)
     for name, text in written.items():
         (folder / name).write_text(text, "utf-8")
+    own = digests_of(folder / "artifacts" / MODEL_FOLDER, folder / CODE.name, folder)
+    write_digests(folder, own | digests)
 
 
 def _tags(folder: Path, promotion: Promotion) -> dict[str, str]:
     """A champion's tags, from what was checked; only `PROVENANCE` is the pipeline's word."""
     evidence, candidate = promotion.files.evidence, promotion.candidate
-    digests = digests_of(folder / "artifacts" / MODEL_FOLDER, folder / CODE.name, folder)
-    digests |= {key: summary.digest for key, summary in promotion.files.lineage.items()}
     return {
         "gate": promotion.gate.verdict,
         "sample_data": str(promotion.sample_data).lower(),
         "strict_mAP_at_10": f"{evidence.map_at_10.mean:.4f}",
         "candidate_files": promotion.files.digest,
         **{name: candidate.tags[name] for name in PROVENANCE if name in candidate.tags},
-        **{f"digest.{name}": digest for name, digest in digests.items()},
+        EVIDENCE_DIGEST: sha256_of(folder / EVIDENCE),
     }
 
 

@@ -26,6 +26,8 @@ from product1m.evaluation.scoring import read_rankings
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_interval
 
 EVIDENCE = "evidence.json"
+EVIDENCE_DIGEST = "digest.evidence.json"
+"""Tag of a champion version."""
 DEPTH = 10
 """Depth of the gate's metric and of the stored rankings."""
 
@@ -120,12 +122,12 @@ class Champion:
     evidence: Evidence | None
     """None if it was registered without evidence."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Tags of the version: digests, revision, …"""
+    """Tags of the version: gate, revision, …"""
 
     @property
     def digest(self) -> str:
         """Digest of its evidence."""
-        return self.tags.get(f"digest.{EVIDENCE}", "")
+        return self.tags.get(EVIDENCE_DIGEST, "")
 
 
 def gather_evidence(

@@ -25,7 +25,7 @@ from product1m.serving.signatures import (
     require_signed,
     signature_of,
 )
-from product1m.telemetry.mlflow_client import download, registry_mlflow
+from product1m.telemetry.mlflow_client import download
 
 MODELS = "models:/"
 
@@ -53,7 +53,6 @@ def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -
             f"{model}: no such folder; expected the folder of a model, or a registered one as "
             "in models:/product1m@champion"
         )
-    registry_mlflow()
     name, which = _name_and_version(model)
     if not which:
         return _fetch(model, trust, scratch, model)

@@ -1,5 +1,6 @@
 """The files of a registered version: their names, reading them, checking them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from product1m.artifacts.manifest import Summary
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.evidence import EVIDENCE, Champion, Evidence
-from product1m.registry.versions import LINEAGE, ModelVersion
+from product1m.registry.versions import DIGESTS, LINEAGE, ModelVersion
 from product1m.serving.model_folder import (
     SERVING,
     STEP_OF,
@@ -97,6 +98,11 @@ def digests_of(model: Path, code: Path, files: Path) -> dict[str, str]:
             raise RegistryError(f"{name}: {error}") from error
         digests[name if name == THUMBNAILS else step] = artifact.manifest.content_digest()
     return digests
+
+
+def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write what a version was made from: digests of the parts of its model and of artifacts."""
+    (folder / DIGESTS).write_text(json.dumps(dict(sorted(digests.items())), indent=1), "utf-8")
 
 
 def _read(version: ModelVersion, name: str) -> str | None:

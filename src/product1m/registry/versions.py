@@ -17,9 +17,16 @@ from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_regist
 
 LINEAGE, GATE, CARD = "lineage.json", "gate.json", "model_card.md"
 PAGE, PICTURE = "reviewer.html", "regressions.jpg"
-"""Files of a version beside its model and `evidence.json`."""
+DIGESTS = "digests.json"
+"""Files of a version beside its model and `evidence.json`; the last one names the digest of every
+part of the model and of every artifact that it was made from."""
+PAGES = "registration"
+"""Folder of a run's files with the page: MLflow shows a run's file in the browser, and lets one of
+a version only be downloaded."""
 FILES_DIGEST = "digest.files.json"
 """Tag: digest of the list of all files of a candidate, with theirs."""
+INPUTS_DIGEST = "digest.inputs"
+"""Tag: one digest of the digests of all artifacts that a version was made from."""
 NONE = "none"
 CHALLENGER, CHAMPION = "challenger", "champion"
 """Aliases: the newest candidate, and the version that is served."""
@@ -37,9 +44,6 @@ REGISTRATION, UNFINISHED, FINISHED = "registration", "unfinished", "finished"
 REJECTED = "rejected."
 """Tag of the champion model, followed by the id of a candidate's logged model, or by its number if
 it has none. It is on that model because reviewers may write there and the pipeline may not."""
-_LINKED = re.compile(
-    rf"\]\((?:model-versions/get-artifact\?path=)?({re.escape(PAGE)}|{re.escape(PICTURE)})[^)]*\)"
-)
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,15 @@ def register(model_uri: str, name: str, tags: Mapping[str, str], card: str) -> s
     model_id = model_uri.removeprefix("models:/")
     with talking_to_registry(f"registering a version of {name}") as client:
         ensure_model(client, name)
+        run = client.get_run(client.get_logged_model(model_id).source_run_id)
         version = client.create_model_version(
             name,
             model_uri,
-            client.get_logged_model(model_id).source_run_id,
+            run.info.run_id,
             tags={**tags, REGISTRATION: UNFINISHED},
             model_id=model_id,
         ).version
-        client.update_model_version(name, version, page_text(card, name, str(version)))
+        client.update_model_version(name, version, page_text(card, name, str(version), run.info))
         client.set_registered_model_alias(name, CHALLENGER, version)
         registered = json.dumps([{"name": name, "version": str(version)}])
         client.set_logged_model_tags(model_id, {"mlflow.modelVersions": registered})
@@ -113,13 +118,15 @@ def finish_registration(name: str, number: str) -> None:
         client.set_model_version_tag(name, number, REGISTRATION, FINISHED)
 
 
-def page_text(card: str, name: str, number: str) -> str:
-    """A card whose links to picture and page lead to a version's files.
+def page_text(card: str, name: str, number: str, run: Any) -> str:
+    """A card whose picture is a version's file, and whose page opens among the files of `run`.
 
     MLflow's page strips pictures embedded as data URIs and shows those that its server holds.
     """
-    link = rf"](model-versions/get-artifact?path=\1&name={name}&version={number})"
-    return shorten(_LINKED.sub(link, card))
+    picture = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={number}"
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{PAGES}/{PAGE}"
+    linked = card.replace(f"]({PICTURE})", f"]({picture})").replace(f"]({PAGE})", f"]({page})")
+    return shorten(linked)
 
 
 def shorten(card: str) -> str:

@@ -24,12 +24,9 @@ from product1m.registry.evidence import gather_evidence, rules_for
 from product1m.registry.gate import Gate, decide
 from product1m.registry.leftovers import remove_left_by_registrations
 from product1m.registry.roles import ModelNames
-from product1m.registry.version_files import digests_of
-from product1m.registry.versions import GATE, finish_registration, register
+from product1m.registry.versions import GATE, PAGE, PAGES, finish_registration, register
 from product1m.serving.model_folder import (
     CAPTURE,
-    CODE,
-    FILES,
     INDEX,
     MODEL_FOLDER,
     RPN,
@@ -42,7 +39,6 @@ from product1m.serving.model_folder import (
 from product1m.serving.packaging import log_model, read_back
 from product1m.serving.thumbnails import write_thumbnails
 from product1m.steps.bracket import OpenStep, open_step
-from product1m.storage.base import sha256_of
 from product1m.storage.scratch import scratch_folder, temporary_files_in
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
@@ -180,13 +176,13 @@ def _register(
     )
     gate = decide(evidence, opponent.champion)
     subject = describe_candidate(inputs, lineage, evidence, gate, opponent, model)
-    card = write_files(step.folder, subject)
+    card = write_files(step.folder, model, subject)
     client = registry_mlflow().MlflowClient()
     client.log_model_artifacts(logged.model_id, str(step.folder))
     # Next to the model folder, because its times and ids would change the artifact's digest.
     listed = write_file_list(model.parent, files | digests_by_name(step.folder))
     client.log_model_artifact(logged.model_id, str(listed))
-    digests = digests_of(model, CODE, step.folder) | {FILES: sha256_of(listed)}
-    tags = version_tags(digests, subject)
+    client.log_artifact(logged.run_id, str(step.folder / PAGE), PAGES)
+    tags = version_tags(listed, subject)
     version = register(logged.model_uri, config.candidate_model, tags, card)
     _report(step, config.candidate_model, version, gate, served)

@@ -20,7 +20,7 @@ from product1m.errors import RegistryError, TrackingError, redacted
 from product1m.storage.disk import explain
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_answer import MAX_RETRIES, require_answer
-from product1m.telemetry.mlflow_files import follow_move, sqlite_path
+from product1m.telemetry.mlflow_files import follow_move, require_database, sqlite_path
 from product1m.telemetry.mlflow_sqlite import ready_store
 
 DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
@@ -94,8 +94,10 @@ def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
 def talking_to_registry(action: str, *folders: Path) -> Iterator[Any]:
     """MLflow's client; an MLflow error becomes a RegistryError with action, address and user.
 
-    A full disk may be that of the database, or of `folders`, where the block writes too.
+    A SQLite database that does not exist is refused, not created: it holds no version. A full disk
+    may be that of the database, or of `folders`, where the block writes too.
     """
+    require_database(os.environ.get("MLFLOW_TRACKING_URI", ""))
     mlflow = registry_mlflow()
     uri = mlflow.get_registry_uri()
     try:

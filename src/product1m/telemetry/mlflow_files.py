@@ -10,8 +10,12 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
+from product1m.errors import RegistryError
+
 logger = logging.getLogger(__name__)
 
+DATABASE = "mlflow.db"
+"""Database of a run on this machine, in its output folder."""
 FILES = "mlflow-artifacts"
 """Folder of the files, beside the database."""
 _ADDRESSES = (
@@ -37,6 +41,19 @@ def sqlite_path(uri: str) -> Path | None:
 
     name = make_url(uri).database
     return Path(name).absolute() if name and name != ":memory:" else None
+
+
+def require_database(uri: str) -> None:
+    """RegistryError for a SQLite address without a file, with the databases below `build`."""
+    path = sqlite_path(uri)
+    if path is None or path.exists():
+        return
+    found = sorted(Path("build").glob(f"*/{DATABASE}"), key=lambda each: -each.stat().st_mtime)
+    known = f"; there is {', '.join(sqlite_uri(each) for each in found[:3])}" if found else ""
+    raise RegistryError(
+        f"{path}: MLFLOW_TRACKING_URI names this database, and there is no such file; a run writes "
+        f"{DATABASE} into its output folder (`make sample`, or `python -m pipelines run`){known}"
+    )
 
 
 def files_beside(uri: str) -> str | None:
