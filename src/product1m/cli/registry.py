@@ -308,9 +308,9 @@ def set_up_roles(
     if as_json:
         _print_json(roles)
         return
-    for role, grants in roles.items():
-        for resource, permission in grants.items():
-            typer.echo(f"{role:<20} {permission:<6} {resource}")
+    rows = [(role, *pair) for role, grants in roles.items() for pair in grants.items()]
+    for role, resource, permission in rows:
+        typer.echo(f"{role:<20} {permission:<6} {resource}")
     say_next(f"give the pods of runs the user {pipeline_user}: see manifests/README.md")
 
 
