@@ -296,14 +296,13 @@ def set_up_roles(
 ) -> None:
     """Create roles and users at an MLflow server with basic auth; safe to run again."""
     from product1m.registry import access
-    from product1m.registry.access import Identity
 
     roles = access.set_up_roles(
         ModelNames(candidate_model, champion_model),
-        Identity(pipeline_user, pipeline_password),
-        Identity(reviewer_user, reviewer_password),
+        access.Identity(pipeline_user, pipeline_password),
+        access.Identity(reviewer_user, reviewer_password),
         experiment,
-        Identity(CATALOGUE, catalogue_password) if catalogue_password else None,
+        access.Identity(CATALOGUE, catalogue_password) if catalogue_password else None,
     )
     if as_json:
         _print_json(roles)
