@@ -32,7 +32,7 @@ def questions(dataset: Path, number: int) -> list[tuple[bytes, str]]:
 
 
 @contextmanager
-def running(model: Path) -> Iterator[tuple[str, psutil.Process]]:
+def running(model: Path | str) -> Iterator[tuple[str, psutil.Process]]:
     """The server's address and process."""
     command = [sys.executable, "-m", "product1m", "serve", "--port=0", f"--model={model}"]
     process = subprocess.Popen(
