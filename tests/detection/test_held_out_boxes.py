@@ -8,9 +8,10 @@ import pytest
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.data.geometry import BoxSelection
 from product1m.detection.held_out_boxes import HeldOutBoxes, read_held_out_boxes
-from product1m.detection.measuring import DEPTHS, ScoredBoxes, propose_on, selection_figures
+from product1m.detection.measuring import DEPTHS, ScoredBoxes, selection_figures
 from product1m.detection.proposals import load_rpn
 from product1m.detection.scene_batches import Scenes
+from product1m.detection.scene_proposals import propose_on
 from tests.support.oracles import loops
 from tests.support.worlds.tiny_chain import CONFIG, evaluate
 from tests.support.worlds.tiny_scenes import RPN

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from product1m.detection.libraries import timm
+from product1m.detection.libraries import load_timm
 from product1m.errors import ConfigError, NotStoredError, StorageError
 from product1m.storage.opening import local_file
 
@@ -107,18 +107,18 @@ def _with_weights(name: str, weights: str) -> tuple[nn.Module, list[float], list
             return features, [_LITE0_MEAN] * 3, [_LITE0_STD] * 3
         if weights != "none":
             _load(features, name, _file_weights(weights), weights)
-    source = timm.get_pretrained_cfg(rest if kind == "hub" else name)
+    source = load_timm().get_pretrained_cfg(rest if kind == "hub" else name)
     return features, list(source.mean), list(source.std)
 
 
 def _create(name: str) -> nn.Module:
-    if not timm.is_model(name):
-        near = timm.list_models(f"{name[:6]}*")[:5]
+    if not load_timm().is_model(name):
+        near = load_timm().list_models(f"{name[:6]}*")[:5]
         raise ConfigError(
             f"rpn_training.backbone={name!r}: timm has no such model; "
             f"similar names: {', '.join(near) or 'none'}"
         )
-    features: nn.Module = timm.create_model(name, features_only=True)
+    features: nn.Module = load_timm().create_model(name, features_only=True)
     return features
 
 
@@ -128,14 +128,16 @@ def _from_hub(name: str, hub_name: str) -> nn.Module:
             f"rpn_training.weights='hub:{hub_name}': expected weights of the backbone, "
             f"hub:{name}.TAG, got weights of {hub_name.partition('.')[0]!r}"
         )
-    if not timm.is_model_pretrained(hub_name):
-        tags = timm.list_pretrained(f"{name}.*")[:8]
+    if not load_timm().is_model_pretrained(hub_name):
+        tags = load_timm().list_pretrained(f"{name}.*")[:8]
         raise ConfigError(
             f"rpn_training.weights='hub:{hub_name}': timm has no such weights; "
             f"it has {', '.join(tags) or 'none for this model'}"
         )
     try:
-        features: nn.Module = timm.create_model(hub_name, features_only=True, pretrained=True)
+        features: nn.Module = load_timm().create_model(
+            hub_name, features_only=True, pretrained=True
+        )
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"rpn_training.weights='hub:{hub_name}': the model hub did not answer ({error}); "
@@ -160,7 +162,7 @@ def _lite0_weights(name: str) -> dict[str, Tensor]:
         raise StorageError(
             f"{path}: the package's weights cannot be read ({error}); install it again"
         ) from error
-    names = list(timm.create_model(name).state_dict())
+    names = list(load_timm().create_model(name).state_dict())
     if len(names) != len(stored):
         raise StorageError(f"{path}: expected {len(names)} tensors, got {len(stored)}")
     return dict(zip(names, stored.values(), strict=True))
@@ -184,7 +186,7 @@ def _file_weights(address: str) -> dict[str, Tensor]:
 
 def _load(features: nn.Module, name: str, weights: dict[str, Tensor], source: str) -> None:
     """Load all weights into the whole model, then keep those that the stages use."""
-    whole: nn.Module = timm.create_model(name)
+    whole: nn.Module = load_timm().create_model(name)
     try:
         whole.load_state_dict(weights)
         known = whole.state_dict()

@@ -69,8 +69,15 @@ def _late_compiler() -> Iterator[None]:
         _remove_late_modules()
 
 
+@functools.cache
+def load_timm() -> Any:
+    """The module timm, which imports all its models and a client of the model hub."""
+    with _late_compiler():
+        import timm
+    return timm
+
+
 with _late_compiler():
-    import timm
     from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import TwoMLPHead
@@ -104,7 +111,7 @@ __all__ = [
     "box_iou",
     "clip_boxes_to_image",
     "concat_box_prediction_layers",
+    "load_timm",
     "nms",
     "roi_align",
-    "timm",
 ]

@@ -1,18 +1,13 @@
-"""Measure how well the network finds products in scenes that it was not trained on."""
+"""Measure how well proposed boxes match the products of scenes; no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from product1m.data.geometry import Boxes, BoxSelection, select_boxes
-from product1m.detection.canvas import stack_canvases
-from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.recall import average_recall, precision_and_recall, recall
-from product1m.detection.scene_batches import Scenes
-from product1m.telemetry.progress import track
 
 DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; feature extraction keeps 36."""
@@ -38,21 +33,6 @@ class ScoredBoxes:
         """The boxes that count as products."""
         rows = select_boxes(self.boxes_xyxy, self.scores, selection)
         return ScoredBoxes(self.boxes_xyxy[rows], self.scores[rows])
-
-
-@torch.inference_mode()
-def propose_on(
-    network: ProposalNetwork, scenes: Scenes, positions: Sequence[int]
-) -> list[ScoredBoxes]:
-    """Proposals for each scene; the network must be in evaluation mode."""
-    proposals: list[ScoredBoxes] = []
-    for position in track(positions, "held-out scenes"):
-        canvas = network.canvas(scenes.items.photo(position))
-        maps = network(stack_canvases([canvas]).to(network.device))
-        (on_canvas,) = network.propose(maps, [canvas.inner_px])
-        boxes = on_canvas.boxes_xyxy.cpu().numpy() / canvas.scale()
-        proposals.append(ScoredBoxes(boxes.astype(np.float32), on_canvas.scores.cpu().numpy()))
-    return proposals
 
 
 def recalls(

@@ -28,12 +28,12 @@ from product1m.detection.measuring import (
     ScoredBoxes,
     best_selection,
     measure,
-    propose_on,
     recalls,
 )
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
+from product1m.detection.scene_proposals import propose_on
 from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
 from product1m.registry.warm_start import num_passes, weights_of
 from product1m.serving.model_folder import RPN
