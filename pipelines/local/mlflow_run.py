@@ -103,6 +103,11 @@ class TrackedRun:
                 client.log_artifact(self.run_id, str(path))
 
 
+def store_of(output: Path) -> str:
+    """Address of the MLflow that a run into a folder uses."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / DATABASE)
+
+
 def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> TrackedRun:
     """Start a run, or join the one in `MLFLOW_RUN_ID`.
 
@@ -113,7 +118,7 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
     """
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(output / DATABASE)
+    uri = store_of(output)
     tags = {name: redacted(value) for name, value in tags.items()}
     logger.info("MLflow tracking at %s", uri)
     with talking_to_mlflow("starting a run", uri):

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,8 @@ class LocalRun:
     """Folder of background photos; if empty, `backgrounds/` of the data set if it exists."""
     use_cache: bool = True
     runner: Runner = "subprocess"
+    drift: Mapping[str, float] = field(default_factory=dict)
+    """What made a run with `--when drifted` train, by sign; empty otherwise."""
 
 
 def run_training(run: LocalRun) -> RunSummary:
@@ -140,6 +142,7 @@ def _run(
     state = {name: str(outputs[name]) for name in STATE}
     tracked.tag(state)
     summary = summarize(run.preset, {**arguments, **state}, steps, verified(outputs), tracked)
+    summary.drift = dict(run.drift)
     summary.write(output / SUMMARY)
     return summary
 

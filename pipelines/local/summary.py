@@ -99,6 +99,8 @@ class RunSummary(BaseModel):
     model: ModelSummary
     report: Path
     mlflow: dict[str, str]
+    drift: dict[str, float] = {}
+    """How far the catalogue had moved from the champion, of a run with `--when drifted`."""
     cached_metrics: dict[str, float] = {}
 
     @property

@@ -16,6 +16,8 @@ from product1m.retrieval.checking import Nearest, check_answers
 from product1m.retrieval.shared_points import POINTS_WEIGHT, count_shared
 from product1m.serving.model_folder import ServingConfig
 
+CANARY_CHECK = "canaries"
+"""Name of the check."""
 CANARIES = "canaries.json"
 """Item id to the id that the item's vector finds first, beside the index of a catalogue."""
 
@@ -55,6 +57,8 @@ class Check:
     name: str
     passed: bool
     reason: str
+    share: float = 1.0
+    """Of the canaries, those that find what they found before."""
 
 
 def check_catalogue(
@@ -127,8 +131,11 @@ def _check_canaries(
     rows = filled.rows[filled.rows["id"].isin(asked)]
     answers = _answers(filled, rows, vectors, limits.canary_depth, ranking)
     lost = sorted(item for item, found in asked.items() if found not in answers.get(item, ()))
-    reason = f"{len(asked) - len(lost)} of {len(asked)} canaries find what they found before"
-    return Check("canaries", not lost, f"{reason}; not {', '.join(lost[:5])}" if lost else reason)
+    num_found = len(asked) - len(lost)
+    reason = f"{num_found} of {len(asked)} canaries find what they found before"
+    if lost:
+        reason += f"; not {', '.join(lost[:5])}"
+    return Check(CANARY_CHECK, not lost, reason, num_found / max(len(asked), 1) if asked else 1.0)
 
 
 def _answers(

@@ -1,6 +1,6 @@
 """Settings of `catalogue`."""
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from product1m.config.section import Fraction, StepConfig
 
@@ -33,5 +33,20 @@ class CatalogueConfig(StepConfig):
     """Largest share of the items that one refresh may remove (ours)."""
     max_growth: NonNegativeInt = 5
     """Most items that one refresh may add, as a multiple of those before (ours)."""
+    max_new_share: Fraction = 0.1
+    """Share of items that the model's own gallery lacks, above which the catalogue has drifted from
+    the model (ours)."""
+    max_distance: PositiveFloat = 1.25
+    """How far new photos or titles may lie from the model's own gallery, as a multiple of how far
+    its items lie from one another; above it the catalogue has drifted (ours)."""
+    min_canaries_found: Fraction = 0.98
+    """Share of the canaries that must find what they found before; below it the catalogue has
+    drifted (ours)."""
+    queries: str = ""
+    """Folder where a server keeps queries (`serving.keep_queries`), of which the newest 500 count;
+    empty: none (ours)."""
+    min_match_score: Fraction = 0.3
+    """Mean match score of the first answers of these queries, below which the catalogue has drifted
+    (ours)."""
     thumbnail_side_px: NonNegativeInt = 96
     """Longer side of the small photos that answers are shown with; 0 stores none (ours)."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.artifacts.work import work_root
 from product1m.catalogue.checks import (
+    CANARY_CHECK,
     CanaryRanking,
     Check,
     CheckLimits,
@@ -23,12 +24,14 @@ from product1m.catalogue.checks import (
     known_canaries,
     write_canaries,
 )
+from product1m.catalogue.drift import DriftLimits, Sign, signs_of_drift
 from product1m.catalogue.embedding import CatalogueModel, ItemVectors
 from product1m.catalogue.indexing import (
     PROBES_WHEN_BUILT,
     CatalogueIndexSettings,
     Changes,
     FilledIndex,
+    Vectors,
     refresh_index,
 )
 from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
@@ -44,7 +47,7 @@ from product1m.config import CatalogueConfig, IndexingConfig, RegistrationConfig
 from product1m.errors import CatalogueError
 from product1m.registry.loading import fetch_model
 from product1m.retrieval.building import RECALL_DEPTH
-from product1m.retrieval.index import GALLERY, INDEX
+from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP, model_digest
 from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.signatures import Trust
@@ -90,10 +93,13 @@ def run(
         filled = _with_points(filled, opened, taken, old, step.folder)
         changes = Changes.between(_rows(old), taken.rows)
         checks = _check(old, filled, changes, vectors.of, config, opened, step.folder)
+        signs = _signs(filled, checks, vectors.of, config, opened)
         _write(step.writer, opened, taken, filled, old, config)
-        step.details.update(_facts(changes, checks, opened))
+        step.details.update(_facts(changes, checks, opened), drift=[asdict(each) for each in signs])
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
         step.metrics["photos_extracted"] = float(vectors.num_extracted)
+        step.metrics.update({f"drift/{sign.name}": sign.value for sign in signs})
+        step.metrics["drifted"] = float(any(sign.drifted for sign in signs))
     return step.all_metrics()
 
 
@@ -204,6 +210,35 @@ def _check(
         log = logger.info if check.passed else logger.error
         log("catalogue: check %s %s: %s", check.name, _word(check), check.reason)
     return checks
+
+
+def _signs(
+    filled: FilledIndex,
+    checks: Sequence[Check],
+    vectors: Vectors,
+    config: CatalogueConfig,
+    model: CatalogueModel,
+) -> list[Sign]:
+    """How far the catalogue has moved from what the model knows."""
+    signs = signs_of_drift(
+        GalleryIndex.load(model.index),
+        model.index.manifest.details["blocks"],
+        filled.rows,
+        vectors,
+        next(check.share for check in checks if check.name == CANARY_CHECK),
+        config.queries,
+        DriftLimits(
+            config.max_new_share,
+            config.max_distance,
+            config.min_canaries_found,
+            config.min_match_score,
+        ),
+        config.seed,
+    )
+    for sign in signs:
+        word = "DRIFTED" if sign.drifted else "as before"
+        logger.info("catalogue: %s %.3f, limit %g: %s", sign.name, sign.value, sign.limit, word)
+    return signs
 
 
 def _write(
