@@ -21,6 +21,8 @@ from tests.support.servers.ports import free_port
 from tests.support.servers.s3_server import BUCKET, S3Server
 
 START_S = 180.0
+UVICORN = "import gc; gc.set_threshold(50_000, 20, 20); import uvicorn; uvicorn.main()"
+"""Collects garbage less often, which otherwise takes a large part of a short test."""
 DATABASES = ("mlflow.db", "auth.db")
 STORE = "mlflow-store.test"
 """Name of the S3 server that nobody but the MLflow server can resolve."""
@@ -76,7 +78,7 @@ def running_server(folder: Path, s3: S3Server | None = None) -> Iterator[Server]
     if s3:
         environment |= s3.environment() | _own_name_of(s3, folder / "site")
     command = [
-        *(sys.executable, "-m", "uvicorn", "--factory", "mlflow.server.auth:create_app"),
+        *(sys.executable, "-c", UVICORN, "--factory", "mlflow.server.auth:create_app"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     with (folder / "server.log").open("w") as log:
