@@ -28,7 +28,7 @@ from product1m.steps.bracket import open_step
 from product1m.synthesis import contact_sheets
 from product1m.synthesis.backgrounds import find_backgrounds
 from product1m.synthesis.coco import write_coco
-from product1m.synthesis.companions import look
+from product1m.synthesis.companions import color_vector
 from product1m.synthesis.compose import ComposedScene, SceneSettings, compose
 from product1m.synthesis.cutouts import (
     REASONS,
@@ -91,11 +91,11 @@ def run(
         sources = [attempt for attempt in attempts if not attempt.reason]
         plan = PlanSettings.from_config(config).sized(len(sources), config.scenes_per_cutout)
         split = split_sources(sources, plan)
-        looks = dict(
-            zip((s.candidate.id for s in sources), workers.map(look, sources), strict=True)
+        colors = dict(
+            zip((s.candidate.id for s in sources), workers.map(color_vector, sources), strict=True)
         )
         render = partial(compose, settings=SceneSettings.from_config(config))
-        composed = workers.map(render, plan_scenes(split, background_photos, plan, looks))
+        composed = workers.map(render, plan_scenes(split, background_photos, plan, colors))
         step.metrics.update(_write_scenes(composed, plan.num_scenes, step.writer, work, config))
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)

@@ -35,7 +35,6 @@ from product1m.catalogue.indexing import (
     refresh_index,
 )
 from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
-from product1m.catalogue.pictures import write_pictures
 from product1m.catalogue.points import write_catalogue_points
 from product1m.catalogue.registering import (
     MODEL_DIGEST,
@@ -43,6 +42,7 @@ from product1m.catalogue.registering import (
     live_version,
     register_catalogue,
 )
+from product1m.catalogue.small_photos import write_small_photos
 from product1m.config import CatalogueConfig, IndexingConfig, RegistrationConfig
 from product1m.errors import CatalogueError
 from product1m.registry.loading import fetch_model
@@ -255,7 +255,7 @@ def _write(
     (folder / SOURCES).write_text(json.dumps(taken.stamps, indent=0), "utf-8")
     for name in ENCODER_FILES:
         (folder / name).write_bytes(model.index.file(name).read_bytes())
-    write_pictures(filled.rows, taken.read, old, folder, config.thumbnail_side_px)
+    write_small_photos(filled.rows, taken.read, old, folder, config.thumbnail_side_px)
     writer.timed.add(f"{THUMBNAILS}/{MANIFEST}")
 
 

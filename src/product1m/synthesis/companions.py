@@ -41,11 +41,11 @@ _CHROMA_WEIGHT, _TITLE_WEIGHT = 1.5, 4.0
 standard deviations (ours)."""
 
 
-Look = Float32[np.ndarray, "K"]
-"""Result of `look` for a cut-out."""
+ColorVector = Float32[np.ndarray, "K"]
+"""Result of `color_vector` for a cut-out."""
 
 
-def look(source: CutAttempt) -> Look:
+def color_vector(source: CutAttempt) -> ColorVector:
     """Colors of a cut-out: their places and amounts. The inner product of two is a similarity."""
     pixels = read_cutout(source.path)
     alpha = pixels[..., 3:].astype(np.float32) / 255
@@ -88,11 +88,11 @@ class Companions:
     """Draws sources for a scene."""
 
     def __init__(
-        self, captions: Sequence[str], keys: Sequence[str], looks: Sequence[Look] | None
+        self, captions: Sequence[str], keys: Sequence[str], colors: Sequence[ColorVector] | None
     ) -> None:
         """Sources with the same key are duplicates and never companions.
 
-        Without `looks`, products are told apart only by titles.
+        Without `colors`, products are told apart only by titles.
         """
         names = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         self._keys = np.array([names[key] for key in keys])
@@ -100,7 +100,7 @@ class Companions:
         self._heads = Wordings([text[:_HEAD_CHARS] for text in texts], _MAX_BRAND_SHARE, "common")
         self._titles = Wordings(texts)
         self._names = Wordings(texts, _MAX_NGRAM_SHARE, "rare")
-        self._looks = None if looks is None else np.stack(looks)
+        self._colors_by_row = None if colors is None else np.stack(colors)
 
     def neighbors(self, position: int) -> _Neighbors:
         """Sources of a source's brand, or those with the most similar titles."""
@@ -116,8 +116,8 @@ class Companions:
 
     def _sameness(self, position: int, others: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         sameness = _TITLE_WEIGHT * self._names.similarity(position)[others]
-        if self._looks is not None:
-            sameness = sameness + self._looks[others] @ self._looks[position]
+        if self._colors_by_row is not None:
+            sameness = sameness + self._colors_by_row[others] @ self._colors_by_row[position]
         return np.asarray(sameness)
 
     def nearest(self, position: int) -> Int[np.ndarray, " K"]:

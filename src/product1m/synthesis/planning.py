@@ -8,7 +8,7 @@ import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig
 from product1m.errors import DatasetError
-from product1m.synthesis.companions import Companions, Look
+from product1m.synthesis.companions import ColorVector, Companions
 from product1m.synthesis.compose import PLAN, ScenePlan
 from product1m.synthesis.cutouts import CutAttempt
 from product1m.synthesis.scene_titles import TitleComposer
@@ -85,14 +85,14 @@ def plan_scenes(
     split: Mapping[str, Sequence[CutAttempt]],
     backgrounds: Sequence[str],
     settings: PlanSettings,
-    looks: Mapping[str, Look] | None = None,
+    colors: Mapping[str, ColorVector] | None = None,
 ) -> Iterator[ScenePlan]:
     """The plans of all scenes, train scenes first; each depends only on seed and number.
 
     Train and held-out scenes have different backgrounds if there are at least two photos.
     """
     pools = {
-        name: SourcePool(sources, settings, looks) for name, sources in split.items() if sources
+        name: SourcePool(sources, settings, colors) for name, sources in split.items() if sources
     }
     photos_of = split_backgrounds(backgrounds, settings)
     num_train = settings.num_scenes - settings.num_held_out
@@ -147,15 +147,15 @@ class SourcePool:
         self,
         sources: Sequence[CutAttempt],
         settings: PlanSettings,
-        looks: Mapping[str, Look] | None = None,
+        colors: Mapping[str, ColorVector] | None = None,
     ) -> None:
-        """`looks` are by source id; without them, products are told apart only by titles."""
+        """`colors` are by source id; without them, products are told apart only by titles."""
         self.sources = sources
         self._settings = settings
         self._groups = [group_of(source) for source in sources]
         captions = [source.candidate.caption for source in sources]
         self._titles = TitleComposer(captions)
-        own = None if looks is None else [looks[source.candidate.id] for source in sources]
+        own = None if colors is None else [colors[source.candidate.id] for source in sources]
         self._companions = Companions(captions, self._groups, own)
         share = (settings.repeat_share - _UNINTENDED_REPEATS) / (1 - _UNINTENDED_REPEATS)
         self._repeat_share = max(0.0, share)

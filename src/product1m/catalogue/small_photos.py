@@ -1,4 +1,4 @@
-"""The small photos of a catalogue: those of new items are made, the others are copied."""
+"""Write the small photos of a catalogue: new items get new ones, the others are copied."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from product1m.serving.model_folder import THUMBNAILS
 from product1m.serving.thumbnails import PART, STEP, add_thumbnail
 
 
-def write_pictures(
+def write_small_photos(
     rows: pd.DataFrame, read: Artifact, before: Artifact | None, folder: Path, side_px: int
 ) -> None:
     """Write `thumbnails/` of a catalogue.
