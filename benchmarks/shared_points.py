@@ -25,7 +25,7 @@ from product1m.evaluation.artifact_files import shipped_weights
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, bootstrap_interval
 from product1m.retrieval.search import Searcher, SearchSettings
-from product1m.retrieval.shared_points import POINTS_WEIGHT, count_shared
+from product1m.retrieval.shared_points import POINTS_WEIGHT, Matcher
 
 TIMED = 50
 """Photos of each kind that are timed."""
@@ -84,8 +84,10 @@ def print_costs(inputs: dict[str, Artifact]) -> None:
     started = time.process_time()
     for query in range(min(TIMED, len(queries))):
         points = queries.points(query)
-        for place, box in enumerate(vectors.boxes[query].boxes_xyxy, int(vectors.starts[query])):
-            count_shared(points.inside(box), table, nearest.positions[place])
+        own = vectors.boxes[query].boxes_xyxy
+        matcher = Matcher([points.inside(box) for box in own], table)
+        for place in range(len(own)):
+            matcher.count(place, nearest.positions[int(vectors.starts[query]) + place])
     spent = 1000 * (time.process_time() - started) / vectors.starts[query + 1]
     print(f"matching: {spent:.1f} ms a box with its first {searcher.settings.checked} answers")
     size = inputs["index"].file("points.arrow").stat().st_size / len(table)

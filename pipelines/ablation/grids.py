@@ -249,11 +249,17 @@ def _retrieval(config: Config) -> list[Cell]:
     points = Cell(
         "without-points", "answers not checked by points", {"evaluation.points_weights": [0.0]}
     )
+    neighbors = Cell(
+        "without-neighbors",
+        "answers not compared with the best of them",
+        {"evaluation.neighbors_weights": [0.0]},
+    )
     return [
         Cell(FULL, "every part as configured"),
         Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
         *([ocr] if config.feature_extraction.ocr != "off" and blocks else []),
         *([points] if config.feature_extraction.gallery_points else []),
+        neighbors,
     ]
 
 

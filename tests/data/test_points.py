@@ -18,7 +18,8 @@ def some_points(number: int, seed: int) -> Points:
     generator = np.random.default_rng(seed)
     places = generator.uniform(0, 100, (number, 2)).astype(np.float32)
     descriptors = generator.integers(0, 256, (number, 128)).astype(np.uint8)
-    return Points(places, descriptors, (100 + seed, 50))
+    colors = generator.integers(0, 256, (number, 2)).astype(np.uint8)
+    return Points(places, descriptors, (100 + seed, 50), colors)
 
 
 def test_a_box_has_the_points_that_lie_in_it() -> None:
@@ -28,6 +29,8 @@ def test_a_box_has_the_points_that_lie_in_it() -> None:
     assert 0 < len(rows) < 40
     np.testing.assert_array_equal(inside.points_xy, points.points_xy[rows])
     np.testing.assert_array_equal(inside.descriptors, points.descriptors[rows])
+    assert points.colors is not None
+    np.testing.assert_array_equal(inside.colors, points.colors[rows])
 
 
 def test_the_table_gives_back_what_was_written_whatever_batch_it_is_in(tmp_path: Path) -> None:
@@ -38,6 +41,7 @@ def test_the_table_gives_back_what_was_written_whatever_batch_it_is_in(tmp_path:
     for row in (0, 4, ROWS_PER_BATCH - 1, ROWS_PER_BATCH, 2 * ROWS_PER_BATCH + 2):
         np.testing.assert_array_equal(table[row].points_xy, written[row].points_xy)
         np.testing.assert_array_equal(table[row].descriptors, written[row].descriptors)
+        np.testing.assert_array_equal(table[row].colors, written[row].colors)
         assert table[row].size_px == (100 + row, 50)
 
 

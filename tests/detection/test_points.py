@@ -38,6 +38,19 @@ def test_a_reduced_photo_has_its_points_in_the_pixels_of_the_whole_one() -> None
     assert np.median(distances.min(axis=0)) < 4
 
 
+def test_a_point_has_the_color_around_it() -> None:
+    printed = printed_pack(0)
+    reddish = np.clip(printed * np.array([1.0, 0.4, 0.4]), 0, 255).astype(np.uint8)
+    for photo in (printed, reddish):
+        points = PointFinder(50, 0).find(photo)
+        assert points.colors is not None
+        for (x, y), color in zip(np.rint(points.points_xy).astype(int), points.colors, strict=True):
+            around = photo[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].astype(np.float32) / 255
+            expected = cv2.cvtColor(around, cv2.COLOR_RGB2LAB)[..., 1:].mean(axis=(0, 1)) + 128
+            if around.shape[:2] == (5, 5):
+                np.testing.assert_allclose(color, expected, atol=2)
+
+
 def test_threads_change_nothing() -> None:
     photos, finder = [printed_pack(seed) for seed in range(4)], PointFinder(100, 0)
     with ThreadPoolExecutor(4) as pool:

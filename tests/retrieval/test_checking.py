@@ -1,17 +1,21 @@
 """First answers in the order that shared points give them."""
 
+import faiss
 import numpy as np
+import pandas as pd
 import pytest
 
 from product1m.errors import RetrievalError
-from product1m.retrieval.checking import Nearest, check_answers
+from product1m.retrieval.checking import Nearest, check_answers, compare_with_best
+from product1m.retrieval.embedding import BlockLayout
+from product1m.retrieval.index import GalleryIndex
 
 BLOCKS = {"image": 1.0, "text": 0.5}
-COUNTS = {(0, 7): 0, (0, 3): 10, (0, 5): 2, (1, 4): 3, (1, 6): 4}
+COUNTS = {(0, 3): 7.0, (1, 6): 1.0}
 
 
 def count(place: int, positions: np.ndarray) -> np.ndarray:
-    return np.array([COUNTS.get((place, int(row)), 0) for row in positions])
+    return np.array([COUNTS.get((place, int(row)), 0.0) for row in positions])
 
 
 def nearest() -> Nearest:
@@ -21,7 +25,7 @@ def nearest() -> Nearest:
 
 def test_shared_points_add_the_logarithm_of_their_number_to_the_mean_of_cosines() -> None:
     checked = check_answers(nearest(), {**BLOCKS, "points": 0.1}, count, 3)
-    # 10 points, 3 of them chance: log 8; the sum of cosines is 1.5 times their mean.
+    # 7 points: log 8; the sum of cosines is 1.5 times their mean.
     added = 0.1 * 1.5 * np.log(8)
     assert checked.positions.tolist() == [[3, 7, 5, 2], [6, 4, -1, -1]]
     np.testing.assert_allclose(checked.scores[0], [0.9 + added, 1.0, 0.8, 0.7], rtol=1e-6)
@@ -42,3 +46,43 @@ def test_without_a_weight_nothing_is_counted() -> None:
 def test_a_weight_without_points_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(RetrievalError, match="run feature_extraction and indexing again"):
         check_answers(nearest(), {**BLOCKS, "points": 0.1}, None, 3)
+
+
+VECTORS = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], np.float32)
+LAYOUT = BlockLayout({"image": 1, "text": 1})
+
+
+@pytest.fixture(scope="module")
+def gallery() -> GalleryIndex:
+    index = faiss.IndexFlatIP(2)
+    index.add(VECTORS)
+    return GalleryIndex(index, pd.DataFrame({"id": list("abcd")}))
+
+
+def test_answers_gain_by_their_likeness_to_the_best_two(gallery: GalleryIndex) -> None:
+    given = Nearest(
+        np.array([[2.0, 1.0, 0.9, 0.8]], np.float32), np.array([[3, 0, 1, 2]], np.int64)
+    )
+    compared = compare_with_best(given, {**BLOCKS, "neighbors": 0.5}, gallery, LAYOUT)
+    expected = {}
+    for item, score in zip((3, 0, 1, 2), (2.0, 1.0, 0.9, 0.8), strict=True):
+        likeness = [
+            VECTORS[item][0] * VECTORS[best][0] + 0.5 * VECTORS[item][1] * VECTORS[best][1]
+            for best in (3, 0)
+        ]
+        # The best count by the third power of their scores: 8 to 1.
+        expected[item] = score + 0.5 * (8 * likeness[0] + likeness[1]) / 9
+    order = sorted(expected, key=expected.__getitem__, reverse=True)
+    assert compared.positions[0].tolist() == order
+    np.testing.assert_allclose(compared.scores[0], [expected[item] for item in order], rtol=1e-6)
+
+
+def test_unused_places_stay_behind_the_answers(gallery: GalleryIndex) -> None:
+    given = Nearest(np.array([[0.5, -9, -9]], np.float32), np.array([[2, -1, -1]], np.int64))
+    compared = compare_with_best(given, {**BLOCKS, "neighbors": 1.0}, gallery, LAYOUT)
+    assert compared.positions.tolist() == [[2, -1, -1]]
+
+
+def test_without_a_weight_nothing_is_compared(gallery: GalleryIndex) -> None:
+    given = nearest()
+    assert compare_with_best(given, BLOCKS, gallery, LAYOUT) is given

@@ -1,5 +1,7 @@
 """Which points a box shares with a gallery photo, on packs whose place is known."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,22 @@ import pytest
 
 from product1m.data.points import NO_POINTS, POINTS, Points, PointTable, write_points
 from product1m.detection.points import PointFinder
-from product1m.retrieval.shared_points import CHANCE_POINTS, count_shared, shared_points, strength
+from product1m.retrieval.shared_points import CHANCE_POINTS, Matcher
 from tests.support.worlds.printed_packs import placed, printed_pack, scene_of
 
+Tables = Callable[[list[Points]], PointTable]
 FINDER = PointFinder(280, 0)
 PACKS = [printed_pack(seed) for seed in range(3)]
 PLACES = [placed(PACKS[0], 25, 0.8, (110, 120)), placed(PACKS[1], -140, 0.9, (290, 290))]
+
+
+@pytest.fixture
+def table_of(tmp_path: Path) -> Callable[[list[Points]], PointTable]:
+    def table(items: list[Points]) -> PointTable:
+        write_points(tmp_path, items)
+        return PointTable(tmp_path / POINTS)
+
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +38,12 @@ def scene() -> Points:
     return PointFinder(1500, 0).find(photo)
 
 
-def test_pairs_lie_where_the_pack_was_put(scene: Points, gallery: list[Points]) -> None:
-    for item, place in zip(gallery, PLACES, strict=False):
-        shared = shared_points(scene, item)
+def test_pairs_lie_where_the_pack_was_put(
+    scene: Points, gallery: list[Points], table_of: Tables
+) -> None:
+    matcher = Matcher([scene], table_of(gallery))
+    for row, place in enumerate(PLACES):
+        shared = matcher.shared(0, row)
         assert len(shared) > 20
         expected = shared.item_xy @ place[:, :2].T + place[:, 2]
         assert np.linalg.norm(shared.box_xy - expected, axis=1).max() < 5
@@ -36,31 +51,42 @@ def test_pairs_lie_where_the_pack_was_put(scene: Points, gallery: list[Points]) 
 
 
 def test_a_box_shares_points_with_its_own_product_alone(
-    scene: Points, gallery: list[Points], tmp_path: Path
+    scene: Points, gallery: list[Points], table_of: Tables
 ) -> None:
-    write_points(tmp_path, gallery)
-    table = PointTable(tmp_path / POINTS)
     boxes = [np.array(box, np.float32) for box in ((0, 0, 200, 220), (190, 190, 400, 400))]
-    counts = [count_shared(scene.inside(box), table, np.array([0, 1, 2, -1])) for box in boxes]
+    matcher = Matcher([scene.inside(box) for box in boxes], table_of(gallery))
+    counts = [matcher.count(place, np.array([0, 1, 2, -1])) for place in range(2)]
     assert [row.argmax() for row in counts] == [0, 1]
     for own, row in enumerate(counts):
-        assert row[own] == len(shared_points(scene.inside(boxes[own]), gallery[own]))
+        number = len(matcher.shared(own, own))
+        # Drawn without another light, so that colors hardly differ.
+        assert 0.7 * (number - CHANCE_POINTS) < row[own] <= number - CHANCE_POINTS
         assert sum(row) == row[own]
 
 
-def test_rows_of_a_gallery_photo_are_shares_of_its_size(
-    scene: Points, gallery: list[Points]
+def test_points_count_less_the_more_their_colors_differ(
+    scene: Points, gallery: list[Points], table_of: Tables
 ) -> None:
-    shared = shared_points(scene, gallery[1])
+    def colored(shift: int) -> Points:
+        return replace(gallery[0], colors=np.full((len(gallery[0]), 2), 100 + shift, np.uint8))
+
+    box = replace(scene, colors=np.full((len(scene), 2), 100, np.uint8))
+    uncolored = replace(gallery[0], colors=None)
+    matcher = Matcher([box], table_of([colored(0), colored(10), colored(40), uncolored]))
+    expected = len(matcher.shared(0, 0)) - CHANCE_POINTS
+    # 10 and 40 on both axes: 20 and 80, one and four times the range.
+    assert matcher.count(0, np.arange(4)) == pytest.approx(expected * np.exp([0, -1, -4, 0]))
+
+
+def test_rows_of_a_gallery_photo_are_shares_of_its_size(
+    scene: Points, gallery: list[Points], table_of: Tables
+) -> None:
+    shared = Matcher([scene], table_of(gallery)).shared(0, 1)
     for row, (x, y), (u, v) in zip(shared.as_rows(), shared.box_xy, shared.item_xy, strict=True):
         assert row == pytest.approx([x, y, u / 200, v / 200], abs=0.06)
 
 
-def test_photos_without_points_share_none(scene: Points) -> None:
-    assert len(shared_points(scene, NO_POINTS)) == 0
-    assert len(shared_points(NO_POINTS, scene)) == 0
-
-
-def test_points_that_chance_gives_do_not_count() -> None:
-    counts = np.array([0, CHANCE_POINTS, CHANCE_POINTS + 1, CHANCE_POINTS + 7])
-    assert strength(counts) == pytest.approx([0, 0, np.log(2), np.log(8)])
+def test_photos_without_points_share_none(scene: Points, table_of: Tables) -> None:
+    matcher = Matcher([scene, NO_POINTS], table_of([NO_POINTS, scene]))
+    assert len(matcher.shared(0, 0)) == 0
+    assert len(matcher.shared(1, 1)) == 0

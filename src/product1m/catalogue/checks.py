@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.checking import Nearest, check_answers
-from product1m.retrieval.shared_points import POINTS_WEIGHT, count_shared
+from product1m.retrieval.shared_points import POINTS_WEIGHT, Matcher
 from product1m.serving.model_folder import ServingConfig
 
 CANARY_CHECK = "canaries"
@@ -155,8 +155,8 @@ def _answers(
     table = gallery.points
     if table is not None:
 
-        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-            return count_shared(table[items[place]], table, positions)
+        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+            return Matcher([table[items[place]]], table).count(0, positions)
 
         nearest = check_answers(nearest, ranking.weights, count, ranking.num_checked)
     positions = nearest.first(depth).positions.tolist()

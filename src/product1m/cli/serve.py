@@ -1,6 +1,7 @@
 """`product1m serve`: page and JSON API of a registered model."""
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,6 +85,9 @@ def serve(
 
     The model is verified and loaded once; a champion that `promote` did not make is refused.
     """
+    # Every worker computes with one thread; others of NumPy's library would wait busily. It reads
+    # this when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = load_config("reference", overrides).serving
     _require_packages()
     limits = _review_rules(rules, host) if review else None

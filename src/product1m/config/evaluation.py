@@ -46,6 +46,10 @@ class EvaluationConfig(StepConfig):
     """What the logarithm of the number of points that a box shares with an answer adds to their
     similarity: values tried on the dev queries, for the shipped ranking. It needs
     `feature_extraction.gallery_points` (ours)."""
+    neighbors_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 1.0)
+    """What an answer's likeness to the best two answers of its box adds to its own similarity:
+    values tried on the dev queries, for the shipped ranking. It helps where products have several
+    photos (ours)."""
     checked_answers: PositiveInt = 20
     """First answers of a box that are checked by their points (ours)."""
     removed_share: Fraction = 0.2

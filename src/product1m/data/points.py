@@ -1,9 +1,9 @@
 """Local features of photos: points that can be found again in another photo of the same product.
 
 A feature set with points holds `points.arrow`, an uncompressed Arrow file with one row per item, in
-the order of `items.parquet`: `points` (float32 pixels: x, y, x, y, …), `descriptors` (128 bytes a
-point), `width` and `height` of the photo. The file is mapped, not loaded, so memory does not grow
-with the number of items. An index has the same file for its gallery.
+the order of `items.parquet`: `points` (float32 pixels, x and y in turn), `descriptors` (128 bytes a
+point), `colors` (2 bytes a point), `width` and `height` of the photo. It is mapped, not loaded, so
+its memory does not grow with the number of items. An index has the same file for its gallery.
 """
 
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
     [
         ("points", pa.binary()),
         ("descriptors", pa.binary()),
+        ("colors", pa.binary()),
         ("width", pa.int32()),
         ("height", pa.int32()),
     ]
@@ -40,6 +41,9 @@ class Points:
     """Square roots of SIFT descriptors, scaled so that each has a length of about 512."""
     size_px: tuple[int, int]
     """Width and height of the photo."""
+    colors: UInt8[np.ndarray, "P 2"] | None = None
+    """a and b of CIELAB around each point, plus 128; None in files written before there were
+    colors."""
 
     def __len__(self) -> int:
         return len(self.points_xy)
@@ -48,10 +52,21 @@ class Points:
         """The points that lie in a box."""
         low, high = box_xyxy[:2], box_xyxy[2:]
         rows = ((self.points_xy >= low) & (self.points_xy <= high)).all(axis=1)
-        return replace(self, points_xy=self.points_xy[rows], descriptors=self.descriptors[rows])
+        colors = self.colors[rows] if self.colors is not None else None
+        return replace(
+            self,
+            points_xy=self.points_xy[rows],
+            descriptors=self.descriptors[rows],
+            colors=colors,
+        )
 
 
-NO_POINTS = Points(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_BYTES), np.uint8), (0, 0))
+NO_POINTS = Points(
+    np.empty((0, 2), np.float32),
+    np.empty((0, DESCRIPTOR_BYTES), np.uint8),
+    (0, 0),
+    np.empty((0, 2), np.uint8),
+)
 
 
 class PointWriter(RowWriter):
@@ -67,6 +82,7 @@ class PointWriter(RowWriter):
             {
                 "points": points.points_xy.astype("<f4").tobytes(),
                 "descriptors": points.descriptors.tobytes(),
+                "colors": points.colors.tobytes() if points.colors is not None else None,
                 "width": width,
                 "height": height,
             }
@@ -90,7 +106,13 @@ class PointTable:
             np.frombuffer(places, "<f4").reshape(-1, 2),
             np.frombuffer(descriptors, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
             (batch["width"][row].as_py(), batch["height"][row].as_py()),
+            _colors(batch, row),
         )
+
+
+def _colors(batch: pa.RecordBatch, row: int) -> UInt8[np.ndarray, "P 2"] | None:
+    stored = batch["colors"][row].as_buffer() if "colors" in batch.schema.names else None
+    return np.frombuffer(stored, np.uint8).reshape(-1, 2) if stored is not None else None
 
 
 def write_points(folder: Path, points: Iterable[Points]) -> None:

@@ -19,6 +19,8 @@ POINT_PARTS = ("gallery", "queries")
 """Parts of the data with points."""
 MIN_CONTRAST = 0.02
 """Half of OpenCV's default, because products in a room are small and dim (ours)."""
+COLOR_SIDE_PX = 5
+"""Side of the square around a point whose mean color it has (ours)."""
 LENGTH = 512
 """Length of a stored descriptor, for which products of its bytes add up exactly in float32."""
 
@@ -58,6 +60,7 @@ class PointFinder:
         if not keypoints:
             return replace(NO_POINTS, size_px=size_px)
         places = np.array([point.pt for point in keypoints], np.float32)
+        colors = _colors(sized, places)
         places = places * np.float32(1 / scale)
         strengths = np.array([point.response for point in keypoints], np.float32)
         descriptors = _rooted(raw)
@@ -65,11 +68,20 @@ class PointFinder:
         # OpenCV returns more points than asked for if some are equally strong.
         strongest = np.lexsort((*by_place, -strengths))[: self.max_points]
         rows = strongest[np.lexsort([key[strongest] for key in by_place])]
-        return Points(places[rows], descriptors[rows], size_px)
+        return Points(places[rows], descriptors[rows], size_px, colors[rows])
 
     def with_points(self, photo: Photo, regions: Regions) -> Regions:
         """The regions of a photo with its points."""
         return replace(regions, points=self.find(photo))
+
+
+def _colors(photo: Photo, places_xy: Float32[np.ndarray, "P 2"]) -> UInt8[np.ndarray, "P 2"]:
+    """Values a and b of CIELAB around places of a photo, plus 128."""
+    lab = cv2.cvtColor(photo, cv2.COLOR_RGB2LAB)[:, :, 1:]
+    smooth = cv2.blur(lab, (COLOR_SIDE_PX, COLOR_SIDE_PX))
+    columns, rows = np.rint(places_xy).astype(np.int64).T
+    height, width = photo.shape[:2]
+    return np.asarray(smooth[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)])
 
 
 def _rooted(descriptors: Float32[np.ndarray, "P 128"]) -> UInt8[np.ndarray, "P 128"]:

@@ -41,6 +41,8 @@ class FusionSettings:
     seed: int
     points_weights: tuple[float, ...] = ()
     """Weights of shared points that are tried."""
+    neighbors_weights: tuple[float, ...] = ()
+    """Weights of the likeness to the best answers that are tried."""
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "FusionSettings":
@@ -51,6 +53,7 @@ class FusionSettings:
             config.num_bootstrap,
             config.seed,
             config.points_weights,
+            config.neighbors_weights,
         )
 
 
@@ -59,16 +62,16 @@ class Fusion:
     """How much each block of a query counts in a ranking."""
 
     weights: dict[str, float]
-    """Factor of each block of a query's vector, the largest 1. With shared points, also the factor
-    of what they add to the mean of the blocks' cosines, see `shared_points.strength`."""
+    """Factor of each block of a query's vector, the largest 1; and what checks add, see
+    `retrieval/checking.py`."""
     shares: dict[str, float]
     """The same factors in units of each block's spread, as in the grid."""
     dev_map_at_10: float
     """Strict mAP@10 on the dev queries."""
     trials: pd.DataFrame
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
-    points_trials: Mapping[float, float] = field(default_factory=dict)
-    """Dev strict mAP@10 by tried weight of shared points; empty without points."""
+    check_trials: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    """By check: its tried weights to the dev strict mAP@10."""
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `fusion.json`."""
@@ -76,7 +79,10 @@ class Fusion:
             "weights": self.weights,
             "shares": self.shares,
             "dev_map_at_10": self.dev_map_at_10,
-            "points_trials": {f"{tried:g}": score for tried, score in self.points_trials.items()},
+            "check_trials": {
+                check: {f"{tried:g}": score for tried, score in trials.items()}
+                for check, trials in self.check_trials.items()
+            },
         }
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 
 from product1m.data.regions import FeatureSet
+from product1m.retrieval.checking import block_weights
 from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.merging import merge
 from product1m.retrieval.query_boxes import choose_boxes
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.shared_points import block_weights
 from product1m.telemetry.progress import track
 
 STAGES = {
     "embedding": "boxes and title through CAPTURE and the other blocks",
     "search": "every box ranks the gallery",
-    "shared_points": "the first answers of every box are checked by their points",
+    "shared_points": "the answers of every box are checked",
     "match_scores": "how probable it is that each answer is right",
     "merge": "the boxes' rankings become one",
 }
@@ -65,7 +65,8 @@ def _time_stages(
     times.append(clock())
     nearest = searcher.nearest(vectors, block_weights(weights), settings.depth)
     times.append(clock())
-    nearest = searcher.checked(nearest, weights, searcher.counting(regions, boxes))
+    matcher = searcher.matcher(regions.points, boxes)
+    nearest = searcher.checked(nearest, weights, matcher.count if matcher else None)
     rankings = searcher.named(nearest)
     times.append(clock())
     if scorer is not None:

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
-from product1m.retrieval.checking import Nearest
+from product1m.retrieval.checking import Nearest, block_weights
 from product1m.retrieval.evidence import RIVALS
 from product1m.retrieval.match_score import Evidence, MatchScorer, logistic
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.shared_points import CountShared, block_weights
+from product1m.retrieval.shared_points import CountShared
 from product1m.telemetry.progress import track
 
 JUDGED_ANSWERS = 5

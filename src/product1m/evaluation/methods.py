@@ -74,8 +74,8 @@ _MERGE_RULES: Mapping[MergeRule, str] = {
     "reciprocal_rank": "as shipped, by the sum of 1 / (60 + rank) over the boxes",
 }
 _DESCRIPTIONS: Mapping[str, str] = {
-    SHIPPED: "all blocks fused, first answers checked by shared points, weights chosen on the dev "
-    "queries",
+    SHIPPED: "all blocks fused, answers checked by shared points and compared with the best of "
+    "them, weights chosen on the dev queries",
     JOINT: "this network read out as in the paper: product of the joint tokens",
     JOINT_STREAMS: "this network read out as by the first author: products of the joint and "
     "of the stream tokens",
@@ -85,7 +85,8 @@ _DESCRIPTIONS: Mapping[str, str] = {
     IMAGE_TEXT: "image and text fused, no CAPTURE",
     OCR: "character n-grams of what is printed on the pack, no CAPTURE",
     IMAGE_TEXT_OCR: "image, text and what is printed fused, no CAPTURE",
-    IMAGE_TEXT_POINTS: "image and text fused, first answers checked by points, no CAPTURE",
+    IMAGE_TEXT_POINTS: "image and text fused, answers checked and compared as in shipped, no "
+    "CAPTURE",
     NEAREST_TITLE: "gallery items with the labels of the dev queries with the most similar titles; "
     "no photo, no model",
     **{MERGE_PREFIX + rule: _MERGE_RULES[rule] for rule in MERGE_RULES},

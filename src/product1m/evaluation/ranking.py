@@ -6,6 +6,7 @@ from typing import Literal
 
 from product1m.errors import RetrievalError
 from product1m.evaluation.bounds import oracle_rankings, random_rankings
+from product1m.evaluation.check_weights import with_checks
 from product1m.evaluation.fusion import (
     Candidates,
     DevQueries,
@@ -38,14 +39,13 @@ from product1m.evaluation.methods import (
     WHOLE_PHOTO,
 )
 from product1m.evaluation.metrics import GroundTruth
-from product1m.evaluation.points_weight import with_points
 from product1m.evaluation.title_baseline import Titles, nearest_title_rankings
 from product1m.evaluation.variants import QueryVariants
+from product1m.retrieval.checking import CHECKS
 from product1m.retrieval.embedding import FUSABLE
 from product1m.retrieval.merging import MERGE_RULES, MergeRule
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.telemetry.progress import track
 
 Variant = Literal["detected", "whole_photo", "oracle_boxes", "instance_crops"]
@@ -143,23 +143,32 @@ def choose_fusions(
     per_box, blocks_alone = by_suffix[""], fusions[SHIPPED]
     surface = weight_surface(per_box.pool, dev, blocks_alone)
     without, growing = per_box.without_each(available), per_box.growing(available)
-    if vectors.shared is None:
-        return Choice(fusions, surface, without, growing)
+    bases = {SHIPPED: SHIPPED}
+    if vectors.shared is not None:
+        bases[IMAGE_TEXT_POINTS] = IMAGE_TEXT
     for suffix in by_suffix:
-        for name, base in ((SHIPPED, SHIPPED), (IMAGE_TEXT_POINTS, IMAGE_TEXT)):
-            fusions[name + suffix] = with_points(
+        for name, base in bases.items():
+            fusions[name + suffix] = with_checks(
                 fusions[base + suffix], searcher, vectors, dev, settings, bool(suffix)
             )
-    shipped = fusions[SHIPPED]
-    points = {name: shipped.weights[name] for name in (POINTS_WEIGHT,) if name in shipped.weights}
-    if points:
-        without = {
-            block: replace(fusion, weights=fusion.weights | points)
-            for block, fusion in without.items()
-        }
-        without[POINTS_WEIGHT] = blocks_alone
-        growing[POINTS_WEIGHT] = shipped
-    return Choice(fusions, surface, without, growing)
+    return _with_checks_left_out(Choice(fusions, surface, without, growing), blocks_alone)
+
+
+def _with_checks_left_out(choice: Choice, blocks_alone: Fusion) -> Choice:
+    """The choice with what each check of the shipped ranking brings."""
+    shipped = choice.fusions[SHIPPED]
+    checks = {name: shipped.weights[name] for name in CHECKS if name in shipped.weights}
+    without = {
+        block: replace(fusion, weights=fusion.weights | checks)
+        for block, fusion in choice.without.items()
+    }
+    growing, grown = dict(choice.growing), blocks_alone.weights
+    for check, weight in checks.items():
+        others = {name: value for name, value in shipped.weights.items() if name != check}
+        without[check] = replace(shipped, weights=others)
+        grown = grown | {check: weight}
+        growing[check] = replace(shipped, weights=grown)
+    return replace(choice, without=without, growing=growing)
 
 
 def list_methods(

@@ -26,6 +26,7 @@ from product1m.detection.backbone import LITE0, Backbone
 from product1m.detection.proposals import BACKBONE, MODEL, WITHOUT_BACKBONE
 from product1m.errors import ArtifactError
 from product1m.registry.evidence import EVIDENCE
+from product1m.retrieval.checking import block_weights
 from product1m.retrieval.embedding import OCR, BlockLayout
 from product1m.retrieval.first_author import FILE as PRODUCTS
 from product1m.retrieval.index import INDEX as INDEX_FILE
@@ -35,7 +36,6 @@ from product1m.retrieval.index import (
     make_index,
     write_index,
 )
-from product1m.retrieval.shared_points import block_weights
 from product1m.retrieval.text import VOCABULARY, WEIGHTS, TextEncoder
 from product1m.serving.model_folder import (
     CAPTURE,

@@ -1,4 +1,10 @@
-"""Reorder the first answers of boxes by the points that they share with their boxes."""
+"""Order the answers of boxes again: by the points that they share, and by the best of them.
+
+The first answers are checked by the points that their photos share with the box. Then every answer
+gains by its likeness to the best two: a product has several photos, of which some resemble the box
+only by way of another (ours, a weighted expansion of the query without a second search; Radenović
+et al., TPAMI 2018).
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,12 +13,19 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from product1m.errors import RetrievalError
-from product1m.retrieval.shared_points import (
-    POINTS_WEIGHT,
-    CountShared,
-    block_weights,
-    strength,
-)
+from product1m.retrieval.embedding import BlockLayout
+from product1m.retrieval.index import GalleryIndex
+from product1m.retrieval.shared_points import POINTS_WEIGHT, CountShared, strength
+
+NEIGHBORS_WEIGHT = "neighbors"
+"""Name among the weights of a ranking: how much an answer's mean cosine with the best answers adds
+to its own."""
+CHECKS = (POINTS_WEIGHT, NEIGHBORS_WEIGHT)
+"""Weights of a ranking that are not of blocks, in the order in which they are used."""
+NUM_NEIGHBORS = 2
+"""Best answers that the others are compared with; a third is too often another product (ours)."""
+NEIGHBOR_POWER = 3
+"""The best answers count by this power of their scores (Radenović et al., TPAMI 2018)."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class Nearest:
     """The gallery items that some boxes rank first."""
 
     scores: Float32[np.ndarray, "I N"]
-    """Weighted sums of cosines; for checked answers, shared points are added."""
+    """Weighted sums of cosines, with what checks add."""
     positions: Int64[np.ndarray, "I N"]
     """Gallery rows; -1 in unused places."""
 
@@ -33,6 +46,17 @@ class Nearest:
         for row in range(len(self.scores)):
             own = slice(row, row + 1)
             yield Nearest(self.scores[own], self.positions[own])
+
+    def ordered(self) -> "Nearest":
+        """By falling scores; equal ones stay in their order."""
+        order = np.argsort(-self.scores, axis=1, kind="stable")
+        both = (np.take_along_axis(of, order, axis=1) for of in (self.scores, self.positions))
+        return Nearest(*both)
+
+
+def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of a ranking without those of checks."""
+    return {name: weight for name, weight in weights.items() if name not in CHECKS}
 
 
 def check_answers(
@@ -60,6 +84,31 @@ def check_answers(
     unit = weight * sum(block_weights(weights).values())
     for place, row in enumerate(positions[:, first]):
         scores[place, first] += (unit * strength(count(place, row))).astype(np.float32)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ordered = (np.take_along_axis(of, order, axis=1) for of in (scores, positions))
-    return Nearest(*ordered)
+    return Nearest(scores, positions).ordered()
+
+
+def compare_with_best(
+    nearest: Nearest, weights: Mapping[str, float], gallery: GalleryIndex, layout: BlockLayout
+) -> Nearest:
+    """Add to each answer's score how similar it is to the box's best answers, and order again.
+
+    Args:
+        nearest: best first.
+        weights: of the ranking.
+        gallery: where the answers' vectors are.
+        layout: of these vectors.
+    """
+    weight, blocks = weights.get(NEIGHBORS_WEIGHT, 0.0), block_weights(weights)
+    if not weight:
+        return nearest
+    scale, scores = layout.scale(blocks), nearest.scores.copy()
+    for own, row in zip(scores, nearest.positions, strict=True):
+        items = gallery.vectors(row[row >= 0])
+        best = np.maximum(own[: min(NUM_NEIGHBORS, len(items))], 0).astype(np.float64)
+        shares = best**NEIGHBOR_POWER / max((best**NEIGHBOR_POWER).sum(), 1e-12)
+        mixed = shares.astype(np.float32) @ items[: len(best)]
+        # Not by a library's product: it computes rows differently by their place.
+        own[: len(items)] += np.float32(weight) * np.einsum("nd,d->n", items, mixed * scale)
+    compared = Nearest(scores, nearest.positions).ordered()
+    gallery.order_copies(compared.scores, compared.positions)
+    return compared

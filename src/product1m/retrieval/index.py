@@ -272,7 +272,7 @@ class GalleryIndex:
             rows = slice(start, start + QUERY_CHUNK)
             scores[rows], nearest = self._index.search(np.ascontiguousarray(queries[rows]), depth)
             positions[rows] = self._positions(nearest)
-        self._order_copies(scores, positions)
+        self.order_copies(scores, positions)
         return scores, positions
 
     def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
@@ -301,10 +301,13 @@ class GalleryIndex:
         rows = np.searchsorted(self._vector_ids, vector_ids)
         return np.where(vector_ids < 0, -1, rows)
 
-    def _order_copies(
+    def order_copies(
         self, scores: Float32[np.ndarray, "Q N"], positions: Int64[np.ndarray, "Q N"]
     ) -> None:
-        """Move all copies of an item to its best one; FAISS leaves them in an arbitrary order."""
+        """Put all copies of an item where its best one is, in place; rows are ordered by score.
+
+        FAISS orders them by how it computes.
+        """
         if not self._copies:
             return
         copied = np.zeros(len(self) + 1, bool)  # the last one for places that are not used

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from product1m.data.points import Points, PointTable
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.shared_points import CountShared, count_shared
+from product1m.retrieval.shared_points import CountShared, Matcher
 
 
 class SharedCounts:
     """Numbers of points that boxes share with gallery items, each computed only once.
 
-    Rankings with different weights need mostly the same pairs. A pair takes 9 bytes of memory; the
-    points themselves stay on disk.
+    Rankings by different weights ask for mostly the same pairs. A pair takes 16 bytes; the points
+    themselves stay on disk.
     """
 
     def __init__(self, queries: FeatureSet, gallery: PointTable) -> None:
@@ -33,20 +33,23 @@ class SharedCounts:
         row: int,
         box_xyxy: Float32[np.ndarray, "4"] | None,
         positions: Int64[np.ndarray, " n"],
-    ) -> Int64[np.ndarray, " n"]:
-        """Counts for a box of the query at a row of its feature set; None for the whole photo."""
+    ) -> Float64[np.ndarray, " n"]:
+        """What `Matcher.count` says about a box of the query at a row of its feature set.
+
+        `box_xyxy` is None for the whole photo.
+        """
         key = (row, b"" if box_xyxy is None else box_xyxy.tobytes())
-        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty(0, np.uint16)))
+        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty(0, np.float64)))
         new = np.setdiff1d(positions, known)
         if len(new):
             points = self._queries.points(row)
             box = points if box_xyxy is None else points.inside(box_xyxy)
-            found = count_shared(box, self._gallery, new).astype(np.uint16)
+            found = Matcher([box], self._gallery).count(0, new)
             known, counts = np.concatenate([known, new]), np.concatenate([counts, found])
             order = np.argsort(known)
             known, counts = known[order], counts[order]
             self._known[key] = known, counts
-        return counts[np.searchsorted(known, positions)].astype(np.int64)
+        return np.asarray(counts[np.searchsorted(known, positions)])
 
 
 @dataclass(frozen=True)

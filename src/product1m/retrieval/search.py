@@ -17,7 +17,12 @@ from product1m.data.geometry import (
 from product1m.data.points import Points
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import Product1MError, RetrievalError
-from product1m.retrieval.checking import Nearest, check_answers
+from product1m.retrieval.checking import (
+    Nearest,
+    block_weights,
+    check_answers,
+    compare_with_best,
+)
 from product1m.retrieval.embedding import FIRST_AUTHOR, BlockEncoder, BlockLayout
 from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.first_author import FirstAuthorSearch
@@ -28,10 +33,8 @@ from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.query_vectors import QueryVectors, SharedCounts
 from product1m.retrieval.shared_points import (
     CountShared,
+    Matcher,
     SharedPoints,
-    block_weights,
-    count_shared,
-    shared_points,
 )
 from product1m.telemetry.progress import track
 
@@ -78,7 +81,10 @@ class SearchResult:
     merged: list[str]
     """Gallery ids for the whole query, best first, without repeats."""
     match_scores: list[list[float]] | None = None
-    """Probability that each answer of each box is right, 0 to 1; None if nothing was fitted."""
+    """How probable it is that each answer of each box is right, 0 to 1; None if nothing was fitted.
+    """
+    matcher: Matcher | None = None
+    """Compares the boxes with gallery items by their points; None without points."""
 
 
 class Searcher:
@@ -123,7 +129,10 @@ class Searcher:
         boxes = choose_boxes(regions, self.settings.boxes)
         views = boxes.views(regions)
         vectors = self.encoder.vectors([caption] * len(views), views)
-        return self.answer(vectors, boxes, weights, depth, scorer, self.counting(regions, boxes))
+        matcher = self.matcher(regions.points, boxes)
+        count = matcher.count if matcher else None
+        result = self.answer(vectors, boxes, weights, depth, scorer, count)
+        return replace(result, matcher=matcher)
 
     def answer(
         self,
@@ -163,7 +172,7 @@ class Searcher:
         depth: int,
         count: CountShared | None = None,
     ) -> Nearest:
-        """The nearest items of each vector; the first ones are checked by shared points."""
+        """The items that each vector ranks first, checked."""
         if FIRST_AUTHOR in weights:
             return self.checked(self._by_products(vectors, depth), weights, count)
         stored = vectors[:, : self.layout.dim]
@@ -181,24 +190,22 @@ class Searcher:
     def checked(
         self, nearest: Nearest, weights: Mapping[str, float], count: CountShared | None
     ) -> Nearest:
-        """Reorder the first answers by the points that they share with their boxes."""
-        return check_answers(nearest, weights, count, self.settings.checked)
+        """Order the answers again: by points shared with their boxes, and by the best of them."""
+        checked = check_answers(nearest, weights, count, self.settings.checked)
+        return compare_with_best(checked, weights, self.gallery, self.layout)
 
-    def counting(self, regions: Regions, boxes: QueryBoxes) -> CountShared | None:
-        """Counts the points that the boxes of a photo share with gallery items."""
-        table = self.gallery.points
-        if table is None:
+    def matcher(self, points: Points, boxes: QueryBoxes) -> Matcher | None:
+        """Compares the boxes of a photo with gallery items; None without the gallery's points."""
+        if self.gallery.points is None:
             return None
-        points = [regions.points.inside(box) for box in boxes.boxes_xyxy]
-        return lambda place, positions: count_shared(points[place], table, positions)
+        return Matcher([points.inside(box) for box in boxes.boxes_xyxy], self.gallery.points)
 
-    def explain(self, result: SearchResult, points: Points) -> list[list[SharedPoints]]:
-        """The points of a photo that each of its boxes shares with each of its answers."""
-        table, places = self.gallery.points, self.gallery.places
-        boxes = zip(result.boxes.boxes_xyxy, result.rankings, strict=True)
+    def explain(self, result: SearchResult) -> list[list[SharedPoints]]:
+        """The points that each box of a photo shares with each of its answers."""
+        matcher, rows = result.matcher, self.gallery.places
         return [
-            [shared_points(own, table[places[item]]) for item, _ in ranking] if table else []
-            for own, ranking in ((points.inside(box), row) for box, row in boxes)
+            [matcher.shared(place, rows[item]) for item, _ in ranking] if matcher else []
+            for place, ranking in enumerate(result.rankings)
         ]
 
     def describe(

@@ -1,12 +1,14 @@
 """Check an answer by the points that its photo shares with a box, in the same arrangement.
 
-Another photo of a pack shows the same printing. Points of both photos are paired by descriptors,
-and RANSAC keeps the pairs that agree with one rotation, scale and shift (ours; ratio test: Lowe,
-IJCV 2004). All computations are exact or in a fixed order, so the number of threads changes
-nothing.
+A pack that is photographed again keeps its printing. Points of both photos are paired by their
+descriptors, and RANSAC keeps the pairs that one turn, scale and shift explains (ours; ratio test:
+Lowe, IJCV 2004). A shade of the same pack has its printing in another color, so points count less
+the more their colors differ (ours). Everything is exact or in a fixed order, so the number of
+threads changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +19,9 @@ from jaxtyping import Float32, Float64, Int64
 from product1m.data.points import Points, PointTable
 
 POINTS_WEIGHT = "points"
-"""Key in the weights of a ranking: the factor of `strength`, added to a mean of cosines."""
+"""Name among the weights of a ranking: what `strength` adds to a mean of cosines."""
+COLOR_RANGE = 20.0
+"""Mean difference of the colors, |Δa| + |Δb|, at which shared points count 1 / e (ours)."""
 CHANCE_POINTS = 3
 """Number of points that photos of different products share by chance; they do not count (ours)."""
 MAX_RATIO = 0.8
@@ -29,9 +33,9 @@ MAX_SCALE = 5.0
 """With a larger change of scale, a match is not trusted (ours)."""
 RANSAC_STEPS = 500
 
-CountShared = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, " n"]]
-"""Gives the numbers of points that a box shares with gallery rows; the box is named by its position
-among those that search."""
+CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
+"""A box, by its place among those that are searched with, and gallery rows, to what `Matcher.count`
+says about them."""
 
 
 @dataclass(frozen=True)
@@ -57,67 +61,93 @@ class SharedPoints:
         ]
 
 
-def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of a ranking without that of shared points."""
-    return {name: weight for name, weight in weights.items() if name != POINTS_WEIGHT}
+def strength(counts: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """What numbers of shared points say: their logarithm."""
+    return np.asarray(np.log1p(counts))
 
 
-def strength(counts: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Strength of numbers of shared points: 0 up to `CHANCE_POINTS`, then logarithmic."""
-    return np.asarray(np.log1p(np.maximum(counts - CHANCE_POINTS, 0)))
+class Matcher:
+    """Compares boxes with gallery items by their points, each pair once."""
 
+    def __init__(self, boxes: Sequence[Points], table: PointTable) -> None:
+        """`boxes` are the points of the boxes that are searched with."""
+        self._boxes = [_Prepared.of(box) for box in boxes]
+        self._table = table
+        self._items: dict[int, _Prepared] = {}
+        self._rows: dict[tuple[int, int], _Rows] = {}
 
-def count_shared(
-    box: Points, table: PointTable, positions: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, " n"]:
-    """Numbers of points that a box shares with gallery items; 0 for row -1."""
-    own = _Box.of(box)
-    return np.array(
-        [len(_shared(own, table[row])[0]) if row >= 0 else 0 for row in positions.tolist()],
-        np.int64,
-    )
+    def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """How many points a box shares with gallery items, beyond those that chance gives.
 
+        The number falls with the mean difference of the points' colors; 0 for row -1.
+        """
+        counts = [self._count(place, row) if row >= 0 else 0.0 for row in positions.tolist()]
+        return np.array(counts, np.float64)
 
-def shared_points(box: Points, item: Points) -> SharedPoints:
-    """The points that a box shares with a gallery item; none if there are too few to count."""
-    own, other = _shared(_Box.of(box), item)
-    return SharedPoints(box.points_xy[own], item.points_xy[other], item.size_px)
+    def shared(self, place: int, row: int) -> SharedPoints:
+        """The points that a box shares with a gallery item; none if as few as chance gives."""
+        own, other = self._compared(place, row)
+        item = self._items[row].points
+        return SharedPoints(
+            self._boxes[place].points.points_xy[own], item.points_xy[other], item.size_px
+        )
+
+    def _count(self, place: int, row: int) -> float:
+        own, other = self._compared(place, row)
+        if not len(own):
+            return 0.0
+        number = float(len(own) - CHANCE_POINTS)
+        of_box, of_item = self._boxes[place].points.colors, self._items[row].points.colors
+        if of_box is None or of_item is None:
+            return number
+        apart = of_box[own].astype(np.int64) - of_item[other]
+        return number * math.exp(-float(np.abs(apart).sum()) / (len(own) * COLOR_RANGE))
+
+    def _compared(self, place: int, row: int) -> "_Rows":
+        if row not in self._items:
+            self._items[row] = _Prepared.of(self._table[row])
+        if (place, row) not in self._rows:
+            self._rows[place, row] = _shared(self._boxes[place], self._items[row])
+        return self._rows[place, row]
 
 
 @dataclass(frozen=True)
-class _Box:
-    """A box's points, prepared for many items."""
+class _Prepared:
+    """Points, prepared to be compared with many others."""
 
-    points_xy: Float32[np.ndarray, "P 2"]
+    points: Points
     descriptors: Float32[np.ndarray, "P 128"]
     squares: Float32[np.ndarray, " P"]
+    places: Int64[np.ndarray, " P"]
+    """See `_places`."""
 
     @classmethod
-    def of(cls, points: Points) -> "_Box":
+    def of(cls, points: Points) -> "_Prepared":
         descriptors = points.descriptors.astype(np.float32)
-        return cls(points.points_xy, descriptors, _squares(descriptors))
+        squares = np.asarray(np.einsum("pd,pd->p", descriptors, descriptors))
+        return cls(points, descriptors, squares, _places(points.points_xy))
+
+    def __len__(self) -> int:
+        return len(self.points)
 
 
-def _squares(descriptors: Float32[np.ndarray, "P 128"]) -> Float32[np.ndarray, " P"]:
-    return np.asarray(np.einsum("pd,pd->p", descriptors, descriptors))
-
-
+_Rows = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
+"""Rows of a box's points and of an item's that go together."""
 _NONE = np.empty(0, np.int64)
 
 
-def _shared(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Rows of paired points of box and item; each place of the item is used once.
+def _shared(box: _Prepared, item: _Prepared) -> _Rows:
+    """Rows of the box's points and of the item's that go together, each place of the item once.
 
     SIFT finds several points at a place with several directions.
     """
-    if min(len(box.points_xy), len(item)) <= CHANCE_POINTS:
+    if min(len(box), len(item)) <= CHANCE_POINTS:
         return _NONE, _NONE
     own, other = _pairs(box, item)
-    places = _places(item.points_xy)
-    if len(np.unique(places[other])) <= CHANCE_POINTS:
+    if len(np.unique(item.places[other])) <= CHANCE_POINTS:
         return _NONE, _NONE
-    source, target = box.points_xy[own], item.points_xy[other]
-    extent = float(np.ptp(item.points_xy, axis=0).max())
+    source, target = box.points.points_xy[own], item.points.points_xy[other]
+    extent = float(np.ptp(item.points.points_xy, axis=0).max())
     moved, kept = cv2.estimateAffinePartial2D(
         source,
         target,
@@ -129,7 +159,7 @@ def _shared(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.
     if moved is None or not 1 / MAX_SCALE < np.hypot(*moved[:, 0]) < MAX_SCALE:
         return _NONE, _NONE
     rows = np.flatnonzero(kept[:, 0])
-    _, first = np.unique(places[other[rows]], return_index=True)
+    _, first = np.unique(item.places[other[rows]], return_index=True)
     if len(first) <= CHANCE_POINTS:
         return _NONE, _NONE
     return own[rows[first]], other[rows[first]]
@@ -141,13 +171,12 @@ def _places(points_xy: Float32[np.ndarray, "P 2"]) -> Int64[np.ndarray, " P"]:
     return np.concatenate([[0], np.cumsum(moves)])
 
 
-def _pairs(box: _Box, item: Points) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+def _pairs(box: _Prepared, item: _Prepared) -> _Rows:
     """Each point of the box with the item's most similar one, if no other is nearly as similar."""
-    descriptors = item.descriptors.astype(np.float32)
     # Sums of products of bytes below 2^24 are exact, in whatever order they are added.
-    # PyTorch computes them, because a server limits its threads; NumPy's use a core while waiting.
-    products = (torch.from_numpy(box.descriptors) @ torch.from_numpy(descriptors).T).numpy()
-    distances = _squares(descriptors) - 2 * products
+    # By PyTorch, because a server limits its threads; those of NumPy's library wait busily.
+    products = (torch.from_numpy(box.descriptors) @ torch.from_numpy(item.descriptors).T).numpy()
+    distances = item.squares - 2 * products
     distances += box.squares[:, None]
     rows = np.arange(len(distances))
     best = distances.argmin(axis=1)

@@ -123,7 +123,7 @@ class SearchService:
                 caption, regions, self.config.weights, depth, self.config.match_score
             )
             cut = _cut(result, top_k)
-            shared = self.searcher.explain(cut, regions.points) if self.finder else None
+            shared = self.searcher.explain(cut) if self.finder else None
             answers.append(_in_given_pixels(cut, shared, kept))
         return answers
 
@@ -193,4 +193,4 @@ def _cut(result: SearchResult, top_k: int) -> SearchResult:
     rankings = [ranking[:top_k] for ranking in result.rankings]
     scores = result.match_scores
     scores = [own[:top_k] for own in scores] if scores is not None else None
-    return SearchResult(result.boxes, rankings, result.merged[:top_k], scores)
+    return replace(result, rankings=rankings, merged=result.merged[:top_k], match_scores=scores)

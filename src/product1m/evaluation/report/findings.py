@@ -224,8 +224,8 @@ def _shared(
     if not findings.choice.fusions[SHIPPED].weights.get(POINTS_WEIGHT) or queries.shared is None:
         return [[] for _ in answered.rankings]
     rankings = [ranking[:SHOWN_ANSWERS] for ranking in answered.rankings]
-    points = queries.shared.points(queries.rows[place])
-    return searcher.explain(replace(answered, rankings=rankings), points)
+    matcher = searcher.matcher(queries.shared.points(queries.rows[place]), answered.boxes)
+    return searcher.explain(replace(answered, rankings=rankings, matcher=matcher))
 
 
 def _box_cards(
