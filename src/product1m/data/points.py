@@ -1,9 +1,10 @@
 """Local features of photos: points that can be found again in another photo of the same product.
 
 A feature set with points holds `points.arrow`, an uncompressed Arrow file with one row per item, in
-the order of `items.parquet`: `points` (float32 pixels, x and y in turn), `descriptors` (128 bytes a
-point), `colors` (2 bytes a point), `width` and `height` of the photo. It is mapped, not loaded, so
-its memory does not grow with the number of items. An index has the same file for its gallery.
+the order of `items.parquet`: `points` (float32 pixels: x, y, x, y, …), `descriptors` (128 bytes a
+point), `colors` (2 bytes a point), `width` and `height` of the photo. The file is mapped, not
+loaded, so memory does not grow with the number of items. An index has the same file for its
+gallery.
 """
 
 from collections.abc import Iterable
@@ -42,8 +43,8 @@ class Points:
     size_px: tuple[int, int]
     """Width and height of the photo."""
     colors: UInt8[np.ndarray, "P 2"] | None = None
-    """a and b of CIELAB around each point, plus 128; None in files written before there were
-    colors."""
+    """Values a and b of CIELAB around each point, plus 128; None in files of versions without colors.
+    """
 
     def __len__(self) -> int:
         return len(self.points_xy)

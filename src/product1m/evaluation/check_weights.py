@@ -1,4 +1,4 @@
-"""Choose on the dev queries how much the checks of answers count in a ranking (ours)."""
+"""Choose the weights of the checks of answers, on the dev queries (ours)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ def with_checks(
     settings: FusionSettings,
     whole_photo: bool,
 ) -> Fusion:
-    """The fusion with weights of shared points, then of neighbors; block weights as they are.
+    """The fusion with weights of shared points, then of neighbors; block weights stay as they are.
 
     Resamples of the dev queries elect among the tried weights, as for blocks. The mean of the
     elected weights is used if it improves the dev score; otherwise points have no weight.
@@ -53,7 +53,7 @@ def _with_check(
 
 
 class _Scores:
-    """The dev queries' scores by the weights of a ranking."""
+    """The dev queries' scores as a function of the weights of a ranking."""
 
     def __init__(
         self, searcher: Searcher, queries: QueryVectors, dev: DevQueries, whole_photo: bool

@@ -62,7 +62,7 @@ class Fusion:
     """How much each block of a query counts in a ranking."""
 
     weights: dict[str, float]
-    """Factor of each block of a query's vector, the largest 1; and what checks add, see
+    """Factor of each block of a query's vector, the largest 1. Also the factors of checks, see
     `retrieval/checking.py`."""
     shares: dict[str, float]
     """The same factors in units of each block's spread, as in the grid."""
@@ -71,7 +71,7 @@ class Fusion:
     trials: pd.DataFrame
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
     check_trials: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
-    """By check: its tried weights to the dev strict mAP@10."""
+    """Dev strict mAP@10 by tried weight, for each check."""
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `fusion.json`."""

@@ -1,9 +1,9 @@
-"""Order the answers of boxes again: by the points that they share, and by the best of them.
+"""Reorder the answers of boxes: by shared points, and by their similarity to the best answers.
 
-The first answers are checked by the points that their photos share with the box. Then every answer
-gains by its likeness to the best two: a product has several photos, of which some resemble the box
-only by way of another (ours, a weighted expansion of the query without a second search; Radenović
-et al., TPAMI 2018).
+The first answers are checked by the points that their photos share with the box. Then the
+similarity of each answer to the best two is added to its score: a product has several photos, and
+some of them resemble another one more than the box (ours: weighted query expansion without a second
+search; Radenović et al., TPAMI 2018).
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,13 @@ from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.shared_points import POINTS_WEIGHT, CountShared, strength
 
 NEIGHBORS_WEIGHT = "neighbors"
-"""Name among the weights of a ranking: how much an answer's mean cosine with the best answers adds
-to its own."""
+"""Key in the weights of a ranking: the factor of an answer's mean cosine with the best answers."""
 CHECKS = (POINTS_WEIGHT, NEIGHBORS_WEIGHT)
-"""Weights of a ranking that are not of blocks, in the order in which they are used."""
+"""Keys in the weights of a ranking that are not blocks, in the order of the checks."""
 NUM_NEIGHBORS = 2
-"""Best answers that the others are compared with; a third is too often another product (ours)."""
+"""Number of best answers; a third one is too often another product (ours)."""
 NEIGHBOR_POWER = 3
-"""The best answers count by this power of their scores (Radenović et al., TPAMI 2018)."""
+"""Power of a best answer's score that weights it (Radenović et al., TPAMI 2018)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Nearest:
     """The gallery items that some boxes rank first."""
 
     scores: Float32[np.ndarray, "I N"]
-    """Weighted sums of cosines, with what checks add."""
+    """Weighted sums of cosines; after checks, with what they add."""
     positions: Int64[np.ndarray, "I N"]
     """Gallery rows; -1 in unused places."""
 
@@ -48,14 +47,14 @@ class Nearest:
             yield Nearest(self.scores[own], self.positions[own])
 
     def ordered(self) -> "Nearest":
-        """By falling scores; equal ones stay in their order."""
+        """Sorted by score, best first; equal scores keep their order."""
         order = np.argsort(-self.scores, axis=1, kind="stable")
         both = (np.take_along_axis(of, order, axis=1) for of in (self.scores, self.positions))
         return Nearest(*both)
 
 
 def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of a ranking without those of checks."""
+    """The weights of the blocks in the weights of a ranking."""
     return {name: weight for name, weight in weights.items() if name not in CHECKS}
 
 
@@ -90,7 +89,7 @@ def check_answers(
 def compare_with_best(
     nearest: Nearest, weights: Mapping[str, float], gallery: GalleryIndex, layout: BlockLayout
 ) -> Nearest:
-    """Add to each answer's score how similar it is to the box's best answers, and order again.
+    """Add to each answer's score its similarity to the box's best answers, and sort again.
 
     Args:
         nearest: best first.
@@ -107,7 +106,7 @@ def compare_with_best(
         best = np.maximum(own[: min(NUM_NEIGHBORS, len(items))], 0).astype(np.float64)
         shares = best**NEIGHBOR_POWER / max((best**NEIGHBOR_POWER).sum(), 1e-12)
         mixed = shares.astype(np.float32) @ items[: len(best)]
-        # Not by a library's product: it computes rows differently by their place.
+        # BLAS would give equal rows different results, depending on their position.
         own[: len(items)] += np.float32(weight) * np.einsum("nd,d->n", items, mixed * scale)
     compared = Nearest(scores, nearest.positions).ordered()
     gallery.order_copies(compared.scores, compared.positions)

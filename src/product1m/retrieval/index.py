@@ -304,9 +304,9 @@ class GalleryIndex:
     def order_copies(
         self, scores: Float32[np.ndarray, "Q N"], positions: Int64[np.ndarray, "Q N"]
     ) -> None:
-        """Put all copies of an item where its best one is, in place; rows are ordered by score.
+        """Move all copies of an item to its best one, in place; rows are sorted by score.
 
-        FAISS orders them by how it computes.
+        FAISS leaves copies in an arbitrary order.
         """
         if not self._copies:
             return

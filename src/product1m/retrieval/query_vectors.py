@@ -15,8 +15,8 @@ from product1m.retrieval.shared_points import CountShared, Matcher
 class SharedCounts:
     """Numbers of points that boxes share with gallery items, each computed only once.
 
-    Rankings by different weights ask for mostly the same pairs. A pair takes 16 bytes; the points
-    themselves stay on disk.
+    Rankings with different weights need mostly the same pairs. A pair takes 16 bytes of memory; the
+    points themselves stay on disk.
     """
 
     def __init__(self, queries: FeatureSet, gallery: PointTable) -> None:
@@ -34,10 +34,7 @@ class SharedCounts:
         box_xyxy: Float32[np.ndarray, "4"] | None,
         positions: Int64[np.ndarray, " n"],
     ) -> Float64[np.ndarray, " n"]:
-        """What `Matcher.count` says about a box of the query at a row of its feature set.
-
-        `box_xyxy` is None for the whole photo.
-        """
+        """Counts for a box of the query at a row of its feature set; None for the whole photo."""
         key = (row, b"" if box_xyxy is None else box_xyxy.tobytes())
         known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty(0, np.float64)))
         new = np.setdiff1d(positions, known)

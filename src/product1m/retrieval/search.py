@@ -81,8 +81,7 @@ class SearchResult:
     merged: list[str]
     """Gallery ids for the whole query, best first, without repeats."""
     match_scores: list[list[float]] | None = None
-    """How probable it is that each answer of each box is right, 0 to 1; None if nothing was fitted.
-    """
+    """Probability that each answer of each box is right, 0 to 1; None if nothing was fitted."""
     matcher: Matcher | None = None
     """Compares the boxes with gallery items by their points; None without points."""
 
@@ -172,7 +171,7 @@ class Searcher:
         depth: int,
         count: CountShared | None = None,
     ) -> Nearest:
-        """The items that each vector ranks first, checked."""
+        """The nearest items of each vector, after all checks."""
         if FIRST_AUTHOR in weights:
             return self.checked(self._by_products(vectors, depth), weights, count)
         stored = vectors[:, : self.layout.dim]
@@ -190,7 +189,7 @@ class Searcher:
     def checked(
         self, nearest: Nearest, weights: Mapping[str, float], count: CountShared | None
     ) -> Nearest:
-        """Order the answers again: by points shared with their boxes, and by the best of them."""
+        """Reorder the answers by shared points, then by their similarity to the best answers."""
         checked = check_answers(nearest, weights, count, self.settings.checked)
         return compare_with_best(checked, weights, self.gallery, self.layout)
 

@@ -1,10 +1,10 @@
 """Check an answer by the points that its photo shares with a box, in the same arrangement.
 
-A pack that is photographed again keeps its printing. Points of both photos are paired by their
-descriptors, and RANSAC keeps the pairs that one turn, scale and shift explains (ours; ratio test:
-Lowe, IJCV 2004). A shade of the same pack has its printing in another color, so points count less
-the more their colors differ (ours). Everything is exact or in a fixed order, so the number of
-threads changes nothing.
+Another photo of a pack shows the same printing. Points of both photos are paired by descriptors,
+and RANSAC keeps the pairs that agree with one rotation, scale and shift (ours; ratio test: Lowe,
+IJCV 2004). Another shade of a product has the same printing in another color, so points count less
+the more their colors differ (ours). All computations are exact or in a fixed order, so the number
+of threads changes nothing.
 """
 
 import math
@@ -19,7 +19,7 @@ from jaxtyping import Float32, Float64, Int64
 from product1m.data.points import Points, PointTable
 
 POINTS_WEIGHT = "points"
-"""Name among the weights of a ranking: what `strength` adds to a mean of cosines."""
+"""Key in the weights of a ranking: the factor of `strength`, added to a mean of cosines."""
 COLOR_RANGE = 20.0
 """Mean difference of the colors, |Δa| + |Δb|, at which shared points count 1 / e (ours)."""
 CHANCE_POINTS = 3
@@ -34,8 +34,8 @@ MAX_SCALE = 5.0
 RANSAC_STEPS = 500
 
 CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
-"""A box, by its place among those that are searched with, and gallery rows, to what `Matcher.count`
-says about them."""
+"""Gives what `Matcher.count` gives for a box and gallery rows; the box is named by its position
+among those that search."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SharedPoints:
 
 
 def strength(counts: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """What numbers of shared points say: their logarithm."""
+    """Strength of numbers of shared points: logarithmic."""
     return np.asarray(np.log1p(counts))
 
 
@@ -70,22 +70,22 @@ class Matcher:
     """Compares boxes with gallery items by their points, each pair once."""
 
     def __init__(self, boxes: Sequence[Points], table: PointTable) -> None:
-        """`boxes` are the points of the boxes that are searched with."""
+        """`boxes` are the points of the boxes that search."""
         self._boxes = [_Prepared.of(box) for box in boxes]
         self._table = table
         self._items: dict[int, _Prepared] = {}
         self._rows: dict[tuple[int, int], _Rows] = {}
 
     def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """How many points a box shares with gallery items, beyond those that chance gives.
+        """Numbers of points that a box shares with gallery items, minus `CHANCE_POINTS`.
 
-        The number falls with the mean difference of the points' colors; 0 for row -1.
+        They decrease with the mean difference of the points' colors; 0 for row -1.
         """
         counts = [self._count(place, row) if row >= 0 else 0.0 for row in positions.tolist()]
         return np.array(counts, np.float64)
 
     def shared(self, place: int, row: int) -> SharedPoints:
-        """The points that a box shares with a gallery item; none if as few as chance gives."""
+        """The points that a box shares with a gallery item; none if there are too few to count."""
         own, other = self._compared(place, row)
         item = self._items[row].points
         return SharedPoints(
