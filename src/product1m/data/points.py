@@ -43,8 +43,7 @@ class Points:
     size_px: tuple[int, int]
     """Width and height of the photo."""
     colors: UInt8[np.ndarray, "P 2"] | None = None
-    """Values a and b of CIELAB around each point, plus 128; None in files of versions without colors.
-    """
+    """Values a and b of CIELAB around each point, plus 128; None in files without colors."""
 
     def __len__(self) -> int:
         return len(self.points_xy)
