@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product1m.cli.next_steps import after_refresh, after_status, say_next
+from product1m.cli.next_steps import after_erasure, after_refresh, after_status, say_next
 from product1m.cli.options import (
     CANDIDATE_MODEL,
     AllowUnsigned,
@@ -128,7 +128,8 @@ def erase(
     for place in cache or ():
         for address in erasure.forget_vectors(place, erased.photos):
             typer.echo(f"removed {address}")
-    _refresh_after(catalogue, index, model)
+    if index:
+        _refresh(catalogue, index, model, Trust.of_consumer(), CatalogueConfig(), "")
     places = [*(look_in or ()), *([str(index)] if index else ())]
     holding = erasure.holders(places, erased.photos)
     if versions:
@@ -136,8 +137,7 @@ def erase(
     for holder in holding:
         typer.echo(f"still holds them: {holder}")
     typer.echo(f"{len(holding)} artifacts still hold them; {len(places)} places looked at")
-    if holding:
-        say_next("delete these, then product1m storage gc ADDRESS, the address of their storage")
+    say_next(*after_erasure(catalogue, index, model, has_holders=bool(holding)))
 
 
 @catalogue_app.command(epilog="Example: `product1m catalogue log shop --last 5`")

@@ -92,6 +92,18 @@ def after_status(catalogue: str, index: Path | None, state: Mapping[str, Any]) -
     return (f'product1m search PHOTO --title "…" --catalogue {index}',)
 
 
+def after_erasure(
+    catalogue: str, index: Path | None, model: str, *, has_holders: bool
+) -> Sequence[str]:
+    """How the erased items leave what is served, and what else holds them."""
+    refresh = (
+        f"product1m catalogue refresh {catalogue} {index or 'build/catalogue'} --model {model}"
+    )
+    served = f"{refresh} --register takes them out of what is served"
+    left = "delete what still holds them, then product1m storage gc ADDRESS of their storage"
+    return (left, served) if has_holders else (served,)
+
+
 def after_refresh(dataset: str, index: Path, model: str, *, registered: bool) -> Sequence[str]:
     """How to try a catalogue that passed its checks, and how to serve it."""
     if registered:

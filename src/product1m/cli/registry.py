@@ -225,7 +225,7 @@ def new_key(
         f"{private}: private, signs champions (PRODUCT1M_KEY); keep it where only reviewers read"
     )
     typer.echo(f"{public}: public, for everyone who loads champions ({KEYS})")
-    say_next(PROMOTE.format("N"))
+    say_next(PROMOTE.format("challenger"))
 
 
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
