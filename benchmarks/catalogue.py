@@ -28,8 +28,6 @@ import requests
 from jaxtyping import Float32
 from serving import ask, questions, running
 
-from pipelines.local.record import SUMMARY
-from pipelines.local.summary import RunSummary
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, write_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.catalogue.batches import VECTORS_PART, Batches, KnownVectors, vector_keys
@@ -202,9 +200,9 @@ class Shop:
             "PRODUCT1M_ALLOW_UNSIGNED": "true",
             "PRODUCT1M_WORK": str(root / "work"),
         }
-        summary = RunSummary.model_validate_json((sample / SUMMARY).read_text("utf-8"))
-        self.photos = Path(summary.dataset["dataset_uri"])
-        self.model = f"models:/{summary.model.name}/{summary.model.version}"
+        summary = json.loads((sample / "summary.json").read_text("utf-8"))
+        self.photos = Path(summary["dataset"]["dataset_uri"])
+        self.model = "models:/{name}/{version}".format(**summary["model"])
         self.folder = model_of(sample)
         self.opened = CatalogueModel.open(self.folder)
         self.config = CatalogueConfig(factory=FACTORY, probes=PROBES, cache=str(root / "cache"))

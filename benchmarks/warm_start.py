@@ -7,14 +7,14 @@ hour on two cores; `--classes 12 --scenes 120` is a smaller one of some 12 minut
 """
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from pipelines.local.record import SUMMARY
-from pipelines.local.summary import RunSummary
 from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import Interval
 from product1m.sample import cut_sample
@@ -35,17 +35,18 @@ def without_new_items(dataset: Path, folder: Path) -> Path:
     return folder
 
 
-def run(dataset: Path, output: Path, options: list[str]) -> RunSummary:
+def run(dataset: Path, output: Path, options: list[str]) -> dict[str, Any]:
     """One run of the pipeline; its figures."""
     command = [sys.executable, "-m", "pipelines", "run", "--preset", "sample"]
     command += ["--dataset", str(dataset), "--output", str(output), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return RunSummary.model_validate_json((output / SUMMARY).read_text("utf-8"))
+    summary: dict[str, Any] = json.loads((output / "summary.json").read_text("utf-8"))
+    return summary
 
 
-def seconds_of(summary: RunSummary) -> dict[str, float]:
+def seconds_of(summary: dict[str, Any]) -> dict[str, float]:
     """Processor time of the trainings."""
-    return {step: summary.steps[step].cpu_seconds for step in TRAININGS}
+    return {step: summary["steps"][step]["cpu_seconds"] for step in TRAININGS}
 
 
 def main() -> None:
@@ -72,11 +73,11 @@ def main() -> None:
     cold = run(dataset, folder / "cold", options)
     warm = run(dataset, folder / "warm", [*options, "--from", str(folder / "earlier")])
     for name, made in (("cold", cold), ("warm", warm)):
-        reached = Interval(**made.intervals[SHIPPED])
+        reached = Interval(**made["intervals"][SHIPPED])
         times = ", ".join(f"{step} {spent:.0f} s" for step, spent in seconds_of(made).items())
         print(f"{name}: strict mAP@10 {reached}; processor time of {times}")
     share = sum(seconds_of(warm).values()) / sum(seconds_of(cold).values())
-    inside = warm.intervals[SHIPPED]["mean"] >= cold.intervals[SHIPPED]["low"]
+    inside = warm["intervals"][SHIPPED]["mean"] >= cold["intervals"][SHIPPED]["low"]
     print(f"warm takes {share:.2f} of the time; within the cold run's interval or above: {inside}")
 
 
