@@ -36,9 +36,9 @@ class Pace:
     poll_s: float = 5.0
     tell_s: float = 15.0
     patience_s: float = 900.0
-    """For a server that does not answer."""
+    """Longest wait for a server that does not answer."""
     max_wait_s: float = 1800.0
-    """For a pod that cannot start; 0 waits forever."""
+    """Longest wait for a pod that cannot start; 0 waits forever."""
 
 
 PACE = Pace()

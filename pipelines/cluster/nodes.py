@@ -20,7 +20,7 @@ _ATTEMPT = re.compile(r"\((\d+)\)$")
 _EXECUTOR_NODE = re.compile(r"(?:^|\.)(?P<task>[^.()]+)(?:\(\d+\))?\.executor(?:\((?P<n>\d+)\))?$")
 _DRIVER_NODE = re.compile(r"(?:^|\.)(?P<task>[^.()]+-driver)(?:\((?P<n>\d+)\))?$")
 _MAX_OUTER_ATTEMPTS = 4
-"""Of the workflow, its root and a task; more are not looked for (ours; KFP allows 3)."""
+"""Attempts of the workflow, its root and a task that are looked for (ours; KFP allows 3)."""
 _MAX_EXECUTOR_ATTEMPTS = 8
 
 

@@ -89,7 +89,7 @@ class Schedule(BaseModel):
     pipeline: PipelineKind = "training"
     """`catalogue` refreshes what can be found; its one task finds out itself what changed."""
     model: str = CHAMPION
-    """Of a catalogue: the promoted model that it is built with."""
+    """For a catalogue: the promoted model that builds it."""
     dataset: str
     dataset_digest: str = ""
     """A name for the state of the data; the cache is valid for one name."""

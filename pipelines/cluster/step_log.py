@@ -40,7 +40,7 @@ class LogSource:
     pod: Pod | None = None
     node: Node | None = None
     bucket: str = ""
-    """Of the logs that Argo keeps."""
+    """Bucket of the logs that Argo keeps."""
 
 
 def source_of(

@@ -82,7 +82,7 @@ class Package:
     text: str
     """Two YAML documents: the pipeline spec, the platform spec."""
     name: str = NAME
-    """Of the pipeline on the cluster, whose versions are packages."""
+    """Name of the pipeline on the cluster; its versions are packages."""
 
     @property
     def digest(self) -> str:

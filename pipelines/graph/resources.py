@@ -68,7 +68,7 @@ class Resources:
 
     @property
     def requests(self) -> dict[str, str]:
-        """As Kubernetes names them, GPUs included."""
+        """Requests by Kubernetes' names, with GPUs."""
         return {
             "cpu": self.cpu_request or self.cpu,
             "memory": self.memory_request or self.memory,
@@ -77,7 +77,7 @@ class Resources:
 
     @property
     def limits(self) -> dict[str, str]:
-        """As Kubernetes names them, GPUs included."""
+        """Limits by Kubernetes' names, with GPUs."""
         return {"cpu": self.cpu, "memory": self.memory, **self._gpus()}
 
     def _gpus(self) -> dict[str, str]:
@@ -95,11 +95,11 @@ _TRAINER = Resources(cpu="12", memory="64Gi", timeout_s=72 * _HOUR, gpus=1, shar
 _NODE = Resources(cpu="96", memory="512Gi", timeout_s=24 * _HOUR, gpus=8, shared_memory="128Gi")
 _RANKER = Resources(cpu="8", memory="32Gi", timeout_s=12 * _HOUR, gpus=1, shared_memory="4Gi")
 _FOLLOWER = Resources(cpu="1", memory="4Gi", timeout_s=26 * _HOUR)
-"""Of a training step whose nodes are the pods of a TrainJob (ours)."""
+"""Resources of a training step whose nodes are the pods of a TrainJob (ours)."""
 _LISTER = Resources(
     cpu="1", memory="4Gi", timeout_s=1 * _HOUR, cpu_request="100m", memory_request="256Mi"
 )
-"""Of `data_state`, which lists files (ours)."""
+"""Resources of `data_state`, which lists files (ours)."""
 _REGISTRAR = Resources(cpu="2", memory="8Gi", timeout_s=1 * _HOUR)
 
 _GPU_1 = {

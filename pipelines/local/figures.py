@@ -11,7 +11,7 @@ from product1m.evaluation.methods import SHIPPED
 from product1m.evaluation.statistics import METRICS, Interval
 
 DEFINITIONS = ("strict", "official")
-"""In the order of the columns."""
+"""Definitions in the order of the columns."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from product1m.artifacts.atomic import finish_removals, remove_folder, write_text
 
 MARKER = ".unfinished.json"
-"""In `pipeline/` while a graph runs, and after one that did not end well: older runs' folders."""
+"""File in `pipeline/` while a graph runs, and after one that failed; lists older runs' folders."""
 CACHE_TEMPORARY = ".kfp_cache_*.tmp"
 """What `kfp.local` leaves in a cache when it is killed while it writes an entry."""
 

@@ -19,7 +19,7 @@ from product1m.errors import PipelineError, redacted
 
 RECORD = "run.json"
 SUMMARY = "summary.json"
-"""In the same folder after a run that succeeded; see `summary.py`."""
+"""File in the same folder after a successful run; see `summary.py`."""
 
 State = Literal["RUNNING", "SUCCEEDED", "FAILED", "INTERRUPTED", "KILLED"]
 

@@ -18,9 +18,9 @@ class TaskState:
     """A task of the graph."""
 
     key: str
-    """As the graph and the cluster's nodes name it: `feature-extraction-2`."""
+    """Name in the graph and of the cluster's nodes: `feature-extraction-2`."""
     name: str
-    """As a person reads it: `feature_extraction/scenes`."""
+    """Name that is shown: `feature_extraction/scenes`."""
     state: str
     """KFP's states, and `CACHED`, `STOPPED`, `NOT RUN`."""
     started: datetime | None = None
@@ -50,9 +50,9 @@ class Story:
     notes: list[str] = field(default_factory=list)
     """What else a reader should know: what came from the cache, earlier attempts."""
     results: dict[str, str] = field(default_factory=dict)
-    """Of a run that succeeded: gate, model version, or why they are unknown."""
+    """After a successful run: gate, model version, or why they are unknown."""
     figures: Figures | None = None
-    """Of a run that succeeded, if they are known."""
+    """Figures of a successful run, if they are known."""
     tail: list[str] = field(default_factory=list)
     """The last lines that the task printed."""
     whole_log: str = ""

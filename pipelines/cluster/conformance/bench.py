@@ -45,7 +45,7 @@ class Bench:
     pipeline_root: str = ""
     pace: Pace = PACE
     max_start_s: float = 600.0
-    """For a first task to run, or a schedule to fire."""
+    """Longest wait for a first task to run, or for a schedule to start one."""
     mark: str = field(default_factory=lambda: secrets.token_hex(3))
     """Part of names that distinguishes this conformance run from others."""
     whole: str = ""

@@ -21,7 +21,7 @@ class Result:
     """What came, or what is wrong."""
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The result as a line of text."""
         mark = "ok" if self.passed else "FAILED"
         return f"{mark:<7} {self.case:<28} {self.seconds:6.0f} s  {self.seen}"
 
@@ -40,7 +40,7 @@ def run_cases(bench: Bench, cases: Mapping[str, Case] = CASES) -> Iterator[Resul
 
 
 def as_json(results: list[Result], endpoint: str) -> dict[str, Any]:
-    """As a program reads it."""
+    """The results as values for JSON."""
     return {
         "endpoint": endpoint,
         "passed": all(result.passed for result in results) and len(results) == len(CASES),

@@ -21,7 +21,7 @@ class Finding:
     """What to do; empty if there is nothing to do."""
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The finding as a line of text."""
         parts = [f"{_MARKS[self.level]:<8} {self.subject}: {self.seen}"]
         if self.needed and self.level != "ok":
             parts.append(f"{'':<8}   needed: {self.needed}")
@@ -36,5 +36,5 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """As a program reads it."""
+    """The findings as rows for JSON."""
     return [asdict(finding) for finding in findings]

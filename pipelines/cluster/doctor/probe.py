@@ -37,7 +37,7 @@ class Probe:
     """Step to image: each is pulled."""
     bucket: str
     max_wait_s: float = 1800.0
-    """For images that are large and a cluster that is busy."""
+    """Longest wait, enough for large images and a busy cluster."""
 
 
 def probe(view: View, wanted: Probe) -> Iterator[Finding]:

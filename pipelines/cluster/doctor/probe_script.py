@@ -136,7 +136,7 @@ def _life_cycle(client: Any, bucket: str) -> None:
 
 
 def try_closed() -> None:
-    """From a pod that nothing lets in: MLflow must not be reachable."""
+    """Check that MLflow is unreachable from a pod that no policy lets in."""
     parts = urlsplit(os.environ["MLFLOW_TRACKING_URI"])
     try:
         socket.create_connection((parts.hostname, parts.port or 443), timeout=8).close()

@@ -86,7 +86,7 @@ def _free(node: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def _requested(pods: list[dict[str, Any]], node: str) -> dict[str, float]:
-    """By the pods on a node that have not ended."""
+    """Resources requested by the pods on a node that have not ended."""
     total: dict[str, float] = {}
     for pod in pods:
         ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

@@ -44,7 +44,7 @@ class Leftovers:
 
     @property
     def num_bytes(self) -> int:
-        """Of the objects that may go."""
+        """Total size of the objects that may be removed."""
         return sum(file.num_bytes for file in self.unnamed)
 
 

@@ -38,13 +38,13 @@ class CanaryRanking:
     """How the answers of canaries are ordered: as those of boxes, all blocks with equal weights."""
 
     weights: Mapping[str, float]
-    """Of the blocks, and of shared points if they have one in the model."""
+    """Weights of the blocks, and of shared points if the model gives them one."""
     num_checked: int
     """First answers that are checked by shared points."""
 
     @classmethod
     def of(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
-        """For an index with these blocks and a model with this configuration."""
+        """The ranking for an index with these blocks and a model with this configuration."""
         weight = config.weights.get(POINTS_WEIGHT, 0.0)
         weights = {**dict.fromkeys(blocks, 1.0), POINTS_WEIGHT: weight}
         return cls(weights, config.evaluation.checked_answers)
@@ -58,7 +58,7 @@ class Check:
     passed: bool
     reason: str
     share: float = 1.0
-    """Of the canaries, those that find what they found before."""
+    """Share of the canaries that find what they found before."""
 
 
 def check_catalogue(

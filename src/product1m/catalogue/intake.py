@@ -36,7 +36,7 @@ class Intake:
     rows: pd.DataFrame
     """Columns id, caption, labels, sha256 (of the stored photo), in the order of the list."""
     stamps: dict[str, str]
-    """Of each item in `rows`."""
+    """Stamp of each item in `rows`."""
     read: Artifact
     """The items whose photos were read, an artifact of ingestion."""
     rejected: list[RejectedLine]

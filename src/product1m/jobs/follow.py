@@ -78,7 +78,7 @@ class Round:
     def __init__(self, number: int) -> None:
         self.number = number
         self.logs: dict[str, PodLog] = {}
-        """By pod name."""
+        """Logs by pod name."""
         self.endings: dict[str, str] = {}
         """How pods ended that did not succeed, by name."""
         self.exit_codes: dict[str, int] = {}

@@ -36,7 +36,7 @@ _PASSING_NAMES = {
     "RetryError",
     "Timeout",
 }
-"""Of requests, urllib3 and botocore, which not every step's image has."""
+"""Names of errors of requests, urllib3 and botocore, which some steps' images lack."""
 
 
 def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = PAUSES_S) -> T:

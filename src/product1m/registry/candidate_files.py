@@ -41,7 +41,7 @@ class CandidateFiles:
     evidence: Evidence
     lineage: Mapping[str, Summary]
     digest: str
-    """Of the list of all files."""
+    """Digest of the list of all files."""
 
     @property
     def model(self) -> Path:

@@ -147,9 +147,9 @@ class Answers:
     rankings: dict[str, dict[str, list[str]]]
     """Merged, by method and query id."""
     quality: DetectionQuality
-    """Of its boxes."""
+    """Quality of its boxes."""
     index_recall: float
-    """Of that index against exact search, at the depth of `RECALL`."""
+    """Recall of its index compared with exact search, at the depth of `RECALL`."""
 
 
 def answer_by_methods(

@@ -60,7 +60,7 @@ class Standing:
 
     @property
     def number(self) -> str:
-        """Of the champion."""
+        """Version number of the champion."""
         return self.champion.number if self.champion else NONE
 
 

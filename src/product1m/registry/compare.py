@@ -16,7 +16,7 @@ COUNTED = ("recall", "queries_per_s", "bytes_per_item", "num_items", "AR@", "los
 """Parts of metric names that measure quality; other metrics count the data."""
 DATA_PARTS = ("ingestion/train", "ingestion/gallery", "ingestion/queries")
 Metric = float | Interval | None
-"""With its interval if it has one; None if a version lacks it."""
+"""A metric, with its interval if it has one; None if a version lacks it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class VersionComparison:
     """`part/what` to both values, only where they differ."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The comparison as values for JSON."""
         return {
             "first": {"model": self.first.model, "version": self.first.number},
             "second": {"model": self.second.model, "version": self.second.number},

@@ -55,13 +55,13 @@ class Remeasured(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     version: str
-    """Of the champion model."""
+    """Version of the champion model."""
     evidence_digest: str
     """Identifies the champion: copying changes a version's number, not its evidence."""
     ap: dict[str, float]
     top: dict[str, list[str]]
     found: dict[str, int] = {}
-    """As in `Evidence`."""
+    """Same as in `Evidence`."""
 
 
 class Evidence(BaseModel):
@@ -88,7 +88,7 @@ class Evidence(BaseModel):
     """The evaluation's figures on the test queries by name: mean, low, high."""
     index_recall: float
     served_agreement: float
-    """Of the registered model with the evaluation, see `examples.agreement`."""
+    """Agreement of the registered model with the evaluation, see `examples.agreement`."""
     leaked_photos: float = 0.0
     """Train and gallery photos that are also query photos, relative to the number of queries."""
     dev_photos_in_test: float = 0.0

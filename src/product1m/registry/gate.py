@@ -118,8 +118,9 @@ def decide(candidate: Evidence, champion: Champion | None) -> Gate:
 
 def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
     """The champion's answers to the candidate's queries, measured at its registration or again."""
-    known, anew = champion.evidence, candidate.champion
-    again = anew if anew and champion.digest and anew.evidence_digest == champion.digest else None
+    known, measured = champion.evidence, candidate.champion
+    is_of_champion = measured and champion.digest and measured.evidence_digest == champion.digest
+    again = measured if is_of_champion else None
     same = known and (known.queries, known.gallery) == (candidate.queries, candidate.gallery)
     if known and same and known.ap.keys() == candidate.ap.keys():
         found = known.found or (again.found if again else {})

@@ -117,7 +117,7 @@ class ReviewerData:
     def _agreement(
         self, files: CandidateFiles, queries: ItemTable, shipped: Mapping[str, list[str]]
     ) -> float:
-        """Of the model, asked photos as a customer asks, with the rankings measured here."""
+        """Agreement of the model's answers to photos with the rankings measured here."""
         if files.evidence.gallery != self.gallery.manifest.details["content"]:
             logger.warning("the model's gallery is another one; its answers are not compared here")
             return files.evidence.served_agreement

@@ -43,7 +43,7 @@ MAX_CANDIDATES = 5
 
 @dataclass(frozen=True)
 class Reviewer:
-    """With what a reviewer acts."""
+    """What a reviewer needs to act."""
 
     models: ModelNames
     rules: ReviewRules
@@ -188,7 +188,7 @@ class ReviewDesk:
 
     @property
     def path(self) -> str:
-        """Of the page, with the secret that opens it."""
+        """Path of the page, with the secret that opens it."""
         return f"{REVIEW}?token={self.guard.secret}"
 
 

@@ -114,7 +114,7 @@ def _copy_capture(capture: Artifact, target: Path) -> None:
 
 
 def _copy_index(index: Artifact, small: Path, text_dim: int) -> None:
-    """Fit the titles' block anew on the gallery's captions, and keep the other blocks."""
+    """Fit the titles' block again on the gallery's captions, and keep the other blocks."""
     config = IndexingConfig.model_validate(index.manifest.config)
     layout = BlockLayout(index.manifest.details["blocks"])
     if OCR in layout.widths:

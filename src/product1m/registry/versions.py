@@ -70,7 +70,7 @@ class ModelVersion:
 
     @property
     def uri(self) -> str:
-        """As MLflow takes it."""
+        """The version's address at MLflow."""
         return f"models:/{self.model}/{self.number}"
 
 

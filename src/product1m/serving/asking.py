@@ -16,7 +16,7 @@ from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.environment import bare_environment
 
 _LINES = 20
-"""Of the process's last words, shown if it fails."""
+"""Number of lines of the process's output that are shown if it fails."""
 
 
 def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:

@@ -35,9 +35,9 @@ class ServedModel:
     service: SearchService
     thumbnails: Thumbnails
     model_digest: str
-    """Of everything that computes vectors: RPN, CAPTURE, settings."""
+    """Digest of everything that computes vectors: RPN, CAPTURE, settings."""
     catalogue_digest: str
-    """Of the index with its items."""
+    """Digest of the index with its items."""
     is_signed: bool
     """Whether a trusted signature covers it."""
     is_sample: bool = False

@@ -22,7 +22,7 @@ from product1m.serving.thumbnails import Thumbnails
 PAGE_PHOTO_SIDE_PX = 1120
 """Longer side of the photo on the page; it is shown at half of this (ours)."""
 COLORS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0f7b6c", "#57606a")
-"""Of the boxes, in turn."""
+"""Colors of the boxes, in turn."""
 PAGE, JSON = ".html", ".json"
 NOT_IN_CATALOGUE = "not in the catalogue"
 """What a box is answered if its first answer's match score is too low."""
@@ -36,7 +36,7 @@ COLUMNS = (
     "label",
     "match score",
 )
-"""Of the table."""
+"""Columns of the table."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AnsweredPhoto:
     title: str
     model: str
     boxes: list[BoxCard]
-    """In pixels of `photo`."""
+    """Boxes in pixels of `photo`."""
     merged: list[tuple[str, str]]
     """Gallery id and label, best first, of all boxes together."""
 

@@ -41,8 +41,8 @@ class PhotoAnswers:
     size_px: tuple[int, int]
     """Width and height of that photo."""
     shared: list[list[SharedPoints]] | None = None
-    """For each answer of each box the points that they share, in pixels of that photo; None in a
-    model without them."""
+    """For each answer of each box, the points that they share, in pixels of that photo; None for a
+    model without points."""
 
 
 class SearchService:

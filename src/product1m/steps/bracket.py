@@ -29,9 +29,9 @@ class OpenStep:
         open_work: Callable[[Mapping[str, Artifact]], Path] | None = None,
     ) -> None:
         self.tracking = tracking
-        """For curves and pictures that should not wait for the end."""
+        """The MLflow run, for curves and pictures that should not wait for the end."""
         self.writers = writers
-        """By part; a step that writes one artifact uses `writer`."""
+        """Writers by part; a step that writes one artifact uses `writer`."""
         self.inputs: dict[str, Artifact] = {}
         self._attached: list[str] = []
         self._open_work = open_work

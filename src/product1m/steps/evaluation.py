@@ -122,7 +122,7 @@ class _Prepared:
     truth: GroundTruth
     boxes: TrueBoxes
     variants: dict[str, QueryVariants]
-    """By split."""
+    """Variants by split."""
     rows: dict[str, list[int]]
     """Rows of the feature set, by split."""
     train_titles: dict[str, int] | None

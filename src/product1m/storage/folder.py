@@ -39,10 +39,10 @@ def hidden_beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _shared_partial(target: Path) -> Iterator[Path]:
-    """As `hidden_beside`, for a file that several processes may write at once: they take turns.
+    """Like `hidden_beside`, for a file that several processes may write at once: they take turns.
 
-    The lock is a file of its own: what a killed process left at the hidden path may be a link to
-    the finished file, in which nothing may be written.
+    The lock is a separate file, because a killed process may have left a link to the finished file
+    at the hidden path, and the finished file must not be written.
     """
     with only_writer(target, wait=True), hidden_beside(target) as partial:
         yield partial

@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 15
 """How long the server may take to answer the simplest request (ours)."""
 PAUSES_S = (2.0, 5.0)
-"""Before the second and the third try; all in all less than a minute (ours)."""
+"""Pauses before the second and third try; less than a minute with all tries (ours)."""
 STEP_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0)
-"""In a step of a pipeline run, whose work is lost with it: five minutes (ours)."""
+"""Pauses in a step of a pipeline run, whose work would be lost: five minutes with all tries (ours)."""
 VALID_S = 30.0
-"""For how long an answer counts (ours)."""
+"""How long an answer stays valid (ours)."""
 MAX_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 _answered: dict[str, float] = {}

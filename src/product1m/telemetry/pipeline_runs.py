@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PIPELINE_RUN_TAG = "pipeline_run"
 """Id of the pipeline run; on the parent, on each step's run, on a registered version."""
 STEP_TAG = "product1m.step"
-"""Of a step's run: `feature_extraction/train`."""
+"""Tag of a step's run, such as `feature_extraction/train`."""
 PARENT_TAG = "mlflow.parentRunId"
 LAST_STEP = "registration"
 OUTPUT_TAG = "product1m.output"

@@ -28,7 +28,7 @@ from product1m.telemetry.provenance import UNKNOWN, pipeline_run
 logger = logging.getLogger(__name__)
 
 MAX_TAG_LENGTH = 5000
-"""Of a tag's value (MLflow allows 8,000)."""
+"""Longest value of a tag (MLflow allows 8,000)."""
 
 
 class StepRun(Protocol):

@@ -13,7 +13,7 @@ class Usage:
 
     seconds: float
     cpu_seconds: float
-    """Of this process and its children that ended."""
+    """CPU time of this process and its ended children."""
     peak_memory_mib: float
     """Largest size of this process or one of its children, since they started."""
     peak_gpu_memory_mib: float

@@ -137,7 +137,7 @@ class _Training:
         groups: Sequence[ParameterGroup] | None,
         max_parts: int,
     ) -> "_Training":
-        """As the newest checkpoint left it, or at step 0."""
+        """The training from its newest checkpoint, or from step 0."""
         groups = groups or [ParameterGroup(list(module.parameters()))]
         optimizer = make_optimizer(groups, plan.learning_rate, plan.weight_decay)
         scheduler = make_scheduler(optimizer, plan.num_steps, plan.warmup_share)

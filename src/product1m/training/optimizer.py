@@ -19,7 +19,7 @@ class ParameterGroup:
 
     parameters: Sequence[nn.Parameter]
     rate_multiplier: float = 1.0
-    """Of the plan's learning rate."""
+    """Factor of the plan's learning rate."""
 
 
 def make_optimizer(

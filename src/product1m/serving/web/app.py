@@ -229,7 +229,7 @@ def _refuse(_: Request, error: Exception) -> Response:
 
 
 def _refuse_parameters(_: Request, error: Exception) -> Response:
-    """As every other error: a sentence, not FastAPI's list."""
+    """Answer like every other error, with a sentence instead of FastAPI's list."""
     assert isinstance(error, RequestValidationError)
     faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
     return JSONResponse({"error": "; ".join(faults)}, 400)

@@ -16,7 +16,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 RETRY_AFTER_S = 2
 """Seconds after which a client may try again while the server is full (ours)."""
 MAX_HEADER_BYTES = 16 << 10
-"""Of a request line and its headers (ours)."""
+"""Largest size of a request line with its headers (ours)."""
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _DRAINED_BODIES = 4
 """The rest of a refused body is read and dropped, up to this multiple of the largest body, so that

@@ -14,7 +14,7 @@ from product1m.serving.web.schema import JsonSearch, Role
 
 FORM, JSON = "multipart/form-data", "application/json"
 _SPARE_BYTES = 64 << 10
-"""Of a body beside photo and title: names, separators."""
+"""Bytes of a body besides photo and title: names, separators."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Search:
 
 
 def max_body_bytes(max_photo_bytes: int, max_title_bytes: int) -> int:
-    """Of the largest body that may be a search: base64 with line ends, a title of escapes."""
+    """Size of the largest body that can be a search: base64 with line breaks, an escaped title."""
     return max_photo_bytes * 4 // 3 + max_photo_bytes // 16 + 6 * max_title_bytes + _SPARE_BYTES
 
 

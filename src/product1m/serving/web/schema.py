@@ -64,7 +64,7 @@ class Answer(_Described):
     """How probable it is that the item is the product in the box, 0 to 1; null in a model that has
     no match scores."""
     title: str
-    """Of the gallery item."""
+    """Title of the gallery item."""
     picture: str
     """Address of its small photo on this server; empty if the model carries none."""
     picture_size_px: tuple[int, int]
@@ -81,7 +81,7 @@ class Box(_Described):
     """A box that holds one product."""
 
     number: int
-    """From 1, by falling detector score."""
+    """Counted from 1, by descending detector score."""
     box_xyxy: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the photo, turned upright."""
     detector_score: float
@@ -104,8 +104,9 @@ class SearchAnswer(_Described):
     model: ModelInfo
     title: str
     width: int
+    """Width of the photo in pixels, turned upright."""
     height: int
-    """Of the photo in pixels, turned upright."""
+    """Height of the photo in pixels, turned upright."""
     boxes: list[Box]
     merged: list[MergedAnswer]
 
