@@ -83,7 +83,7 @@ class BoxSelection:
 
     min_score: float
     max_iou: float
-    """Of two boxes whose IoU exceeds this, the one with the lower score is dropped."""
+    """If the IoU of two boxes exceeds this, the one with the lower score is dropped."""
     max_boxes: int
 
 

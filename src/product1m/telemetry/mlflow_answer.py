@@ -18,7 +18,7 @@ ANSWER_S = 15
 PAUSES_S = (2.0, 5.0)
 """Pauses before the second and third try; less than a minute with all tries (ours)."""
 STEP_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0)
-"""Pauses in a step of a pipeline run, whose work would be lost: five minutes with all tries (ours)."""
+"""Pauses in a step of a pipeline run, which would lose its work: five minutes in all (ours)."""
 VALID_S = 30.0
 """How long an answer stays valid (ours)."""
 MAX_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
