@@ -275,6 +275,7 @@ _GRIDS: Mapping[str, tuple[str, Callable[[Config], list[Cell]]]] = {
     "fusion": ("What does each block of the embedding add to the ranking?", _fusion),
     "retrieval": ("What is each part of finding a product worth?", _retrieval),
 }
+GRID_NAMES = tuple(_GRIDS)
 _SHOWING_PRODUCTS = ("retrieval",)
 _CAPTURE_ALONE = (SHIPPED, JOINT, STREAMS)
 _MEASURES = {

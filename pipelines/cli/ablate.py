@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.ablation.grids import make_grid
+from pipelines.ablation.grids import GRID_NAMES, make_grid
 from pipelines.cli.run import exit_when_interrupted
 from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
@@ -22,7 +22,7 @@ NOT_COMPARED = ("evaluation.encode_crops=false", "evaluation.num_timed_queries=1
 """An ablation uses neither crops nor latency, which take most of an evaluation's time."""
 
 
-GridName = Annotated[str, typer.Option(help="`pretext`, `layers`, `proposals` or `fusion`.")]
+GridName = Annotated[str, typer.Option(help=f"One of {', '.join(GRID_NAMES)}.")]
 DatasetUri = Annotated[str, typer.Option(help="Folder with product lists and photos.")]
 Output = Annotated[
     Path,

@@ -51,7 +51,7 @@ RatesFolder = Annotated[
     typer.Option(
         "--rates",
         metavar="DIR",
-        help="Output folder of an earlier run on this machine, whose measured rates count; "
+        help="Output folder of an earlier run on this machine, whose measured rates are used; "
         "default: the newest of the preset below `build`.",
     ),
 ]

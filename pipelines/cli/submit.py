@@ -77,7 +77,7 @@ def submit(
 ) -> None:
     """Show what a run will cost, upload this checkout's pipeline if it is new, start and follow it.
 
-    Exit code: 0 succeeded, 1 failed, 3 stopped or skipped, 4 no answer any more, 5 a pod waits.
+    Exit code: 0 succeeded, 1 failed, 3 stopped or skipped, 4 server stopped answering, 5 pod waits.
     """
     from pipelines.cluster.api import Cluster
     from pipelines.cluster.submission import RunRequest

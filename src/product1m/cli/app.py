@@ -304,7 +304,7 @@ def score(
 )
 def search(
     photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
-    title: Annotated[str, typer.Option(help="What its seller calls it.")],
+    title: Annotated[str, typer.Option(help="The seller's title of the photo.")],
     model: Annotated[
         str, typer.Option(help="A registered model, or its folder.")
     ] = "models:/product1m@champion",

@@ -39,7 +39,7 @@ Model = Annotated[
 ]
 
 catalogue_app = typer.Typer(
-    help="What can be found: add, remove, and refresh the index.",
+    help="The catalogue: add and remove items, and refresh its index.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -53,7 +53,7 @@ def add(
     catalogue: Catalogue,
     photo: Annotated[Path | None, typer.Option(help="Photo of one product.")] = None,
     item: Annotated[str, typer.Option("--id", help="Id of the item; replaced if it exists.")] = "",
-    title: Annotated[str, typer.Option(help="What its seller calls it.")] = "",
+    title: Annotated[str, typer.Option(help="The seller's title of the item.")] = "",
     label: Annotated[str, typer.Option(help="Its product; default: the id.")] = "",
     source: Annotated[
         str,
@@ -166,7 +166,7 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how many items the list has, and what an index of it still lacks."""
+    """Show how many items the list has, and what its index still lacks."""
     from product1m.catalogue.status import status_of
 
     state = status_of(_store(catalogue), index)

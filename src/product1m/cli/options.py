@@ -30,7 +30,10 @@ Overrides = Annotated[
     ),
 ]
 PresetName = Annotated[
-    Preset, typer.Option(help="`reference` is the paper's scale, `sample` a small run.")
+    Preset,
+    typer.Option(
+        help="`reference`: the paper's scale; `sample`: the drawn sample; `small`: your own photos."
+    ),
 ]
 
 CANDIDATE_MODEL = RegistrationConfig().candidate_model
@@ -46,7 +49,7 @@ TrustedRoot = Annotated[
     typer.Option(help="Root certificate, instead of $PRODUCT1M_TRUSTED_ROOT; repeatable."),
 ]
 AllowUnsigned = Annotated[
-    bool, typer.Option("--allow-unsigned", help="Load it although no trusted key signed it.")
+    bool, typer.Option("--allow-unsigned", help="Load the model even if no trusted key signed it.")
 ]
 
 

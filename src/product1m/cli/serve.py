@@ -45,9 +45,9 @@ Catalogue = Annotated[
 
 Model = Annotated[str, typer.Option(help="A registered model, or its folder.")]
 SecondModel = Annotated[
-    str, typer.Option(help="A second one, shown beside it; a candidate need not be signed.")
+    str, typer.Option(help="A second model, shown beside the first; it need not be signed.")
 ]
-Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")]
 Port = Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)]
 Examples = Annotated[
     Path | None,
@@ -57,7 +57,7 @@ Review = Annotated[
     bool,
     typer.Option(
         "--review",
-        help="Also a page to promote and reject, with your rights; on this machine only.",
+        help="Also show a page to promote and reject, with your rights; only on this machine.",
     ),
 ]
 OpenPage = Annotated[
@@ -81,7 +81,7 @@ def serve(
     rules: Rules = "",
     open_page: OpenPage = False,
 ) -> None:
-    """Answer photos over HTTP: a page, a JSON API, figures for Prometheus.
+    """Answer photos over HTTP: a page, a JSON API, metrics for Prometheus.
 
     The model is verified and loaded once; a champion that `promote` did not make is refused.
     """
@@ -164,7 +164,7 @@ def small_model(
     allow_unsigned: AllowUnsigned = False,
     candidate_model: CandidateModel = CANDIDATE_MODEL,
 ) -> None:
-    """Write a small copy of a model that answers alike, to keep beside code.
+    """Write a small copy of a model with much the same answers, to keep beside code.
 
     Its weights have half precision, and it lacks those that an installed package has.
     """

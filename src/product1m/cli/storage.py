@@ -7,12 +7,12 @@ import typer
 from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
 
-storage_app = new_app("Storage that artifacts share: remove what no artifact names.")
+storage_app = new_app("Shared storage of artifacts: remove objects that no artifact names.")
 
 
 @storage_app.callback()
 def _main() -> None:
-    """Storage that artifacts share."""
+    """Shared storage of artifacts."""
 
 
 @storage_app.command(

@@ -26,7 +26,7 @@ class JsonSearch(BaseModel):
     photo: str
     """The photo file's bytes in base64, also with line ends or as a `data:` URI."""
     title: str = ""
-    """What its seller calls it; may be empty."""
+    """The seller's title of the photo; may be empty."""
     top_k: int = Field(default=DEFAULT_ANSWERS, ge=1)
     """Answers for each box."""
     model: Role = "champion"
