@@ -1,5 +1,6 @@
 """Refresh the catalogue on this machine through the same graph as on a cluster."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from product1m.artifacts.folder import open_artifact
 from product1m.artifacts.manifest import Manifest
 from product1m.config import Config
 from product1m.errors import redacted
+from product1m.serving.signatures import KEYS, ROOTS, Trust
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class CatalogueRun:
     runner: Runner = "subprocess"
 
 
+def trusted_files() -> dict[str, list[Path]]:
+    """Variable to the public keys or root certificates that a step must see to trust a champion."""
+    trust = Trust.of_consumer()
+    named = {KEYS: trust.keys, ROOTS: trust.roots}
+    return {name: [path.absolute() for path in paths] for name, paths in named.items() if paths}
+
+
 def run_catalogue(run: CatalogueRun) -> Manifest:
     """Refresh, check, register; returns the manifest of the new catalogue.
 
@@ -43,14 +52,18 @@ def run_catalogue(run: CatalogueRun) -> Manifest:
     in_containers = run.runner == "docker"
     arguments = {"dataset_uri": data, "model": run.model}
     folders = [Path(place) for place in arguments.values() if ":/" not in place]
-    containers = Containers(output, folders) if in_containers else None
+    trusted = trusted_files()
+    keys = [path for paths in trusted.values() for path in paths]
+    containers = Containers(output, [*folders, *keys]) if in_containers else None
     images = StepImages.locked() if in_containers else None
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     with only_run(output, work), steps_end_with_run():
         tracked = start_run(output, arguments, NAME)
         pipeline = catalogue_pipeline(run.config, KeyedByCode(images))
-        environment = step_environment(output, tracked)
+        environment = step_environment(output, tracked) | {
+            name: os.pathsep.join(str(path) for path in paths) for name, paths in trusted.items()
+        }
         mlflow = {"tracking_uri": redacted(tracked.uri), "run_id": tracked.run_id}
         request = {"pipeline": NAME, **arguments}
         with tracked.ended(), recorded(output, request, shown_names(pipeline), mlflow):

@@ -126,6 +126,8 @@ class Containers:
         port = _free_port()
         address = f"http://127.0.0.1:{port}"
         folder = Path(uri.removeprefix("sqlite:///")).parent
+        if not folder.is_relative_to(self._output):
+            _give_to_images(folder)
         command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
         try:
             server = self._engine.containers.run(
@@ -191,10 +193,17 @@ def _user_of(output: Path) -> str:
         (output / name).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return f"{os.geteuid()}:{os.getegid()}"
+    _give_to_images(output)
+    return f"{USER_ID}:{USER_ID}"
+
+
+def _give_to_images(output: Path) -> None:
+    """Let the images' own user write into a folder, if the caller is root."""
+    if os.geteuid() != 0:
+        return
     for root, folders, files in os.walk(output):
         for path in (root, *(os.path.join(root, name) for name in folders + files)):  # noqa: PTH118
             os.chown(path, USER_ID, USER_ID, follow_symlinks=False)
-    return f"{USER_ID}:{USER_ID}"
 
 
 def _free_port() -> int:
