@@ -17,14 +17,16 @@ def head() -> BoxHead:
     return BoxHead(channels=(3, 5), strides=(8, 16), width=8)
 
 
-def test_a_box_shows_a_product_from_an_iou_of_one_half(head: BoxHead) -> None:
+def test_a_box_is_worth_its_iou_from_one_half_on(head: BoxHead) -> None:
     generator = np.random.default_rng(0)
     corners = generator.uniform(0, 60, (40, 2))
     boxes = np.concatenate([corners, corners + generator.uniform(5, 40, (40, 2))], axis=1)
     true = np.array([[0.0, 0, 30, 30], [20, 20, 60, 70], [50, 0, 90, 40]])
-    is_product, shifts = targets(torch.tensor(boxes), torch.tensor(true), head.coder)
+    overlaps, shifts = targets(torch.tensor(boxes), torch.tensor(true), head.coder)
     best = [max((loops.iou(b, t), n) for n, t in enumerate(true.tolist())) for b in boxes.tolist()]
-    assert is_product.tolist() == [float(iou >= 0.5) for iou, _ in best]
+    expected = [iou if iou >= 0.5 else 0 for iou, _ in best]
+    np.testing.assert_allclose(overlaps, expected, atol=1e-6)
+    assert 0 < np.count_nonzero(expected) < len(expected)
     # The shift leads from a box to the product it overlaps most.
     moved = head.coder.decode_single(shifts, torch.tensor(boxes))
     for row, (iou, nearest) in enumerate(best):
@@ -34,27 +36,28 @@ def test_a_box_shows_a_product_from_an_iou_of_one_half(head: BoxHead) -> None:
 
 def test_in_a_scene_without_products_no_box_shows_one(head: BoxHead) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
-    is_product, shifts = targets(boxes, torch.empty(0, 4), head.coder)
-    assert is_product.tolist() == [0, 0]
-    losses = head_losses(head, torch.randn(2, NUM_FEATURES), is_product, shifts)
+    overlaps, shifts = targets(boxes, torch.empty(0, 4), head.coder)
+    assert overlaps.tolist() == [0, 0]
+    losses = head_losses(head, torch.randn(2, NUM_FEATURES), overlaps, shifts)
     assert losses["shift"] == 0
     assert losses["product"] > 0
 
 
 def test_losses_are_sums_over_the_boxes_by_their_number(head: BoxHead) -> None:
-    features, is_product = torch.randn(5, NUM_FEATURES), torch.tensor([1.0, 0, 0, 1, 0])
+    features, overlaps = torch.randn(5, NUM_FEATURES), torch.tensor([1.0, 0, 0, 0.6, 0])
     shifts = torch.randn(5, 4)
     with torch.no_grad():
-        losses = head_losses(head, features, is_product, shifts)
+        losses = head_losses(head, features, overlaps, shifts)
         logits, predicted = head(features)
     product = distance = 0.0
     for row in range(5):
         share = 1 / (1 + np.exp(-float(logits[row])))
-        product -= np.log(share if is_product[row] else 1 - share)
-        for off in (predicted[row] - shifts[row]).abs().tolist() if is_product[row] else []:
+        wanted = float(overlaps[row])
+        product -= wanted * np.log(share) + (1 - wanted) * np.log(1 - share)
+        for off in (predicted[row] - shifts[row]).abs().tolist() if overlaps[row] else []:
             distance += 0.5 * off * off * 9 if off < 1 / 9 else off - 0.5 / 9
     assert float(losses["product"]) == pytest.approx(product / 5, rel=1e-5)
-    assert float(losses["shift"]) == pytest.approx(distance / 5, rel=1e-5)
+    assert float(losses["shift"]) == pytest.approx(2 * distance / 5, rel=1e-5)
 
 
 def test_a_moved_box_stays_inside_the_photo(head: BoxHead) -> None:
@@ -79,9 +82,9 @@ def test_features_of_a_box_do_not_depend_on_the_other_boxes(head: BoxHead) -> No
 def test_a_box_unlike_all_products_loses_score_only_after_fitting(head: BoxHead) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(400, NUM_FEATURES, generator=generator)
-    is_product = torch.cat([torch.ones(300), torch.zeros(100)])
+    overlaps = torch.cat([torch.ones(300), torch.zeros(100)])
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(400, 1)
-    examples = [(features[:150], is_product[:150]), (features[150:], is_product[150:])]
+    examples = [(features[:150], overlaps[:150]), (features[150:], overlaps[150:])]
     head.fit(examples, min_products=301)
     assert head.familiarity(torch.randn(3, 8) * 100).tolist() == [0, 0, 0]
     head.fit(examples, min_products=300)

@@ -121,6 +121,25 @@ def test_proposals_lie_in_the_photo_best_first_and_apart(network: ProposalNetwor
         assert overlap.max() <= RPN.nms_iou + 1e-6
 
 
+def test_the_second_stage_judges_a_box_again_where_it_moved_it(network: ProposalNetwork) -> None:
+    head = network.eval().box_head
+    for layer in (head.shift, head.score):
+        torch.nn.init.zeros_(layer.weight)
+    a_quarter = 0.25 * head.coder.weights[0]
+    with torch.no_grad():
+        head.shift.bias.copy_(torch.tensor([a_quarter, 0, 0, 0]))  # of the width to the right
+        maps, network.rpn.nms_thresh = network(photos(1, 96)), 1.0
+        (first,) = network.first_stage(maps, [(96, 96)])
+        (found,) = network.propose(maps, [(96, 96)])
+    expected = first.boxes_xyxy[: network.num_boxes].clone()
+    for _ in range(2):
+        widths = expected[:, 2] - expected[:, 0]
+        expected[:, [0, 2]] += 0.25 * widths[:, None]
+        expected.clamp_(max=96)
+    in_order = (sorted(boxes.tolist()) for boxes in (found.boxes_xyxy, expected))
+    np.testing.assert_allclose(*in_order, atol=1e-3)
+
+
 def test_bf16_losses_stay_close_to_float32(network: ProposalNetwork) -> None:
     box = [torch.tensor([[3.0, 5.0, 29.0, 26.0]])]
     with torch.no_grad():

@@ -1,7 +1,9 @@
 """The second stage: which proposals are products, and where exactly (Faster R-CNN; ours).
 
-The proposal network finds whatever stands out. This head looks at each proposal again: it computes
-the probability that it is a product, which is its detector score, and moves its edges.
+The proposal network finds whatever stands out. This head looks at each proposal again, moves its
+edges, and gives it a detector score: the IoU with a product that it expects of the proposal, 0 if
+it shows none. So of the boxes on one product the one that fits best has the highest score, and a
+box around two products a low one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +33,8 @@ BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """Weights of center and size in the regression (ours: torchvision's defaults)."""
 SMOOTH_L1_BETA = 1 / 9
 """Distance at which the box loss turns from quadratic to linear (ours: torchvision's default)."""
+SHIFT_WEIGHT = 2.0
+"""Weight of the shifts' loss, relative to that of the scores (ours)."""
 _MIN_DEVIATION = 0.01
 """Smallest standard deviation of a feature, relative to the mean one (ours)."""
 
@@ -84,12 +88,12 @@ class BoxHead(nn.Module):
         """
         number, total = 0, torch.zeros(len(self.mean), dtype=torch.float64)
         squares, products = torch.zeros_like(total), [torch.empty(0, sum(self.channels))]
-        for features, is_product in examples:
+        for features, overlaps in examples:
             exact = features.double().cpu()
             number += len(exact)
             total += exact.sum(dim=0)
             squares += exact.square().sum(dim=0)
-            products.append(self._means(features.float().cpu()[is_product.cpu() > 0]))
+            products.append(self._means(features.float().cpu()[overlaps.cpu() > 0]))
         ranks = distributed.gather_objects((number, total, squares, torch.cat(products)))
         numbers, totals, all_squares, all_products = zip(*ranks, strict=True)
         mean = torch.stack(totals).sum(dim=0) / max(sum(numbers), 1)
@@ -103,7 +107,7 @@ class BoxHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "A F"]
     ) -> tuple[Float[Tensor, " A"], Float[Tensor, "A 4"]]:
-        """For each box the logit that it is a product, and a shift in the coder's units."""
+        """For each box the logit of its score, and a shift in the coder's units."""
         hidden = self.layers((features - self.mean) / self.deviation)
         return self.score(hidden)[:, 0].float(), self.shift(hidden).float()
 
@@ -139,18 +143,21 @@ class BoxHead(nn.Module):
 def targets(
     boxes_xyxy: Float[Tensor, "P 4"], true_xyxy: Float[Tensor, "K 4"], coder: BoxCoder
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 4"]]:
-    """Whether each box shows a product (1 or 0), and the shift to the product it overlaps most."""
+    """The score that each box should get, and the shift to the product that it overlaps most.
+
+    The score is the IoU with that product, and 0 if the box does not show it.
+    """
     if not len(true_xyxy):
         return boxes_xyxy.new_zeros(len(boxes_xyxy)), torch.zeros_like(boxes_xyxy)
     overlaps, nearest = box_iou(boxes_xyxy, true_xyxy).max(dim=1)
     shifts = coder.encode_single(true_xyxy[nearest], boxes_xyxy)
-    return (overlaps >= MATCH_IOU).to(boxes_xyxy.dtype), shifts
+    return torch.where(overlaps >= MATCH_IOU, overlaps, 0), shifts
 
 
 def head_losses(
     head: BoxHead,
     features: Float[Tensor, "A F"],
-    is_product: Float[Tensor, " A"],
+    overlaps: Float[Tensor, " A"],
     shifts: Float[Tensor, "A 4"],
 ) -> dict[str, Tensor]:
     """Cross-entropy of the scores, and smooth L1 loss of the shifts of boxes that show a product.
@@ -159,10 +166,10 @@ def head_losses(
     """
     logits, predicted = head(features)
     number = len(features)
-    scores = functional.binary_cross_entropy_with_logits(logits, is_product)
-    products = is_product > 0
+    scores = functional.binary_cross_entropy_with_logits(logits, overlaps)
+    products = overlaps > 0
     distance = functional.smooth_l1_loss(
         predicted[products], shifts[products], beta=SMOOTH_L1_BETA, reduction="sum"
     )
-    means = {"product": scores, "shift": distance / number}
+    means = {"product": scores, "shift": SHIFT_WEIGHT * distance / number}
     return {name: distributed.weigh(mean, number) for name, mean in means.items()}

@@ -18,8 +18,12 @@ from product1m.synthesis.interiors import draw_interior
 from product1m.training import distributed
 
 JITTERS = ((0, 0, 0, 0), (-0.12, -0.08, -0.12, -0.08), (0.08, 0.12, 0.08, 0.12),
-           (-0.1, -0.1, 0.1, 0.1), (0.1, 0.1, -0.1, -0.1))  # fmt: skip
+           (-0.1, -0.1, 0.1, 0.1), (0.1, 0.1, -0.1, -0.1), (-0.2, 0.05, 0.1, -0.15),
+           (0.15, -0.2, 0.05, 0.2), (0.02, 0.18, -0.2, 0.1))  # fmt: skip
 """Shifts of a product's corners, relative to its sides, for further examples of it (ours)."""
+MIN_PAIR_SHARE = 0.45
+"""Two products that fill at least this share of the box around both give an example: of what shows
+neither alone (ours)."""
 SCENES_PER_INTERIOR = 4
 """Scenes of a batch for each drawn photo without products (ours)."""
 MIN_PRODUCTS = 5000
@@ -61,7 +65,8 @@ class BoxBatch:
 
     item_ids: list[str]
     features: Float[Tensor, "A F"]
-    is_product: Float[Tensor, " A"]
+    overlaps: Float[Tensor, " A"]
+    """IoU with the product that a box shows; 0 if it shows none."""
     shifts: Float[Tensor, "A 4"]
 
     def to(self, device: torch.device) -> "BoxBatch":
@@ -69,14 +74,14 @@ class BoxBatch:
         return BoxBatch(
             self.item_ids,
             self.features.to(device),
-            self.is_product.to(device),
+            self.overlaps.to(device),
             self.shifts.to(device),
         )
 
 
 def box_losses(head: BoxHead, batch: BoxBatch) -> dict[str, Tensor]:
     """The second stage's losses on a batch."""
-    return head_losses(head, batch.features.float(), batch.is_product, batch.shifts)
+    return head_losses(head, batch.features.float(), batch.overlaps, batch.shifts)
 
 
 class BoxBatches:
@@ -110,13 +115,13 @@ class BoxBatches:
         return _joined(rows + interiors)
 
     def examples(self, num_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features of the boxes of the first batches, with 1 for each box that shows a product.
+        """Features of the boxes of the first batches, with each box's IoU with what it shows.
 
         No scene occurs twice.
         """
         for number in range(min(num_batches, self._scenes.batches_per_pass)):
             batch = self(number)
-            yield batch.features, batch.is_product
+            yield batch.features, batch.overlaps
 
     def _interiors_of(self, number: int, num_scenes: int) -> list[int]:
         """The drawn photos of this rank's share of a batch; they take turns."""
@@ -159,10 +164,10 @@ class BoxBatches:
         maps: Maps = inputs if isinstance(inputs, list) else network(inputs)
         (proposals,) = network.first_stage(maps, [network.canvas_px(maps)])
         best = proposals.boxes_xyxy[: self._settings.num_proposals]
-        boxes = torch.cat([best, *_around(true_xyxy)])
+        boxes = torch.cat([best, *_around(true_xyxy), around_pairs(true_xyxy)])
         features = network.box_head.features(maps, [boxes])
-        is_product, shifts = targets(boxes, true_xyxy, network.box_head.coder)
-        return BoxBatch([item_id], features.half().cpu(), is_product.cpu(), shifts.cpu())
+        overlaps, shifts = targets(boxes, true_xyxy, network.box_head.coder)
+        return BoxBatch([item_id], features.half().cpu(), overlaps.cpu(), shifts.cpu())
 
 
 def _around(true_xyxy: Float[Tensor, "K 4"]) -> list[Float[Tensor, "K 4"]]:
@@ -170,10 +175,20 @@ def _around(true_xyxy: Float[Tensor, "K 4"]) -> list[Float[Tensor, "K 4"]]:
     return [true_xyxy + sides * sides.new_tensor(jitter) for jitter in JITTERS]
 
 
+def around_pairs(true_xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, "P 4"]:
+    """The boxes around any two products that are near each other."""
+    one, other = torch.triu_indices(len(true_xyxy), len(true_xyxy), offset=1)
+    low = torch.minimum(true_xyxy[one, :2], true_xyxy[other, :2])
+    high = torch.maximum(true_xyxy[one, 2:], true_xyxy[other, 2:])
+    areas = (true_xyxy[:, 2:] - true_xyxy[:, :2]).prod(dim=1)
+    near = areas[one] + areas[other] > MIN_PAIR_SHARE * (high - low).prod(dim=1)
+    return torch.cat([low, high], dim=1)[near]
+
+
 def _joined(rows: Sequence[BoxBatch]) -> BoxBatch:
     return BoxBatch(
         [item for row in rows for item in row.item_ids],
         torch.cat([row.features for row in rows]),
-        torch.cat([row.is_product for row in rows]),
+        torch.cat([row.overlaps for row in rows]),
         torch.cat([row.shifts for row in rows]),
     )

@@ -13,8 +13,9 @@ DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; feature extraction keeps 36."""
 
 MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
-MAX_IOUS = (0.3, 0.4, 0.5)
-"""Thresholds of score and IoU that are tried for selecting products (ours)."""
+MAX_IOUS = (0.3, 0.4)
+"""Thresholds of score and IoU that are tried for selecting products; scenes show more overlap than
+customers' photos, for which 0.5 is too much (ours)."""
 
 
 @dataclass(frozen=True)

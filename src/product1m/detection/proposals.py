@@ -48,6 +48,10 @@ ANCHORS_PER_IMAGE, POSITIVE_SHARE = 256, 0.5
 """Number of anchors per image in the losses, and the largest share of positive ones among them
 (ours: torchvision's defaults)."""
 
+NUM_JUDGEMENTS = 2
+"""Passes of the second stage over a photo's boxes, each where the last one moved them (cascade
+R-CNN with one head; ours)."""
+
 Maps = list[Float[Tensor, "B C H_s W_s"]]
 
 
@@ -193,24 +197,31 @@ class ProposalNetwork(nn.Module):
     def propose(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
         """Boxes on each canvas with the second stage's scores, best first.
 
-        `inner_px` is (height, width) of the photo on each canvas. Only the best `num_boxes`
-        proposals reach the second stage.
+        `inner_px` is (height, width) of the photo on it. The second stage judges the best
+        `num_boxes` proposals, and then, where it moved them, once more.
         """
-        proposals = self.first_stage(maps, inner_px)
-        boxes = [photo.boxes_xyxy[: self.num_boxes] for photo in proposals]
-        counts = [len(photo) for photo in boxes]
-        features = self.box_head.features(maps, boxes)
-        return [
-            self._decided(*photo)
-            for photo in zip(torch.split(features, counts), boxes, inner_px, strict=True)
+        proposals = [
+            Proposals(photo.boxes_xyxy[: self.num_boxes], photo.scores[: self.num_boxes])
+            for photo in self.first_stage(maps, inner_px)
         ]
+        for _ in range(NUM_JUDGEMENTS):
+            proposals = self._judged(maps, proposals, inner_px)
+        return proposals
 
-    def _decided(
-        self, features: Tensor, boxes_xyxy: Tensor, inner_px: tuple[int, int]
-    ) -> Proposals:
-        moved, scores = self.box_head.refine(features, boxes_xyxy, inner_px)
-        kept = nms(moved, scores, self.rpn.nms_thresh)
-        return Proposals(moved[kept], scores[kept])
+    def _judged(
+        self, maps: Maps, proposals: Sequence[Proposals], inner_px: Sequence[tuple[int, int]]
+    ) -> list[Proposals]:
+        """The boxes moved and scored by the second stage, after NMS."""
+        boxes = [photo.boxes_xyxy for photo in proposals]
+        features = self.box_head.features(maps, boxes)
+        own = torch.split(features, [len(photo) for photo in boxes])
+        refined = map(self.box_head.refine, own, boxes, inner_px)
+        return [self._distinct(Proposals(*photo)) for photo in refined]
+
+    def _distinct(self, proposals: Proposals) -> Proposals:
+        """What NMS keeps of a photo's boxes, best first."""
+        kept = nms(proposals.boxes_xyxy, proposals.scores, self.rpn.nms_thresh)
+        return Proposals(proposals.boxes_xyxy[kept], proposals.scores[kept])
 
     def first_stage(self, maps: Maps, inner_px: Sequence[tuple[int, int]]) -> list[Proposals]:
         """The RPN's proposals on each canvas, with its objectness for scores."""
@@ -218,12 +229,8 @@ class ProposalNetwork(nn.Module):
         objectness, deltas, anchors, per_level = self._predict(maps, pyramid, inner_px)
         decoded = self.rpn.box_coder.decode(deltas, anchors).view(len(inner_px), -1, 4)
         boxes, scores = self.rpn.filter_proposals(decoded, objectness, list(inner_px), per_level)
-        return [self._across_levels(*photo) for photo in zip(boxes, scores, strict=True)]
-
-    def _across_levels(self, boxes: Tensor, scores: Tensor) -> Proposals:
-        """Suppress boxes across levels too; torchvision does it only within each level."""
-        kept = nms(boxes, scores, self.rpn.nms_thresh)
-        return Proposals(boxes[kept], scores[kept])
+        # Suppress across levels too: torchvision does it within each level only.
+        return [self._distinct(Proposals(*photo)) for photo in zip(boxes, scores, strict=True)]
 
     def pyramid(self, maps: Maps) -> Maps:
         """The maps as a feature pyramid with one more, coarser level, in float32.
