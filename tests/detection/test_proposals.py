@@ -136,8 +136,8 @@ def test_the_second_stage_judges_a_box_again_where_it_moved_it(network: Proposal
         widths = expected[:, 2] - expected[:, 0]
         expected[:, [0, 2]] += 0.25 * widths[:, None]
         expected.clamp_(max=96)
-    in_order = (sorted(boxes.tolist()) for boxes in (found.boxes_xyxy, expected))
-    np.testing.assert_allclose(*in_order, atol=1e-3)
+    in_order = [sorted(boxes.tolist()) for boxes in (found.boxes_xyxy, expected)]
+    np.testing.assert_allclose(in_order[0], in_order[1], atol=1e-3)
 
 
 def test_bf16_losses_stay_close_to_float32(network: ProposalNetwork) -> None:
