@@ -57,7 +57,7 @@ class EvaluationConfig(StepConfig):
     are judged both with their product in the gallery and without, weighted by it (ours)."""
     max_lost: Fraction = 0.05
     """Largest share of the dev boxes whose product is in the catalogue that may be answered "not in
-    the catalogue"; the threshold of match scores is the largest that stays within it (ours)."""
+    the catalogue"; the threshold is the largest that stays within it (ours)."""
     num_report_queries: PositiveInt = 40
     """Queries shown with pictures: the best, the worst and random ones (ours)."""
 

@@ -70,7 +70,9 @@ def _time_stages(
     rankings = searcher.named(nearest)
     times.append(clock())
     if scorer is not None:
-        searcher.match_scores(vectors, boxes.scores, nearest, weights, scorer)
+        for evidence in searcher.evidence(vectors, boxes.scores, nearest, weights):
+            scorer.scores(evidence)
+            scorer.in_catalogue(evidence)
     times.append(clock())
     merge(rankings, settings.depth, settings.merge)
     times.append(clock())

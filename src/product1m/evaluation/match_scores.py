@@ -16,7 +16,7 @@ from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
 from product1m.retrieval.checking import Nearest, block_weights
 from product1m.retrieval.evidence import RIVALS
-from product1m.retrieval.match_score import Evidence, MatchScorer, logistic
+from product1m.retrieval.match_score import Evidence, MatchScorer, Probability, logistic
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
 from product1m.retrieval.shared_points import CountShared
@@ -224,27 +224,39 @@ def _boxes(
 
 
 def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScorer | None:
-    """Fit a logistic function of the evidence, and a threshold, to judged answers of dev queries.
+    """Fit logistic functions of the evidence, and a threshold, to judged answers of dev queries.
 
-    `removed_share` sets the weight of boxes whose product was removed. The threshold is the largest
-    that loses at most `max_lost` of the boxes whose product is in the gallery. Returns None without
-    answers, or if all are right or all are wrong, so that nothing can be fitted.
+    One function gives the probability that an answer is right, the other, from the first answers of
+    boxes that lie on a product, that this product is in the gallery. `removed_share` sets the
+    weight of boxes whose product was removed. The threshold is the largest that loses at most
+    `max_lost` of the boxes whose product is in the gallery. Returns None without answers, or if all
+    are right or all are wrong, so that nothing can be fitted.
     """
     if not len(judged):
         return None
     names = [name for name in judged if name not in _JUDGMENT]
-    evidence, right = judged[names].to_numpy(np.float64), judged["right"].to_numpy(bool)
-    weights = case_weights(judged["case"], settings.removed_share)
-    fitted = _fit(evidence, right, weights)
-    present = ((judged["case"] == PRESENT) & (judged["rank"] == 1)).to_numpy()
+    answers = _Cases(
+        judged[names].to_numpy(np.float64),
+        judged["right"].to_numpy(bool),
+        case_weights(judged["case"], settings.removed_share),
+        judged["query"].to_numpy(),
+    )
+    boxes = ((judged["rank"] == 1) & (judged["case"] != NOTHING)).to_numpy()
+    present = (judged["case"] == PRESENT).to_numpy()[boxes]
+    first_answers = answers.select(boxes)._replace(holds=present)
+    fitted, presence = answers.fit(), first_answers.fit()
     if fitted is None or not present.any():
         return None
-    unseen = _unseen_scores(evidence, right, weights, judged["query"].to_numpy(), fitted)
+    unseen = (
+        first_answers.unseen_scores(presence) if presence else answers.unseen_scores(fitted)[boxes]
+    )
     ordered = np.sort(unseen[present])
     threshold = ordered[min(int(settings.max_lost * len(ordered)), len(ordered) - 1)]
-    coefficients = dict(zip(names, fitted.factors.tolist(), strict=True))
     return MatchScorer(
-        coefficients=coefficients, intercept=fitted.intercept, threshold=float(threshold)
+        coefficients=dict(zip(names, fitted.factors.tolist(), strict=True)),
+        intercept=fitted.intercept,
+        presence=presence.named(names) if presence else None,
+        threshold=float(threshold),
     )
 
 
@@ -261,45 +273,48 @@ class _Logistic(NamedTuple):
     def scores(self, evidence: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
         return logistic(evidence @ self.factors + self.intercept)
 
-
-def _fit(
-    evidence: Float[np.ndarray, "n K"],
-    right: Bool[np.ndarray, " n"],
-    weights: Float[np.ndarray, " n"],
-) -> _Logistic | None:
-    """None if all answers with a weight are right, or all are wrong."""
-    from sklearn.linear_model import LogisticRegression
-
-    counted = weights > 0
-    if len(np.unique(right[counted])) < 2:
-        return None
-    mean, deviation = evidence.mean(axis=0), evidence.std(axis=0)
-    deviation[deviation < CONSTANT] = 1.0
-    model = LogisticRegression(max_iter=1000)
-    model.fit((evidence - mean) / deviation, right, sample_weight=weights)
-    factors = model.coef_[0] / deviation
-    return _Logistic(factors, float(model.intercept_[0] - mean @ factors))
+    def named(self, names: Sequence[str]) -> Probability:
+        factors = dict(zip(names, self.factors.tolist(), strict=True))
+        return Probability(coefficients=factors, intercept=self.intercept)
 
 
-def _unseen_scores(
-    evidence: Float[np.ndarray, "n K"],
-    right: Bool[np.ndarray, " n"],
-    weights: Float[np.ndarray, " n"],
-    queries: Int64[np.ndarray, " n"],
-    fitted: _Logistic,
-) -> Float[np.ndarray, " n"]:
-    """Scores from models fitted without the query's fold; from `fitted` if that is impossible."""
-    from sklearn.model_selection import GroupKFold
+class _Cases(NamedTuple):
+    """What a logistic function is fitted to."""
 
-    scores = fitted.scores(evidence)
-    num_folds = min(NUM_FOLDS, len(np.unique(queries)))
-    if num_folds < 2:
+    evidence: Float[np.ndarray, "n K"]
+    holds: Bool[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    queries: Int64[np.ndarray, " n"]
+
+    def select(self, rows: np.ndarray) -> "_Cases":
+        return _Cases(*(values[rows] for values in self))
+
+    def fit(self) -> _Logistic | None:
+        """None if it holds in all cases with a weight, or in none."""
+        from sklearn.linear_model import LogisticRegression
+
+        if len(np.unique(self.holds[self.weights > 0])) < 2:
+            return None
+        mean, deviation = self.evidence.mean(axis=0), self.evidence.std(axis=0)
+        deviation[deviation < CONSTANT] = 1.0
+        model = LogisticRegression(max_iter=1000)
+        model.fit((self.evidence - mean) / deviation, self.holds, sample_weight=self.weights)
+        factors = model.coef_[0] / deviation
+        return _Logistic(factors, float(model.intercept_[0] - mean @ factors))
+
+    def unseen_scores(self, fitted: _Logistic) -> Float[np.ndarray, " n"]:
+        """Scores from models fitted without the query's fold; from `fitted` if not possible."""
+        from sklearn.model_selection import GroupKFold
+
+        scores = fitted.scores(self.evidence)
+        num_folds = min(NUM_FOLDS, len(np.unique(self.queries)))
+        if num_folds < 2:
+            return scores
+        for train, held_out in GroupKFold(num_folds).split(*self[:2], self.queries):
+            other = self.select(train).fit()
+            if other is not None:
+                scores[held_out] = other.scores(self.evidence[held_out])
         return scores
-    for train, held_out in GroupKFold(num_folds).split(evidence, right, queries):
-        other = _fit(evidence[train], right[train], weights[train])
-        if other is not None:
-            scores[held_out] = other.scores(evidence[held_out])
-    return scores
 
 
 def match_quality(
@@ -314,8 +329,9 @@ def match_quality(
     Column `query` of `judged` is a position in `query_ids`.
     """
     first = judged[judged["rank"] == 1].reset_index(drop=True)
-    scores = scorer.scores({name: first[name].to_numpy() for name in scorer.coefficients})
-    told, right = scores < scorer.threshold, first["right"].to_numpy(bool)
+    evidence = {name: first[name].to_numpy() for name in scorer.coefficients}
+    scores, told = scorer.scores(evidence), scorer.missing(evidence)
+    right = first["right"].to_numpy(bool)
     case = {name: (first["case"] == name).to_numpy() for name in (PRESENT, REMOVED, NOTHING)}
     weights = case_weights(first["case"], removed_share)
     shares = {

@@ -7,10 +7,11 @@ search; Radenović et al., TPAMI 2018).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from product1m.errors import RetrievalError
 from product1m.retrieval.embedding import BlockLayout
@@ -35,22 +36,26 @@ class Nearest:
     """Weighted sums of cosines; after checks, with what they add."""
     positions: Int64[np.ndarray, "I N"]
     """Gallery rows; -1 in unused places."""
+    strengths: Float64[np.ndarray, "I N"] | None = None
+    """What points say about each answer, see `shared_points.strength`; None if not checked."""
 
     def first(self, depth: int) -> "Nearest":
         """Only the first items of each box."""
-        return Nearest(self.scores[:, :depth], self.positions[:, :depth])
+        return self._select(np.s_[:, :depth])
 
     def boxes(self) -> Iterator["Nearest"]:
         """One for each box."""
         for row in range(len(self.scores)):
-            own = slice(row, row + 1)
-            yield Nearest(self.scores[own], self.positions[own])
+            yield self._select(np.s_[row : row + 1])
 
     def ordered(self) -> "Nearest":
         """Sorted by score, best first; equal scores keep their order."""
         order = np.argsort(-self.scores, axis=1, kind="stable")
-        both = (np.take_along_axis(of, order, axis=1) for of in (self.scores, self.positions))
-        return Nearest(*both)
+        return self._select((np.arange(len(order))[:, None], order))
+
+    def _select(self, places: Any) -> "Nearest":
+        strengths = self.strengths[places] if self.strengths is not None else None
+        return Nearest(self.scores[places], self.positions[places], strengths)
 
 
 def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
@@ -80,10 +85,12 @@ def check_answers(
             "feature_extraction and indexing again with feature_extraction.gallery_points"
         )
     scores, positions, first = nearest.scores.copy(), nearest.positions, slice(num_checked)
+    strengths = np.zeros(scores.shape)
     unit = weight * sum(block_weights(weights).values())
     for place, row in enumerate(positions[:, first]):
-        scores[place, first] += (unit * strength(count(place, row))).astype(np.float32)
-    return Nearest(scores, positions).ordered()
+        strengths[place, first] = strength(count(place, row))
+        scores[place, first] += (unit * strengths[place, first]).astype(np.float32)
+    return Nearest(scores, positions, strengths).ordered()
 
 
 def compare_with_best(
@@ -102,12 +109,10 @@ def compare_with_best(
         return nearest
     scale, scores = layout.scale(blocks), nearest.scores.copy()
     for own, row in zip(scores, nearest.positions, strict=True):
-        items = gallery.vectors(row[row >= 0])
+        items = gallery.vectors(gallery.originals(row[row >= 0]))
         best = np.maximum(own[: min(NUM_NEIGHBORS, len(items))], 0).astype(np.float64)
         shares = best**NEIGHBOR_POWER / max((best**NEIGHBOR_POWER).sum(), 1e-12)
         mixed = shares.astype(np.float32) @ items[: len(best)]
         # BLAS would give equal rows different results, depending on their position.
         own[: len(items)] += np.float32(weight) * np.einsum("nd,d->n", items, mixed * scale)
-    compared = Nearest(scores, nearest.positions).ordered()
-    gallery.order_copies(compared.scores, compared.positions)
-    return compared
+    return replace(nearest, scores=scores).ordered()

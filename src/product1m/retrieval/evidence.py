@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
@@ -17,7 +17,7 @@ def describe_answers(
     query: Float32[np.ndarray, " D"],
     detector_score: float,
     positions: Int64[np.ndarray, " n"],
-    similarities: Float32[np.ndarray, " n"],
+    strengths: Float64[np.ndarray, " n"],
     gallery: GalleryIndex,
     layout: BlockLayout,
     weights: Mapping[str, float],
@@ -25,21 +25,21 @@ def describe_answers(
     """Evidence for each answer of a box.
 
     `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
-    `similarities` their weighted sums of cosines with shared points, `weights` those of blocks.
+    `strengths` what shared points say about them, `weights` those of blocks.
 
     Returns:
-        `similarity` (weighted mean of cosines, with shared points), `lead` (less that of the best
-        answer with another product), `distinct` (less the similarity of the answer's item with the
-        most similar such item: small if the product is missing), `first` (1 for the first answer,
-        else 0), `detector_score`, each weighted block's cosine.
+        `similarity` (weighted mean of cosines), `lead` (less that of the most similar answer with
+        another product), `distinct` (less the similarity of the answer's item with the most similar
+        such item: small if the product is missing), `points` (strength of shared points),
+        `points_lead` (less that of the strongest answer with another product), `first` (1 for the
+        first answer, else 0), `detector_score`, each weighted block's cosine.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]
-    total = sum(weights.values())
-    similarity = similarities.astype(np.float64) / total
+    weighted, total = items * layout.scale(weights), sum(weights.values())
+    similarity = (weighted @ query[: layout.dim]).astype(np.float64) / total
     other = products[:, None] != products[None, :RIVALS]
-    among = (items * layout.scale(weights)) @ items[:RIVALS].T / total
-    rivals = np.broadcast_to(similarity[:RIVALS], other.shape)
+    among = weighted @ items[:RIVALS].T / total
     cosines = {
         f"cosine_{block}": items[:, layout.columns(block)] @ query[layout.columns(block)]
         for block, weight in weights.items()
@@ -47,12 +47,20 @@ def describe_answers(
     }
     return {
         "similarity": similarity,
-        "lead": similarity - _largest(rivals, other),
+        "lead": similarity - _best_rival(similarity, other),
         "distinct": similarity - _largest(among, other),
+        "points": strengths,
+        "points_lead": strengths - _best_rival(strengths, other),
         "first": (np.arange(len(positions)) == 0).astype(np.float64),
         "detector_score": np.full(len(positions), detector_score, np.float64),
         **cosines,
     }
+
+
+def _best_rival(
+    values: Float64[np.ndarray, " n"], counted: Bool[np.ndarray, "n R"]
+) -> Float[np.ndarray, " n"]:
+    return _largest(np.broadcast_to(values[:RIVALS], counted.shape), counted)
 
 
 def _largest(

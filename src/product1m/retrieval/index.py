@@ -272,7 +272,7 @@ class GalleryIndex:
             rows = slice(start, start + QUERY_CHUNK)
             scores[rows], nearest = self._index.search(np.ascontiguousarray(queries[rows]), depth)
             positions[rows] = self._positions(nearest)
-        self.order_copies(scores, positions)
+        self._order_copies(scores, positions)
         return scores, positions
 
     def vectors(self, positions: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
@@ -280,6 +280,14 @@ class GalleryIndex:
         ids = positions if self._vector_ids is None else self._vector_ids[positions]
         stored: Float32[np.ndarray, "n D"] = self._index.reconstruct_batch(ids)
         return stored
+
+    def originals(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The first copy of each row's listing, or the row itself if it has no copies.
+
+        The vectors of copies differ by rounding.
+        """
+        rows = positions.tolist()
+        return np.array([self._copies.get(row, (row,))[0] for row in rows], np.int64)
 
     def _find_copies(self) -> dict[int, tuple[int, ...]]:
         """For each item with copies (equal photo and caption), the rows of all of them, by id."""
@@ -301,13 +309,10 @@ class GalleryIndex:
         rows = np.searchsorted(self._vector_ids, vector_ids)
         return np.where(vector_ids < 0, -1, rows)
 
-    def order_copies(
+    def _order_copies(
         self, scores: Float32[np.ndarray, "Q N"], positions: Int64[np.ndarray, "Q N"]
     ) -> None:
-        """Move all copies of an item to its best one, in place; rows are sorted by score.
-
-        FAISS leaves copies in an arbitrary order.
-        """
+        """Move all copies of an item to its best one; FAISS leaves them in an arbitrary order."""
         if not self._copies:
             return
         copied = np.zeros(len(self) + 1, bool)  # the last one for places that are not used

@@ -1,14 +1,15 @@
 """Match scores: the probability that an answer is the product in its box (ours).
 
 Users cannot interpret a similarity, and its range changes with every training. Therefore a logistic
-function turns the evidence for an answer into a probability. Evaluation fits it on the dev queries,
-with and without their products in the gallery, so that a missing product gets low match scores.
+function turns the evidence for an answer into a probability. A second one, of the evidence for the
+first answer, gives the probability that the catalogue has the box's product at all. Evaluation fits
+both on the dev queries, with and without their products in the gallery.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from product1m.config.section import Fraction
@@ -23,22 +24,35 @@ def logistic(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
 
 
-class MatchScorer(BaseModel):
-    """The fitted logistic function; part of a registered model."""
+class Probability(BaseModel):
+    """A fitted logistic function of evidence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     coefficients: Mapping[str, FiniteFloat]
     """Factor of each part of the evidence."""
     intercept: FiniteFloat
-    threshold: Fraction
-    """If the first answer of a box has a lower match score, the box is "not in the catalogue"."""
 
     def scores(self, evidence: Evidence) -> Float[np.ndarray, " n"]:
-        """Match scores, 0 to 1, of answers with evidence from `evidence.describe_answers`."""
+        """Probabilities, 0 to 1, for answers with evidence from `evidence.describe_answers`."""
         parts = [factor * evidence[name] for name, factor in self.coefficients.items()]
         return logistic(np.sum(parts, axis=0) + self.intercept)
 
-    def in_catalogue(self, scores: Sequence[float]) -> bool:
-        """Whether a box's product is in the catalogue, by the match scores of its answers."""
-        return scores[0] >= self.threshold
+
+class MatchScorer(Probability):
+    """Gives match scores; part of a registered model."""
+
+    presence: Probability | None = None
+    """Probability that the catalogue has a box's product, by the evidence for the first answer;
+    None: the first answer's match score is used instead."""
+    threshold: Fraction
+    """With a lower probability, a box is "not in the catalogue"."""
+
+    def missing(self, evidence: Evidence) -> Bool[np.ndarray, " n"]:
+        """Whether each answer, as the first of a box, makes the box "not in the catalogue"."""
+        return np.asarray((self.presence or self).scores(evidence) < self.threshold)
+
+    def in_catalogue(self, evidence: Evidence) -> bool | None:
+        """Whether the catalogue has the product of a box; None if the box has no answers."""
+        missing = self.missing(evidence)
+        return not missing[0] if len(missing) else None

@@ -82,6 +82,9 @@ class SearchResult:
     """Gallery ids for the whole query, best first, without repeats."""
     match_scores: list[list[float]] | None = None
     """Probability that each answer of each box is right, 0 to 1; None if nothing was fitted."""
+    in_catalogue: list[bool | None] | None = None
+    """Whether the catalogue has the product of each box, see `MatchScorer.in_catalogue`; None if
+    nothing was fitted."""
     matcher: Matcher | None = None
     """Compares the boxes with gallery items by their points; None without points."""
 
@@ -148,11 +151,13 @@ class Searcher:
         """
         nearest = self.nearest(vectors, weights, depth, count)
         rankings = self.named(nearest)
-        scores = None
+        scores = there = None
         if scorer is not None:
-            scores = self.match_scores(vectors, boxes.scores, nearest, weights, scorer)
+            evidence = self.evidence(vectors, boxes.scores, nearest, weights)
+            scores = [scorer.scores(own).tolist() for own in evidence]
+            there = [scorer.in_catalogue(own) for own in evidence]
         merged = merge(rankings, depth, self.settings.merge)
-        return SearchResult(boxes, rankings, merged, scores)
+        return SearchResult(boxes, rankings, merged, scores, there)
 
     def rank_vectors(
         self,
@@ -215,28 +220,27 @@ class Searcher:
         weights: Mapping[str, float],
     ) -> Evidence:
         """Evidence for each answer of a box; `nearest` belongs to this box only."""
-        used = nearest.positions[0] >= 0
+        used, strengths = nearest.positions[0] >= 0, nearest.strengths
         return describe_answers(
             vector,
             float(detector_score),
             nearest.positions[0][used],
-            nearest.scores[0][used],
+            np.zeros(used.sum()) if strengths is None else strengths[0][used],
             self.gallery,
             self.layout,
             block_weights(weights),
         )
 
-    def match_scores(
+    def evidence(
         self,
         vectors: Float32[np.ndarray, "I D"],
         detector_scores: Float32[np.ndarray, " I"],
         nearest: Nearest,
         weights: Mapping[str, float],
-        scorer: MatchScorer,
-    ) -> list[list[float]]:
-        """For each box, the probability that each of its nearest items is right, 0 to 1."""
+    ) -> list[Evidence]:
+        """For each box, the evidence for its nearest items."""
         boxes = zip(vectors, detector_scores, nearest.boxes(), strict=True)
-        return [scorer.scores(self.describe(*box, weights)).tolist() for box in boxes]
+        return [self.describe(*box, weights) for box in boxes]
 
     def named(self, nearest: Nearest) -> list[list[tuple[str, float]]]:
         """The nearest items as gallery ids with their similarities."""

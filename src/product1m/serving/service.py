@@ -146,7 +146,7 @@ class SearchService:
         return {"ids": merged, "labels": labels, "instances": instances}
 
     def _instance(self, answer: PhotoAnswers, place: int) -> dict[str, Any]:
-        result, scorer = answer.result, self.config.match_score
+        result = answer.result
         ids = [item for item, _ in result.rankings[place]]
         scores = result.match_scores[place] if result.match_scores is not None else None
         shared = answer.shared[place] if answer.shared is not None else None
@@ -158,7 +158,7 @@ class SearchService:
             "match_scores": scores,
             "shared_points": [len(own) for own in shared] if shared is not None else None,
             "shared_points_xy": [own.as_rows() for own in shared] if shared is not None else None,
-            "in_catalogue": scorer.in_catalogue(scores) if scorer and scores else None,
+            "in_catalogue": result.in_catalogue[place] if result.in_catalogue else None,
         }
 
 

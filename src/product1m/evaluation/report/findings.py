@@ -236,12 +236,13 @@ def _box_cards(
     queries: ItemPhotos,
     gallery: ItemPhotos,
 ) -> list[BoxCard]:
-    truth, scorer, boxes = findings.truth, findings.scorer, answered.boxes
+    truth, boxes = findings.truth, answered.boxes
     query = findings.queries.detected.query_ids[place]
     labels = truth.query_labels[query]
     right = _labels_by_box(findings.true_boxes, place, boxes, labels)
     names = [[item for item, _ in ranking[:SHOWN_ANSWERS]] for ranking in answered.rankings]
     scores = answered.match_scores or [[] for _ in names]
+    in_catalogue = answered.in_catalogue or [None for _ in names]
     return [
         BoxCard(
             tuple(box),
@@ -250,15 +251,16 @@ def _box_cards(
                 _answer(item, match, points, truth, labels, own, gallery)
                 for item, match, points in zip_longest(items, matches[: len(items)], pairs)
             ],
-            scorer.in_catalogue(matches) if scorer and matches else None,
+            there,
             queries.box(query, tuple(box)) if pairs and len(pairs[0]) else None,
         )
-        for box, score, own, items, matches, pairs in zip(
+        for box, score, own, items, matches, there, pairs in zip(
             boxes.boxes_xyxy.tolist(),
             boxes.scores.tolist(),
             right,
             names,
             scores,
+            in_catalogue,
             shared,
             strict=True,
         )
