@@ -70,6 +70,26 @@ def test_the_more_products_are_missing_the_lower_the_scores() -> None:
     assert (often.scores(evidence) < seldom.scores(evidence)).all()
 
 
+def test_a_wrong_answer_need_not_mean_that_the_product_is_missing() -> None:
+    """Sisters are mistaken for each other, but nothing looks like a missing product."""
+    generator = np.random.default_rng(4)
+    rows = []
+    for box in range(400):
+        right = bool(generator.random() < 0.5)
+        near = generator.normal(1.0, 0.3)
+        rows.append((box, 1, right, PRESENT, generator.normal(2.0 * right, 0.5), near))
+        rows.append((box, 1, False, REMOVED, generator.normal(0.0, 0.5), near - 1.5))
+    columns = ["query", "rank", "right", "case", "lead", "similarity"]
+    table = pd.DataFrame(rows, columns=columns)
+    scorer = fit_match_scorer(table, SETTINGS)
+    assert scorer is not None
+    missing = scorer.missing({name: table[name].to_numpy() for name in ("lead", "similarity")})
+    assert missing[table["case"] == REMOVED].mean() > 0.95
+    assert missing[table["case"] == PRESENT].mean() == pytest.approx(0.05, abs=0.01)
+    wrong = (table["case"] == PRESENT) & ~table["right"]
+    assert missing[wrong].mean() < 0.1
+
+
 def test_nothing_is_fitted_if_every_answer_is_right() -> None:
     table = judged(30, 0)
     assert fit_match_scorer(table[table["right"]], SETTINGS) is None

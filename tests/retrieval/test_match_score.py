@@ -44,11 +44,13 @@ def test_evidence_compares_an_answer_with_the_other_products(
     gallery: GalleryIndex, vectors: np.ndarray
 ) -> None:
     (query,) = blocks(1, 1)
-    weighted, positions = gallery.search(query[None] * LAYOUT.scale(WEIGHTS), len(LABELS))
-    evidence = describe_answers(query, 0.75, positions[0], weighted[0], gallery, LAYOUT, WEIGHTS)
+    _, (positions,) = gallery.search(query[None] * LAYOUT.scale(WEIGHTS), len(LABELS))
+    strengths = np.array([0.5, 2.0, 0.0, 1.0, 0.0, 0.25])
+    evidence = describe_answers(query, 0.75, positions, strengths, gallery, LAYOUT, WEIGHTS)
     # Items without a label are products of their own.
     product = ["rose", "rose", "lily", "g3", "g4", "lily"]
-    for place, item in enumerate(positions[0]):
+    strength_of = dict(zip(positions.tolist(), strengths.tolist(), strict=True))
+    for place, item in enumerate(positions.tolist()):
         others = [other for other in range(len(LABELS)) if product[other] != product[item]]
         own = weighted_mean(query, vectors[item])
         rival = max(weighted_mean(query, vectors[other]) for other in others)
@@ -57,6 +59,8 @@ def test_evidence_compares_an_answer_with_the_other_products(
             "similarity": own,
             "lead": own - rival,
             "distinct": own - look_alike,
+            "points": strength_of[item],
+            "points_lead": strength_of[item] - max(strength_of[other] for other in others),
             "first": float(place == 0),
             "detector_score": 0.75,
             "cosine_image": float(query[:4] @ vectors[item][:4]),
@@ -71,8 +75,8 @@ def test_a_gallery_of_one_product_has_no_rivals(vectors: np.ndarray) -> None:
     index = faiss.IndexFlatIP(LAYOUT.dim)
     index.add(vectors[:2])
     alone = GalleryIndex(index, pd.DataFrame({"id": ["a", "b"], "labels": [["rose"], ["rose"]]}))
-    weighted, positions = alone.search(vectors[:1] * LAYOUT.scale(WEIGHTS), 2)
-    evidence = describe_answers(vectors[0], 1.0, positions[0], weighted[0], alone, LAYOUT, WEIGHTS)
+    rows = np.arange(2)
+    evidence = describe_answers(vectors[0], 1.0, rows, np.zeros(2), alone, LAYOUT, WEIGHTS)
     assert all(np.isfinite(values).all() for values in evidence.values())
 
 
@@ -83,9 +87,23 @@ def test_a_match_score_is_the_logistic_function_of_the_evidence() -> None:
     assert scores == pytest.approx([0.5, 0.0], abs=1e-9)  # 0.5 - 1 + 0.5 = 0
 
 
-@pytest.mark.parametrize(("scores", "there"), [([0.6, 0.1], True), ([0.59, 0.9], False)])
-def test_the_first_answer_decides_whether_the_catalogue_has_it(
-    scores: list[float], there: bool
+@pytest.mark.parametrize(("first", "there"), [(0.41, True), (0.4, False)])
+def test_the_first_answer_decides_whether_the_catalogue_has_the_product(
+    first: float, there: bool
 ) -> None:
-    scorer = MatchScorer(coefficients={}, intercept=0, threshold=0.6)
-    assert scorer.in_catalogue(scores) is there
+    by_lead = {"coefficients": {"lead": 1.0}, "intercept": 0.0}
+    by_similarity = {"coefficients": {"similarity": 1.0}, "intercept": 0.0}
+    threshold = 1 / (1 + np.exp(-0.405))
+    evidence = {"similarity": np.array([first, 9.0]), "lead": np.array([-5.0, 5.0])}
+    scorer = MatchScorer.model_validate(
+        {**by_lead, "presence": by_similarity, "threshold": threshold}
+    )
+    assert scorer.in_catalogue(evidence) is there
+    # A model of an earlier version has one function.
+    scorer = MatchScorer.model_validate({**by_similarity, "threshold": threshold})
+    assert scorer.in_catalogue(evidence) is there
+
+
+def test_a_box_without_answers_says_nothing_about_the_catalogue() -> None:
+    scorer = MatchScorer(coefficients={"lead": 1.0}, intercept=0, threshold=0.5)
+    assert scorer.in_catalogue({"lead": np.empty(0)}) is None

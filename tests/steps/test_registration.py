@@ -84,13 +84,14 @@ def test_the_model_answers_as_the_evaluation_did(
         regions = features.regions(row_of[query])
         expected = searcher.search(asked["title"], regions, weights, scorer=scorer)
         assert expected.match_scores is not None
+        assert expected.in_catalogue is not None
         assert len(answer["instances"]) == len(expected.boxes)
         for place, instance in enumerate(answer["instances"]):
             ranking = expected.rankings[place]
             assert instance["ids"] == [item for item, _ in ranking]
             scores = expected.match_scores[place]
             assert instance["match_scores"] == pytest.approx(scores, abs=2e-3)
-            assert instance["in_catalogue"] == (instance["match_scores"][0] >= scorer.threshold)
+            assert instance["in_catalogue"] is expected.in_catalogue[place]
             assert instance["box_xyxy"] == pytest.approx(
                 expected.boxes.boxes_xyxy[place].tolist(), abs=0.1
             )

@@ -227,28 +227,29 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
     """Fit logistic functions of the evidence, and a threshold, to judged answers of dev queries.
 
     One function gives the probability that an answer is right, the other, from the first answers of
-    boxes that lie on a product, that this product is in the gallery. `removed_share` sets the
-    weight of boxes whose product was removed. The threshold is the largest that loses at most
+    boxes, that the box's product is in the gallery. `removed_share` sets the weight of boxes whose
+    product was removed. The threshold is the largest that loses at most
     `max_lost` of the boxes whose product is in the gallery. Returns None without answers, or if all
     are right or all are wrong, so that nothing can be fitted.
     """
     if not len(judged):
         return None
-    names = [name for name in judged if name not in _JUDGMENT]
+    names = [str(name) for name in judged if name not in _JUDGMENT]
     answers = _Cases(
         judged[names].to_numpy(np.float64),
         judged["right"].to_numpy(bool),
         case_weights(judged["case"], settings.removed_share),
         judged["query"].to_numpy(),
     )
-    boxes = ((judged["rank"] == 1) & (judged["case"] != NOTHING)).to_numpy()
-    present = (judged["case"] == PRESENT).to_numpy()[boxes]
-    first_answers = answers.select(boxes)._replace(holds=present)
+    first = (judged["rank"] == 1).to_numpy()
+    present = (judged["case"] == PRESENT).to_numpy()[first]
+    shares = np.where(present, 1 - settings.removed_share, settings.removed_share)
+    first_answers = answers.select(first)._replace(holds=present, weights=shares)
     fitted, presence = answers.fit(), first_answers.fit()
     if fitted is None or not present.any():
         return None
     unseen = (
-        first_answers.unseen_scores(presence) if presence else answers.unseen_scores(fitted)[boxes]
+        first_answers.unseen_scores(presence) if presence else answers.unseen_scores(fitted)[first]
     )
     ordered = np.sort(unseen[present])
     threshold = ordered[min(int(settings.max_lost * len(ordered)), len(ordered) - 1)]
