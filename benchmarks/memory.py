@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,11 +145,25 @@ def features(folder: Path) -> None:
     FeatureSet(open_artifact(folder / "features", "feature_extraction"))
 
 
+def batches(folder: Path) -> None:
+    """Pretraining: what makes batches, and the order of an epoch."""
+    from product1m.capture.batches import EpochSampler, PretrainingBatches
+    from product1m.capture.tokens import train_tokenizer
+    from product1m.config import CapturePretrainingConfig
+    from product1m.steps.capture_pretraining import batch_settings
+
+    train = FeatureSet(open_artifact(folder / "features", "feature_extraction"))
+    settings = replace(batch_settings(CapturePretrainingConfig()), scene_batch_size=0)
+    made = PretrainingBatches(train, train, train_tokenizer([TITLE], 200), settings)
+    EpochSampler(len(train), settings.batch_size, settings.seed).rows(made.batches_per_epoch - 1)
+
+
 PARTS: dict[str, Callable[[Path], None]] = {
     "lists": read_lists,
     "candidates": draw,
     "item table": items,
     "feature tables": features,
+    "batches": batches,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from product1m.capture.masking import Masking, mask_pairs
 from product1m.capture.pairs import OnDevice, Pairs, collate
-from product1m.capture.scene_views import KeptRegions, SceneViews
+from product1m.capture.scene_views import KeptRegions, SceneViews, rows_of_sources
 from product1m.capture.tokens import TitleTokenizer
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import ArtifactError, TrainingError
@@ -105,8 +105,7 @@ class PretrainingBatches:
     ) -> None:
         self._tokenizer, self._settings = tokenizer, settings
         self._regions = KeptRegions(train)
-        self._captions = train.rows["caption"].tolist()
-        self._ids = train.rows["id"].tolist()
+        self._captions, self._ids = train.rows["caption"], train.rows["id"]
         self._groups = item_groups(train)
         self._items = EpochSampler(len(train), settings.batch_size, settings.seed)
         if self._items.batch_size < distributed.world_size():
@@ -116,8 +115,7 @@ class PretrainingBatches:
             )
         self._views: SceneViews | None = None
         if settings.scene_batch_size:
-            rows = {item: row for row, item in enumerate(self._ids)}
-            self._views = SceneViews(scenes, "train", rows)
+            self._views = SceneViews(scenes, "train", rows_of_sources(scenes, train))
             if not len(self._views):
                 raise ArtifactError(
                     f"{scenes.artifact.folder}: no box of a product in a train scene; make more "
@@ -139,7 +137,7 @@ class PretrainingBatches:
         rank = distributed.rank()
         own = np.random.default_rng([self._settings.seed, 2, index, rank]) if rank else shared
         photos = self._regions.many(items.tolist())
-        titles = [self._captions[row] for row in items]
+        titles = self._captions.iloc[items].tolist()
         sources = np.empty(0, np.int64)
         if self._views is not None:
             titles += [self._views.title(instance) for instance in instances.tolist()]
@@ -156,7 +154,7 @@ class PretrainingBatches:
             torch.from_numpy(self._groups[items]),
             torch.from_numpy(sources),
             num_items,
-            [self._ids[row] for row in items],
+            self._ids.iloc[items].tolist(),
         )
 
     def _rows(

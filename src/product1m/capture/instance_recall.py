@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Int64
 
 from product1m.capture.batches import item_groups
 from product1m.capture.network import Embeddings, LoadedCapture
-from product1m.capture.scene_views import SceneViews
+from product1m.capture.scene_views import SceneViews, rows_of_sources
 from product1m.data.regions import FeatureSet, Regions
 
 MAX_INSTANCES = 1000
@@ -26,8 +26,7 @@ def instance_recall(
     product of joint tokens (paper) and `/raw` for the standardized region features. Empty if no
     scene is held out.
     """
-    rows = {str(item): row for row, item in enumerate(train.rows["id"])}
-    views = SceneViews(scenes, "held_out", rows)
+    views = SceneViews(scenes, "held_out", rows_of_sources(scenes, train))
     if not len(views):
         return {}
     instances = _spaced(len(views), MAX_INSTANCES)
@@ -35,12 +34,12 @@ def instance_recall(
     gallery = np.union1d(sources, _spaced(len(train), MAX_OTHERS))
     queries = [views.regions(int(i)) for i in instances]
     photos = [train.regions(int(row)) for row in gallery]
-    captions = train.rows["caption"].tolist()
+    captions = train.rows["caption"].iloc[gallery].tolist()
     groups = item_groups(train)
     spaces = _spaces(
         loaded,
         ([views.title(int(i)) for i in instances], queries),
-        ([captions[row] for row in gallery], photos),
+        (captions, photos),
     )
     return {
         f"held_out/instance_recall@{depth}{name}": recall_at(

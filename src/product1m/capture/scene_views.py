@@ -42,6 +42,14 @@ class KeptRegions:
         return self[position].boxes_xyxy
 
 
+def rows_of_sources(scenes: FeatureSet, items: FeatureSet) -> dict[str, int]:
+    """The row of every item that a product was cut from; of those the items lack, none."""
+    instances, _ = scenes.instances()
+    ids = items.rows["id"]
+    rows = np.flatnonzero(ids.isin(instances["source_id"]).to_numpy(bool))
+    return dict(zip(ids.iloc[rows].tolist(), rows.tolist(), strict=True))
+
+
 class SceneViews:
     """Pasted products of one split of the scenes, and the rows of the items they came from."""
 

@@ -180,7 +180,9 @@ class FeatureSet:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.rows: pd.DataFrame = read_items(artifact)
-        self._regions: pd.DataFrame = pq.read_table(artifact.file(REGIONS)).to_pandas()
+        self._regions: pd.DataFrame = pq.read_table(
+            artifact.file(REGIONS), pre_buffer=False, use_threads=False, read_dictionary=["shard"]
+        ).to_pandas(self_destruct=True, split_blocks=True)
         self._shards: dict[str, Any] = {}
         self._lines = LineTable(artifact.file(LINES)) if self.has_lines else None
         self._points = PointTable(artifact.file(POINTS)) if self.has_points else None

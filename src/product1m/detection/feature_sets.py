@@ -101,10 +101,10 @@ def _with_lines(
     writer: ArtifactWriter,
 ) -> Iterator[PhotoRegions]:
     """Also write the printed lines of every photo; several photos are read at once."""
-    digests = items.rows["sha256"].to_numpy()
+    digests = items.rows["sha256"]
 
     def read(position: int, regions: Regions) -> PrintedLines:
-        return reader.read(str(digests[position]), lambda: items.photo(position), regions)
+        return reader.read(str(digests.iloc[position]), lambda: items.photo(position), regions)
 
     with LineWriter(writer.folder) as written:
         for photo, lines in _alongside(extracted, read, reader.num_workers, "ocr"):

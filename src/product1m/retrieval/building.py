@@ -270,8 +270,8 @@ def _encode(
     batch_size: int,
     what: str,
 ) -> Iterator[dict[str, Float32[np.ndarray, "n W"]]]:
-    captions = gallery.rows["caption"].to_numpy()
+    captions = gallery.rows["caption"]
     for start in track(range(0, len(rows), batch_size), what):
         batch = rows[start : start + batch_size]
         views = [gallery.regions(int(row)) for row in batch]
-        yield encoder.encode(captions[batch].tolist(), views, items=True)
+        yield encoder.encode(captions.iloc[batch].tolist(), views, items=True)
