@@ -27,7 +27,7 @@ from product1m.evaluation.variants import QueryVariants
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
-Rankings = Mapping[str, Mapping[str, Sequence[str]]]
+RankingsByMethod = Mapping[str, Mapping[str, list[str]]]
 """Method to query id to gallery ids, best first."""
 MethodScores = dict[Definition, dict[str, dict[str, Interval]]]
 """Definition, depth, metric (`mAP`, `mAR`, `Prec`)."""
@@ -45,7 +45,7 @@ class BlockGain:
     """Paired difference: with the block minus without it."""
 
 
-def score_methods(ranked: Mapping[str, Rankings], truth: GroundTruth) -> pd.DataFrame:
+def score_methods(ranked: Mapping[str, RankingsByMethod], truth: GroundTruth) -> pd.DataFrame:
     """One row per query, method, definition and depth, with the query's split."""
     frames = [
         score_queries(rankings, truth, definition).assign(

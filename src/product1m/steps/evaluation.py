@@ -46,6 +46,7 @@ from product1m.evaluation.ranking import Choice, choose_fusions, rank_all
 from product1m.evaluation.report import write_report
 from product1m.evaluation.report.findings import Findings, ReportSettings, report_content
 from product1m.evaluation.results import (
+    RankingsByMethod,
     all_intervals,
     ap_by_method,
     differences,
@@ -69,8 +70,6 @@ from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps.bracket import open_step
 
 SPLITS = ("dev", "test")
-Rankings = dict[str, dict[str, list[str]]]
-"""Method to query id to gallery ids, best first."""
 
 
 def run(
@@ -166,7 +165,10 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
 
 
 def _measure(
-    prepared: _Prepared, choice: Choice, ranked: Mapping[str, Rankings], config: EvaluationConfig
+    prepared: _Prepared,
+    choice: Choice,
+    ranked: Mapping[str, RankingsByMethod],
+    config: EvaluationConfig,
 ) -> Findings:
     """Measure every ranking on the test queries."""
     searcher, truth = prepared.searcher, prepared.truth
@@ -234,7 +236,7 @@ def _write(
     inputs: Mapping[str, Artifact],
     prepared: _Prepared,
     findings: Findings,
-    ranked: Mapping[str, Rankings],
+    ranked: Mapping[str, RankingsByMethod],
     config: EvaluationConfig,
 ) -> None:
     metrics = _metrics(findings)
