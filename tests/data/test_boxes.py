@@ -184,6 +184,22 @@ def test_boxes_that_cannot_be_meant_are_quarantined_and_their_query_stays(tmp_pa
     assert "looks like shares of the photo's sides" in row["reason"]
 
 
+def test_boxes_of_no_query_are_named_and_half_a_character_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset", None)
+    (dataset / "boxes.jsonl").write_text(
+        '{"id": "queries0", "boxes": [[1, 2, 30, 40]]}\n'
+        '{"id": "query 0", "boxes": [[1, 2, 30, 40]]}\n'
+        '{"id": "half \\ud800", "boxes": []}\n'
+    )
+    ingest(dataset, tmp_path)
+    assert "1 of 2 lines of boxes.jsonl have an id that no query has" in caplog.text
+    assert "line 2: 'query 0'" in caplog.text
+    (row,) = pd.read_parquet(tmp_path / "queries/quarantine.parquet").to_dict("records")
+    assert (row["line"], row["id"]) == (3, "half \\ud800")
+
+
 def test_a_box_a_little_outside_the_photo_is_plausible() -> None:
     check_boxes([(-3, -2, 104, 52), (90, 40, 105, 52)], 100, 50)
     with pytest.raises(BoxError, match="outside the photo"):

@@ -35,8 +35,9 @@ def test_a_small_upright_jpeg_is_stored_byte_for_byte() -> None:
     assert normalize_photo(raw, DEFAULTS).encoded == raw
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_stored_upright(orientation: int) -> None:
+def test_a_photo_is_stored_upright(orientation: int, kind: str) -> None:
     upright = picture(4, (60, 40))
     turns = {  # how a camera held that way would have stored it
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
@@ -52,9 +53,10 @@ def test_a_photo_is_stored_upright(orientation: int) -> None:
         lying = lying.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pixels = stored(encoded(lying, quality=95, exif=exif))
-    assert pixels.shape == (40, 60, 3)
-    assert np.abs(pixels.astype(float) - np.asarray(upright, float)).mean() < 4
+    raw = encoded(lying, kind, quality=95, exif=exif)
+    for pixels in (stored(raw), np.asarray(upright_image(raw))):
+        assert pixels.shape == (40, 60, 3)
+        assert np.abs(pixels.astype(float) - np.asarray(upright, float)).mean() < 4
 
 
 def test_a_large_photo_is_downscaled_to_the_longer_side() -> None:
@@ -152,6 +154,9 @@ def test_gray_tiffs_of_32_bits_are_scaled_or_refused_with_their_range() -> None:
         (gray * 1e9, "from 0 to 1e+09"),
         (gray - 0.5, "from -0.5 to 0.5"),
         (np.full_like(gray, np.nan), "from nan to nan"),
+        ((gray * 4095).astype(np.int32), "from 0 to 4095"),
+        (gray * np.float32(1.5), "from 0 to 1.5"),
+        ((gray * 1.9).astype(np.int32), "from 0 to 1"),
     ):
         with pytest.raises(PhotoError, match=re.escape(scale) + ".*save it with 8 or 16 bits"):
             stored(encoded(Image.fromarray(values), "TIFF"))

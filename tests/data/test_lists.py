@@ -147,6 +147,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
         ("L&ocirc;tion &amp; cr&egrave;me 50&times;2", "Lôtion & crème 50×2"),
         ("a&nbsp;b\u3000c \t d", "a b c d"),
         ("a\u200bb&zwnj;c", "abc"),
+        ("\x1b[31mred\x00\x9b \u202eevil\u2066", "[31mred evil"),
         ("no entity & none &here", "no entity & none &here"),
     ],
 )
@@ -207,6 +208,7 @@ GOOD = {"id": "a", "caption": "c", "image": "a.jpg", "labels": ["A"]}
         ({**GOOD, "caption": None}, "caption: missing"),
         ({**GOOD, "caption": "\ud800"}, "caption: half a surrogate pair"),
         ({**GOOD, "caption": "  "}, "the caption is empty"),
+        ({**GOOD, "caption": "\x00\x1b\u202e"}, "the caption is empty"),
         ({**GOOD, "image": None}, "image: missing"),
         ({**GOOD, "image": ""}, "image: empty"),
         ({**GOOD, "image": "../secret.jpg"}, "leads out of the data set"),
@@ -216,6 +218,7 @@ GOOD = {"id": "a", "caption": "c", "image": "a.jpg", "labels": ["A"]}
         ({**GOOD, "labels": "A"}, "labels: expected a list of strings, got 'A'"),
         ({**GOOD, "labels": [1]}, "labels: expected a string, got 1"),
         ({**GOOD, "labels": []}, "the label is missing"),
+        ({**GOOD, "labels": ["A", "\x1b[31m"]}, "labels: ['A', '\\x1b[31m'] have control"),
         ({**GOOD, "split": "validation"}, "split: expected 'dev' or 'test', got 'validation'"),
     ],
 )

@@ -141,7 +141,12 @@ def unrestricted_pillow() -> Iterator[None]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 if the metadata has none or is damaged."""
+    """How to turn a decoded photo: its EXIF orientation; 1 if it has none, or a damaged one.
+
+    Pillow turns a TIFF itself while it decodes it.
+    """
+    if image.format == "TIFF":
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged metadata can make Pillow raise anything
@@ -180,16 +185,16 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _eight_bits(gray: np.ndarray) -> np.ndarray:
     """Convert 32-bit gray values, whose scale no header states, to 8 bits.
 
-    Values up to 1 count as shares of white, up to 255 as 8 bits, up to 65535 as 16 bits (ours).
-    Raises PhotoError for other values.
+    Floats up to 1 count as shares of white, values up to 255 as 8 bits, up to 65535 as 16 bits; then
+    the brightest value must reach a quarter of white (ours). Raises PhotoError for other values.
     """
     low, high = float(gray.min()), float(gray.max())  # NaN if any value is
-    if not (low >= 0 and high <= 65535):
+    white = 1 if gray.dtype.kind == "f" and high <= 1 else 255 if high <= 255 else 65535
+    if not (low >= 0 and white / 4 <= high <= white):
         raise PhotoError(
             f"gray values from {low:g} to {high:g} in 32 bits, whose scale is unknown; "
             "save it with 8 or 16 bits a channel"
         )
-    white = 1 if gray.dtype.kind == "f" and high <= 1 else 255 if high <= 255 else 65535
     return np.asarray(np.rint(gray.astype(np.float32) * (255 / white)), np.uint8)
 
 

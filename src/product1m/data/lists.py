@@ -47,7 +47,9 @@ MAX_ID_BYTES = 96
 ID_SEPARATOR = ","
 """Separates the ids in a line of `retrieval_id_list.txt` (released code)."""
 
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+_CONTROLS = {code for code in (*range(0x20), *range(0x7F, 0xA0)) if not chr(code).isspace()}
+_DIRECTIONS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_INVISIBLE = dict.fromkeys((*map(ord, "\u200b\u200c\u200d\u2060\ufeff"), *_CONTROLS, *_DIRECTIONS))
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,8 @@ def _checked_labels(raw: list[str], id: str, source: ListFile) -> tuple[str, ...
     labels = tuple(map(normalized_label, raw))
     if not all(labels):
         raise MalformedError(id, "a label is empty")
+    if any(_CONTROLS.intersection(map(ord, label)) for label in labels):
+        raise MalformedError(id, f"labels: {list(labels)!r:.80} have control characters")
     if source.role != "train" and not labels:
         raise MalformedError(id, "the label is missing")
     if source.role == "gallery" and source.is_jsonl and len(labels) > 1:

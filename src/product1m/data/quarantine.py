@@ -53,7 +53,12 @@ class Quarantine:
     def write(self, folder: Path) -> None:
         """Write the table, in the order of the lists."""
         rows = [
-            {"list": row.list_name, "line": row.line, "id": row.id, "reason": redacted(row.reason)}
+            {
+                "list": row.list_name,
+                "line": row.line,
+                "id": _encodable(row.id),
+                "reason": _encodable(redacted(row.reason)),
+            }
             for row in self.rows
         ]
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / QUARANTINE)
@@ -61,3 +66,8 @@ class Quarantine:
     def most_frequent(self, count: int = 3) -> list[tuple[str, int]]:
         """The most frequent reasons, without the part that differs from item to item."""
         return Counter(row.reason.split(":")[0] for row in self.rows).most_common(count)
+
+
+def _encodable(text: str) -> str:
+    """Text as it is, but for half surrogate pairs, which JSON can hold and no file can."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 from product1m.artifacts.folder import ArtifactWriter
 from product1m.artifacts.work import work_root
 from product1m.config import IngestionConfig
-from product1m.data.boxes import Box, BoxError, BoxTable, check_box_labels, check_boxes
+from product1m.data.boxes import (
+    BOXES_LIST,
+    Box,
+    BoxError,
+    BoxTable,
+    check_box_labels,
+    check_boxes,
+)
 from product1m.data.checking import Checked, check_item, erased_photos, original_px
 from product1m.data.class_names import count_naming_titles, write_classes
 from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
@@ -127,6 +134,7 @@ def _ingest(
     boxes = BoxTable()
     keys = _write_items(checked, writer, quarantine, boxes, known, config.shard_mib)
     quarantine.require_items(len(keys.photos), lists[0].path)
+    _report_unknown_boxes(known, writer.folder, quarantine)
     quarantine.write(writer.folder)
     boxes.write(writer.folder)
     if role == "queries":
@@ -194,6 +202,27 @@ def _known_boxes(
         quarantine.add(known.rejected(str(error)))
         return (), ()
     return known.boxes, known.labels
+
+
+def _report_unknown_boxes(
+    known: Mapping[str, KnownBoxes], folder: Path, quarantine: Quarantine
+) -> None:
+    """Warn if `boxes.jsonl` has boxes of ids that are in no list of queries."""
+    if not known:
+        return
+    ids = set(pq.read_table(folder / ITEMS, columns=["id"])["id"].to_pylist())
+    ids.update(row.id for row in quarantine.rows)
+    unknown = [boxes for boxes in known.values() if boxes.id not in ids]
+    if unknown:
+        logger.warning(
+            "%s: %d of %d lines of %s have an id that no query has, for example line %d: %r",
+            STEP,
+            len(unknown),
+            len(known),
+            BOXES_LIST,
+            unknown[0].line,
+            unknown[0].id,
+        )
 
 
 def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None:
