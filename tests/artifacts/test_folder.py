@@ -1,5 +1,6 @@
 """Artifact folders: whole or absent, digested, and honest about damage."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -202,6 +203,38 @@ def test_a_value_changed_in_a_manifest_is_noticed(
     path.write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"manifest\.json: a value was changed after ingestion"):
         open_artifact(tmp_path / "train", "ingestion")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a manifest"),
+        (b"[]", "not a manifest"),
+        (b"[" * 100_000, "not a manifest"),
+        (b"\xff\xfe{", "not a manifest .*codec can't decode byte 0xff"),
+        (b'{"schema_version": 1, "step": "ingestion", "manifest_dygest": ""}', "unknown value 'ma"),
+    ],
+)
+def test_a_damaged_manifest_is_told_with_its_path(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    write(tmp_path / "train")
+    (tmp_path / "train" / "manifest.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"manifest\.json: {reason}.*run ingestion again"):
+        open_artifact(tmp_path / "train", "ingestion")
+
+
+def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
+    write(tmp_path / "train")
+    path = tmp_path / "train" / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(ArtifactError):
+            open_artifact(tmp_path / "train", "ingestion")
+            assert json.loads(damaged) == json.loads(whole), "only white space may differ"
 
 
 def test_a_manifest_without_a_digest_of_its_own_is_readable(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_a_title_is_measured_in_bytes() -> None:
     assert title_fault("x" * 10_000_000, 4096).startswith("10000000 characters")
 
 
+def test_a_title_of_half_a_character_is_refused() -> None:
+    assert (
+        title_fault("rose \ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), 30)
+        == ""
+    )
+    assert title_fault("rose \ud83d", 30) == "half a surrogate pair is no character"
+
+
 def test_json_is_read_up_to_a_depth() -> None:
     assert parse_json('{"a": [[1, 2], "[[[[[[[[[[[[[[[[[[[[[["]}') == {
         "a": [[1, 2], "[" * 22],

@@ -276,6 +276,8 @@ def test_errors_say_what_to_do(
         open_store("s3://nowhere").put(path, "x", sha256)
     with pytest.raises(StorageError, match="expected s3://BUCKET/PREFIX, got bucket 'A B'"):
         open_store("s3://A B/x")
+    with pytest.raises(StorageError, match="s3://: expected s3://BUCKET/PREFIX, got bucket ''"):
+        open_store("s3://")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER)
     with pytest.raises(StorageError, match=r"s3://data/x/y: access denied by http"):
         open_store(f"s3://{BUCKET}/x").put(path, "y", sha256)

@@ -206,7 +206,7 @@ def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
         raise ArtifactError(
             f"{folder}: no {MANIFEST}; expected a finished artifact of {step}; run this step first"
         )
-    manifest = parse_manifest(path.read_text("utf-8"), str(path), step)
+    manifest = parse_manifest(path.read_bytes(), str(path), step)
     if manifest.step != step or (part and manifest.part != part):
         raise ArtifactError(
             f"{folder}: expected an artifact of {step} {part}, got one of {manifest.key}"
@@ -218,7 +218,7 @@ def part_of(folder: Path) -> str:
     """The part that an artifact names in its manifest; empty if that cannot be read."""
     try:
         return str(json.loads((folder / MANIFEST).read_text("utf-8"))["part"])
-    except (OSError, ValueError, LookupError, TypeError):  # `open_artifact` explains it
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # explained on opening
         return ""
 
 
@@ -227,7 +227,7 @@ def identity_of(folder: Path) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.is_file():
         return {}
-    return {"identity": parse_manifest(path.read_text("utf-8"), str(path), "its step").identity}
+    return {"identity": parse_manifest(path.read_bytes(), str(path), "its step").identity}
 
 
 @contextmanager
@@ -297,9 +297,9 @@ def _refuse_other_content(folder: Path) -> None:
 def _is_complete(folder: Path) -> bool:
     """Whether a folder holds an undamaged artifact, of whatever step."""
     try:
-        text = (folder / MANIFEST).read_text("utf-8")
-        Artifact(folder, parse_manifest(text, str(folder), "its step")).verify()
-    except (OSError, UnicodeDecodeError, Product1MError):
+        content = (folder / MANIFEST).read_bytes()
+        Artifact(folder, parse_manifest(content, str(folder), "its step")).verify()
+    except (OSError, Product1MError):
         return False
     return True
 

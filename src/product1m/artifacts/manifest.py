@@ -92,13 +92,14 @@ class Manifest(Summary):
         return json.dumps(values | {SEAL: _digest_of(values)}, indent=2, ensure_ascii=False)
 
 
-def parse_manifest(text: str, address: str, step: str) -> Manifest:
+def parse_manifest(content: str | bytes, address: str, step: str) -> Manifest:
     """A manifest from its JSON.
 
     Raises ArtifactError with its address for other content or schemas, and for values that were
     changed after it was written.
     """
     try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
         values = json.loads(text)
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -111,8 +112,10 @@ def parse_manifest(text: str, address: str, step: str) -> Manifest:
                 f"{address}: a value was changed after {step} wrote it: expected sha256 {stated}, "
                 f"got {actual}; run {step} again"
             )
+        if unknown := sorted(values.keys() - Manifest.model_fields.keys()):  # a damaged name
+            raise ArtifactError(f"{address}: unknown value {unknown[0]!r:.80}; run {step} again")
         return Manifest.model_validate(values)
-    except (ValueError, ValidationError, AttributeError) as error:
+    except (ValueError, ValidationError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{address}: not a manifest ({error}); run {step} again") from error
 
 

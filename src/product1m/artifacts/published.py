@@ -16,8 +16,8 @@ def fetch_artifact(address: str, folder: Path) -> None:
     NotStoredError if it does not exist.
     """
     store, name = open_file(address)
-    text = store.read(name)
-    manifest = parse_manifest(text.decode("utf-8", "replace"), address, "its step")
+    content = store.read(name)
+    manifest = parse_manifest(content, address, "its step")
     store = open_store(manifest.storage)
     with whole_folder(folder) as partial:
         for name, entry in manifest.files.items():
@@ -26,4 +26,4 @@ def fetch_artifact(address: str, folder: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shard = ShardId(name, entry.sha256, entry.num_bytes)
                 fetch_verified(store, shard, path, manifest.step)
-        (partial / MANIFEST).write_bytes(text)
+        (partial / MANIFEST).write_bytes(content)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from product1m.data.checking import ERASED, erased_photos
 from product1m.data.intake import StoredPhoto
+from product1m.data.limits import parse_json
 from product1m.data.lists import JSON_LINES_LIST, PHOTO_FOLDER
 from product1m.errors import DatasetError, NotStoredError
 from product1m.storage.base import Store
@@ -217,11 +218,12 @@ def _digest(content: bytes) -> str:
 
 def _parsed(content: bytes | None, address: str) -> Lines:
     lines: Lines = {}
-    for number, text in enumerate((content or b"").decode("utf-8-sig").splitlines(), start=1):
-        if not text.strip():
+    # Not splitlines, which also splits at characters that JSON may hold as they are.
+    for number, raw in enumerate((content or b"").split(b"\n"), start=1):
+        if not raw.strip():
             continue
         try:
-            line = json.loads(text)
+            line = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
             lines[str(line["id"])] = line
         except (ValueError, LookupError, TypeError) as error:
             raise DatasetError(

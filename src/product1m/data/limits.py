@@ -83,11 +83,20 @@ def check_photo_size(width: int, height: int, limits: PhotoLimits) -> None:
 
 
 def title_fault(title: str, max_bytes: int) -> str:
-    """Why a title is too long to use; empty if it is not."""
+    """Why a title is too long to use, or cannot be written; empty if neither."""
     # Count characters first, so that a huge title is never encoded.
-    if len(title) <= max_bytes and len(title.encode("utf-8", "replace")) <= max_bytes:
-        return ""
-    return f"{len(title)} characters, more than {max_bytes} bytes in UTF-8"
+    if len(title) > max_bytes or len(title.encode("utf-8", "replace")) > max_bytes:
+        return f"{len(title)} characters, more than {max_bytes} bytes in UTF-8"
+    return half_character_fault(title)
+
+
+def half_character_fault(text: str) -> str:
+    """Why text cannot be written: JSON can hold half of a pair of surrogates; empty if it can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "half a surrogate pair is no character"
+    return ""
 
 
 def photo_from_text(text: str, max_bytes: int) -> bytes:

@@ -19,7 +19,7 @@ from product1m.data.boxes import (
     parse_box_labels,
     parse_boxes,
 )
-from product1m.data.limits import MAX_LABELS, MAX_LINE_BYTES, parse_json
+from product1m.data.limits import MAX_LABELS, MAX_LINE_BYTES, half_character_fault, parse_json
 from product1m.errors import DatasetError
 
 Role = Literal["train", "gallery", "queries"]
@@ -272,10 +272,8 @@ def _string(value: Any, key: str, id: str) -> str:
         raise MalformedError(id, f"{key}: missing")
     if not isinstance(value, str):
         raise MalformedError(id, f"{key}: expected a string, got {value!r:.80}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise MalformedError(id, f"{key}: half a surrogate pair is no character") from error
+    if fault := half_character_fault(value):
+        raise MalformedError(id, f"{key}: {fault}")
     return value
 
 

@@ -105,7 +105,9 @@ def job_name(
 
     KFP gives a run's attempts at a task one output folder, and no two runs the same.
     """
-    digests = [(path / MANIFEST).read_text("utf-8") for path in inputs if is_artifact(path)]
+    digests = [
+        (path / MANIFEST).read_text("utf-8", "replace") for path in inputs if is_artifact(path)
+    ]
     identity = [
         digests,
         str(checkpoint),

@@ -108,10 +108,10 @@ def is_artifact(folder: Path) -> bool:
 def _is_copy(source: Path, target: Path) -> bool:
     """Whether `target` is an undamaged copy of the artifact `source`."""
     try:
-        text = (source / MANIFEST).read_text("utf-8")
-        if (target / MANIFEST).read_text("utf-8") != text:
+        content = (source / MANIFEST).read_bytes()
+        if (target / MANIFEST).read_bytes() != content:
             return False
-        Artifact(target, parse_manifest(text, str(target), "the step before")).verify()
+        Artifact(target, parse_manifest(content, str(target), "the step before")).verify()
     except (OSError, ArtifactError) as error:
         logger.warning("%s: this copy cannot be used, copying it again: %s", target, error)
         return False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from product1m.artifacts.manifest import Summary
 from product1m.errors import RegistryError
@@ -27,6 +28,7 @@ from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import download
 
 INPUT_EXAMPLE = "input_example.json"
+_DIGESTS = TypeAdapter(dict[str, str])
 _ADVICE = "it was changed since; register the pipeline's output again"
 _OLDER = (
     "it was registered by an older version of this package, register the pipeline's output again"
@@ -66,8 +68,8 @@ def fetch_candidate(version: ModelVersion, folder: Path) -> CandidateFiles:
         )
     return CandidateFiles(
         files,
-        parse_evidence((files / EVIDENCE).read_text("utf-8"), version.title),
-        parse_lineage((files / LINEAGE).read_text("utf-8"), version.title),
+        parse_evidence((files / EVIDENCE).read_bytes(), version.title),
+        parse_lineage((files / LINEAGE).read_bytes(), version.title),
         sha256_of(files / FILES),
     )
 
@@ -96,7 +98,10 @@ def _check_every_file(version: ModelVersion, folder: Path) -> None:
         raise RegistryError(
             f"{version.title}: {FILES} is not the list it was registered with; {_ADVICE}"
         )
-    listed: dict[str, str] = json.loads(path.read_text("utf-8"))
+    try:
+        listed = _DIGESTS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RegistryError(f"{version.title}: {FILES} is damaged: {error}; {_ADVICE}") from error
     found = digests_by_name(folder)
     for name in sorted(listed.keys() | found.keys()):
         if found.get(name) != listed.get(name):

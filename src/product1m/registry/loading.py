@@ -143,4 +143,4 @@ def _is_sample(folder: Path) -> bool:
     path = folder / EVIDENCE
     if not path.is_file():
         return False
-    return parse_evidence(path.read_text("utf-8"), folder.name).rules.sample_data
+    return parse_evidence(path.read_bytes(), folder.name).rules.sample_data

@@ -36,7 +36,7 @@ def read_evidence(version: ModelVersion) -> Evidence | None:
     return None if text is None else parse_evidence(text, version.title)
 
 
-def parse_evidence(text: str, title: str) -> Evidence:
+def parse_evidence(text: bytes, title: str) -> Evidence:
     """`evidence.json` of a version; RegistryError if it is damaged."""
     try:
         return Evidence.model_validate_json(text)
@@ -63,7 +63,7 @@ def read_lineage(version: ModelVersion) -> dict[str, Summary]:
     return {} if text is None else parse_lineage(text, version.title)
 
 
-def parse_lineage(text: str, title: str) -> dict[str, Summary]:
+def parse_lineage(text: bytes, title: str) -> dict[str, Summary]:
     """`lineage.json` of a version; RegistryError if it is damaged."""
     try:
         return _LINEAGE.validate_json(text)
@@ -105,11 +105,11 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     (folder / DIGESTS).write_text(json.dumps(dict(sorted(digests.items())), indent=1), "utf-8")
 
 
-def _read(version: ModelVersion, name: str) -> str | None:
+def _read(version: ModelVersion, name: str) -> bytes | None:
     with talking_to_registry(f"listing the files of {version.title}") as client:
         require_logged(version.uri, client)
         files = registry_mlflow().artifacts.list_artifacts(version.uri)
     if name not in {Path(file.path).name for file in files}:
         return None
     with scratch_folder() as scratch:
-        return download(version.uri, name, scratch).read_text("utf-8")
+        return download(version.uri, name, scratch).read_bytes()

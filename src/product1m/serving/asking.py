@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from product1m.errors import RegistryError
 from product1m.serving.signatures import KEYS, ROOTS, Trust
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.environment import bare_environment
 
+_RANKINGS = TypeAdapter(list[list[str]])
 _LINES = 20
 """Number of lines of the process's output that are shown if it fails."""
 
@@ -51,7 +54,12 @@ def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:
                 f"{title}: does not load and answer its input example here; promote from an "
                 f"installation that its requirements.txt describes. Its output:\n{words}"
             )
-        rankings: list[list[str]] = json.loads(answered.read_text("utf-8"))
+        try:
+            rankings = _RANKINGS.validate_json(answered.read_bytes())
+        except ValidationError as error:
+            raise RegistryError(
+                f"{title}: its answer is not a list of rankings: {error}"
+            ) from error
     if not rankings or not all(rankings):
         raise RegistryError(
             f"{title}: expected a ranking for its input example, got rankings of "

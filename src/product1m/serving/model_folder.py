@@ -56,7 +56,7 @@ class ServingConfig(BaseModel):
         """ArtifactError if the file of a model folder is missing or not what this code wrote."""
         path = model / SERVING
         try:
-            return cls.model_validate_json(path.read_text("utf-8"))
+            return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise ArtifactError(f"{path}: not a serving configuration ({error})") from error
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from product1m.errors import LockedError, StorageError
+from product1m.storage.disk import explain
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,10 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
             "another folder"
         ) from None
     except OSError as error:
-        raise StorageError(f"{place}: cannot be written: {error.strerror}") from error
+        # Making the missing parents fails so where one of them is a file.
+        number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
+        explained = explain(OSError(number, error.strerror, str(place)))
+        raise explained or StorageError(f"{place}: cannot be written: {error.strerror}") from error
     with file:
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -36,7 +36,7 @@ class S3Prefix:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self.bucket, _, prefix = self.uri.removeprefix(S3).partition("/")
+        self.bucket, _, prefix = uri.removeprefix(S3).rstrip("/").partition("/")
         if not _BUCKET.fullmatch(self.bucket):
             raise StorageError(f"{uri}: expected s3://BUCKET/PREFIX, got bucket {self.bucket!r}")
         prefix = "/".join(part for part in prefix.split("/") if part not in ("", "."))

@@ -25,6 +25,7 @@ from product1m.data.class_names import names_set
 from product1m.data.items import ITEMS, ROWS_PER_GROUP, read_photo
 from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
+from product1m.storage.base import sha256_of
 from product1m.synthesis.grabcut import GrabCutSettings, Mask, MaskQuality, cut_out, foreground
 from product1m.synthesis.parallel import Workers
 from product1m.telemetry.progress import track
@@ -203,19 +204,31 @@ def _tasks(
 def _cut_chunk(task: _CutTask) -> list[CutAttempt]:
     done = task.folder / f"{task.candidates[0].number:08d}.json"
     paths = [task.folder / f"{candidate.number:08d}.png" for candidate in task.candidates]
-    if done.is_file():
-        reasons = json.loads(done.read_text("utf-8"))
-    else:
+    reasons = _reasons_of(done, paths)
+    if reasons is None:
         reasons = [
             _cut_into(path, read_candidate(candidate, shard), task.settings)
             for candidate, shard, path in zip(task.candidates, task.shards, paths, strict=True)
         ]
         # This file is written last: if it exists, so do all cut-outs of its chunk.
-        write_text(done, json.dumps(reasons))
+        write_text(done, json.dumps([reasons, _digests(paths)]))
     return [
         CutAttempt(candidate, reason, path)
         for candidate, reason, path in zip(task.candidates, reasons, paths, strict=True)
     ]
+
+
+def _reasons_of(done: Path, paths: Sequence[Path]) -> list[str] | None:
+    """Why a chunk's candidates were rejected; None if it must be cut, because a file is damaged."""
+    try:
+        reasons, digests = json.loads(done.read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return None
+    return reasons if digests == _digests(paths) else None
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
+    return [sha256_of(path) if path.is_file() else "" for path in paths]
 
 
 def _cut_into(path: Path, photo: Photo, settings: CutoutSettings) -> str:

@@ -77,9 +77,11 @@ def in_halves(work: Callable[[Sequence[M]], list[R]], members: Sequence[M]) -> l
 
 
 def read_num_parts(work: Path) -> int:
-    """Into how many parts an earlier attempt had to split its batches; 1 for none."""
-    path = work / PARTS
-    return int(path.read_text("ascii")) if path.is_file() else 1
+    """Into how many parts an earlier attempt had to split its batches; 1 if no file says so."""
+    try:
+        return max(1, int((work / PARTS).read_text("ascii")))
+    except (OSError, ValueError):
+        return 1
 
 
 def keep_num_parts(work: Path, num_parts: int) -> None:

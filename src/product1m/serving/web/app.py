@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from product1m.config import ServerConfig
-from product1m.errors import RetrievalError, StorageError
+from product1m.errors import RetrievalError, StorageError, printable
 from product1m.serving.live import Live, ServedModel
 from product1m.serving.web.examples import ExamplePhoto
 from product1m.serving.web.limits import RETRY_AFTER_S, RequestLimits
@@ -225,14 +225,14 @@ def _pages(server: Server, pages: Pages) -> APIRouter:
 
 def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return JSONResponse({"error": printable(error.detail)}, error.status_code, error.headers)
 
 
 def _refuse_parameters(_: Request, error: Exception) -> Response:
     """Answer like every other error, with a sentence instead of FastAPI's list."""
     assert isinstance(error, RequestValidationError)
     faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
-    return JSONResponse({"error": "; ".join(faults)}, 400)
+    return JSONResponse({"error": printable("; ".join(faults))}, 400)
 
 
 def _gone(_: Request, __: Exception) -> Response:

@@ -22,13 +22,15 @@ def read_examples(folder: Path) -> tuple[ExamplePhoto, ...]:
     """The photos of a folder; StorageError for one that is not in it, or a line that names none."""
     path = folder / LIST
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
         raise StorageError(
             f"{path}: cannot be read ({error}); expected the list of photos"
         ) from None
     return tuple(
-        _read(folder, line, f"{path}:{place}") for place, line in enumerate(lines, start=1)
+        _read(folder, line, f"{path}:{place}")
+        for place, line in enumerate(lines, start=1)
+        if line.strip()
     )
 
 
