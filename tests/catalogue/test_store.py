@@ -45,7 +45,35 @@ def test_an_unknown_item_or_one_that_no_step_would_read_changes_nothing(
         from_photo(photo, "a,b", "Lumi rose")
     with pytest.raises(DatasetError, match="title: empty"):
         from_photo(photo, "a", "  ")
+    for path, reason in (
+        ("/dev/zero", "device, not a file"),
+        (".", "folder"),
+        ("x.jpg", "no such"),
+    ):
+        with pytest.raises(DatasetError, match=rf"--photo .*{reason}"):
+            from_photo(Path(path), "c", "Lumi rose")
     assert list(store.lines()) == ["a"]
+
+
+def test_a_label_with_another_programs_line_end_is_one_line_of_the_list(
+    tmp_path: Path, photo: Path
+) -> None:
+    store = CatalogueStore(str(tmp_path / "shop"))
+    store.add([from_photo(photo, "a", "Lumi rose", "one\u2028two\x85three")], "Ann")
+    store.add([from_photo(photo, "b", "Lumi fig")], "Ann")
+    assert store.lines()["a"]["labels"] == ["one\u2028two\x85three"]
+
+
+@pytest.mark.parametrize("line", [b'{"id": "M\xfcller"}', b"[" * 100_000, b"\xff\xfe", b"[1]"])
+def test_a_list_that_somebody_damaged_is_told_with_its_line(
+    tmp_path: Path, photo: Path, line: bytes
+) -> None:
+    store = CatalogueStore(str(tmp_path / "shop"))
+    store.add([from_photo(photo, "a", "Lumi rose")], "Ann")
+    with (tmp_path / "shop" / "gallery.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(DatasetError, match=r"gallery\.jsonl:2: expected a JSON object with an id"):
+        store.lines()
 
 
 def test_edits_at_the_same_time_all_count(tmp_path: Path, photo: Path) -> None:

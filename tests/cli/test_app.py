@@ -169,6 +169,12 @@ def test_a_score_can_be_read_as_released_and_then_knows_one_definition(tmp_path:
     assert "expected the definition official, got strict" in refused.output
 
 
+def test_an_argument_that_is_not_utf_8_is_refused_before_any_work() -> None:
+    result = CliRunner().invoke(app, ["catalogue", "log", "caf\udce9"])
+    assert result.exit_code == 2
+    assert "error: argument 'caf\\udce9': expected text in UTF-8; rename it" in result.output
+
+
 def test_an_error_that_nobody_explains_is_told_as_a_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

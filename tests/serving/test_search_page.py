@@ -215,13 +215,15 @@ def test_a_models_folder_answers_without_any_registry(
             ["{photo}", "--title", "x", "--output", "a.png"],
             "use a.html for a page with photos, or a.",
         ),
-        (["missing.jpg", "--title", "x"], "missing.jpg: cannot be read"),
+        (["missing.jpg", "--title", "x"], "missing.jpg: no such file; expected a photo file"),
         ([__file__, "--title", "x"], "not a photo that can be decoded"),
         (["{photo}", "--title", " "], "title 0: empty"),
         (
             ["{photo}", "--title", "x", "--model", "models:/none@champion"],
             "none: no version 'champion'; it has no versions",
         ),
+        (["/dev/zero", "--title", "x"], "a pipe, socket or device, not a file"),
+        ([".", "--title", "x"], "expected a photo file"),
         (["{photo}", "--title", "x", "--model", "nowhere"], "nowhere: no such folder"),
     ],
 )

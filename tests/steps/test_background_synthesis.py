@@ -12,6 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from product1m.artifacts.folder import open_artifact, write_artifact
+from product1m.artifacts.work import work_root
 from product1m.config import BackgroundSynthesisConfig, IngestionConfig, parse_config
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
@@ -227,6 +228,31 @@ def test_another_seed_gives_other_scenes(products: Path, scenes: Path, tmp_path:
     assert first.manifest.metrics["backgrounds/used"] == 0  # drawn ones
 
 
+def run_killed(products: Path, backgrounds: Path, target: Path) -> None:
+    """Run the step until its first scene."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            compose, "encode_jpeg", lambda photo: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            background_synthesis.run(products, str(backgrounds), target, CONFIG)
+
+
+@pytest.mark.parametrize("damaged", ["*.png", "0*.json"])
+def test_what_was_damaged_in_the_work_folder_is_cut_again(
+    products: Path, backgrounds: Path, scenes: Path, tmp_path: Path, damaged: str
+) -> None:
+    target = tmp_path / "scenes"
+    run_killed(products, backgrounds, target)
+    path, *_ = sorted(work_root(target).rglob(damaged))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    path.write_bytes(content)
+    background_synthesis.run(products, str(backgrounds), target, CONFIG)
+    digests = {open_artifact(path, "background_synthesis").digest for path in (target, scenes)}
+    assert len(digests) == 1
+
+
 def test_a_killed_run_goes_on_with_the_cutouts_it_has(
     products: Path,
     backgrounds: Path,
@@ -235,12 +261,7 @@ def test_a_killed_run_goes_on_with_the_cutouts_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     target = tmp_path / "scenes"
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            compose, "encode_jpeg", lambda photo: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
-        with pytest.raises(KeyboardInterrupt):
-            background_synthesis.run(products, str(backgrounds), target, CONFIG)
+    run_killed(products, backgrounds, target)
     assert not target.exists()
     cut_again: list[object] = []
     monkeypatch.setattr(candidates, "cut_out", lambda *arguments: cut_again.append(arguments))

@@ -12,7 +12,8 @@ from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import ListFile, RejectedLine, clean_caption, parse_line
 from product1m.data.photo_sources import local_lists, photos_of
 from product1m.data.rows import distinct_rows
-from product1m.errors import DatasetError, PhotoError
+from product1m.errors import DatasetError, PhotoError, StorageError
+from product1m.storage.opening import read_file
 
 LIMITS = IngestionConfig()
 """What a photo and a title may be (ours)."""
@@ -21,9 +22,10 @@ LIMITS = IngestionConfig()
 def from_photo(photo: Path, item: str, title: str, label: str = "") -> NewItem:
     """An item from a photo file; DatasetError with the reason if it cannot be used."""
     try:
-        return _new(item, title, (label or item,), photo.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{photo}: {error.strerror}") from error
+        raw = read_file(photo, LIMITS.max_photo_bytes)
+    except StorageError as error:
+        raise DatasetError(f"--photo {error}") from error
+    return _new(item, title, (label or item,), raw)
 
 
 def from_dataset(dataset: str) -> Iterator[NewItem]:

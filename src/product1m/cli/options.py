@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from product1m import __version__
 from product1m.config import Preset, RegistrationConfig
+from product1m.data.limits import half_character_fault
 from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, printable, redacted
 from product1m.jobs.retries import may_pass
 from product1m.storage.disk import explain
@@ -59,6 +60,18 @@ class FriendlyGroup(TyperGroup):
     A full disk, a missing permission or a locked database gets a message of its own. The
     traceback of any other error goes to a file, which the message names.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse arguments that no log, list or database could hold."""
+        for argument in args:
+            if half_character_fault(argument):
+                shown = printable(argument)
+                typer.echo(
+                    f"error: argument '{shown}': expected text in UTF-8; rename it", err=True
+                )
+                raise typer.Exit(2)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

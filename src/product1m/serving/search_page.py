@@ -18,9 +18,12 @@ from product1m.serving.catalogue_folder import model_digest, open_catalogue
 from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
+from product1m.storage.opening import read_file
 
 PAGE_PHOTO_SIDE_PX = 1120
 """Longer side of the photo on the page; it is shown at half of this (ours)."""
+MAX_PHOTO_BYTES = 1 << 30
+"""Of a file that is read before its model says how large a photo may be (ours)."""
 COLORS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0f7b6c", "#57606a")
 """Colors of the boxes, in turn."""
 PAGE, JSON = ".html", ".json"
@@ -63,11 +66,11 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """StorageError for a file that cannot be read or decoded."""
+    """StorageError for what is no file, or a file that cannot be read or decoded."""
     try:
-        encoded = path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read ({error}); expected a photo file") from error
+        encoded = read_file(path, MAX_PHOTO_BYTES)
+    except StorageError as error:
+        raise StorageError(f"{error}; expected a photo file") from error
     return Photo(path, encoded, _upright(encoded, path))
 
 

@@ -53,6 +53,11 @@ def open_file(address: str) -> tuple[Store, str]:
     return open_store(parent), name
 
 
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """A local file; StorageError for a folder, a pipe, a device or more than `max_bytes`."""
+    return Folder(path.absolute().parent).read(path.name, max_bytes)
+
+
 def _local_path(address: str) -> Path:
     path = unquote(urlsplit(address).path) if address.startswith("file://") else address
     return Path(path).expanduser()

@@ -53,6 +53,7 @@ def test_the_demo_answers_its_photos_with_the_products_in_them() -> None:
     [
         (None, "examples.jsonl: cannot be read"),
         ("{", r'examples.jsonl:1: expected \{"photo": "name.jpg", "title": "…"\}, got'),
+        ('{"photo": "a.jpg", "title": "ü"}', "cannot be read .*utf-8"),
         ('{"photo": "../a.jpg", "title": ""}', "expected the name of a file in"),
         ('{"photo": "a.jpg", "title": ""}', "photo 'a.jpg' cannot be read"),
     ],
@@ -61,6 +62,6 @@ def test_examples_that_cannot_be_read_are_explained(
     tmp_path: Path, line: str | None, message: str
 ) -> None:
     if line is not None:
-        (tmp_path / "examples.jsonl").write_text(line, "utf-8")
+        (tmp_path / "examples.jsonl").write_text(line, "latin-1")
     with pytest.raises(StorageError, match=message):
         read_examples(tmp_path)
