@@ -55,6 +55,24 @@ def test_a_step_logs_what_it_waits_for(
     assert f"MLflow at {silent} does not answer (nothing within 0.05 s)" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://[bad", "MLFLOW_TRACKING_URI=.*: not an address"),
+        ("mssql+pyodbc://ann@host/mlflow", "driver pyodbc is not installed here; install it"),
+    ],
+)
+def test_an_address_that_nothing_here_can_open_is_told(
+    monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=reason), talking_to_mlflow("starting a run"):
+        MlflowClient().search_experiments()
+    refused = pytest.raises((RegistryError, TrackingError), match=reason)
+    with refused, talking_to_registry("listing models") as client:
+        client.search_registered_models()
+
+
 def test_a_refused_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (

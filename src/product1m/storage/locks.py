@@ -25,6 +25,8 @@ from product1m.storage.disk import explain
 logger = logging.getLogger(__name__)
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_OPENINGS = 100
+"""Tries to open a lock whose folder vanishes (ours)."""
 _held: dict[Path, int] = {}
 """Locks that this process holds, each with the thread that took it."""
 
@@ -81,7 +83,8 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
     except OSError as error:
         # Making the missing parents fails so where one of them is a file.
         number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
-        explained = explain(OSError(number, error.strerror, str(place)))
+        named = lock if number == errno.EISDIR else place
+        explained = explain(OSError(number, error.strerror, str(named)))
         raise explained or StorageError(f"{place}: cannot be written: {error.strerror}") from error
     with file:
         file.truncate(0)
@@ -93,11 +96,15 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
 
 def _open_locked(lock: Path, wait: bool) -> TextIO:
     kind = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    failed = 0
     while True:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = lock.open("a", encoding="utf-8")
         except FileNotFoundError:  # another run removed the empty folder
+            failed += 1
+            if failed == _OPENINGS:  # or no file can be made in it, as in /proc
+                raise
             continue
         try:
             fcntl.flock(file, kind)

@@ -67,10 +67,18 @@ def registry_mlflow() -> Any:
             "MLFLOW_TRACKING_URI is not set; set it to the server or database of the registry, "
             "as in MLFLOW_TRACKING_URI=sqlite:///build/sample/mlflow.db"
         )
-    mlflow = import_mlflow()
-    ready_store(os.environ["MLFLOW_TRACKING_URI"])
-    follow_move(os.environ["MLFLOW_TRACKING_URI"])
+    mlflow, uri = import_mlflow(), os.environ["MLFLOW_TRACKING_URI"]
+    _require_address(uri)
+    ready_store(uri)
+    follow_move(uri)
     return mlflow
+
+
+def _require_address(uri: str) -> None:
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise TrackingError(f"MLFLOW_TRACKING_URI={uri}: not an address ({error})") from error
 
 
 @contextmanager
@@ -81,6 +89,7 @@ def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
     that does not answer at all is reported within a minute, see `mlflow_answer`.
     """
     address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    _require_address(address)
     try:
         require_answer(address)
         yield
@@ -114,11 +123,17 @@ def talking_to_registry(action: str, *folders: Path) -> Iterator[Any]:
 def is_of_mlflow(error: Exception) -> bool:
     """Whether MLflow, its database or its connection raised an error."""
     origin = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError) or origin in _ORIGINS
+    # SQLAlchemy imports the driver of a database when it first connects.
+    return isinstance(error, OSError | ModuleNotFoundError) or origin in _ORIGINS
 
 
 def _reason(error: Exception, uri: str, folders: Sequence[Path] = ()) -> str:
     """What an error says, without the SQL statement; a full disk or a locked database in words."""
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"the database's driver {error.name} is not installed here; install it beside "
+            "product1m, or set MLFLOW_TRACKING_URI to the MLflow server"
+        )
     database = sqlite_path(uri)
     explained = explain(error, [*folders, *([database] if database else [])])
     return str(explained) if explained else str(error).partition("\n[SQL")[0]

@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="+", choices=sorted(SCENARIOS), metavar="SCENARIO")
     parser.add_argument("--part", default="1/1", help="of the attempts, such as 2/8")
     parser.add_argument("--only", default="", help="operations that begin so, such as commit")
+    parser.add_argument("--minutes", type=float, default=60, help="longest time of a scenario")
     parser.add_argument("--world", type=Path, help="folder of the inputs, created if missing")
     parser.add_argument("--replacing", action="store_true", help="where old artifacts are")
     parser.add_argument("--s3", action="store_true", help="with an S3 server, for stores")
@@ -39,6 +40,7 @@ def main() -> int:
                 seed=part,
                 replacing=options.replacing,
                 only=options.only,
+                minutes=options.minutes,
             )
             sys.stdout.write("\n".join([str(report), *report.failures, ""]))
             sys.stdout.flush()

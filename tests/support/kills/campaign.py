@@ -155,10 +155,11 @@ class Campaign:
         replacing: bool = False,
         seed: int = 0,
         only: str = "",
+        minutes: float = float("inf"),
     ) -> Report:
         """Kill a scenario at every operation, or every so many, also where old artifacts are.
 
-        With `only` at the operations whose names begin so.
+        With `only` at the operations whose names begin so, and for so many minutes.
         """
         started = time.monotonic()
         report = Report(scenario + (", replacing" if replacing else ""))
@@ -169,7 +170,7 @@ class Campaign:
         report.operations = len(expected.operations)
         kills = [k for k in expected.kills() if expected.operations[k[0] - 1].startswith(only)]
         for place, (number, how) in enumerate(kills):
-            if (place + seed) % every == 0:
+            if (place + seed) % every == 0 and time.monotonic() < started + 60 * minutes:
                 self._attempt(scenario, number, how, expected, old, report)
         report.seconds = time.monotonic() - started
         return report
