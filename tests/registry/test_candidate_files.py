@@ -1,15 +1,18 @@
 """A candidate is promoted only if every one of its files is the one that was registered."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from product1m.errors import RegistryError
 from product1m.registry.candidate_files import fetch_candidate
-from product1m.registry.versions import ModelVersion
+from product1m.registry.version_files import parse_evidence, parse_lineage
+from product1m.registry.versions import FILES_DIGEST, ModelVersion
 from tests.support.worlds.registered_model import MlflowStore
 
 pytestmark = [
@@ -82,3 +85,18 @@ def test_an_added_file_is_named(
 ) -> None:
     with content(folder / name, b"added"):
         assert f"{name} is added" in refusal(registered, tmp_path)
+
+
+@pytest.mark.parametrize("forged", [b"[1]", b"\xff\xfe", b'{"a": 1}'])
+def test_a_list_of_files_that_is_none_is_told(
+    registered: ModelVersion, folder: Path, tmp_path: Path, forged: bytes
+) -> None:
+    tags = {**registered.tags, FILES_DIGEST: hashlib.sha256(forged).hexdigest()}
+    with content(folder / "files.json", forged):
+        assert "files.json is damaged" in refusal(replace(registered, tags=tags), tmp_path)
+
+
+def test_evidence_and_lineage_that_are_no_text_are_told() -> None:
+    for parse, name in ((parse_evidence, "evidence.json"), (parse_lineage, "lineage.json")):
+        with pytest.raises(RegistryError, match=f"version 7: {name} is damaged: (?s:.*)JSON"):
+            parse(b"\xff\xfe{", "version 7")

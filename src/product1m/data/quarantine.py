@@ -1,6 +1,7 @@
 """Items that cannot be used, with place and reason; too many of them stop the step."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +42,11 @@ class Quarantine:
                 f"more than ingestion.max_quarantine_share = {self._max_share:g} allows; "
                 f"fix the list or raise the share. First reasons:\n  {quoted}"
             )
+
+    def add_all(self, rows: Iterable[RejectedLine]) -> None:
+        """Quarantine each of some rows."""
+        for row in rows:
+            self.add(row)
 
     def require_items(self, num_items: int, path: Path) -> None:
         """DatasetError with the first reasons if no line of the lists is a usable item."""

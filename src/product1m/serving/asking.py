@@ -46,6 +46,7 @@ def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:
             env=environment,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
         )
         if ended.returncode or not answered.is_file():
@@ -54,18 +55,20 @@ def ask_apart(folder: Path, trust: Trust, title: str) -> list[list[str]]:
                 f"{title}: does not load and answer its input example here; promote from an "
                 f"installation that its requirements.txt describes. Its output:\n{words}"
             )
-        try:
-            rankings = _RANKINGS.validate_json(answered.read_bytes())
-        except ValidationError as error:
-            raise RegistryError(
-                f"{title}: its answer is not a list of rankings: {error}"
-            ) from error
+        rankings = _parsed(answered.read_bytes(), title)
     if not rankings or not all(rankings):
         raise RegistryError(
             f"{title}: expected a ranking for its input example, got rankings of "
             f"{[len(ranking) for ranking in rankings]} items"
         )
     return rankings
+
+
+def _parsed(answer: bytes, title: str) -> list[list[str]]:
+    try:
+        return _RANKINGS.validate_json(answer)
+    except ValidationError as error:
+        raise RegistryError(f"{title}: its answer is not a list of rankings: {error}") from error
 
 
 def _main(folder: str, answered: str) -> None:

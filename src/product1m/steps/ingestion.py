@@ -119,7 +119,7 @@ def _ingest(
     """Write the items of a role's lists; returns what identifies their photos and captions."""
     role = lists[0].role
     counts = [count_lines(file.path) for file in lists]
-    num_rows = sum(rows for rows, _ in counts)
+    num_rows, num_blank = map(sum, zip(*counts, strict=True))
     quarantine = Quarantine(role, num_rows, config.max_quarantine_share)
     limits, budget = PhotoLimits.from_config(config), PixelBudget(config.max_photo_pixels)
 
@@ -129,8 +129,7 @@ def _ingest(
     checked = in_order(pool, check, distinct_rows(lists), config.num_workers)
     checked = track(checked, f"{STEP} {role}", num_rows)
     known, rejected = read_boxes(lists[0].path.parent) if role == "queries" else ({}, [])
-    for line in rejected:
-        quarantine.add(line)
+    quarantine.add_all(rejected)
     boxes = BoxTable()
     keys = _write_items(checked, writer, quarantine, boxes, known, config.shard_mib)
     quarantine.require_items(len(keys.photos), lists[0].path)
@@ -145,7 +144,7 @@ def _ingest(
         items=float(len(keys.photos)),
         quarantined=float(len(quarantine.rows)),
         quarantine_share=quarantine.share,
-        blank_lines=float(sum(blank for _, blank in counts)),
+        blank_lines=float(num_blank),
     )
     _log_counts(role, len(keys.photos), quarantine)
     return keys
