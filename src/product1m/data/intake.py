@@ -185,8 +185,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _eight_bits(gray: np.ndarray) -> np.ndarray:
     """Convert 32-bit gray values, whose scale no header states, to 8 bits.
 
-    Floats up to 1 count as shares of white, values up to 255 as 8 bits, up to 65535 as 16 bits; then
-    the brightest value must reach a quarter of white (ours). Raises PhotoError for other values.
+    Floats up to 1 count as shares of white, values up to 255 as 8 bits, up to 65535 as 16 bits;
+    then the brightest value must reach a quarter of white (ours). Raises PhotoError for others.
     """
     low, high = float(gray.min()), float(gray.max())  # NaN if any value is
     white = 1 if gray.dtype.kind == "f" and high <= 1 else 255 if high <= 255 else 65535
