@@ -5,7 +5,6 @@ Payloads are harmless: they write a file, and the file is looked for.
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.serving.signatures import Trust
 from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import download, registry_mlflow
-from tests.support.servers.mlflow_roles import OUTSIDER, server_with_roles
+from tests.support.servers.mlflow_roles import OUTSIDER
 from tests.support.servers.mlflow_server import PASSWORDS, Server
 from tests.support.worlds.registered_model import (
     LENIENT,
@@ -40,15 +39,6 @@ pytestmark = [
 ]
 MODELS = models_of(LENIENT)
 CHAMPION = "models:/product1m@champion"
-
-
-@pytest.fixture(scope="module")
-def server(
-    reviewer_keys: Path, mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """The roles, and a user without any."""
-    with server_with_roles(tmp_path_factory.mktemp("server"), mlflow_databases) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

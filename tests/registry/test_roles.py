@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from product1m.registry.claims import Source
 from product1m.registry.roles import CATALOGUE, PIPELINE, REVIEWER, ModelNames
 from product1m.registry.versions import ModelVersion, list_versions, show
 from product1m.telemetry.mlflow_client import registry_mlflow
-from tests.support.servers.mlflow_roles import OUTSIDER, server_with_roles, set_up_roles
+from tests.support.servers.mlflow_roles import OUTSIDER, set_up_roles
 from tests.support.servers.mlflow_server import Server
 from tests.support.worlds import small_catalogue
 from tests.support.worlds.registered_model import LENIENT, promote, rollback, run_registration
@@ -31,15 +30,6 @@ pytestmark = [
 
 MODELS = ModelNames(LENIENT.candidate_model, LENIENT.champion_model)
 RACED = ModelNames(LENIENT.candidate_model, "raced")
-
-
-@pytest.fixture(scope="module")
-def server(
-    reviewer_keys: Path, mlflow_databases: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server where the roles were set up, and a user without any."""
-    with server_with_roles(tmp_path_factory.mktemp("server"), mlflow_databases) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
