@@ -166,8 +166,8 @@ def test_unfinished_uploads_are_removed_once_they_are_old(s3: S3Server, tmp_path
         client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * MIB)
     address = f"s3://{BUCKET}/{tmp_path.name}"
     command = ["clean-uploads", address, "--older-than-hours"]
-    assert CliRunner().invoke(app, [*command, "1"]).output == "0 unfinished uploads aborted\n"
-    aborted = CliRunner().invoke(app, [*command, "0"]).output.splitlines()
+    assert CliRunner().invoke(app, [*command, "1"]).stdout == "0 unfinished uploads aborted\n"
+    aborted = CliRunner().invoke(app, [*command, "0"]).stdout.splitlines()
     assert aborted == [f"s3://{BUCKET}/{keys[0]}", "1 unfinished uploads aborted"]
     left = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
     assert {entry["Key"] for entry in left}.intersection(keys) == {keys[1]}

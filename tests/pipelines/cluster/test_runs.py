@@ -161,7 +161,7 @@ def test_without_kubernetes_a_log_is_read_from_kfp(
     pod = "product1m-training-gkj66-metadata-0-3-retry-system-container-impl-1111555195"
     kfp_server.world.kfp_logs[pod] = "12 photos"  # the name of the recorded pod
     shown = runs("logs", run_id, "--task", "feature_extraction/train")
-    assert shown.output.strip() == "12 photos"
+    assert shown.stdout.strip() == "12 photos"
 
 
 def test_a_driver_that_failed_is_shown_too(kfp_server: KfpServer) -> None:
@@ -323,5 +323,5 @@ def test_a_recorded_log_is_shown_without_the_launchers_lines(kfp_server: KfpServ
     run_id = kfp_server.world.replay("bad-data")
     (pod,) = kfp_server.world.pods
     kfp_server.world.pod_logs[pod] = (RECORDINGS / "bad-data" / "log.txt").read_text()
-    lines = runs("logs", run_id, "--task", "ingestion").output.splitlines()
+    lines = runs("logs", run_id, "--task", "ingestion").stdout.splitlines()
     assert [line.startswith('{"time"') for line in lines] == [True, True]
