@@ -6,6 +6,7 @@ and importing torch some seconds.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401 makes a temporary folder; an optimizer would import it
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from tests.support.kills.scenarios import FACTS, SCENARIOS
@@ -38,6 +40,7 @@ def serve() -> None:
 def attempt(request: dict[str, Any]) -> dict[str, Any]:
     """Run a scenario in a child process; its signal, operations and error."""
     reader, writer = os.pipe()
+    gc.freeze()  # the child would read every object, and so copy all memory, to find garbage
     child = os.fork()
     if child == 0:
         os.close(reader)
