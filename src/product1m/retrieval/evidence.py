@@ -40,11 +40,6 @@ def describe_answers(
     similarity = (weighted @ query[: layout.dim]).astype(np.float64) / total
     other = products[:, None] != products[None, :RIVALS]
     among = weighted @ items[:RIVALS].T / total
-    cosines = {
-        f"cosine_{block}": items[:, layout.columns(block)] @ query[layout.columns(block)]
-        for block, weight in weights.items()
-        if weight
-    }
     return {
         "similarity": similarity,
         "lead": similarity - _best_rival(similarity, other),
@@ -53,7 +48,21 @@ def describe_answers(
         "points_lead": strengths - _best_rival(strengths, other),
         "first": (np.arange(len(positions)) == 0).astype(np.float64),
         "detector_score": np.full(len(positions), detector_score, np.float64),
-        **cosines,
+        **_cosines(items, query, layout, weights),
+    }
+
+
+def _cosines(
+    items: Float32[np.ndarray, "n D"],
+    query: Float32[np.ndarray, " D"],
+    layout: BlockLayout,
+    weights: Mapping[str, float],
+) -> dict[str, Float32[np.ndarray, " n"]]:
+    """The cosine of each block that has a weight."""
+    return {
+        f"cosine_{block}": items[:, layout.columns(block)] @ query[layout.columns(block)]
+        for block, weight in weights.items()
+        if weight
     }
 
 
