@@ -64,6 +64,7 @@ def test_a_folder_that_does_not_exist_or_a_damaged_configuration_is_refused(
     with pytest.raises(ConfigError, match=r"it holds none of model\.safetensors"):
         check_bert_files(CapturePretrainingConfig(text_model=str(tmp_path / "nowhere")))
     config = write(tmp_path / "bert")
-    (tmp_path / "bert" / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
-        check_bert_files(config)
+    for damaged in (b"{", b"[" * 100_000, b"\xff{}"):
+        (tmp_path / "bert" / "config.json").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
+            check_bert_files(config)

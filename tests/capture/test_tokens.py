@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from product1m.artifacts.folder import open_artifact, write_artifact
-from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_tokenizer
+from product1m.capture.tokens import SPECIAL, TitleTokenizer, bert_tokenizer, train_tokenizer
 from product1m.config import CapturePretrainingConfig
 from product1m.errors import ArtifactError, ConfigError
 from tests.support.paths import ROOT
@@ -96,5 +96,24 @@ def test_a_vocabulary_without_mask_is_refused() -> None:
 
 
 def test_a_bert_folder_without_vocabulary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)text_model: no tokenizer at .*expected `scratch`"):
+        bert_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocab.txt", b""),
+        ("vocab.txt", b"[PAD]\n[UNK]\nM\xfcller"),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"[" * 100_000),
+    ],
+)
+def test_a_berts_damaged_vocabulary_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "vocab.txt").write_text("\n".join(SPECIAL))
+    bert_tokenizer(str(tmp_path))
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=r"(?s)text_model: no tokenizer at .*expected `scratch`"):
         bert_tokenizer(str(tmp_path))

@@ -3,10 +3,10 @@
 This needs no torch, so a run checks the folder at its start, hours before a step needs it.
 """
 
-import json
 from typing import Any
 
 from product1m.config import CapturePretrainingConfig
+from product1m.data.limits import parse_json
 from product1m.errors import ConfigError, NotStoredError, StorageError
 from product1m.storage.base import Store, is_remote
 from product1m.storage.opening import open_store
@@ -55,7 +55,7 @@ def _store(text_model: str) -> Store | None:
 
 def _sizes(store: Store, config: CapturePretrainingConfig) -> dict[str, Any]:
     try:
-        sizes = json.loads(store.read("config.json"))
+        sizes = parse_json(store.read("config.json").decode("utf-8"))
     except NotStoredError as error:
         raise _unusable(config, "it holds no config.json") from error
     except (StorageError, ValueError) as error:

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
 from product1m.artifacts.folder import Artifact
-from product1m.errors import ArtifactError, ConfigError
+from product1m.errors import ArtifactError, ConfigError, Product1MError
 from product1m.storage.opening import with_remote_fetched
 
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -117,12 +117,16 @@ def bert_tokenizer(text_model: str) -> TitleTokenizer:
     try:
         with with_remote_fetched(text_model) as local:
             pretrained = AutoTokenizer.from_pretrained(local, use_fast=True)
-    except (OSError, ValueError) as error:
+        tokenizer = TitleTokenizer(pretrained.backend_tokenizer)
+        tokenizer.encode(["?"], 8)  # with a damaged vocabulary the first text fails
+    except Product1MError:
+        raise
+    except Exception as error:  # the libraries raise whatever the files make them raise
         raise ConfigError(
             f"capture_pretraining.text_model: no tokenizer at {text_model!r} ({error}); expected "
             "`scratch`, a folder with a BERT and its vocabulary, or a hub name that can be reached"
         ) from error
-    return TitleTokenizer(pretrained.backend_tokenizer)
+    return tokenizer
 
 
 def _backend(model: WordPiece) -> Tokenizer:
