@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,7 +11,7 @@ from product1m.evaluation.check_weights import with_checks
 from product1m.evaluation.fusion import DevQueries, Fusion, FusionSettings
 from product1m.evaluation.metrics import GroundTruth
 
-SETTINGS = FusionSettings(("image",), (0.0, 1.0), 200, 0, (0.0, 0.1, 0.4), (0.0, 2.0))
+SETTINGS = FusionSettings(("image",), (0.0, 1.0), 200, 0, (0.0, 0.1, 0.4), (0.0, 1.0), (0.0, 2.0))
 IDS = [f"q{number}" for number in range(8)]
 TRUTH = GroundTruth(dict.fromkeys(IDS, ("rose",)), {"right": "rose", "wrong": "lily"})
 FUSION = Fusion({"image": 1.0}, {"image": 1.0}, 0.5, pd.DataFrame())
@@ -41,7 +40,12 @@ def chosen(helping: tuple[float, ...], shared: object = "counts", check: str = "
 def test_the_weight_is_the_one_that_the_dev_queries_elect() -> None:
     fusion = chosen((0.1,))
     assert fusion.weights == {"image": 1.0, "points": 0.1}
-    assert fusion.check_trials["points"] == {0.0: 0.5, 0.1: 1.0, 0.4: 0.5}
+    tried = [trial for trial in fusion.check_trials if "points" in trial]
+    assert tried == [
+        {"points": points, "colors": colors, "dev_map": 1.0 if points == 0.1 else 0.5}
+        for points in (0.0, 0.1, 0.4)
+        for colors in (0.0, 1.0)
+    ]
     assert fusion.dev_map_at_10 == 1.0
 
 
@@ -52,13 +56,13 @@ def test_of_weights_that_rank_equally_the_smallest_is_taken() -> None:
 def test_points_that_help_no_dev_query_get_no_weight() -> None:
     fusion = chosen(())
     assert fusion.weights == FUSION.weights
-    assert set(np.array(list(fusion.check_trials["points"].values()))) == {0.5}
+    assert {trial["dev_map"] for trial in fusion.check_trials} == {0.5}
 
 
 def test_photos_without_points_are_not_checked_by_them() -> None:
     fusion = chosen((0.1,), shared=None)
     assert fusion.weights == FUSION.weights
-    assert list(fusion.check_trials) == ["neighbors"]
+    assert [trial.get("neighbors") for trial in fusion.check_trials] == [0.0, 2.0]
 
 
 def test_neighbors_get_the_weight_that_the_dev_queries_elect() -> None:

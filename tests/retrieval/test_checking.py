@@ -11,11 +11,11 @@ from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 
 BLOCKS = {"image": 1.0, "text": 0.5}
-COUNTS = {(0, 3): 7.0, (1, 6): 1.0}
+COUNTS = {(0, 3): (7.0, 0.0), (1, 6): (1.0, 20.0)}
 
 
 def count(place: int, positions: np.ndarray) -> np.ndarray:
-    return np.array([COUNTS.get((place, int(row)), 0.0) for row in positions])
+    return np.array([COUNTS.get((place, int(row)), (0.0, 0.0)) for row in positions])
 
 
 def nearest() -> Nearest:
@@ -30,6 +30,17 @@ def test_shared_points_add_the_logarithm_of_their_number_to_the_mean_of_cosines(
     assert checked.positions.tolist() == [[3, 7, 5, 2], [6, 4, -1, -1]]
     np.testing.assert_allclose(checked.scores[0], [0.9 + added, 1.0, 0.8, 0.7], rtol=1e-6)
     np.testing.assert_allclose(checked.scores[1, :2], [0.45 + 0.15 * np.log(2), 0.5], rtol=1e-6)
+
+
+def test_points_of_other_colors_count_less() -> None:
+    weights = {**BLOCKS, "points": 0.1, "colors": 0.5}
+    checked = check_answers(nearest(), weights, count, 3)
+    # A difference of 20 is one unit, and half of it counts.
+    added = 0.15 * np.log(1 + np.exp(-0.5))
+    assert checked.positions[1].tolist() == [6, 4, -1, -1]
+    assert checked.scores[1, 0] == pytest.approx(0.45 + added)
+    assert checked.strengths is not None
+    np.testing.assert_allclose(checked.strengths[0], [np.log(8), 0, 0, 0])
 
 
 def test_only_the_first_answers_are_checked() -> None:

@@ -13,7 +13,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.checking import Nearest, check_answers
-from product1m.retrieval.shared_points import POINTS_WEIGHT, Matcher
+from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT, Matcher
 from product1m.serving.model_folder import ServingConfig
 
 CANARY_CHECK = "canaries"
@@ -45,9 +45,8 @@ class CanaryRanking:
     @classmethod
     def of(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
         """The ranking for an index with these blocks and a model with this configuration."""
-        weight = config.weights.get(POINTS_WEIGHT, 0.0)
-        weights = {**dict.fromkeys(blocks, 1.0), POINTS_WEIGHT: weight}
-        return cls(weights, config.evaluation.checked_answers)
+        of_points = {name: config.weights.get(name, 0.0) for name in (POINTS_WEIGHT, COLORS_WEIGHT)}
+        return cls({**dict.fromkeys(blocks, 1.0), **of_points}, config.evaluation.checked_answers)
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _answers(
     table = gallery.points
     if table is not None:
 
-        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
             return Matcher([table[items[place]]], table).count(0, positions)
 
         nearest = check_answers(nearest, ranking.weights, count, ranking.num_checked)

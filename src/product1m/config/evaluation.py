@@ -46,6 +46,10 @@ class EvaluationConfig(StepConfig):
     """What the logarithm of the number of points that a box shares with an answer adds to their
     similarity: values tried on the dev queries, for the shipped ranking. It needs
     `feature_extraction.gallery_points` (ours)."""
+    colors_weights: tuple[NonNegativeFloat, ...] = (0.0, 1.0)
+    """How much shared points lose if their colors differ: with 1, a mean difference of 20 in a and
+    b of CIELAB leaves 1 / e of them. Values tried on the dev queries together with
+    `points_weights`; 0 where photos have other light than the catalogue's (ours)."""
     neighbors_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 1.0)
     """What an answer's likeness to the best two answers of its box adds to its own similarity:
     values tried on the dev queries, for the shipped ranking. It helps where products have several

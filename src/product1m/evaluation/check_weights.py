@@ -1,5 +1,6 @@
 """Choose the weights of the checks of answers, on the dev queries (ours)."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from product1m.evaluation.statistics import MAIN_DEPTH
 from product1m.retrieval.checking import NEIGHBORS_WEIGHT
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.shared_points import POINTS_WEIGHT
+from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT
 
 
 def with_checks(
@@ -22,34 +23,42 @@ def with_checks(
     settings: FusionSettings,
     whole_photo: bool,
 ) -> Fusion:
-    """The fusion with weights of shared points, then of neighbors; block weights stay as they are.
+    """The fusion with weights of shared points and their colors, then of neighbors.
 
-    Resamples of the dev queries elect among the tried weights, as for blocks. The mean of the
-    elected weights is used if it improves the dev score; otherwise points have no weight.
+    Block weights stay as they are. Resamples of the dev queries elect among the tried weights, as
+    for blocks. The mean of the elected weights is used if it improves the dev score; otherwise the
+    check has no weight.
     """
-    tried = {
-        POINTS_WEIGHT: settings.points_weights if queries.shared is not None else (),
-        NEIGHBORS_WEIGHT: settings.neighbors_weights,
-    }
     rank = _Scores(searcher, queries, dev, whole_photo)
-    for check, weights in tried.items():
-        if any(weights):
-            fusion = _with_check(fusion, check, sorted({0.0, *weights}), rank, settings)
-    return fusion
+    if queries.shared is not None:
+        tried = {POINTS_WEIGHT: settings.points_weights, COLORS_WEIGHT: settings.colors_weights}
+        fusion = _with_best(fusion, tried, rank, settings)
+    return _with_best(fusion, {NEIGHBORS_WEIGHT: settings.neighbors_weights}, rank, settings)
 
 
-def _with_check(
-    fusion: Fusion, check: str, tried: Sequence[float], rank: "_Scores", settings: FusionSettings
+def _with_best(
+    fusion: Fusion,
+    tried: Mapping[str, Sequence[float]],
+    rank: "_Scores",
+    settings: FusionSettings,
 ) -> Fusion:
-    ap = np.stack([rank.ap(fusion.weights | {check: weight}) for weight in tried])
-    elected = elect(ap, settings)
-    weight = round(float(np.array(tried)[elected].mean()), 4)
-    score = float(rank.ap(fusion.weights | {check: weight}).mean())
-    trials = dict(zip(tried, ap.mean(axis=1).tolist(), strict=True))
-    fusion = replace(fusion, check_trials={**fusion.check_trials, check: trials})
-    if score <= trials[0.0]:
+    """Choose the weights of some checks together."""
+    values = [sorted({0.0, *weights}) for weights in tried.values()]
+    grid = [dict(zip(tried, point, strict=True)) for point in itertools.product(*values)]
+    if len(grid) == 1:
         return fusion
-    return replace(fusion, weights=fusion.weights | {check: weight}, dev_map_at_10=score)
+    ap = np.stack([rank.ap(fusion.weights | point) for point in grid])
+    elected = np.array([list(point.values()) for point in grid])[elect(ap, settings)].mean(axis=0)
+    chosen = {check: round(value, 4) for check, value in zip(tried, elected.tolist(), strict=True)}
+    weights = fusion.weights | {check: weight for check, weight in chosen.items() if weight}
+    score = float(rank.ap(weights).mean())
+    trials = [
+        point | {"dev_map": float(mean)} for point, mean in zip(grid, ap.mean(axis=1), strict=True)
+    ]
+    fusion = replace(fusion, check_trials=(*fusion.check_trials, *trials))
+    if score <= trials[0]["dev_map"]:
+        return fusion
+    return replace(fusion, weights=weights, dev_map_at_10=score)
 
 
 class _Scores:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class FusionSettings:
     seed: int
     points_weights: tuple[float, ...] = ()
     """Weights of shared points that are tried."""
+    colors_weights: tuple[float, ...] = ()
+    """Weights of the colors of shared points that are tried."""
     neighbors_weights: tuple[float, ...] = ()
     """Weights of the likeness to the best answers that are tried."""
 
@@ -53,6 +55,7 @@ class FusionSettings:
             config.num_bootstrap,
             config.seed,
             config.points_weights,
+            config.colors_weights,
             config.neighbors_weights,
         )
 
@@ -70,8 +73,8 @@ class Fusion:
     """Strict mAP@10 on the dev queries."""
     trials: pd.DataFrame
     """The whole grid: one column per block, and the dev strict mAP@10 as `dev_map`."""
-    check_trials: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
-    """Dev strict mAP@10 by tried weight, for each check."""
+    check_trials: tuple[Mapping[str, float], ...] = ()
+    """Tried weights of checks, each with its dev strict mAP@10 as `dev_map`."""
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `fusion.json`."""
@@ -79,10 +82,7 @@ class Fusion:
             "weights": self.weights,
             "shares": self.shares,
             "dev_map_at_10": self.dev_map_at_10,
-            "check_trials": {
-                check: {f"{tried:g}": score for tried, score in trials.items()}
-                for check, trials in self.check_trials.items()
-            },
+            "check_trials": self.check_trials,
         }
 
 

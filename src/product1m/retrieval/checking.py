@@ -16,11 +16,16 @@ from jaxtyping import Float32, Float64, Int64
 from product1m.errors import RetrievalError
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.shared_points import POINTS_WEIGHT, CountShared, strength
+from product1m.retrieval.shared_points import (
+    COLORS_WEIGHT,
+    POINTS_WEIGHT,
+    CountShared,
+    strength,
+)
 
 NEIGHBORS_WEIGHT = "neighbors"
 """Key in the weights of a ranking: the factor of an answer's mean cosine with the best answers."""
-CHECKS = (POINTS_WEIGHT, NEIGHBORS_WEIGHT)
+CHECKS = (POINTS_WEIGHT, COLORS_WEIGHT, NEIGHBORS_WEIGHT)
 """Keys in the weights of a ranking that are not blocks, in the order of the checks."""
 NUM_NEIGHBORS = 2
 """Number of best answers; a third one is too often another product (ours)."""
@@ -85,10 +90,10 @@ def check_answers(
             "feature_extraction and indexing again with feature_extraction.gallery_points"
         )
     scores, positions, first = nearest.scores.copy(), nearest.positions, slice(num_checked)
-    strengths = np.zeros(scores.shape)
+    strengths, colors = np.zeros(scores.shape), weights.get(COLORS_WEIGHT, 0.0)
     unit = weight * sum(block_weights(weights).values())
     for place, row in enumerate(positions[:, first]):
-        strengths[place, first] = strength(count(place, row))
+        strengths[place, first] = strength(count(place, row), colors)
         scores[place, first] += (unit * strengths[place, first]).astype(np.float32)
     return Nearest(scores, positions, strengths).ordered()
 

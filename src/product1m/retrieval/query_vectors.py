@@ -15,7 +15,7 @@ from product1m.retrieval.shared_points import CountShared, Matcher
 class SharedCounts:
     """Numbers of points that boxes share with gallery items, each computed only once.
 
-    Rankings with different weights need mostly the same pairs. A pair takes 16 bytes of memory; the
+    Rankings with different weights need mostly the same pairs. A pair takes 24 bytes of memory; the
     points themselves stay on disk.
     """
 
@@ -33,10 +33,10 @@ class SharedCounts:
         row: int,
         box_xyxy: Float32[np.ndarray, "4"] | None,
         positions: Int64[np.ndarray, " n"],
-    ) -> Float64[np.ndarray, " n"]:
+    ) -> Float64[np.ndarray, "n 2"]:
         """Counts for a box of the query at a row of its feature set; None for the whole photo."""
         key = (row, b"" if box_xyxy is None else box_xyxy.tobytes())
-        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty(0, np.float64)))
+        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty((0, 2))))
         new = np.setdiff1d(positions, known)
         if len(new):
             points = self._queries.points(row)

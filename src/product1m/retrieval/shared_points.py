@@ -3,11 +3,10 @@
 Another photo of a pack shows the same printing. Points of both photos are paired by descriptors,
 and RANSAC keeps the pairs that agree with one rotation, scale and shift (ours; ratio test: Lowe,
 IJCV 2004). Another shade of a product has the same printing in another color, so points count less
-the more their colors differ (ours). All computations are exact or in a fixed order, so the number
+if their colors differ (ours). All computations are exact or in a fixed order, so the number
 of threads changes nothing.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,11 @@ from product1m.data.points import Points, PointTable
 
 POINTS_WEIGHT = "points"
 """Key in the weights of a ranking: the factor of `strength`, added to a mean of cosines."""
+COLORS_WEIGHT = "colors"
+"""Key in the weights of a ranking: how much shared points lose by differences of color."""
 COLOR_RANGE = 20.0
-"""Mean difference of the colors, |Δa| + |Δb|, at which shared points count 1 / e (ours)."""
+"""Mean difference of the colors, |Δa| + |Δb|, at which shared points count 1 / e for a weight of 1
+(ours)."""
 CHANCE_POINTS = 3
 """Number of points that photos of different products share by chance; they do not count (ours)."""
 MAX_RATIO = 0.8
@@ -33,7 +35,7 @@ MAX_SCALE = 5.0
 """With a larger change of scale, a match is not trusted (ours)."""
 RANSAC_STEPS = 500
 
-CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
+CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, "n 2"]]
 """Gives what `Matcher.count` gives for a box and gallery rows; the box is named by its position
 among those that search."""
 
@@ -61,9 +63,10 @@ class SharedPoints:
         ]
 
 
-def strength(counts: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Strength of numbers of shared points: logarithmic."""
-    return np.asarray(np.log1p(counts))
+def strength(shared: Float64[np.ndarray, "n 2"], colors_weight: float) -> Float64[np.ndarray, " n"]:
+    """Strength of what `Matcher.count` gives: logarithmic in the number of points."""
+    numbers, differences = shared.T
+    return np.asarray(np.log1p(numbers * np.exp(-colors_weight * differences / COLOR_RANGE)))
 
 
 class Matcher:
@@ -76,13 +79,14 @@ class Matcher:
         self._items: dict[int, _Prepared] = {}
         self._rows: dict[tuple[int, int], _Rows] = {}
 
-    def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """Numbers of points that a box shares with gallery items, minus `CHANCE_POINTS`.
+    def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+        """Numbers of points that a box shares with gallery items, and how their colors differ.
 
-        They decrease with the mean difference of the points' colors; 0 for row -1.
+        The first column is the number minus `CHANCE_POINTS`, the second the mean of |Δa| + |Δb|;
+        both are 0 if there are too few to count, and for row -1.
         """
-        counts = [self._count(place, row) if row >= 0 else 0.0 for row in positions.tolist()]
-        return np.array(counts, np.float64)
+        counts = [self._count(place, row) if row >= 0 else (0.0, 0.0) for row in positions.tolist()]
+        return np.array(counts, np.float64).reshape(-1, 2)
 
     def shared(self, place: int, row: int) -> SharedPoints:
         """The points that a box shares with a gallery item; none if there are too few to count."""
@@ -92,16 +96,14 @@ class Matcher:
             self._boxes[place].points.points_xy[own], item.points_xy[other], item.size_px
         )
 
-    def _count(self, place: int, row: int) -> float:
+    def _count(self, place: int, row: int) -> tuple[float, float]:
         own, other = self._compared(place, row)
-        if not len(own):
-            return 0.0
-        number = float(len(own) - CHANCE_POINTS)
+        number = float(max(len(own) - CHANCE_POINTS, 0))
         of_box, of_item = self._boxes[place].points.colors, self._items[row].points.colors
-        if of_box is None or of_item is None:
-            return number
+        if not number or of_box is None or of_item is None:
+            return number, 0.0
         apart = of_box[own].astype(np.int64) - of_item[other]
-        return number * math.exp(-float(np.abs(apart).sum()) / (len(own) * COLOR_RANGE))
+        return number, float(np.abs(apart).sum()) / len(own)
 
     def _compared(self, place: int, row: int) -> "_Rows":
         if row not in self._items:
