@@ -81,7 +81,8 @@ class SearchResult:
     merged: list[str]
     """Gallery ids for the whole query, best first, without repeats."""
     match_scores: list[list[float]] | None = None
-    """Probability that each answer of each box is right, 0 to 1; None if nothing was fitted."""
+    """Probability that each answer of each box is right, 0 to 1, not more than that of the answer
+    before it; None if nothing was fitted."""
     in_catalogue: list[bool | None] | None = None
     """Whether the catalogue has the product of each box, see `MatchScorer.in_catalogue`; None if
     nothing was fitted."""
@@ -154,7 +155,8 @@ class Searcher:
         scores = there = None
         if scorer is not None:
             evidence = self.evidence(vectors, boxes.scores, nearest, weights)
-            scores = [scorer.scores(own).tolist() for own in evidence]
+            # No answer is given as more probable than the one before it.
+            scores = [np.minimum.accumulate(scorer.scores(own)).tolist() for own in evidence]
             there = [scorer.in_catalogue(own) for own in evidence]
         merged = merge(rankings, depth, self.settings.merge)
         return SearchResult(boxes, rankings, merged, scores, there)
