@@ -226,11 +226,10 @@ def _boxes(
 def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScorer | None:
     """Fit logistic functions of the evidence, and a threshold, to judged answers of dev queries.
 
-    One function gives the probability that an answer is right, the other, from the first answers of
-    boxes, that the box's product is in the gallery. `removed_share` sets the weight of boxes whose
-    product was removed. The threshold is the largest that loses at most
-    `max_lost` of the boxes whose product is in the gallery. Returns None without answers, or if all
-    are right or all are wrong, so that nothing can be fitted.
+    One gives the probability that an answer is right, the other, from first answers, that the box's
+    product is in the gallery. `removed_share` sets the weight of boxes whose product was removed.
+    The threshold is the largest that loses at most `max_lost` of the boxes whose product is in the
+    gallery. Returns None if all answers are right, or all are wrong, so that nothing can be fitted.
     """
     if not len(judged):
         return None
@@ -248,14 +247,14 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
     fitted, presence = answers.fit(), first_answers.fit()
     if fitted is None or not present.any():
         return None
-    unseen = (
-        first_answers.unseen_scores(presence) if presence else answers.unseen_scores(fitted)[first]
-    )
+    if presence:
+        unseen = first_answers.unseen_scores(presence)
+    else:
+        unseen = answers.unseen_scores(fitted)[first]
     ordered = np.sort(unseen[present])
     threshold = ordered[min(int(settings.max_lost * len(ordered)), len(ordered) - 1)]
     return MatchScorer(
-        coefficients=dict(zip(names, fitted.factors.tolist(), strict=True)),
-        intercept=fitted.intercept,
+        **fitted.named(names).model_dump(),
         presence=presence.named(names) if presence else None,
         threshold=float(threshold),
     )
