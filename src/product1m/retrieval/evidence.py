@@ -27,12 +27,10 @@ def describe_answers(
     `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
     `strengths` what shared points say about them, `weights` those of blocks.
 
-    Returns:
-        `similarity` (weighted mean of cosines), `lead` (less that of the most similar answer with
-        another product), `distinct` (less the similarity of the answer's item with the most similar
-        such item: small if the product is missing), `points` (strength of shared points),
-        `points_lead` (less that of the strongest answer with another product), `first` (1 for the
-        first answer, else 0), `detector_score`, each weighted block's cosine.
+    Returns `similarity` (weighted mean of cosines), `lead` (less that of the most similar answer
+    with another product), `distinct` (less the similarity of the answer's item with the most
+    similar such item: small if the product is missing), `points` (strength of shared points) and
+    `points_lead`, `first` (1 for the first answer, else 0), `detector_score`, cosines of blocks.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]
