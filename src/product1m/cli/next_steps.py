@@ -1,5 +1,6 @@
 """What to do next, printed at the end of a command."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ OPEN_PAGE = "product1m ui {}"
 
 def say_next(*steps: str) -> None:
     """Print what to do next, on stderr: stdout is for the command's own result."""
+    sys.stdout.flush()  # what was printed comes first, also in a pipe
     for number, step in enumerate(steps):
         typer.echo(f"{'next: ' if number == 0 else '      '}{step}", err=True)
 
