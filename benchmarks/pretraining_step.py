@@ -10,17 +10,21 @@ configuration, with and without the scene contrast, which the released model doe
 a step has as many pasted products for each item as the default, and none of their source photos is
 among the step's items, which is the most that it costs. Titles are as long as in Product1M (mean
 27.6 tokens with [CLS] and [SEP]); the number of regions is uniform between the two given numbers,
-by default 10 and 36 as in the paper.
+by default 10 and 36 as in the paper. Beside the times stand the operations of the matrix products
+of a step, and their rate as a share of that of one large product: what cannot be gained by other
+kernels.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from product1m.capture.batches import PretrainingBatch
 from product1m.capture.losses import released_contrastive_loss
@@ -190,10 +194,47 @@ def seconds_a_step(
     return statistics.median(wall), statistics.median(processor)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step takes."""
+
+    wall_s: float
+    processor_s: float
+    operations: float
+    """Of its matrix products, an addition and a multiplication as two."""
+    precision: str
+
+
+def measure(
+    network: nn.Module,
+    losses: Losses,
+    batch: PretrainingBatch,
+    steps: int,
+    precision: str = "float32",
+) -> Step:
+    """Time some steps, and count the operations of one."""
+    seconds = seconds_a_step(network, losses, batch, steps, precision == "bf16")
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(torch.stack(list(losses(batch).values())).sum())
+    return Step(*seconds, counter.get_total_flops(), precision)
+
+
+def peak_rate(precision: str) -> float:
+    """Operations in a second of processor time of products as large as a layer's."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(2048, 768).to(kind), torch.randn(768, 3072).to(kind)
+    rates = []
+    for _ in range(8):
+        started = time.process_time()
+        left @ right
+        rates.append(2 * 2048 * 768 * 3072 / (time.process_time() - started))
+    return max(rates)
+
+
 def time_ours(
     size: int, steps: int, regions: tuple[int, int], precision: str, num_views: int = 0
-) -> tuple[float, float]:
-    """Wall and processor seconds of our step."""
+) -> Step:
+    """Our step."""
     changes = {"scene_contrast_weight": float(num_views > 0), "precision": precision}
     config = CapturePretrainingConfig().model_copy(update=changes)
     network = build_capture(network_sizes(config), heads_for(config), V, F)
@@ -203,7 +244,7 @@ def time_ours(
     def losses(batch: PretrainingBatch) -> dict[str, Tensor]:
         return pretext_losses(network, batch, tasks)
 
-    return seconds_a_step(network, losses, batch, steps, precision == "bf16")
+    return measure(network, losses, batch, steps, precision)
 
 
 def main() -> None:
@@ -216,7 +257,7 @@ def main() -> None:
     regions = (arguments.regions[0], arguments.regions[1])
     released = ReleasedDesign()
     batch = random_batch(size, regions, 0, full=True)
-    base = seconds_a_step(released, released, batch, steps)
+    base = measure(released, released, batch, steps)
     del released
     timed = {"released design, float32": base}
     default = CapturePretrainingConfig()
@@ -227,10 +268,14 @@ def main() -> None:
             size, steps, regions, precision, num_views
         )
     print(f"{torch.get_num_threads()} threads, batch {size}, {regions} regions")
-    for name, (wall, processor) in timed.items():
+    peaks = {precision: peak_rate(precision) for precision in ("float32", "bf16")}
+    for name, step in timed.items():
+        rate = step.operations / step.processor_s
         print(
-            f"{name:38} {size / wall:6.2f} samples/s  x {base[0] / wall:.2f} wall  "
-            f"x {base[1] / processor:.2f} processor"
+            f"{name:38} {size / step.wall_s:6.2f} samples/s  x {base.wall_s / step.wall_s:.2f} wall"
+            f"  x {base.processor_s / step.processor_s:.2f} processor"
+            f"  x {base.operations / step.operations:.2f} operations"
+            f"  {rate / peaks[step.precision]:.2f} of {peaks[step.precision] / 1e9:.0f} G/s"
         )
 
 

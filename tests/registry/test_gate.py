@@ -80,6 +80,7 @@ def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None
         ({"ap": dict.fromkeys(QUERIES, 0.399)}, "strict mAP@10"),
         ({"index_recall": 0.949}, "index recall@100"),
         ({"served_agreement": 0.89}, "serves what was evaluated"),
+        ({"image_only_change": -0.01}, "image-only mAP@10 gained by the backbone"),
         ({"leaked_photos": 0.001}, "train or gallery photos leaked"),
         ({"dev_photos_in_test": 0.051}, "dev photos in test"),
         ({"quarantine": {"train": 0.01, "gallery": 0.06, "queries": 0.0}}, "quarantined items"),

@@ -24,6 +24,7 @@ from product1m.retrieval.index import (
 
 DIM = 32
 FACTORIES = ["Flat", "HNSW16", "IVF8,Flat", "IVF8,SQ8", "IVF8,PQ8x4", "HNSW16,SQ8", "PCA16,SQ8"]
+FACTORIES += ["IVF8,PQ16x4fs,Refine(SQ8)"]
 
 
 def clustered(count: int, seed: int = 0) -> np.ndarray:

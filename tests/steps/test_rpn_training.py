@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.detection.map_cache import CacheSettings, cache_maps
+from product1m.detection.measuring import IMAGE_ONLY, IMAGE_ONLY_BEFORE
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
 from product1m.detection.scene_batches import (
     SceneBatch,
@@ -48,6 +49,7 @@ def test_it_finds_more_products_than_baselines_with_as_many_boxes(checkpoint: Ar
     assert of_one_box & metrics.keys() == {"whole_image/AR@1", "grabcut_box/AR@1"}
     assert metrics["AR@1"] <= metrics["AR@10"] <= metrics["AR@36"] <= metrics["AR@100"]
     assert metrics["instances/true"] == 2
+    assert IMAGE_ONLY not in metrics  # a frozen backbone keeps what it had
 
 
 def test_the_checkpoint_says_what_features_it_gives_and_draws_its_proposals(
@@ -229,6 +231,8 @@ def test_backbone_stages_train_in_bf16_on_jittered_scenes(scenes: Artifact, tmp_
         and "bn" not in name
     }
     assert all(np.isfinite(value) for value in metrics.values())
+    assert 0 <= metrics[IMAGE_ONLY] <= 1
+    assert 0 <= metrics[IMAGE_ONLY_BEFORE] <= 1
 
 
 def test_scenes_without_a_held_out_part_are_refused_before_training(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from product1m.detection.recall import average_recall, precision_and_recall, rec
 DEPTHS = (1, 10, 36, 100)
 """Numbers of proposals at which average recall is measured; feature extraction keeps 36."""
 
+IMAGE_ONLY = "image_only/mAP@10"
+IMAGE_ONLY_BEFORE = "image_only/mAP@10_before"
+"""Metrics of a network whose backbone was trained: pasted products found by image alone."""
 MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
 MAX_IOUS = (0.3, 0.4)
 """Thresholds of score and IoU that are tried for selecting products; scenes show more overlap than

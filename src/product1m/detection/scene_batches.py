@@ -35,6 +35,13 @@ class Scenes:
         self.items = ItemTable(artifact)
         instances: pd.DataFrame = pq.read_table(artifact.file(INSTANCES)).to_pandas()
         self.boxes_xyxy: list[Boxes] = boxes_by_scene(instances, len(self.items))
+        self._instances = instances
+
+    @property
+    def sources(self) -> list[np.ndarray]:
+        """The items that every scene's products were cut from, in the order of their boxes."""
+        sources = self._instances["source_id"].to_numpy(object)
+        return _by_scene(sources, self._instances, len(self.items))
 
     def split(self, name: str) -> list[int]:
         """Row positions of a split's scenes; DatasetError if it has none."""
@@ -54,13 +61,15 @@ class Scenes:
 
 def boxes_by_scene(instances: pd.DataFrame, num_scenes: int) -> list[Boxes]:
     """The corners of every scene's products, in the table's order."""
-    scene_numbers, corners = (
-        instances["scene"].to_numpy(),
-        instances[list(CORNERS)].to_numpy(np.float32),
-    )
+    return _by_scene(instances[list(CORNERS)].to_numpy(np.float32), instances, num_scenes)
+
+
+def _by_scene(rows: np.ndarray, instances: pd.DataFrame, num_scenes: int) -> list[np.ndarray]:
+    """Rows of the table of instances, scene by scene."""
+    scene_numbers = instances["scene"].to_numpy()
     order = np.argsort(scene_numbers, kind="stable")
     ends = np.searchsorted(scene_numbers[order], np.arange(1, num_scenes))
-    return np.split(corners[order], ends)
+    return np.split(rows[order], ends)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
 from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.data.sample_mark import SAMPLE_DATA
+from product1m.detection.measuring import IMAGE_ONLY, IMAGE_ONLY_BEFORE
 from product1m.evaluation.artifact_files import (
     rankings_of,
     read_metrics,
@@ -87,6 +88,9 @@ class Evidence(BaseModel):
     intervals: dict[str, dict[str, float]] = {}
     """The evaluation's figures on the test queries by name: mean, low, high."""
     index_recall: float
+    image_only_change: float | None = None
+    """Strict mAP@10 of pasted products by image alone after the backbone was trained, minus that
+    before; None if it is frozen."""
     served_agreement: float
     """Agreement of the registered model with the evaluation, see `examples.agreement`."""
     leaked_photos: float = 0.0
@@ -162,6 +166,7 @@ def gather_evidence(
         leads={method: scores["differences"][method] for method in BASELINES},
         intervals={f"test/{each.name}": each.value for each in figures(scores["test_intervals"])},
         index_recall=evaluation.manifest.metrics[SEARCHED_RECALL],
+        image_only_change=_image_only_change(lineage),
         served_agreement=served_agreement,
         **data_facts(lineage),
         bootstrap=plan.as_recorded(rows),
@@ -169,6 +174,11 @@ def gather_evidence(
         champion=champion,
         champion_failure=champion_failure,
     )
+
+
+def _image_only_change(lineage: Mapping[str, Summary]) -> float | None:
+    trained = lineage["rpn_training"].metrics if "rpn_training" in lineage else {}
+    return trained[IMAGE_ONLY] - trained[IMAGE_ONLY_BEFORE] if IMAGE_ONLY in trained else None
 
 
 def _shipped_rows(evaluation: Artifact) -> pd.DataFrame:

@@ -161,6 +161,7 @@ def _absolute(candidate: Evidence) -> Iterator[Rule]:
     for method in BASELINES:
         lead = Interval(**candidate.leads[method])
         yield _interval_above(f"lead over {TITLES[method]}", lead, config.min_baseline_lead)
+    yield from _backbone(candidate)
     yield _at_least("index recall@100", candidate.index_recall, config.min_index_recall, ".4f")
     yield _at_least(
         "serves what was evaluated", candidate.served_agreement, config.min_served_agreement, ".2f"
@@ -199,6 +200,13 @@ def _relative(
     yield _interval_above(name, gain, limit, rival.note)
     yield from _products_found(candidate, rival)
     yield _worst_slice(config, slices)
+
+
+def _backbone(candidate: Evidence) -> Iterator[Rule]:
+    """A trained backbone may not find products worse by image alone."""
+    change = candidate.image_only_change
+    if change is not None:
+        yield _at_least("image-only mAP@10 gained by the backbone", change, 0.0, "+.3f")
 
 
 def _box_precision(candidate: Evidence) -> Iterator[Rule]:

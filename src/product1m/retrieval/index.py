@@ -28,6 +28,8 @@ VECTOR_ID = "vector_id"
 COPY_TOLERANCE = 0.01
 """Scores of items with equal photo and caption differ at most by this, due to rounding (ours)."""
 _HASHTABLE: int = faiss.DirectMap.Hashtable  # type: ignore[attr-defined]
+REFINED = 16
+"""Candidates by coarse codes for every neighbor asked for, if the index refines them (ours)."""
 _MORE_PROBES = 1.25
 """Factor from one number of probes to the next that is tried (ours)."""
 QUERY_CHUNK = 1024
@@ -55,6 +57,8 @@ def make_index(factory: str, dim: int, num_points: int, probes: int, seed: int) 
             part.cp.min_points_per_centroid = 1  # _check_points warns
         if hasattr(part, "pq"):
             part.pq.cp.seed = seed
+        if isinstance(part, faiss.IndexRefine):
+            part.k_factor = REFINED
     set_probes(index, probes)
     return index
 
@@ -207,7 +211,8 @@ class GalleryIndex:
                 "run indexing again"
             )
         self._vector_ids = rows[VECTOR_ID].to_numpy(np.int64) if VECTOR_ID in rows else None
-        for part in parts_of(index):
+        refined = isinstance(faiss.downcast_index(index), faiss.IndexRefine)
+        for part in [] if refined else parts_of(index):  # finer codes lie in the order of the rows
             if isinstance(part, faiss.IndexIVF):  # so that stored vectors can be looked up
                 if self._vector_ids is None:
                     part.make_direct_map()

@@ -25,6 +25,8 @@ from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
     DEPTHS,
+    IMAGE_ONLY,
+    IMAGE_ONLY_BEFORE,
     ScoredBoxes,
     best_selection,
     measure,
@@ -32,6 +34,7 @@ from product1m.detection.measuring import (
 )
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
+from product1m.detection.same_products import image_only_map
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.scene_proposals import propose_on
 from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
@@ -80,6 +83,7 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
                 NMS_IOU: selection.max_iou,
             }
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
+            step.metrics.update(_products_kept_apart(network, all_scenes, held_out, config))
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
     step.remove_work()
@@ -197,6 +201,19 @@ def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, A
         "feature_dim": network.feature_dim,
         "backbone": config.backbone,
         "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _products_kept_apart(
+    network: ProposalNetwork, scenes: Scenes, held_out: Sequence[int], config: RpnTrainingConfig
+) -> dict[str, float]:
+    """Retrieval by image alone, before and after training; empty if the backbone is frozen."""
+    if not config.trainable_stages:
+        return {}
+    untrained = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
+    return {
+        IMAGE_ONLY_BEFORE: image_only_map(untrained.to(network.device).eval(), scenes, held_out),
+        IMAGE_ONLY: image_only_map(network, scenes, held_out),
     }
 
 

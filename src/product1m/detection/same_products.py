@@ -1,0 +1,60 @@
+"""Whether a backbone keeps products apart: retrieval among pasted products by image alone.
+
+Training for proposals rewards what products have in common, and can destroy what tells one from
+another (decision 3). So it is measured before and after.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from product1m.detection.canvas import stack_canvases
+from product1m.detection.pooling import pool
+from product1m.detection.proposals import ProposalNetwork
+from product1m.detection.scene_batches import Scenes
+from product1m.telemetry.progress import track
+
+DEPTH = 10
+MAX_SCENES = 300
+"""Scenes, the first ones, that are measured on (ours)."""
+_BINS = 7
+"""Bins of RoIAlign a side, the default of feature extraction."""
+
+
+def image_only_map(network: ProposalNetwork, scenes: Scenes, positions: Sequence[int]) -> float:
+    """Strict mAP@10 of every pasted product among all others; those cut from its photo are right.
+
+    Products of a photo that was pasted once are no queries. 0 if no photo was pasted twice.
+
+    Args:
+        network: in evaluation mode.
+        scenes: with their instances.
+        positions: of the scenes to measure on.
+    """
+    chosen = positions[:MAX_SCENES]
+    vectors = np.concatenate([_vectors(network, scenes, place) for place in track(chosen, "RoIs")])
+    sources = np.concatenate([scenes.sources[place] for place in chosen])
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    ranked = np.argsort(-similar, axis=1, kind="stable")[:, :DEPTH]
+    right = (sources[ranked] == sources[:, None]) & (ranked != np.arange(len(sources))[:, None])
+    others = (sources[:, None] == sources[None]).sum(axis=1) - 1
+    asked = others > 0
+    if not asked.any():
+        return 0.0
+    found = right.cumsum(axis=1) / np.arange(1, right.shape[1] + 1)
+    precision = (found * right).sum(axis=1)[asked] / np.minimum(others[asked], DEPTH)
+    return float(precision.mean())
+
+
+@torch.inference_mode()
+def _vectors(network: ProposalNetwork, scenes: Scenes, position: int) -> Float32[np.ndarray, "K F"]:
+    canvas = network.canvas(scenes.items.photo(position))
+    last_map = network(stack_canvases([canvas]).to(network.device))[-1]
+    boxes = torch.from_numpy(scenes.boxes_xyxy[position] * canvas.scale())
+    (vectors,) = pool(last_map, [boxes], network.backbone.strides[-1], _BINS)
+    return vectors.cpu().numpy()
