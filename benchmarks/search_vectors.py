@@ -165,7 +165,7 @@ def _mixed(
         chosen = _hashed(numbers, kind * 100 + 2 * place) % np.uint64(len(real))
         sizes = _normal(numbers, kind * 100 + 2 * place + 1) / np.float32(MIXED**0.5)
         shares[rows, chosen.astype(np.int64)] += sizes
-    return shares @ real
+    return np.asarray(shares @ real)
 
 
 def _hashed(numbers: Int64[np.ndarray, " n"], salt: int) -> UInt64[np.ndarray, " n"]:
