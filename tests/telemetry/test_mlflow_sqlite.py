@@ -70,6 +70,17 @@ def test_a_database_that_a_killed_process_left_half_made_is_made_anew(tmp_path: 
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+def test_the_lock_of_a_process_that_was_killed_after_its_work_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mlflow.db"
+    ready_store(uri_of(path))
+    monkeypatch.setattr(mlflow_sqlite, "_ready", set())
+    (tmp_path / ".mlflow.db.lock").write_text("")
+    ready_store(uri_of(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+
+
 def test_a_half_made_database_with_runs_is_kept_and_the_message_says_what_to_do(
     tmp_path: Path,
 ) -> None:

@@ -37,9 +37,14 @@ def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
 
     Missing parents are created.
     """
-    place = path.resolve()
-    with hold(place.with_name(f".{place.name}.lock"), path, wait=wait):
+    with hold(lock_of(path), path, wait=wait):
         yield
+
+
+def lock_of(path: Path) -> Path:
+    """The lock file of a file or folder; it exists while somebody writes, or was killed then."""
+    place = path.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 from product1m.errors import TrackingError
 from product1m.storage.folder import hidden_beside
-from product1m.storage.locks import only_writer
+from product1m.storage.locks import lock_of, only_writer
 from product1m.telemetry.mlflow_files import sqlite_path, sqlite_uri
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def ready_store(uri: str) -> None:
         return
     from mlflow import MlflowClient
 
-    if not _is_whole(path):
+    if not _is_whole(path) or lock_of(path).exists():  # a killed process left its lock
         with only_writer(path, wait=True):
             if not _is_whole(path):
                 _require_empty(path)
