@@ -19,6 +19,7 @@ from product1m.retrieval.index import (
     reach_recall,
     read_index,
     recall_at_depth,
+    set_probes,
     write_index,
 )
 
@@ -228,6 +229,10 @@ def test_no_more_is_visited_than_allowed_or_than_there_is() -> None:
     index = build("IVF32,SQ4", vectors, probes=1)
     assert reach_recall(index, vectors[:50], exact.positions(), 1.0, most_probes=3) < 1
     assert probes_of(index) == 3
-    reach_recall(index, vectors[:50], exact.positions(), 1.0)  # its codes are too coarse for it
-    assert probes_of(index) == 32
+    # Its codes are too coarse for it, and more cells do not help.
+    recall = reach_recall(index, vectors[:50], exact.positions(), 1.0)
+    assert 3 < probes_of(index) < 32
+    assert measure(index, exact).recall == pytest.approx(recall)
+    set_probes(index, 32)
+    assert recall == pytest.approx(measure(index, exact).recall, abs=0.001)
     assert probes_of(build("Flat", vectors)) == 0

@@ -32,6 +32,8 @@ REFINED = 16
 """Candidates by coarse codes for every neighbor asked for, if the index refines them (ours)."""
 _MORE_PROBES = 1.25
 """Factor from one number of probes to the next that is tried (ours)."""
+_NO_MORE_RECALL = 0.001
+"""Recall that is no reason to visit more cells (ours)."""
 QUERY_CHUNK = 1024
 """Number of queries searched at once; limits the memory of exact search (ours)."""
 
@@ -100,6 +102,9 @@ def reach_recall(
 ) -> float:
     """Let a query visit more of a filled index until it finds enough; returns the recall.
 
+    If even all cells that may be visited do not reach it, because the codes are too coarse, the
+    fewest are kept that lose nothing.
+
     Args:
         index: with the fewest probes to use; they are kept if they find enough.
         queries: to measure with.
@@ -108,13 +113,20 @@ def reach_recall(
         most_probes: to use; by default all cells may be visited.
     """
     most = _most_probes(index) if most_probes is None else min(most_probes, _most_probes(index))
+    reached: dict[int, float] = {}
     while True:
         _, nearest = index.search(queries, truth.shape[1])
-        recall = recall_at_depth(nearest, truth)
         probes = probes_of(index)
-        if recall >= least or probes >= most:
+        reached[probes] = recall = recall_at_depth(nearest, truth)
+        if recall >= least:
             return recall
+        if probes >= most:
+            break
         set_probes(index, min(most, max(probes + 1, round(probes * _MORE_PROBES))))
+    enough = max(reached.values()) - _NO_MORE_RECALL
+    probes = min(probes for probes, recall in reached.items() if recall >= enough)
+    set_probes(index, probes)
+    return reached[probes]
 
 
 def add_vectors(index: Any, vectors: Float32[np.ndarray, "n D"]) -> None:
