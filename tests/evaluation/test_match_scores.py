@@ -54,8 +54,8 @@ def test_match_scores_hold_on_boxes_that_the_fit_did_not_see() -> None:
     quality = match_quality(judged(900, 1), scorer, queries, SETTINGS.removed_share, PLAN)
     assert quality.calibration_error < 0.05
     assert quality.figures["lost"].mean == pytest.approx(SETTINGS.max_lost, abs=0.03)
-    assert quality.figures["told_missing"].mean > 0.5
-    assert quality.figures["told_nothing"].mean > 0.5
+    assert quality.figures["absent_detected"].mean > 0.5
+    assert quality.figures["nothing_detected"].mean > 0.5
     for figure in quality.figures.values():
         assert figure.low <= figure.mean <= figure.high
 

@@ -155,6 +155,8 @@ def log(
         return
     for edit in edits:
         typer.echo(_line(edit))
+    if not edits:
+        typer.echo(f"{catalogue}: no edits yet", err=True)
     say_next(f"product1m catalogue status {catalogue} --index build/catalogue")
 
 

@@ -330,16 +330,16 @@ def match_quality(
     """
     first = judged[judged["rank"] == 1].reset_index(drop=True)
     evidence = {name: first[name].to_numpy() for name in scorer.coefficients}
-    scores, told = scorer.scores(evidence), scorer.missing(evidence)
+    scores, rejected = scorer.scores(evidence), scorer.missing(evidence)
     right = first["right"].to_numpy(bool)
     case = {name: (first["case"] == name).to_numpy() for name in (PRESENT, REMOVED, NOTHING)}
     weights = case_weights(first["case"], removed_share)
     shares = {
-        "told_missing": (told & case[REMOVED], case[REMOVED]),
-        "lost": (told & case[PRESENT], case[PRESENT]),
-        "lost_right": (told & right, right),
-        "told_nothing": (told & case[NOTHING], case[NOTHING]),
-        "believed_right": (weights * (right & ~told), weights * ~told),
+        "absent_detected": (rejected & case[REMOVED], case[REMOVED]),
+        "lost": (rejected & case[PRESENT], case[PRESENT]),
+        "lost_right": (rejected & right, right),
+        "nothing_detected": (rejected & case[NOTHING], case[NOTHING]),
+        "accepted_right": (weights * (right & ~rejected), weights * ~rejected),
     }
     columns = {
         f"{name}/{part}": np.bincount(first["query"], values.astype(float), len(query_ids))

@@ -62,9 +62,11 @@ class GroundTruth:
         if missing:
             logger.warning(
                 "%d query labels are missing from the gallery (%r in %d queries, …): `official` "
-                "scores 0 for each query that asks for one, `strict` ignores the label",
+                "scores 0 for each query that asks for one, `strict` ignores the label and leaves "
+                "out queries that have no other (%d)",
                 len(missing),
                 *next(iter(missing.items())),
+                sum(not known.intersection(labels) for labels in self.query_labels.values()),
             )
         return missing
 
@@ -299,12 +301,6 @@ def _answerable(
         for query_id, ids in pairs
         if any(label not in missing for label in truth.query_labels[query_id])
     ]
-    if len(kept) < len(pairs):
-        logger.warning(
-            "%d of %d queries have no label in the gallery; `strict` leaves them out",
-            len(pairs) - len(kept),
-            len(pairs),
-        )
     if not kept:
         raise RetrievalError(
             f"none of the {len(pairs)} queries has a label that the gallery has; "

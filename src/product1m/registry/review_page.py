@@ -126,8 +126,8 @@ class Desk:
         except Exception as error:
             logger.exception("an act of the reviewer's page failed")
             explained = explain(error, [])
-            said = str(explained or f"{type(error).__name__}; the server's log has more")
-            return {"state": "failed", "message": said}
+            message = str(explained or f"{type(error).__name__}; the server's log has more")
+            return {"state": "failed", "message": message}
 
     def _do(self, act: Act) -> str:
         models = self._reviewer.models
