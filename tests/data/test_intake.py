@@ -177,9 +177,9 @@ def many_scans(count: int) -> bytes:
 
 def test_a_jpeg_of_many_scans_is_refused_before_decoding() -> None:
     assert stored(many_scans(10)).shape == (30, 40, 3)
-    with pytest.raises(PhotoError, match="a JPEG of more than 32 scans"):
+    with pytest.raises(PhotoError, match="a JPEG with more than 32 scans"):
         stored(many_scans(33))
-    with pytest.raises(PhotoError, match="a JPEG of more than 32 scans"):
+    with pytest.raises(PhotoError, match="a JPEG with more than 32 scans"):
         stored(many_scans(100_000))
 
 

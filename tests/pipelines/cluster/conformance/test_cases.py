@@ -190,7 +190,7 @@ def test_the_command_prints_a_table_and_json(
     monkeypatch.setattr("pipelines.cluster.submission.data_of", lambda *_: data)
     result = CliRunner().invoke(app, ["check-cluster", "--dataset", DATASET])
     assert result.exit_code == 0, result.output
-    table, _, text = result.output.partition("{")
+    table, _, text = result.stdout.partition("{")
     assert table.splitlines()[0].startswith("ok      whole run")
     report = json.loads("{" + text)
     assert report["passed"] is True
