@@ -60,6 +60,28 @@ def test_match_scores_hold_on_boxes_that_the_fit_did_not_see() -> None:
         assert figure.low <= figure.mean <= figure.high
 
 
+def test_scores_hold_without_points_where_a_copy_has_none() -> None:
+    generator = np.random.default_rng(5)
+
+    def with_points(table: pd.DataFrame) -> pd.DataFrame:
+        strength = np.where(table["right"], 2.0, 0.0) + generator.normal(0, 0.5, len(table))
+        return table.assign(points=strength, points_lead=strength)
+
+    scorer = fit_match_scorer(with_points(judged(900, 0)), SETTINGS)
+    assert scorer is not None
+    alone = scorer.without_points
+    assert alone is not None
+    assert set(alone.coefficients) == {"lead", "detector_score"}
+    queries = [f"q{number}" for number in range(300)]
+    seen = judged(900, 1).assign(points=0.0, points_lead=0.0)
+    error, error_alone = (
+        match_quality(seen, kind, queries, SETTINGS.removed_share, PLAN).calibration_error
+        for kind in (scorer, alone)
+    )
+    assert error_alone < 0.05
+    assert error > 2 * error_alone
+
+
 def test_the_more_products_are_missing_the_lower_the_scores() -> None:
     seldom, often = (
         fit_match_scorer(judged(300, 0), MatchSettings(share, 0.05)) for share in (0.0, 0.6)

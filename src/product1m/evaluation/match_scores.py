@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
 from product1m.retrieval.checking import Nearest, block_weights
-from product1m.retrieval.evidence import RIVALS
+from product1m.retrieval.evidence import OF_POINTS, RIVALS
 from product1m.retrieval.match_score import Evidence, MatchScorer, Probability, logistic
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
@@ -231,6 +231,14 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
     The threshold is the largest that loses at most `max_lost` of the boxes whose product is in the
     gallery. Returns None if all answers are right, or all are wrong, so that nothing can be fitted.
     """
+    scorer = _fit_scorer(judged, settings)
+    if scorer is None or not set(OF_POINTS) & set(scorer.coefficients):
+        return scorer
+    without_points = _fit_scorer(judged.drop(columns=[*OF_POINTS], errors="ignore"), settings)
+    return scorer.model_copy(update={"without_points": without_points})
+
+
+def _fit_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScorer | None:
     if not len(judged):
         return None
     names = [str(name) for name in judged if name not in _JUDGMENT]

@@ -71,11 +71,19 @@ def write_small_copy(folder: Path, target: Path, text_dim: int) -> int:
         _copy_capture(open_part(model, CAPTURE), small / CAPTURE)
         _copy_index(open_part(model, INDEX), small, text_dim)
         shutil.copytree(open_part(model, THUMBNAILS).folder, small / THUMBNAILS)
-        config = ServingConfig.read(model)
-        config.model_copy(update={"weights": block_weights(config.weights)}).write(small)
+        _without_points(ServingConfig.read(model)).write(small)
         if (folder / EVIDENCE).is_file():
             shutil.copyfile(folder / EVIDENCE, partial / EVIDENCE)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def _without_points(config: ServingConfig) -> ServingConfig:
+    """Weights and match scores of a model whose gallery has no points."""
+    scorer = config.match_score
+    if scorer is not None and scorer.without_points is not None:
+        scorer = scorer.without_points
+    changes = {"weights": block_weights(config.weights), "match_score": scorer}
+    return config.model_copy(update=changes)
 
 
 def _copy_detector(rpn: Artifact, target: Path) -> None:

@@ -9,6 +9,8 @@ from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import Evidence
 
+OF_POINTS = ("points", "points_lead")
+"""Evidence that needs points."""
 RIVALS = 20
 """An answer is compared with this many first answers of its box (ours)."""
 

@@ -47,6 +47,8 @@ class MatchScorer(Probability):
     None: the first answer's match score is used instead."""
     threshold: Fraction
     """With a lower probability, a box is "not in the catalogue"."""
+    without_points: "MatchScorer | None" = None
+    """For a copy of the model whose gallery has no points; None if points are no evidence."""
 
     def missing(self, evidence: Evidence) -> Bool[np.ndarray, " n"]:
         """Whether each answer, as the first of a box, makes the box "not in the catalogue"."""
