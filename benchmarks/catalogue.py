@@ -222,7 +222,7 @@ class Shop:
         with write_artifact(folder, STEP, self.config) as writer:
             filled = refresh_index(None, rows, vectors, settings(FACTORY), writer.folder)
             self._write(writer, filled, real, places)
-            ranking = CanaryRanking.of(
+            ranking = CanaryRanking.from_config(
                 self.opened.index.manifest.details["blocks"], self.opened.config
             )
             filled = replace(

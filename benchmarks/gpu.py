@@ -66,7 +66,7 @@ class Amount:
     rpn_batch_size: int
 
     @classmethod
-    def of(cls, device: torch.device) -> "Amount":
+    def for_device(cls, device: torch.device) -> "Amount":
         """Enough for a steady figure on a GPU; on a CPU enough to see that it runs."""
         if device.type == "cuda":
             return cls(8192, 128, 40, 2000, 3000, 512, 30, 16)
@@ -308,7 +308,7 @@ def main() -> None:
     print(device_name(device), flush=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        measuring = Measuring(Path(folder), load_config("reference"), Amount.of(device))
+        measuring = Measuring(Path(folder), load_config("reference"), Amount.for_device(device))
         for part in PARTS:
             if part not in arguments.parts:
                 continue

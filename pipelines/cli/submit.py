@@ -130,7 +130,7 @@ def start(cluster: "Cluster", variant: "Variant", request: "RunRequest") -> str:
 
     for message in end_open_runs(cluster):
         typer.echo(message, err=True)
-    version = ensure_version(cluster, package(variant.of_run()))
+    version = ensure_version(cluster, package(variant.for_run()))
     what = variant.preset if variant.kind == "training" else variant.kind
     name = request.name or run_name(request.parameters["dataset_uri"], what)
     run = start_run(cluster, version, replace(request, name=name))

@@ -137,7 +137,7 @@ class Schedule(BaseModel):
     @property
     def variant(self) -> Variant:
         """What is compiled for it."""
-        return self.wanted.of_run()
+        return self.wanted.for_run()
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of its runs."""

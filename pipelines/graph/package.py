@@ -50,7 +50,7 @@ class Variant:
     """Tasks that run although the cache has their results, named as `runs show` does."""
     kind: PipelineKind = "training"
 
-    def of_run(self) -> "Variant":
+    def for_run(self) -> "Variant":
         """The variant that runs with these overrides share: only those of `training_job` stay.
 
         All other overrides are parameters of a run and need no version of their own.
@@ -65,8 +65,8 @@ class Variant:
         return config.model_copy(update={COMPILED_SECTION: job})
 
     def run_parameters(self) -> dict[str, Any]:
-        """The sections in which a run of `of_run()` differs from the compiled defaults."""
-        wanted, default = self.configuration(), self.of_run().configuration()
+        """The sections in which a run of `for_run()` differs from the compiled defaults."""
+        wanted, default = self.configuration(), self.for_run().configuration()
         return {
             name: parameter(wanted, name)
             for name in SECTIONS_OF[self.kind]

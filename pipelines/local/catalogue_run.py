@@ -36,7 +36,7 @@ class CatalogueRun:
 
 def trusted_files() -> dict[str, list[Path]]:
     """Variable to the public keys or root certificates that a step must see to trust a champion."""
-    trust = Trust.of_consumer()
+    trust = Trust.from_options()
     named = {KEYS: trust.keys, ROOTS: trust.roots}
     return {name: [path.absolute() for path in paths] for name, paths in named.items() if paths}
 

@@ -76,7 +76,7 @@ def test_the_text_stream_computes_what_the_berts_first_layers_compute(folder: Pa
         tokens[row, : len(title)] = torch.from_numpy(title)
         padding[row, : len(title)] = False
     bert = BertModel.from_pretrained(folder).eval()
-    packing = Packing.of(padding)
+    packing = Packing.from_padding(padding)
     with torch.no_grad():
         found = stream(tokens, packing)
         states = bert(tokens, attention_mask=(~padding).long(), output_hidden_states=True)

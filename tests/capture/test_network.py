@@ -165,7 +165,7 @@ def test_attention_equals_plain_loops() -> None:
     torch.manual_seed(0)
     attention = Attention(dim=6, attention_dim=4, num_heads=2, dropout=0.0)
     padding = torch.tensor([[False, False, True], [False, False, False]])
-    packing = Packing.of(padding)
+    packing = Packing.from_padding(padding)
     hidden = torch.randn(5, 6)
     found = attention(hidden, packing, hidden, packing)
     samples = [hidden[:2], hidden[2:]]
@@ -184,7 +184,7 @@ def test_attention_equals_plain_loops() -> None:
 
 def test_packing_and_unpacking_keep_every_real_row() -> None:
     padding = torch.tensor([[False, True, True], [False, False, False], [False, False, True]])
-    packing = Packing.of(padding)
+    packing = Packing.from_padding(padding)
     rows = torch.arange(9.0).reshape(3, 3, 1)
     packed = packing.pack(rows)
     assert packed.flatten().tolist() == [0, 3, 4, 5, 6, 7]

@@ -166,7 +166,7 @@ def test_a_version_whose_files_are_elsewhere_is_not_read_with_the_reviewers_cred
             with pytest.raises(RegistryError, match=r"s3://of-a-stranger/model.*nothing was read"):
                 promote(str(number), MODELS)
             with pytest.raises(RegistryError, match="nothing was read there"):
-                fetch_model(uri, MODELS.candidate, Trust.of_consumer(), tmp_path)
+                fetch_model(uri, MODELS.candidate, Trust.from_options(), tmp_path)
             assert "nothing was read" in product1m("registry", "compare", str(number), "1", code=1)
 
 
@@ -208,7 +208,7 @@ def test_what_is_done_to_a_candidate_later_does_not_matter(
     assert put(server, PIPELINE, candidate, "artifacts/model/serving.json", b"{}") == 200
     with server.as_user(REVIEWER):
         uri = f"models:/{champion.model}/{champion.number}"
-        folder = fetch_model(uri, MODELS.candidate, Trust.of_consumer(), tmp_path)
+        folder = fetch_model(uri, MODELS.candidate, Trust.from_options(), tmp_path)
     path.write_bytes(content)
     assert json.loads((folder / "artifacts/model/serving.json").read_text("utf-8"))["weights"]
 

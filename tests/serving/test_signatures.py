@@ -139,20 +139,20 @@ def test_keys_come_from_the_environment_or_from_where_new_key_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert Trust.of_consumer() == Trust()
+    assert Trust.from_options() == Trust()
     with pytest.raises(
         RegistryError, match=r"no key that can be read; .*`product1m registry new-key`"
     ):
         signer(None)
     private, public = new_key(tmp_path / "product1m")
-    assert Trust.of_consumer() == Trust(keys=(public,))
+    assert Trust.from_options() == Trust(keys=(public,))
     assert signer(None) == Signer(private)
     assert private.stat().st_mode & 0o777 == 0o600
     with pytest.raises(RegistryError, match="exists; a new key would make its champions untrusted"):
         new_key(tmp_path / "product1m")
     monkeypatch.setenv("PRODUCT1M_TRUSTED_KEY", os.pathsep.join(["/a", "/b"]))
     monkeypatch.setenv("PRODUCT1M_ALLOW_UNSIGNED", "true")
-    assert Trust.of_consumer() == Trust(keys=(Path("/a"), Path("/b")), allow_unsigned=True)
+    assert Trust.from_options() == Trust(keys=(Path("/a"), Path("/b")), allow_unsigned=True)
 
 
 def test_a_key_with_a_password_signs_with_it(

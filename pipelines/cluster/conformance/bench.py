@@ -53,7 +53,7 @@ class Bench:
 
     def version(self) -> UploadedVersion:
         """The compiled pipeline on the cluster."""
-        return ensure_version(self.cluster, package(self.variant.of_run()))
+        return ensure_version(self.cluster, package(self.variant.for_run()))
 
     def start(self, name: str, data: Mapping[str, str] | None = None) -> str:
         """Start a run; its id."""

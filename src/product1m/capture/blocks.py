@@ -46,7 +46,7 @@ class Packing:
     """Rows of the real tokens in the flattened batch."""
 
     @classmethod
-    def of(cls, padding: Bool[Tensor, "B L"]) -> "Packing":
+    def from_padding(cls, padding: Bool[Tensor, "B L"]) -> "Packing":
         """The packing of a padding mask."""
         return cls(padding, (~padding).flatten().nonzero().squeeze(1))
 
@@ -77,7 +77,7 @@ class Packing:
         """The packing and the packed tokens of some samples."""
         lengths = (~self.padding).sum(1)
         start, count = int(lengths[: rows.start].sum()), int(lengths[rows].sum())
-        return Packing.of(self.padding[rows]), packed[start : start + count]
+        return Packing.from_padding(self.padding[rows]), packed[start : start + count]
 
     def places(self) -> Int[Tensor, " P"]:
         """The position of every packed row in its sample."""

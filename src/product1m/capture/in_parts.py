@@ -37,9 +37,9 @@ class CaptureInParts:
         )
         return StreamStates(
             text,
-            Packing.of(pairs.text_padding),
+            Packing.from_padding(pairs.text_padding),
             regions,
-            Packing.of(pairs.region_padding),
+            Packing.from_padding(pairs.region_padding),
             text_embedding,
             image_embedding,
         )

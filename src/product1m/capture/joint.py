@@ -35,7 +35,7 @@ class JointTransformer(nn.Module):
         """
         text = text + self.text_position(text_packing.places())
         regions = regions + self.region_position(region_packing.places())
-        packing = Packing.of(torch.cat([text_packing.padding, region_packing.padding], 1))
+        packing = Packing.from_padding(torch.cat([text_packing.padding, region_packing.padding], 1))
         hidden = packing.pack(
             torch.cat([text_packing.unpack(text), region_packing.unpack(regions)], 1)
         )

@@ -54,13 +54,13 @@ class StreamStates:
         self, titles: Int[Tensor, " M"], photos: Int[Tensor, " M"], num_rows: int
     ) -> "StreamStates":
         """The titles of some rows with photos among the first `num_rows` rows of all ranks."""
-        text_packing = Packing.of(self.text_packing.padding[titles])
+        text_packing = Packing.from_padding(self.text_packing.padding[titles])
         padding = self.region_packing.padding[:num_rows]
         regions = self.region_packing.unpack(self.regions)[:num_rows]
         missing = distributed.largest(padding.shape[1]) - padding.shape[1]
         padding = functional.pad(padding, (0, missing), value=True)
         regions = functional.pad(regions, (0, 0, 0, missing))
-        region_packing = Packing.of(distributed.gather_rows(padding)[photos])
+        region_packing = Packing.from_padding(distributed.gather_rows(padding)[photos])
         return StreamStates(
             text_packing.pack(self.text_packing.unpack(self.text)[titles]),
             text_packing,
@@ -110,8 +110,8 @@ class Capture(nn.Module):
     ) -> StreamStates:
         """Both streams; the mean feature replaces the features of `hidden_regions`."""
         text_packing, region_packing = (
-            Packing.of(pairs.text_padding),
-            Packing.of(pairs.region_padding),
+            Packing.from_padding(pairs.text_padding),
+            Packing.from_padding(pairs.region_padding),
         )
         features = self.standardization(region_packing.pack(pairs.features))
         if hidden_regions is not None:

@@ -43,7 +43,7 @@ class CanaryRanking:
     """First answers that are checked by shared points."""
 
     @classmethod
-    def of(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
+    def from_config(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
         """The ranking for an index with these blocks and a model with this configuration."""
         of_points = {name: config.weights.get(name, 0.0) for name in (POINTS_WEIGHT, COLORS_WEIGHT)}
         return cls({**dict.fromkeys(blocks, 1.0), **of_points}, config.evaluation.checked_answers)

@@ -118,14 +118,14 @@ class ItemVectors:
         folder = self._scratch / "new_vectors"
         self._known.add(vector_keys(new), np.concatenate(parts), folder, self._config)
 
-    def of(self, rows: pd.DataFrame) -> Float32[np.ndarray, "n D"]:
+    def select(self, rows: pd.DataFrame) -> Float32[np.ndarray, "n D"]:
         """The vectors of some items, row for row."""
         return self._known.vectors(vector_keys(rows))
 
     def chunks(self, rows: pd.DataFrame) -> Iterator[Float32[np.ndarray, "n D"]]:
         """The same, a few hundred items at a time."""
         for start in range(0, len(rows), CHUNK):
-            yield self.of(rows.iloc[start : start + CHUNK])
+            yield self.select(rows.iloc[start : start + CHUNK])
 
     def _missing(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows whose vectors are not known yet."""

@@ -331,7 +331,7 @@ def search(
     if output:
         search_page.check_output(output)
     asked = search_page.read_photo(photo)
-    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     with scratch_folder() as scratch:
         folder = fetch_model(model, candidate_model, trust, scratch)
         answered = search_page.search(asked, title, folder, model, top_k, catalogue)

@@ -129,7 +129,7 @@ def erase(
         for address in erasure.forget_vectors(place, erased.photos):
             typer.echo(f"removed {address}")
     if index:
-        _refresh(catalogue, index, model, Trust.of_consumer(), CatalogueConfig(), "")
+        _refresh(catalogue, index, model, Trust.from_options(), CatalogueConfig(), "")
     places = [*(look_in or ()), *([str(index)] if index else ())]
     holding = erasure.holders(places, erased.photos)
     if versions:
@@ -202,7 +202,7 @@ def refresh(
     Exit code 1 if the new index does not pass its checks; the folder has it all the same.
     """
     config = load_config(preset, overrides)
-    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     _refresh(dataset, index, model, trust, config.catalogue, config.storage.root)
     if register:
         from product1m.catalogue.registering import register_catalogue
@@ -222,7 +222,7 @@ def _refresh_after(catalogue: str, index: Path | None, model: str) -> None:
     if index is None:
         say_next(f"product1m catalogue refresh {catalogue} build/catalogue --model {model}")
         return
-    _refresh(catalogue, index, model, Trust.of_consumer(), CatalogueConfig(), "")
+    _refresh(catalogue, index, model, Trust.from_options(), CatalogueConfig(), "")
     say_next(*after_refresh(catalogue, index, model, registered=False))
 
 

@@ -243,7 +243,7 @@ def rollback(
     from product1m.registry import acts
 
     models = ModelNames(_DEFAULTS.candidate_model, champion_model)
-    trust = Trust.of_consumer(allow_unsigned)
+    trust = Trust.from_options(allow_unsigned)
     _report(acts.rollback(reason, models, trust, by, to), as_json, models)
 
 

@@ -91,7 +91,7 @@ def serve(
     config = load_config("reference", overrides).serving
     _require_packages()
     limits = _review_rules(rules, host) if review else None
-    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     if review:
         candidate = candidate or f"models:/{candidate_model}@{CHALLENGER}"
     live = _load({"champion": model, "candidate": candidate}, candidate_model, trust, config)
@@ -172,7 +172,7 @@ def small_model(
     from product1m.registry.small_copy import write_small_copy
     from product1m.storage.scratch import scratch_folder
 
-    trust = Trust.of_consumer(allow_unsigned, trusted_key or (), trusted_root or ())
+    trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     with scratch_folder() as scratch:
         fetched = fetch_model(model, candidate_model, trust, scratch)
         num_bytes = write_small_copy(fetched, folder, text_dim)

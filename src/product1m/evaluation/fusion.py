@@ -137,7 +137,7 @@ class DevQueries:
     merge: MergeRule
 
     @classmethod
-    def of(
+    def answerable(
         cls,
         queries: QueryVectors,
         gallery_ids: list[str],

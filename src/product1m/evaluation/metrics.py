@@ -112,8 +112,10 @@ def score_queries(
     if definition == "strict":
         pairs = _answerable(pairs, truth)
     query_ids = [query_id for query_id, _ in pairs]
-    wanted = _Wanted.of([truth.query_labels.get(query_id, ()) for query_id in query_ids], truth)
-    table = _RankTable.of([ids for _, ids in pairs], wanted, truth, max(depths))
+    wanted = _Wanted.from_labels(
+        [truth.query_labels.get(query_id, ()) for query_id in query_ids], truth
+    )
+    table = _RankTable.from_ids([ids for _, ids in pairs], wanted, truth, max(depths))
     score = _official if definition == "official" else _strict
     if definition == "strict":
         table = table.without_repeats()
@@ -154,7 +156,7 @@ class _Wanted:
     """Whether the query is known and the gallery has all its labels."""
 
     @classmethod
-    def of(cls, labels: Sequence[Sequence[str]], truth: GroundTruth) -> "_Wanted":
+    def from_labels(cls, labels: Sequence[Sequence[str]], truth: GroundTruth) -> "_Wanted":
         num_queries, num_codes = len(labels), max(1, len(truth._label_codes))
         num_asked = np.fromiter(map(len, labels), np.int64, num_queries)
         rows = np.repeat(np.arange(num_queries), num_asked)
@@ -192,7 +194,7 @@ class _RankTable:
     """Length of each ranking before it is cut."""
 
     @classmethod
-    def of(
+    def from_ids(
         cls, ids: Sequence[Sequence[str]], wanted: _Wanted, truth: GroundTruth, width: int
     ) -> "_RankTable":
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))

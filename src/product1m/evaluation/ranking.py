@@ -126,7 +126,7 @@ def choose_fusions(
     searcher: Searcher, vectors: QueryVectors, truth: GroundTruth, settings: FusionSettings
 ) -> Choice:
     """Choose the weights of every fused ranking; whole photos get their own, to be fair."""
-    dev = DevQueries.of(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
+    dev = DevQueries.answerable(vectors, searcher.gallery.ids, truth, searcher.settings.merge)
     available = searcher.layout.available(settings.blocks)
     fused = {SHIPPED: available, IMAGE_TEXT: (IMAGE, TEXT)}
     if OCR in searcher.layout.widths:

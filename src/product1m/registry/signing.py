@@ -108,7 +108,7 @@ def new_key(folder: Path) -> tuple[Path, Path]:
 def trust_in(by: Signer, scratch: Path) -> Trust:
     """Trust in what `by` signs with its key, or in what the environment names for certificates."""
     if by.certificate:
-        return Trust.of_consumer()
+        return Trust.from_options()
     from cryptography.hazmat.primitives import serialization
 
     try:

@@ -28,7 +28,7 @@ class SharedCounts:
         """The points of the photo at a row of the queries' feature set."""
         return self._queries.points(row)
 
-    def of(
+    def counts(
         self,
         row: int,
         box_xyxy: Float32[np.ndarray, "4"] | None,
@@ -85,7 +85,7 @@ class QueryVectors:
         places: list[tuple[int, np.ndarray | None]] = []
         for row, boxes in zip(self.rows, self.boxes, strict=True):
             places += [(row, box) for box in ([None] if whole_photo else boxes.boxes_xyxy)]
-        return lambda place, positions: shared.of(*places[first + place], positions)
+        return lambda place, positions: shared.counts(*places[first + place], positions)
 
     def select(self, rows: Sequence[int]) -> "QueryVectors":
         """Some of the queries."""

@@ -74,7 +74,7 @@ class Matcher:
 
     def __init__(self, boxes: Sequence[Points], table: PointTable) -> None:
         """`boxes` are the points of the boxes that search."""
-        self._boxes = [_Prepared.of(box) for box in boxes]
+        self._boxes = [_Prepared.from_points(box) for box in boxes]
         self._table = table
         self._items: dict[int, _Prepared] = {}
         self._rows: dict[tuple[int, int], _Rows] = {}
@@ -107,7 +107,7 @@ class Matcher:
 
     def _compared(self, place: int, row: int) -> "_Rows":
         if row not in self._items:
-            self._items[row] = _Prepared.of(self._table[row])
+            self._items[row] = _Prepared.from_points(self._table[row])
         if (place, row) not in self._rows:
             self._rows[place, row] = _shared(self._boxes[place], self._items[row])
         return self._rows[place, row]
@@ -124,7 +124,7 @@ class _Prepared:
     """See `_places`."""
 
     @classmethod
-    def of(cls, points: Points) -> "_Prepared":
+    def from_points(cls, points: Points) -> "_Prepared":
         descriptors = points.descriptors.astype(np.float32)
         squares = np.asarray(np.einsum("pd,pd->p", descriptors, descriptors))
         return cls(points, descriptors, squares, _places(points.points_xy))

@@ -39,7 +39,7 @@ class ProductSearch(PythonModel):  # type: ignore[misc]  # mlflow's types are no
         model = Path(context.artifacts[MODEL_FOLDER])
         folder = model.parent.parent
         remove_bytecode(folder / CODE.name)
-        require_signed(folder, signature_of(folder), Trust.of_consumer(), folder.name)
+        require_signed(folder, signature_of(folder), Trust.from_options(), folder.name)
         self._service = SearchService.load(model)
 
     def predict(

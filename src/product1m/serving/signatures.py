@@ -48,7 +48,7 @@ class Trust:
     """Load what has no valid signature too."""
 
     @classmethod
-    def of_consumer(
+    def from_options(
         cls,
         allow_unsigned: bool = False,
         keys: Iterable[Path] = (),

@@ -89,11 +89,13 @@ def run(
         if not vectors.can_embed(taken.rows, taken.read):  # the cache was cleaned
             taken = take_in(dataset, None, opened.config.ingestion, kept, scratch / "all")
         vectors.embed(taken.rows, taken.read)
-        filled = refresh_index(old, taken.rows, vectors.of, _settings(config, opened), step.folder)
+        filled = refresh_index(
+            old, taken.rows, vectors.select, _settings(config, opened), step.folder
+        )
         filled = _with_points(filled, opened, taken, old, step.folder)
         changes = Changes.between(_rows(old), taken.rows)
-        checks = _check(old, filled, changes, vectors.of, config, opened, step.folder)
-        signs = _signs(filled, checks, vectors.of, config, opened)
+        checks = _check(old, filled, changes, vectors.select, config, opened, step.folder)
+        signs = _signs(filled, checks, vectors.select, config, opened)
         _write(step.writer, opened, taken, filled, old, config)
         step.details.update(_facts(changes, checks, opened), drift=[asdict(each) for each in signs])
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
@@ -121,7 +123,7 @@ def refresh_live(
     with scratch_folder() as scratch:
         fetched, before = scratch / "fetched", scratch / "before"
         fetched.mkdir()
-        trust, candidate = Trust.of_consumer(), RegistrationConfig().candidate_model
+        trust, candidate = Trust.from_options(), RegistrationConfig().candidate_model
         folder = model_in(fetch_model(model, candidate, trust, fetched))
         live = live_version(config.catalogue_model)
         old = None
@@ -203,7 +205,7 @@ def _check(
         config.max_growth,
     )
     canaries = known_canaries(old)
-    ranking = CanaryRanking.of(model.index.manifest.details["blocks"], model.config)
+    ranking = CanaryRanking.from_config(model.index.manifest.details["blocks"], model.config)
     checks = check_catalogue(old, filled, changes, canaries, vectors, limits, ranking)
     write_canaries(folder, filled, canaries, vectors, config.num_canaries, config.seed, ranking)
     for check in checks:

@@ -214,10 +214,10 @@ def test_a_run_on_two_nodes_is_compiled_alike_for_compile_submit_and_a_schedule(
             "set": list(overrides),
         }
     )
-    assert schedule.variant == wanted.of_run()
+    assert schedule.variant == wanted.for_run()
     assert schedule.parameters()["evaluation"]["depth"] == 50
     assert wanted.run_parameters().keys() == {"evaluation"}, "the rest is compiled in"
-    for text in (path.read_text(), package(wanted.of_run()).text):
+    for text in (path.read_text(), package(wanted.for_run()).text):
         ir, _ = yaml.safe_load_all(text)
         training = ir["deploymentSpec"]["executors"]["exec-capture-pretraining"]["container"]
         assert "accelerator" not in training["resources"], "the step only follows the nodes"

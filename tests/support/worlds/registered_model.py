@@ -99,7 +99,7 @@ def ask_here(folder: Path, trust: Trust, title: str) -> list[list[str]]:
 
 def rollback(reason: str, models: ModelNames, **changes: Any) -> ModelVersion:
     """Roll back as a reviewer does."""
-    return acts.rollback(reason, models, Trust.of_consumer(), **changes)
+    return acts.rollback(reason, models, Trust.from_options(), **changes)
 
 
 def models_of(config: RegistrationConfig) -> ModelNames:

@@ -88,7 +88,7 @@ def _render(content: ReportContent, pngs: Mapping[str, bytes]) -> str:
         script=Markup(script),  # noqa: S704 - a file of this package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=_conclude(content),
-        forest=_Forest.of(content.differences),
+        forest=_Forest.around(content.differences),
         definitions=DEFINITIONS,
         metrics=METRICS,
         depths=_depths(content),
@@ -170,7 +170,7 @@ class _Forest:
     ends: tuple[str, ...] = ENDS_OF_SCALE
 
     @classmethod
-    def of(cls, differences: Mapping[str, Interval]) -> "_Forest":
+    def around(cls, differences: Mapping[str, Interval]) -> "_Forest":
         shown = between_the_ends(differences).values()
         low = min([0.0, *(interval.low for interval in shown)])
         high = max([0.0, *(interval.high for interval in shown)])
