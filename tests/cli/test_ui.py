@@ -37,7 +37,7 @@ def test_without_a_champion_search_says_what_to_try(
         newest = list_versions(registered.model)[0].number
     photo = [
         "search",
-        "demo/photos/masks.jpg",
+        "demo/photos/lipstick.jpg",
         "--title",
         "x",
         "--model",

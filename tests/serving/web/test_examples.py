@@ -18,7 +18,7 @@ LABELS = {
         "AUBERYN 紫堇舒眠睡眠面膜",
         "AUBERYN 紫堇平衡化妆水清润型",
     },
-    4: {"AUBERYN 油橄榄滋养乳液", "AUBERYN 紫堇舒眠睡眠面膜"},
+    4: {"YUNHAE 朱颜丝绒口红正红", "YUNHAE 参韵赋活精华水"},
 }
 """Example photo to what a person sees in it: the label of the first answer to every box."""
 
