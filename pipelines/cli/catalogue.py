@@ -12,10 +12,10 @@ from pipelines.cli.submit import Experiment, Follow, Name, PipelineRoot, Service
 from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
+from product1m.registry.roles import CHAMPION_URI
 
 EPILOG = "Example: `python -m pipelines catalogue --dataset shop --output build/catalogue`"
 SUBMIT_EPILOG = "Example: `python -m pipelines submit-catalogue --dataset s3://product1m/shop`"
-CHAMPION = "models:/product1m@champion"
 CATALOGUE_EXPERIMENT = "product1m-catalogue"
 """KFP experiment of refreshes."""
 
@@ -29,7 +29,7 @@ def catalogue(
     output: Annotated[Path, typer.Option(help="Folder for everything the run writes.")],
     overrides: Overrides,
     preset: PresetName = "reference",
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     runner: Annotated[
         Literal["subprocess", "docker"],
         typer.Option(help="Run the task in a process or in its container (see `images build`)."),
@@ -53,7 +53,7 @@ def submit_catalogue(
     overrides: Overrides,
     preset: PresetName = "reference",
     profile: ProfileName = None,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     experiment: Experiment = CATALOGUE_EXPERIMENT,
     name: Name = "",
     service_account: ServiceAccount = "",

@@ -13,12 +13,12 @@ from pipelines.cli.options import Cached, StartFrom
 from product1m.cli.next_steps import say_next
 from product1m.cli.options import Overrides, PresetName
 from product1m.config import load_config
+from product1m.registry.roles import CHAMPION_URI
 
 if TYPE_CHECKING:
     from pipelines.local.run import LocalRun
 
 EPILOG = "Example: `python -m pipelines run --dataset DIR --output build/mine`"
-CHAMPION = "models:/product1m@champion"
 When = Annotated[
     Literal["changed", "drifted", "always"],
     typer.Option(
@@ -44,7 +44,7 @@ def run(
     ] = "",
     cache: Cached = True,
     when: When = "changed",
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     start_from: StartFrom = "",
     runner: Annotated[
         Literal["subprocess", "docker"],

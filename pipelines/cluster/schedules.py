@@ -21,13 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.graph.catalogue import CHAMPION
 from pipelines.graph.data import stated_parameters
 from pipelines.graph.package import PipelineKind, Variant
 from pipelines.graph.resources import Profile
 from product1m.config import Preset
 from product1m.errors import ConfigError
-from product1m.registry.roles import EXPERIMENT
+from product1m.registry.roles import CHAMPION_URI, EXPERIMENT
 
 OF_TRAINING = ("dataset_digest", "backgrounds", "when", "cache", "work_volume")
 """Fields of an entry that a refresh of the catalogue does not have."""
@@ -88,7 +87,7 @@ class Schedule(BaseModel):
     cron: Annotated[str, AfterValidator(checked_cron)]
     pipeline: PipelineKind = "training"
     """`catalogue` refreshes what can be found; its one task finds out itself what changed."""
-    model: str = CHAMPION
+    model: str = CHAMPION_URI
     """For a catalogue: the promoted model that builds it."""
     dataset: str
     dataset_digest: str = ""

@@ -9,9 +9,9 @@ import components
 from pipelines.graph.parameters import parameter
 from pipelines.graph.training import TaskSetup
 from product1m.config import Config
+from product1m.registry.roles import CHAMPION_URI
 
 NAME = "product1m-catalogue"
-CHAMPION = "models:/product1m@champion"
 
 
 class CatalogueArtifacts(NamedTuple):
@@ -33,7 +33,7 @@ def catalogue_pipeline(config: Config, platform: TaskSetup | None = None) -> Bas
     )
     def refresh(
         dataset_uri: str,
-        model: str = CHAMPION,
+        model: str = CHAMPION_URI,
         catalogue: dict[str, Any] = parameter(config, "catalogue"),
         storage: dict[str, Any] = parameter(config, "storage"),
     ) -> CatalogueArtifacts:

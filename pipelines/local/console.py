@@ -121,14 +121,14 @@ class Transcript(io.TextIOBase):
 
     def _time_left(self, current: str) -> str:
         """How long the rest of the run takes at the pace so far; empty if nothing is known."""
+        if not self._expected_s:
+            return ""
         done = [name for name, time in self.steps.items() if name != current and not time.cached]
         expected_s = sum(self._expected_s.get(name, 0.0) for name in done)
         taken_s = sum(self.steps[name].seconds for name in done if name in self._expected_s)
         pace = taken_s / expected_s if expected_s > PACE_AFTER_S else 1.0
         ahead = [name for name in self._expected_s if name == current or name not in self.steps]
         left_s = pace * sum(self._expected_s[name] for name in ahead)
-        if not self._expected_s:
-            return ""
         return f", about {left_s / 60:.0f} min left" if left_s >= 60 else ", less than 1 min left"
 
     def _from_cache(self, step: str) -> None:

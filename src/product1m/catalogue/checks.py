@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
@@ -134,7 +133,7 @@ def _check_canaries(
     reason = f"{num_found} of {len(asked)} canaries find what they found before"
     if lost:
         reason += f"; not {', '.join(lost[:5])}"
-    return Check(CANARY_CHECK, not lost, reason, num_found / max(len(asked), 1) if asked else 1.0)
+    return Check(CANARY_CHECK, not lost, reason, num_found / len(asked) if asked else 1.0)
 
 
 def _answers(
@@ -153,11 +152,8 @@ def _answers(
     nearest = Nearest(*gallery.search(vectors(rows), searched))
     table = gallery.points
     if table is not None:
-
-        def count(place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
-            return Matcher([table[items[place]]], table).count(0, positions)
-
-        nearest = check_answers(nearest, ranking.weights, count, ranking.num_checked)
+        matcher = Matcher([table[item] for item in items], table)
+        nearest = check_answers(nearest, ranking.weights, matcher.count, ranking.num_checked)
     positions = nearest.first(depth).positions.tolist()
     found = [[gallery.ids[place] for place in row if place >= 0] for row in positions]
     return dict(zip(rows["id"], found, strict=True))

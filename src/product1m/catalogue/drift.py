@@ -98,8 +98,9 @@ def _distances(
     content = _content(known.rows).to_numpy()[places]
     some = _sample(len(own), MAX_NEW, generator)
     same = content[some][:, None] == content[None, :]
+    layout = BlockLayout(widths)
     for block in sorted(COMPARED.keys() & widths.keys()):
-        columns = BlockLayout(widths).columns(block)
+        columns = layout.columns(block)
         apart = _nearest(own[some, columns], own[:, columns], same)
         yield COMPARED[block], _nearest(compared[:, columns], own[:, columns]) / apart
 

@@ -33,6 +33,7 @@ from product1m.cli.storage import storage_app
 from product1m.cli.ui import ui
 from product1m.config import load_config
 from product1m.errors import printable
+from product1m.registry.roles import CHAMPION_URI
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.logs import set_up_logging
@@ -305,9 +306,7 @@ def score(
 def search(
     photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
     title: Annotated[str, typer.Option(help="The seller's title of the photo.")],
-    model: Annotated[
-        str, typer.Option(help="A registered model, or its folder.")
-    ] = "models:/product1m@champion",
+    model: Annotated[str, typer.Option(help="A registered model, or its folder.")] = CHAMPION_URI,
     output: Annotated[
         Path | None,
         typer.Option(help="A page (.html) or JSON (.json) to write.", callback=_without_tilde),

@@ -18,9 +18,9 @@ from product1m.cli.options import (
     TrustedKey,
     TrustedRoot,
 )
-from product1m.cli.serve import CHAMPION
 from product1m.config import CatalogueConfig, load_config
 from product1m.errors import DatasetError
+from product1m.registry.roles import CHAMPION_URI
 from product1m.serving.signatures import Trust
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def add(
     reason: Reason = "",
     by: By = "",
     index: Index = None,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
 ) -> None:
     """Add an item, or replace the one with its id; or add a whole gallery list."""
     from product1m.catalogue.new_items import from_dataset, from_photo
@@ -86,7 +86,7 @@ def remove(
     reason: Reason = "",
     by: By = "",
     index: Index = None,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
 ) -> None:
     """Take items out of the list; they can be added again."""
     edit = _store(catalogue).remove(items, by or getpass.getuser(), reason)
@@ -115,7 +115,7 @@ def erase(
         str, typer.Option(help="Registered model of catalogues whose versions are looked at.")
     ] = "",
     index: Index = None,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
 ) -> None:
     """Erase items for good: photos, lines, vectors; no step takes their photos in again.
 
@@ -189,7 +189,7 @@ def refresh(
     index: Annotated[Path, typer.Argument(help="Folder of the index, refreshed or created.")],
     overrides: Overrides,
     preset: PresetName = "sample",
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     register: Annotated[
         bool, typer.Option("--register", help="Register the index and move `live` to it.")
     ] = False,

@@ -78,7 +78,9 @@ def after_show(version: "ModelVersion", models: "ModelNames") -> Sequence[str]:
 
 def after_champion(version: "ModelVersion") -> Sequence[str]:
     """What to do with a promoted version."""
-    if "champion" not in version.aliases:
+    from product1m.registry.versions import CHAMPION
+
+    if CHAMPION not in version.aliases:
         return (f'product1m registry rollback --to {version.number} --reason "…" restores it',)
     return (
         "product1m serve answers photos with it; the catalogue is made again with",

@@ -19,7 +19,7 @@ from product1m.cli.options import (
 from product1m.cli.registry import Rules
 from product1m.config import CatalogueConfig, RegistrationConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
-from product1m.registry.roles import ModelNames
+from product1m.registry.roles import CHAMPION_URI, ModelNames
 from product1m.serving.signatures import Trust
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from product1m.serving.live import Live
     from product1m.serving.web.schema import Role
 
-CHAMPION = "models:/product1m@champion"
 CHALLENGER = "challenger"
 """Alias of the newest candidate."""
 CATALOGUES = CatalogueConfig().catalogue_model
@@ -67,7 +66,7 @@ OpenPage = Annotated[
 
 def serve(
     overrides: Overrides,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     candidate: SecondModel = "",
     catalogue: Catalogue = CATALOGUES,
     host: Host = "127.0.0.1",
@@ -143,9 +142,9 @@ def _desk(
     from product1m.registry.signing import signer_of_environment
 
     def promoted() -> bool:
-        if model == CHAMPION:
+        if model == CHAMPION_URI:
             live["champion"].reload()
-        return model == CHAMPION
+        return model == CHAMPION_URI
 
     def show(version: str) -> None:
         name = f"models:/{candidate_model}/{version}"

@@ -234,7 +234,7 @@ def fit_match_scorer(judged: pd.DataFrame, settings: MatchSettings) -> MatchScor
     scorer = _fit_scorer(judged, settings)
     if scorer is None or not set(OF_POINTS) & set(scorer.coefficients):
         return scorer
-    without_points = _fit_scorer(judged.drop(columns=[*OF_POINTS], errors="ignore"), settings)
+    without_points = _fit_scorer(judged.drop(columns=list(OF_POINTS)), settings)
     return scorer.model_copy(update={"without_points": without_points})
 
 
