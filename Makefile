@@ -31,7 +31,7 @@ RAN ?=
 .PHONY: help install demo demo-model sample reference-check images push sample-data check-cached check-same test check lint types tests faults format docs site lock lock-images ui clean
 
 help: ## List every target
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Create .venv; install the pinned dependencies and this package
 

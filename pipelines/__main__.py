@@ -8,6 +8,10 @@ from pipelines.cli.schedule import schedule_app
 from product1m.cli.options import Version, new_app
 from product1m.telemetry.logs import set_up_logging
 
+HERE, CLUSTER = "On this machine", "On a cluster"
+BOTH = "On either"
+"""Headings of `python -m pipelines --help`."""
+
 app = new_app("The training pipeline: run it here or on a cluster, now or on a schedule.")
 
 
@@ -17,20 +21,25 @@ def _main(version: Version = False) -> None:
     set_up_logging("product1m", "pipelines")
 
 
-app.command(epilog=run.EPILOG)(run.run)
-app.command(name="compile", epilog=COMPILE_EPILOG)(compile_pipeline)
-app.command(epilog=catalogue.EPILOG)(catalogue.catalogue)
-app.command(name="submit-catalogue", epilog=catalogue.SUBMIT_EPILOG)(catalogue.submit_catalogue)
-app.command(epilog=ablate.EPILOG)(ablate.ablate)
+app.command(epilog=run.EPILOG, rich_help_panel=HERE)(run.run)
+app.command(epilog=catalogue.EPILOG, rich_help_panel=HERE)(catalogue.catalogue)
+app.command(epilog=ablate.EPILOG, rich_help_panel=HERE)(ablate.ablate)
+app.command(epilog=plan.EPILOG, rich_help_panel=BOTH)(plan.plan)
+app.add_typer(runs_app, name="runs", rich_help_panel=BOTH)
+app.add_typer(images.app, name="images", rich_help_panel=BOTH)
+app.command(epilog=doctor.EPILOG, rich_help_panel=CLUSTER)(doctor.doctor)
 app.command(
-    epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`"
+    epilog="Example: `python -m pipelines submit --dataset s3://product1m/lists --no-cache`",
+    rich_help_panel=CLUSTER,
 )(submit.submit)
-app.command(epilog=plan.EPILOG)(plan.plan)
-app.command(epilog=doctor.EPILOG)(doctor.doctor)
-app.command(name="check-cluster", epilog=check_cluster.EPILOG)(check_cluster.check_cluster)
-app.add_typer(schedule_app, name="schedule")
-app.add_typer(runs_app, name="runs")
-app.add_typer(images.app, name="images")
+app.command(name="submit-catalogue", epilog=catalogue.SUBMIT_EPILOG, rich_help_panel=CLUSTER)(
+    catalogue.submit_catalogue
+)
+app.add_typer(schedule_app, name="schedule", rich_help_panel=CLUSTER)
+app.command(name="compile", epilog=COMPILE_EPILOG, rich_help_panel=CLUSTER)(compile_pipeline)
+app.command(name="check-cluster", epilog=check_cluster.EPILOG, rich_help_panel=CLUSTER)(
+    check_cluster.check_cluster
+)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def plan(
     preset: PresetName = "sample",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of a run here, whose cache may have results; default: none."),
+        typer.Option(
+            help="Folder of an earlier run on this machine, whose cache counts; default: none."
+        ),
     ] = None,
     backgrounds: Annotated[
         str, typer.Option(help="Background photos; default: DATASET/backgrounds.")
@@ -38,7 +40,7 @@ def plan(
 ) -> None:
     """Show which steps a run would run, and their minutes, GPU hours and bytes.
 
-    They are what an earlier run measured, by the amount of work. Exit code 1: it exceeds a limit.
+    The estimate comes from the rates of an earlier run. Exit code 1: the run exceeds a limit.
     """
     config = load_config(preset, overrides)
     from pipelines.local.price import price, sizes_of

@@ -35,7 +35,7 @@ def print_story(story: Story) -> None:
     for name, value in story.results.items():
         _print_block(console, name, [value])
     if story.tail:
-        console.print(f"its last {len(story.tail)} lines:")
+        console.print("end of its log:")
         for line in story.tail:
             console.print(f"  {line}", markup=False, style="dim")
     if story.whole_log:

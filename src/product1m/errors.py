@@ -54,6 +54,11 @@ def printable(text: str, kept: str = "\n\t") -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 item`, `2 items`; `plural` for nouns that do not end in s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def _environment_secrets() -> Iterator[str]:
     for name, value in os.environ.items():
         secrets = [value] if _SECRET_VARIABLE.search(name) else []

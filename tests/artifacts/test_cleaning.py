@@ -103,11 +103,11 @@ def test_the_command_only_lists_unless_it_is_told_to_remove(tmp_path: Path) -> N
     name = upload(str(root), b"left", tmp_path)
     os.utime(root / name, (1, 1))
     listed = CliRunner().invoke(app, ["storage", "gc", str(root)])
-    assert "1 objects that no artifact names, 0.0 MB" in listed.output
+    assert "1 object that no artifact uses, 0.0 MB" in listed.output
     assert "nothing was removed; add --yes" in listed.output
     assert (root / name).exists()
     removed = CliRunner().invoke(app, ["storage", "gc", str(root), "--yes"])
-    assert "1 objects removed" in removed.output
+    assert "1 object removed" in removed.output
     assert not (root / name).exists()
     with pytest.raises(ConfigError, match="expected 2 or more"):
         find_leftovers(str(root), 1)

@@ -1,4 +1,4 @@
-"""Objects in storage that no artifact names: left by killed steps, and by artifacts that went.
+"""Objects in storage that no artifact uses: left by killed steps, and by artifacts that went.
 
 A step uploads its objects first and its manifest last. So an object that no manifest names is
 either left over or belongs to a step in flight. The age tells them apart: a step that finds its

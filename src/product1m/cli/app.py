@@ -32,7 +32,7 @@ from product1m.cli.serve import serve, small_model
 from product1m.cli.storage import storage_app
 from product1m.cli.ui import ui
 from product1m.config import load_config
-from product1m.errors import printable
+from product1m.errors import counted, printable
 from product1m.registry.roles import CHAMPION_URI
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
@@ -47,19 +47,29 @@ def _without_tilde(path: Path | None) -> Path | None:
 Written = Annotated[Path, typer.Argument(help="Artifact folder to write.", callback=_without_tilde)]
 Read = Annotated[Path, typer.Argument(help="Artifact folder to read.", callback=_without_tilde)]
 
-app = new_app("Retrain instance-level product search, step by step.", add_completion=True)
+ANSWERS, MODELS = "Answer photos", "Models and catalogue"
+STEPS, DATA = "The steps of the pipeline, one by one", "Data, settings and storage"
+"""Headings of `product1m --help`."""
+
+app = new_app(
+    "Product search: answer photos, review models, keep the catalogue, run single steps. "
+    "`python -m pipelines` runs the whole pipeline.",
+    add_completion=True,
+)
 config_app = new_app("Show the configuration in effect, or its documentation.")
-app.add_typer(config_app, name="config")
-app.add_typer(registry_app, name="registry")
-app.add_typer(catalogue_app, name="catalogue")
-app.add_typer(storage_app, name="storage")
-app.command(epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000")(serve)
 app.command(
-    epilog="Example: `product1m small-model models:/product1m-candidate@challenger demo/model`"
+    epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000",
+    rich_help_panel=ANSWERS,
+)(serve)
+app.add_typer(registry_app, name="registry", rich_help_panel=MODELS)
+app.command(epilog="Example: `product1m ui champion --port 5001`", rich_help_panel=MODELS)(ui)
+app.add_typer(catalogue_app, name="catalogue", rich_help_panel=MODELS)
+app.command(
+    epilog="Example: `product1m small-model models:/product1m-candidate@challenger demo/model`",
+    rich_help_panel=MODELS,
 )(small_model)
-
-
-app.command(epilog="Example: `product1m ui champion --port 5001`")(ui)
+app.add_typer(config_app, name="config", rich_help_panel=DATA)
+app.add_typer(storage_app, name="storage", rich_help_panel=DATA)
 
 
 @app.callback()
@@ -84,7 +94,10 @@ def _report(scores: dict[str, float]) -> None:
         typer.echo(f"{name:<40} {value:.6g}")
 
 
-@app.command(epilog="Example: `product1m ingestion DIR train gallery queries --preset sample`")
+@app.command(
+    epilog="Example: `product1m ingestion DIR train gallery queries --preset sample`",
+    rich_help_panel=STEPS,
+)
 def ingestion(
     dataset: Annotated[
         str, typer.Argument(help="Folder or s3:// prefix with product lists and photos.")
@@ -103,7 +116,10 @@ def ingestion(
     say_next(f"product1m background-synthesis {train} scenes --preset {preset}")
 
 
-@app.command(epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`")
+@app.command(
+    epilog="Example: `product1m background-synthesis train scenes --backgrounds rooms`",
+    rich_help_panel=STEPS,
+)
 def background_synthesis(
     products: Read,
     scenes: Written,
@@ -125,7 +141,10 @@ def background_synthesis(
     say_next(f"product1m rpn-training {scenes} rpn --preset {preset}")
 
 
-@app.command(epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`")
+@app.command(
+    epilog="Example: `product1m rpn-training scenes rpn --set rpn_training.num_epochs=1`",
+    rich_help_panel=STEPS,
+)
 def rpn_training(
     scenes: Read, checkpoint: Written, overrides: Overrides, preset: PresetName = "sample"
 ) -> None:
@@ -138,7 +157,10 @@ def rpn_training(
     say_next(f"product1m feature-extraction {inputs} --preset {preset}; so for all photos")
 
 
-@app.command(epilog="Example: `product1m feature-extraction gallery rpn gallery-features`")
+@app.command(
+    epilog="Example: `product1m feature-extraction gallery rpn gallery-features`",
+    rich_help_panel=STEPS,
+)
 def feature_extraction(
     images: Read, rpn: Read, features: Written, overrides: Overrides, preset: PresetName = "sample"
 ) -> None:
@@ -152,7 +174,8 @@ def feature_extraction(
 
 
 @app.command(
-    epilog="Example: `product1m capture-pretraining train-features scene-features capture`"
+    epilog="Example: `product1m capture-pretraining train-features scene-features capture`",
+    rich_help_panel=STEPS,
 )
 def capture_pretraining(
     train_features: Read,
@@ -169,7 +192,9 @@ def capture_pretraining(
     say_next(f"product1m indexing GALLERY_FEATURES {checkpoint} index --preset {preset}")
 
 
-@app.command(epilog="Example: `product1m indexing gallery-features capture index`")
+@app.command(
+    epilog="Example: `product1m indexing gallery-features capture index`", rich_help_panel=STEPS
+)
 def indexing(
     gallery_features: Read,
     capture: Read,
@@ -187,7 +212,8 @@ def indexing(
 
 
 @app.command(
-    epilog="Example: `product1m evaluation query-features capture index queries gallery results`"
+    epilog="Example: `product1m evaluation query-features capture index queries gallery results`",
+    rich_help_panel=STEPS,
 )
 def evaluation(
     query_features: Read,
@@ -215,7 +241,8 @@ def evaluation(
 
 
 @app.command(
-    epilog="Example: `product1m registration rpn capture index results queries gallery registered`"
+    epilog="Example: `product1m registration rpn capture index results queries gallery registered`",
+    rich_help_panel=STEPS,
 )
 def registration(
     rpn: Read,
@@ -239,7 +266,8 @@ def registration(
 
 @app.command(
     epilog="Examples: `product1m make-sample build/sample-data --seed 1`, "
-    "`product1m make-sample build/small --from DIR --classes 40`"
+    "`product1m make-sample build/small --from DIR --classes 40`",
+    rich_help_panel=DATA,
 )
 def make_sample(
     folder: Annotated[Path, typer.Argument(help="Empty or new folder to write.")],
@@ -262,7 +290,10 @@ def make_sample(
     say_next(f"python -m pipelines run --dataset {folder} --output build/sample --preset sample")
 
 
-@app.command(epilog="Example: `product1m score lists/ test/retrieval_id_list.txt --split test`")
+@app.command(
+    epilog="Example: `product1m score lists/ test/retrieval_id_list.txt --split test`",
+    rich_help_panel=DATA,
+)
 def score(
     lists: Annotated[Path, typer.Argument(help="Folder with product lists.")],
     rankings: Annotated[Path, typer.Argument(help="Lines `query,id1,id2,…`, best first.")],
@@ -277,7 +308,7 @@ def score(
     ] = False,
     split: Annotated[
         Literal["dev", "test"] | None,
-        typer.Option(help="Score the queries of one split; without it, of all that are ranked."),
+        typer.Option(help="Score the queries of one split; default: all queries in the file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -301,7 +332,8 @@ def score(
 
 
 @app.command(
-    epilog='Example: `product1m search photo.jpg --title "rose gift set" --output answers.html`'
+    epilog='Example: `product1m search photo.jpg --title "rose gift set" --output answers.html`',
+    rich_help_panel=ANSWERS,
 )
 def search(
     photo: Annotated[Path, typer.Argument(help="A photo of one or several products.")],
@@ -336,17 +368,20 @@ def search(
         answered = search_page.search(asked, title, folder, model, top_k, catalogue)
     if output:
         search_page.write_output(answered, output)
-        typer.echo(f"{len(answered.boxes)} boxes answered: {output}")
+        typer.echo(f"{counted(len(answered.boxes), 'box', 'boxes')} answered: {output}")
     else:
         _print_table(search_page.COLUMNS, search_page.table_rows(answered))
     say_next(*after_search(output, model))
 
 
-@app.command(epilog="Example: `product1m clean-uploads s3://product1m --older-than-hours 24`")
+@app.command(
+    epilog="Example: `product1m clean-uploads s3://product1m --older-than-hours 24`",
+    rich_help_panel=DATA,
+)
 def clean_uploads(
     address: Annotated[str, typer.Argument(help="s3://BUCKET or s3://BUCKET/PREFIX to clean.")],
     older_than_hours: Annotated[
-        float, typer.Option(help="Uploads that began later are left alone.", min=0)
+        float, typer.Option(help="Keep uploads that began later.", min=0)
     ] = 24,
 ) -> None:
     """Abort multipart uploads that killed processes left unfinished; they take space."""
@@ -356,7 +391,7 @@ def clean_uploads(
     for upload in aborted:
         typer.echo(upload)
     typer.echo(f"{len(aborted)} unfinished uploads aborted")
-    say_next(f"product1m storage gc {address} lists objects that no artifact names")
+    say_next(f"product1m storage gc {address} lists objects that no artifact uses")
 
 
 @config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")

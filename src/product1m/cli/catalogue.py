@@ -19,7 +19,7 @@ from product1m.cli.options import (
     TrustedRoot,
 )
 from product1m.config import CatalogueConfig, load_config
-from product1m.errors import DatasetError
+from product1m.errors import DatasetError, counted
 from product1m.registry.roles import CHAMPION_URI
 from product1m.serving.signatures import Trust
 
@@ -54,7 +54,7 @@ def add(
     photo: Annotated[Path | None, typer.Option(help="Photo of one product.")] = None,
     item: Annotated[str, typer.Option("--id", help="Id of the item; replaced if it exists.")] = "",
     title: Annotated[str, typer.Option(help="The seller's title of the item.")] = "",
-    label: Annotated[str, typer.Option(help="Its product; default: the id.")] = "",
+    label: Annotated[str, typer.Option(help="Name of its product; default: the id.")] = "",
     source: Annotated[
         str,
         typer.Option("--from", help="Add every gallery item of this data set instead."),
@@ -75,7 +75,7 @@ def add(
         from_dataset(source) if photo is None else iter([from_photo(photo, item, title, label)])
     )
     edit = _store(catalogue).add(new, by or getpass.getuser(), reason)
-    typer.echo(f"edit {edit.number}: {len(edit.items)} items added or replaced")
+    typer.echo(f"edit {edit.number}: {counted(len(edit.items), 'item')} added or replaced")
     _refresh_after(catalogue, index, model)
 
 
@@ -88,9 +88,9 @@ def remove(
     index: Index = None,
     model: Model = CHAMPION_URI,
 ) -> None:
-    """Take items out of the list; they can be added again."""
+    """Remove items from the list; they can be added again."""
     edit = _store(catalogue).remove(items, by or getpass.getuser(), reason)
-    typer.echo(f"edit {edit.number}: {len(edit.items)} items removed")
+    typer.echo(f"edit {edit.number}: {counted(len(edit.items), 'item')} removed")
     _refresh_after(catalogue, index, model)
 
 
@@ -109,22 +109,22 @@ def erase(
     ] = None,
     look_in: Annotated[
         list[str] | None,
-        typer.Option(help="Folder or s3:// prefix to look for artifacts that hold them still."),
+        typer.Option(help="Folder or s3:// prefix to search for their photos; repeatable."),
     ] = None,
     versions: Annotated[
-        str, typer.Option(help="Registered model of catalogues whose versions are looked at.")
+        str, typer.Option(help="Registered model of catalogues whose versions to search.")
     ] = "",
     index: Index = None,
     model: Model = CHAMPION_URI,
 ) -> None:
     """Erase items for good: photos, lines, vectors; no step takes their photos in again.
 
-    Prints the artifacts made before that still hold them: delete these, or make them again.
+    Prints the earlier artifacts that still contain them: delete these, or make them again.
     """
     from product1m.catalogue import erasure
 
     erased = erasure.erase_items(_store(catalogue), items, by or getpass.getuser(), reason)
-    typer.echo(f"edit {erased.edit.number}: {len(erased.edit.items)} items erased")
+    typer.echo(f"edit {erased.edit.number}: {counted(len(erased.edit.items), 'item')} erased")
     for place in cache or ():
         for address in erasure.forget_vectors(place, erased.photos):
             typer.echo(f"removed {address}")
@@ -135,8 +135,11 @@ def erase(
     if versions:
         holding += erasure.holding_versions(versions, erased.photos)
     for holder in holding:
-        typer.echo(f"still holds them: {holder}")
-    typer.echo(f"{len(holding)} artifacts still hold them; {len(places)} places looked at")
+        typer.echo(f"still contains them: {holder}")
+    typer.echo(
+        f"{counted(len(holding), 'artifact')} with these photos found in "
+        f"{counted(len(places), 'place')}"
+    )
     say_next(*after_erasure(catalogue, index, model, has_holders=bool(holding)))
 
 
@@ -168,7 +171,7 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how many items the list has, and what its index still lacks."""
+    """Show how many items the list has, and which of them the index lacks."""
     from product1m.catalogue.status import status_of
 
     state = status_of(_store(catalogue), index)
@@ -197,9 +200,9 @@ def refresh(
     trusted_root: TrustedRoot = None,
     allow_unsigned: AllowUnsigned = False,
 ) -> None:
-    """Make an index equal to the list: only new and changed photos are read.
+    """Bring an index up to date with the list; only new and changed photos are read.
 
-    Exit code 1 if the new index does not pass its checks; the folder has it all the same.
+    Exit code 1 if the new index does not pass its checks; the folder contains it anyway.
     """
     config = load_config(preset, overrides)
     trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
@@ -256,5 +259,5 @@ def _fetched(model: str, trust: Trust) -> Iterator[Path]:
 
 def _line(edit: "Edit") -> str:
     shown = ", ".join(edit.items[:3]) + (" …" if len(edit.items) > 3 else "")
-    words: Sequence[str] = (edit.at, edit.by, edit.act, f"{len(edit.items)} items", shown)
+    words: Sequence[str] = (edit.at, edit.by, edit.act, counted(len(edit.items), "item"), shown)
     return f"{edit.number:>6}  " + "  ".join(word for word in (*words, edit.reason) if word)

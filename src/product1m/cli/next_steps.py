@@ -104,7 +104,7 @@ def after_erasure(
         f"product1m catalogue refresh {catalogue} {index or 'build/catalogue'} --model {model}"
     )
     served = f"{refresh} --register takes them out of what is served"
-    left = "delete what still holds them, then product1m storage gc ADDRESS of their storage"
+    left = "delete the artifacts above, then product1m storage gc with the address of their storage"
     return (left, served) if has_holders else (served,)
 
 

@@ -60,8 +60,8 @@ CataloguePassword = Annotated[
     str,
     typer.Option(
         envvar="PRODUCT1M_CATALOGUE_PASSWORD",
-        help="Password of the user product1m-catalogue, which refreshes the catalogue; without one "
-        "there is no such user.",
+        help="Password of the user product1m-catalogue, which refreshes the catalogue; without it "
+        "this user is not created.",
     ),
 ]
 ExperimentName = Annotated[str, typer.Option(help="Experiment that the pipeline logs to.")]
@@ -212,17 +212,20 @@ def _measure_on(dataset: str, limits: "ReviewRules") -> "Measure | None":
 
 
 @registry_app.command(
-    "new-key", epilog="Example: `product1m registry new-key` on the reviewer's machine"
+    "new-key", epilog="Example: `product1m registry new-key`, on the reviewer's machine"
 )
 def new_key(
     folder: Annotated[
-        Path | None, typer.Option(help="Where to write it; by default where commands look for it.")
+        Path | None,
+        typer.Option(
+            help="Folder to write them to; default: where the other commands look for them."
+        ),
     ] = None,
 ) -> None:
-    """Make a pair of keys: the private one signs champions, the public one is for consumers."""
+    """Create a pair of keys: the private one signs champions, the public one verifies them."""
     private, public = signing.new_key(folder or default_folder())
     typer.echo(
-        f"{private}: private, signs champions (PRODUCT1M_KEY); keep it where only reviewers read"
+        f"{private}: private, signs champions (PRODUCT1M_KEY); only reviewers should read it"
     )
     typer.echo(f"{public}: public, for everyone who loads champions ({KEYS})")
     say_next(PROMOTE.format("challenger"))

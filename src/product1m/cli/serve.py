@@ -1,6 +1,7 @@
 """`product1m serve`: page and JSON API of a registered model."""
 
 import functools
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
     from product1m.serving.live import Live
     from product1m.serving.web.schema import Role
 
+logger = logging.getLogger(__name__)
+
 CHALLENGER = "challenger"
 """Alias of the newest candidate."""
 CATALOGUES = CatalogueConfig().catalogue_model
 Catalogue = Annotated[
     str,
     typer.Option(
-        help="Registered model of catalogues, whose alias `live` is followed; an empty name "
+        help="Registered model of catalogues; the server follows its alias `live`. An empty name "
         "answers from the gallery that the model was trained with."
     ),
 ]
@@ -46,17 +49,19 @@ Model = Annotated[str, typer.Option(help="A registered model, or its folder.")]
 SecondModel = Annotated[
     str, typer.Option(help="A second model, shown beside the first; it need not be signed.")
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0: every address of this machine.")
+]
 Port = Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)]
 Examples = Annotated[
     Path | None,
-    typer.Option(help="Folder of photos that the page offers, with their examples.jsonl."),
+    typer.Option(help="Folder with example photos for the page and an examples.jsonl."),
 ]
 Review = Annotated[
     bool,
     typer.Option(
         "--review",
-        help="Also show a page to promote and reject, with your rights; only on this machine.",
+        help="Also show a page to promote and reject candidates, as you; this machine only.",
     ),
 ]
 OpenPage = Annotated[
@@ -93,7 +98,8 @@ def serve(
     trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     if review:
         candidate = candidate or f"models:/{candidate_model}@{CHALLENGER}"
-    live = _load({"champion": model, "candidate": candidate}, candidate_model, trust, config)
+    _check_environment(host, port, config)
+    live = _load({"champion": model, "candidate": candidate}, candidate_model, trust)
     from product1m.serving.web.app import Server, create_app
     from product1m.serving.web.examples import read_examples
     from product1m.serving.web.server import run_server
@@ -163,9 +169,9 @@ def small_model(
     allow_unsigned: AllowUnsigned = False,
     candidate_model: CandidateModel = CANDIDATE_MODEL,
 ) -> None:
-    """Write a small copy of a model with much the same answers, to keep beside code.
+    """Write a small copy of a model with nearly the same answers, to keep in a repository.
 
-    Its weights have half precision, and it lacks those that an installed package has.
+    Weights have half precision; those that come with an installed package are left out.
     """
     from product1m.registry.loading import fetch_model
     from product1m.registry.small_copy import write_small_copy
@@ -179,21 +185,30 @@ def small_model(
     say_next(f"product1m serve --model {folder} --allow-unsigned")
 
 
-def _load(
-    models: "Mapping[Role, str]", candidate_model: str, trust: Trust, config: ServerConfig
-) -> "dict[Role, Live]":
-    """The models that are named, after what the server needs was tried."""
-    from product1m.registry.loading import load_model
-    from product1m.serving.live import Live
-    from product1m.serving.web.server import check_kept_queries, check_temporary_folder
+def _check_environment(host: str, port: int, config: ServerConfig) -> None:
+    """Raise what would stop the server, before it spends time on loading a model."""
+    from product1m.serving.web.server import (
+        check_address,
+        check_kept_queries,
+        check_temporary_folder,
+    )
 
+    check_address(host, port)
     check_temporary_folder()
     check_kept_queries(config.keep_queries)
-    return {
-        role: Live(functools.partial(load_model, name, candidate_model, trust))
-        for role, name in models.items()
-        if name
-    }
+
+
+def _load(models: "Mapping[Role, str]", candidate_model: str, trust: Trust) -> "dict[Role, Live]":
+    """Load the models that are named."""
+    from product1m.registry.loading import load_model
+    from product1m.serving.live import Live
+
+    live: dict[Role, Live] = {}
+    for role, name in models.items():
+        if name:
+            logger.info("loading %s", name)
+            live[role] = Live(functools.partial(load_model, name, candidate_model, trust))
+    return live
 
 
 def _follow(live: "Live", catalogue: str, config: ServerConfig) -> None:

@@ -6,8 +6,9 @@ import typer
 
 from product1m.cli.next_steps import say_next
 from product1m.cli.options import new_app
+from product1m.errors import counted
 
-storage_app = new_app("Shared storage of artifacts: remove objects that no artifact names.")
+storage_app = new_app("Shared storage of artifacts: remove objects that no artifact uses.")
 
 
 @storage_app.callback()
@@ -22,20 +23,20 @@ def gc(
     root: Annotated[str, typer.Argument(help="The address in `storage.root`.")],
     older_than_days: Annotated[
         float,
-        typer.Option(help="Objects written later may belong to a step in flight and stay."),
+        typer.Option(help="Keep objects written later: a running step may need them."),
     ] = 14,
     named_in: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder or s3:// prefix whose artifacts count too, as the one where a cluster "
-            "keeps its runs' artifacts; repeatable."
+            help="Another folder or s3:// prefix with artifacts, such as the one where a cluster "
+            "keeps those of its runs; their objects stay too. Repeatable."
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; otherwise only list.")] = False,
 ) -> None:
-    """List objects that no artifact names, and remove them with --yes.
+    """List objects that no artifact uses; remove them with --yes.
 
-    Artifacts are never removed, so what a cluster's cache answers with stays whole.
+    Artifacts are never removed, so the cached results of a cluster stay complete.
     """
     from product1m.artifacts.cleaning import find_leftovers, remove_leftovers
 
@@ -43,15 +44,17 @@ def gc(
     for file in found.unnamed:
         typer.echo(f"{file.num_bytes:>14}  {file.name}")
     typer.echo(
-        f"{len(found.unnamed)} objects that no artifact names, {found.num_bytes / 1e6:.1f} MB; "
-        f"{found.young} more are younger than {older_than_days:g} days and stay, {found.named} "
-        "belong to artifacts"
+        f"{counted(len(found.unnamed), 'object')} that no artifact uses, "
+        f"{found.num_bytes / 1e6:.1f} MB; {found.young} more are younger than "
+        f"{older_than_days:g} days and stay, {found.named} belong to artifacts"
     )
     if yes:
         removed = remove_leftovers(root, found)
-        typer.echo(f"{removed} objects removed")
+        typer.echo(f"{counted(removed, 'object')} removed")
     elif found.unnamed:
         typer.echo("nothing was removed; add --yes to remove them")
         say_next(f"product1m storage gc {root} --yes")
     else:
-        say_next(f"nothing to remove; to free more, delete artifacts below {root} and run it again")
+        say_next(
+            f"nothing to remove; to free more, delete artifacts below {root}, then run this again"
+        )

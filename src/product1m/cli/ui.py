@@ -30,9 +30,9 @@ def ui(
         bool, typer.Option("--open/--no-open", help="Open the page in a browser, if there is one.")
     ] = True,
 ) -> None:
-    """Show a version's page in MLflow, from the store in MLFLOW_TRACKING_URI.
+    """Open a version's page in MLflow, at the store in MLFLOW_TRACKING_URI.
 
-    A server has its own page; for a database on this machine one is started until Ctrl+C.
+    For a database on this machine it starts MLflow's server, until Ctrl+C.
     """
     from product1m.registry.versions import find
     from product1m.serving.web.server import open_browser

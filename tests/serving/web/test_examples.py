@@ -44,6 +44,11 @@ def test_the_demo_answers_its_photos_with_the_products_in_them() -> None:
             )
             assert set(first) == labels
             assert len(first) == len(labels)
+            numbers = "[...document.querySelectorAll('figure text')]"
+            heights = page.evaluate(f"{numbers}.map(text => text.getAttribute('font-size'))")
+            assert len(set(heights)) == 1
+            status = page.evaluate("document.querySelector('#status').textContent")
+            assert status == f"{len(labels)} boxes answered"
             assert page.problems == []
         assert page.evaluate("document.querySelector('.mark').textContent").startswith("SAMPLE")
 

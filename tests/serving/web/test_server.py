@@ -14,7 +14,9 @@ import pytest
 import requests
 from PIL import Image
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from product1m.cli.app import app
 from product1m.data.encoding import num_scans
 from product1m.registry.versions import ModelVersion
 from product1m.serving.search_page import read_photo, search
@@ -283,6 +285,15 @@ def test_a_photo_that_cannot_be_kept_is_answered_all_the_same(
     assert answer.json()["boxes"]
     while not any("a query was not kept" in line.get("message", "") for line in server.lines):
         time.sleep(0.01)  # its log is read by a thread
+
+
+def test_an_address_in_use_is_refused_before_a_model_is_looked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = CliRunner().invoke(app, ["serve", "--model", "nothing", "--port", str(port)])
+    assert ended.exit_code == 1
+    assert f"cannot listen at 127.0.0.1, port {port} (" in ended.stderr
+    assert "choose another --port" in ended.stderr
 
 
 def test_a_request_in_flight_is_answered_after_the_server_was_told_to_end(

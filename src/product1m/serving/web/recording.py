@@ -22,8 +22,9 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-_QUIET = ("/healthz", "/readyz", "/metrics")
-"""Paths that are asked every few seconds; not logged unless they fail."""
+_STATIC = "/static/…"
+_QUIET = ("/healthz", "/readyz", "/metrics", "/picture", "/examples/{number}", _STATIC)
+"""Paths asked every few seconds, or many times for one search; logged only if they fail."""
 
 
 class RequestRecord:
@@ -55,7 +56,8 @@ class RequestRecord:
 
     def _record(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = getattr(route, "path", "") or "other"
+        is_static = scope["path"].startswith("/static/")
+        path = getattr(route, "path", "") or (_STATIC if is_static else "other")
         self._metrics.requests.labels(path, status).inc()
         if path in _QUIET and status < 400:
             return

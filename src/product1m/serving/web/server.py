@@ -42,6 +42,26 @@ def check_temporary_folder() -> None:
         ) from error
 
 
+def check_address(host: str, port: int) -> None:
+    """StorageError unless this process can listen there; tried before a model is loaded."""
+    try:
+        with socket.socket(_family(host)) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        raise _cannot_listen(host, port, error.strerror or str(error)) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _cannot_listen(host: str, port: int, reason: str) -> StorageError:
+    return StorageError(
+        f"cannot listen at {host}, port {port} ({reason}); choose another --port or --host"
+    )
+
+
 def check_kept_queries(folder: str) -> None:
     """StorageError unless photos can be kept in `serving.keep_queries`, if it is set."""
     if not folder:
@@ -87,9 +107,7 @@ def run_server(
     try:
         listening = settings.bind_socket()
     except SystemExit as error:
-        raise StorageError(
-            f"{host}:{port}: cannot listen there; choose another --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, "see above") from error
     gc.collect()
     gc.freeze()  # what is loaded is not searched for garbage again, neither now nor at the end
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"

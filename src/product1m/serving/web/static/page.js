@@ -54,10 +54,10 @@ async function ask(role) {
   return answer;
 }
 
-function boxLink(role, box) {
+// `size` is the height of a number in pixels of the photo, the same for all boxes.
+function boxLink(role, box, size) {
   const [x1, y1, x2, y2] = box.box_xyxy;
   const color = `c${(box.number - 1) % 8}`;
-  const size = Math.min(x2 - x1, y2 - y1) / 4;
   return shape(
     "a",
     { href: `#${role}-box-${box.number}`, "aria-label": `Box ${box.number}`, "data-box": box.number },
@@ -68,7 +68,8 @@ function boxLink(role, box) {
 
 function picture(answer, address, role) {
   const overlay = shape("svg", { viewBox: `0 0 ${answer.width} ${answer.height}`, preserveAspectRatio: "none" });
-  overlay.append(...answer.boxes.map((box) => boxLink(role, box)));
+  const size = Math.max(answer.width, answer.height) / 20;
+  overlay.append(...answer.boxes.map((box) => boxLink(role, box, size)));
   const image = element("img", { src: address, alt: `The photo with ${answer.boxes.length} boxes` });
   return element("figure", {}, image, overlay);
 }
@@ -180,7 +181,8 @@ async function search() {
     if (shown) URL.revokeObjectURL(shown);
     shown = URL.createObjectURL(photo);
     sections.forEach((section, place) => show(section, answers[place], shown));
-    say(sections.map((section, place) => `${section.dataset.role}: ${answers[place].boxes.length} boxes answered`).join(", "));
+    const counts = answers.map(({ boxes }) => `${boxes.length} ${boxes.length === 1 ? "box" : "boxes"} answered`);
+    say(sections.length === 1 ? counts[0] : sections.map((section, place) => `${section.dataset.role}: ${counts[place]}`).join(", "));
     document.getElementById("answers").focus();
   } catch (error) {
     say(error.message, true);
