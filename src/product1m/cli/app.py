@@ -29,6 +29,7 @@ from product1m.cli.options import (
 )
 from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve, small_model
+from product1m.cli.settings import config_app
 from product1m.cli.storage import storage_app
 from product1m.cli.ui import ui
 from product1m.config import load_config
@@ -56,7 +57,6 @@ app = new_app(
     "`python -m pipelines` runs the whole pipeline.",
     add_completion=True,
 )
-config_app = new_app("Show the configuration in effect, or its documentation.")
 app.command(
     epilog="Example: `product1m serve --port 8000`, then open http://localhost:8000",
     rich_help_panel=ANSWERS,
@@ -392,37 +392,3 @@ def clean_uploads(
         typer.echo(upload)
     typer.echo(f"{len(aborted)} unfinished uploads aborted")
     say_next(f"product1m storage gc {address} lists objects that no artifact uses")
-
-
-@config_app.command(epilog="Example: `product1m config show --preset sample --set seed=1`")
-def show(overrides: Overrides, preset: PresetName = "sample") -> None:
-    """Print every key: its value, default, origin, meaning and source."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from product1m.config.docs import settings, shown
-
-    table = Table()
-    for name in ("key", "value", "default", "set by", "meaning", "source"):
-        table.add_column(name, no_wrap=name in ("key", "set by"))
-    for setting in settings(preset, overrides):
-        table.add_row(
-            f"{setting.section}.{setting.key}",
-            Text(shown(setting.value)),
-            Text(shown(setting.default)),
-            setting.origin,
-            setting.meaning,
-            setting.source,
-        )
-    width = None if sys.stdout.isatty() else 220
-    Console(width=width).print(table)
-    say_next(f"change a value: python -m pipelines run --preset {preset} --set seed=1 …")
-
-
-@config_app.command(epilog="Example: `product1m config docs > docs/configuration.md`")
-def docs() -> None:
-    """Print the documentation of the configuration as Markdown."""
-    from product1m.config.docs import configuration_page
-
-    typer.echo(configuration_page(), nl=False)

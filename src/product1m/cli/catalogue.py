@@ -135,11 +135,8 @@ def erase(
     if versions:
         holding += erasure.holding_versions(versions, erased.photos)
     for holder in holding:
-        typer.echo(f"still contains them: {holder}")
-    typer.echo(
-        f"{counted(len(holding), 'artifact')} with these photos found in "
-        f"{counted(len(places), 'place')}"
-    )
+        typer.echo(f"still contains their photos: {holder}")
+    typer.echo(f"artifacts with their photos: {len(holding)}; places searched: {len(places)}")
     say_next(*after_erasure(catalogue, index, model, has_holders=bool(holding)))
 
 

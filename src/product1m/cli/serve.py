@@ -93,12 +93,11 @@ def serve(
     # this when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = load_config("reference", overrides).serving
-    _require_packages()
+    _check_environment(host, port, config)
     limits = _review_rules(rules, host) if review else None
     trust = Trust.from_options(allow_unsigned, trusted_key or (), trusted_root or ())
     if review:
         candidate = candidate or f"models:/{candidate_model}@{CHALLENGER}"
-    _check_environment(host, port, config)
     live = _load({"champion": model, "candidate": candidate}, candidate_model, trust)
     from product1m.serving.web.app import Server, create_app
     from product1m.serving.web.examples import read_examples
@@ -187,6 +186,7 @@ def small_model(
 
 def _check_environment(host: str, port: int, config: ServerConfig) -> None:
     """Raise what would stop the server, before it spends time on loading a model."""
+    _require_packages()
     from product1m.serving.web.server import (
         check_address,
         check_kept_queries,
