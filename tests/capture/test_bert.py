@@ -1,6 +1,8 @@
+import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,30 @@ def test_a_bert_whose_file_is_cut_short_is_refused(folder: Path, tmp_path: Path,
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ConfigError, match="text_model: no BERT at"):
         load_bert(_stream(), str(tmp_path / "bert"))
+
+
+@pytest.mark.parametrize(
+    ("size", "largest"),
+    [("num_hidden_layers", 64), ("max_position_embeddings", 65_536), ("type_vocab_size", 2)],
+)
+def test_a_bert_of_an_absurd_size_is_refused_before_it_takes_memory(
+    folder: Path, tmp_path: Path, size: str, largest: int
+) -> None:
+    shutil.copytree(folder, tmp_path / "bert")
+    path = tmp_path / "bert/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {size: 10**12}), "utf-8")
+    with pytest.raises(ConfigError, match=rf"has {size} {10**12} .* at most {largest};"):
+        load_bert(_stream(), str(tmp_path / "bert"))
+
+
+def test_a_config_of_an_absurd_length_is_not_read(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "bert")
+    path = tmp_path / "bert/config.json"
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # a sparse file of a terabyte
+    for load in (bert_tokenizer, partial(load_bert, _stream())):
+        with pytest.raises(ConfigError, match=rf"config.json of {1 << 40} bytes, .* {1 << 20};"):
+            load(str(tmp_path / "bert"))
 
 
 def test_token_numbers_stay_within_the_vocabulary(folder: Path) -> None:

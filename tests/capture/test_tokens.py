@@ -95,8 +95,8 @@ def test_a_vocabulary_without_mask_is_refused() -> None:
         TitleTokenizer(backend)
 
 
-def test_a_bert_folder_without_vocabulary_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)text_model: no tokenizer at .*expected `scratch`"):
+def test_a_folder_without_a_bert_has_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)text_model: no BERT at .*expected `scratch`"):
         bert_tokenizer(str(tmp_path))
 
 
@@ -109,7 +109,7 @@ def test_a_bert_folder_without_vocabulary_is_named(tmp_path: Path) -> None:
         ("tokenizer_config.json", b"[" * 100_000),
     ],
 )
-def test_a_berts_damaged_vocabulary_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_berts_damaged_vocabulary_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     (tmp_path / "vocab.txt").write_text("\n".join(SPECIAL))

@@ -1,5 +1,6 @@
 """Initialize the text stream from a BERT checkpoint (paper)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 
 from product1m.capture.blocks import PostNormBlock
 from product1m.capture.streams import TextStream
+from product1m.capture.text_model import EXPECTED, fetched_text_model
 from product1m.errors import ConfigError, Product1MError
-from product1m.storage.opening import with_remote_fetched
 
 EMBEDDINGS = {
     "word_embeddings.weight": "embedding.word.weight",
@@ -30,6 +31,9 @@ LAYER = {
 
 MAX_NAMED = 5
 """Maximum number of faulty weights that an error names (ours)."""
+MAX_SIZES = {"num_hidden_layers": 64, "max_position_embeddings": 65_536, "type_vocab_size": 2}
+"""Largest sizes of a BERT that is loaded: its weights would take memory without bound; the large
+BERT has 24 layers and 512 positions, the text stream has 2 segments (ours)."""
 
 
 def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
@@ -43,9 +47,7 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
         ConfigError: there is no BERT, weights are missing or do not have the shapes in the BERT's
             own configuration, or its sizes differ from the configured ones.
     """
-    bert = _read_bert(text_model)
-    _check_sizes(stream, bert.config, text_model)
-    weights: dict[str, Tensor] = bert.state_dict()
+    weights = _read_weights(stream, text_model)
     renamed = {ours: weights[f"embeddings.{theirs}"] for theirs, ours in EMBEDDINGS.items()}
     renamed["embedding.position.weight"] = renamed["embedding.position.weight"][
         : stream.embedding.position.num_embeddings
@@ -60,14 +62,17 @@ def load_bert(stream: TextStream, text_model: str) -> list[nn.Parameter]:
     return list(stream.parameters())
 
 
-def _read_bert(text_model: str) -> Any:
-    """The BERT without its pooling layer, complete; ConfigError if it is not."""
-    from transformers import BertModel
+def _read_weights(stream: TextStream, text_model: str) -> dict[str, Tensor]:
+    """The weights of a complete BERT of the stream's sizes; ConfigError for any other."""
+    from transformers import BertConfig, BertModel
 
     try:
-        with with_remote_fetched(text_model) as local:
+        with fetched_text_model(text_model) as local:
+            config = BertConfig.from_pretrained(local)
+            _check_sizes(stream, config, text_model)
             bert, report = BertModel.from_pretrained(
                 local,
+                config=config,
                 add_pooling_layer=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused by name below
@@ -76,30 +81,36 @@ def _read_bert(text_model: str) -> Any:
         raise
     except Exception as error:  # broken files can make transformers raise anything
         raise ConfigError(
-            f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); expected "
-            "`scratch`, a folder or s3:// prefix with a BERT, or a hub name that can be reached"
+            f"capture_pretraining.text_model: no BERT at {text_model!r} ({error}); {EXPECTED}"
         ) from error
-    faults = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    weights: dict[str, Tensor] = bert.state_dict()
+    _check_complete(weights, report, text_model)
+    return weights
+
+
+def _check_complete(weights: Mapping[str, Tensor], report: Mapping[str, Any], name: str) -> None:
+    """ConfigError if weights of the BERT `name` are missing, or cannot be its own."""
+    faults = [f"{key} is missing" for key in sorted(report["missing_keys"])]
     faults += [
-        f"{name} has the shape {tuple(theirs)}, its config.json says {tuple(ours)}"
-        for name, theirs, ours in sorted(report["mismatched_keys"])
+        f"{key} has the shape {tuple(theirs)}, its config.json says {tuple(ours)}"
+        for key, theirs, ours in sorted(report["mismatched_keys"])
     ]
     faults += [str(message) for message in report["error_msgs"]]
     faults += [
-        f"{name} holds values that are not finite"
-        for name, weights in bert.state_dict().items()
-        if weights.is_floating_point() and not weights.isfinite().all()
+        f"{key} holds values that are not finite"
+        for key, values in weights.items()
+        if values.is_floating_point() and not values.isfinite().all()
     ]
     if faults:
         raise ConfigError(
-            f"capture_pretraining.text_model: the BERT at {text_model!r} is not complete: "
+            f"capture_pretraining.text_model: the BERT at {name!r} is not complete: "
             f"{'; '.join(faults[:MAX_NAMED])}{' …' * (len(faults) > MAX_NAMED)} "
             f"({len(faults)} in all); these weights would be random, so fetch the model again"
         )
-    return bert
 
 
 def _check_sizes(stream: TextStream, bert: Any, text_model: str) -> None:
+    """ConfigError if the sizes in a BERT's `config.json` are not the stream's, or are absurd."""
     embedding = stream.embedding
     sizes: dict[str, tuple[int, int]] = {
         "hidden_dim": (embedding.word.embedding_dim, bert.hidden_size),
@@ -124,4 +135,11 @@ def _check_sizes(stream: TextStream, bert: Any, text_model: str) -> None:
             raise ConfigError(
                 f"capture_pretraining.{name}: {wanted}, but the BERT at {text_model!r} has "
                 f"only {available}"
+            )
+    for name, largest in MAX_SIZES.items():
+        if getattr(bert, name) > largest:
+            raise ConfigError(
+                f"capture_pretraining.text_model: the BERT at {text_model!r} has {name} "
+                f"{getattr(bert, name)} in its config.json, expected at most {largest}; fetch the "
+                "model again, or choose another one"
             )

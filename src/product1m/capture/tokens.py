@@ -13,8 +13,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
 from product1m.artifacts.folder import Artifact
+from product1m.capture.text_model import EXPECTED, fetched_text_model
 from product1m.errors import ArtifactError, ConfigError, Product1MError
-from product1m.storage.opening import with_remote_fetched
 
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FOLDER = "tokenizer"
@@ -115,7 +115,7 @@ def bert_tokenizer(text_model: str) -> TitleTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        with with_remote_fetched(text_model) as local:
+        with fetched_text_model(text_model) as local:
             pretrained = AutoTokenizer.from_pretrained(local, use_fast=True)
         tokenizer = TitleTokenizer(pretrained.backend_tokenizer)
         tokenizer.encode(["?"], 8)  # with a damaged vocabulary the first text fails
@@ -123,8 +123,7 @@ def bert_tokenizer(text_model: str) -> TitleTokenizer:
         raise
     except Exception as error:  # the libraries raise whatever the files make them raise
         raise ConfigError(
-            f"capture_pretraining.text_model: no tokenizer at {text_model!r} ({error}); expected "
-            "`scratch`, a folder with a BERT and its vocabulary, or a hub name that can be reached"
+            f"capture_pretraining.text_model: no tokenizer at {text_model!r} ({error}); {EXPECTED}"
         ) from error
     return tokenizer
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from product1m.registry.roles import CHAMPION
+
 if TYPE_CHECKING:
     from product1m.registry.roles import ModelNames
     from product1m.registry.versions import ModelVersion
@@ -60,7 +62,7 @@ def after_registration(registered: Path) -> Sequence[str]:
 
 def after_list(versions: "Sequence[ModelVersion]", models: "ModelNames") -> Sequence[str]:
     """How to look at the newest candidate, or how to get one."""
-    newest = next((each for each in versions if each.model == models.candidate), None)
+    newest = next((v for v in versions if v.model == models.candidate), None)
     if newest is None:
         return ("python -m pipelines run --dataset DIR --output build/mine registers a candidate",)
     return f"product1m registry show {newest.number}", OPEN_PAGE.format(newest.number)
@@ -78,14 +80,12 @@ def after_show(version: "ModelVersion", models: "ModelNames") -> Sequence[str]:
 
 def after_champion(version: "ModelVersion") -> Sequence[str]:
     """What to do with a promoted version."""
-    from product1m.registry.versions import CHAMPION
-
     if CHAMPION not in version.aliases:
         return (f'product1m registry rollback --to {version.number} --reason "…" restores it',)
     return (
         "product1m serve answers photos with it; the catalogue is made again with",
         f"product1m catalogue refresh DATASET build/catalogue --model models:/{version.model}"
-        "@champion --register",
+        f"@{CHAMPION} --register",
     )
 
 

@@ -11,7 +11,14 @@ from product1m.cli.next_steps import PROMOTE, after_list, after_show, say_next
 from product1m.cli.options import AllowUnsigned
 from product1m.config import RegistrationConfig
 from product1m.registry import signing
-from product1m.registry.roles import CATALOGUE, EXPERIMENT, PIPELINE, REVIEWER, ModelNames
+from product1m.registry.roles import (
+    CATALOGUE,
+    CHALLENGER,
+    EXPERIMENT,
+    PIPELINE,
+    REVIEWER,
+    ModelNames,
+)
 from product1m.serving.signatures import KEYS, Trust, default_folder
 from product1m.storage.scratch import scratch_folder
 
@@ -228,7 +235,7 @@ def new_key(
         f"{private}: private, signs champions (PRODUCT1M_KEY); only reviewers should read it"
     )
     typer.echo(f"{public}: public, for everyone who loads champions ({KEYS})")
-    say_next(PROMOTE.format("challenger"))
+    say_next(PROMOTE.format(CHALLENGER))
 
 
 @registry_app.command(epilog='Example: `product1m registry rollback --reason "complaints"`')
@@ -342,12 +349,14 @@ def _summary(version: "ModelVersion") -> dict[str, Any]:
 
 
 def _line(version: "ModelVersion") -> str:
+    from product1m.registry.versions import DONE, STATE
+
     tags = version.tags
     marks = [
         "SAMPLE DATA" if tags.get("sample_data") != "false" else "",
         f"rejected by {version.rejection['by']}" if version.rejection else "",
-        # Only versions of the champion model have a state; `done` is the usual one.
-        tags.get("champion_state", "done").replace("done", ""),
+        # Only versions of the champion model have a state; the usual one is not shown.
+        tags.get(STATE, DONE).replace(DONE, ""),
         version.warning,
         " ".join(version.aliases),
     ]

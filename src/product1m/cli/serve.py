@@ -20,7 +20,7 @@ from product1m.cli.options import (
 from product1m.cli.registry import Rules
 from product1m.config import CatalogueConfig, RegistrationConfig, ServerConfig, load_config
 from product1m.errors import ConfigError
-from product1m.registry.roles import CHAMPION_URI, ModelNames
+from product1m.registry.roles import CHALLENGER, CHAMPION_URI, ModelNames
 from product1m.serving.signatures import Trust
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHALLENGER = "challenger"
-"""Alias of the newest candidate."""
 CATALOGUES = CatalogueConfig().catalogue_model
 Catalogue = Annotated[
     str,
@@ -89,8 +87,8 @@ def serve(
 
     The model is verified and loaded once; a champion that `promote` did not make is refused.
     """
-    # Every worker computes with one thread; others of NumPy's library would wait busily. It reads
-    # this when it is loaded.
+    # Every worker computes with one thread; more threads of OpenBLAS would only wait busily. It
+    # reads this when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = load_config("reference", overrides).serving
     _check_environment(host, port, config)
@@ -107,12 +105,12 @@ def serve(
     server = Server(live, config, read_examples(examples) if examples else ())
     desk = _desk(live, candidate_model, model, limits, trust) if limits else None
     app = create_app(server, desk.router if desk else None)
-    tell = functools.partial(_tell, desk.path if desk else "", open_page)
-    run_server(app, host, port, config, tell)
+    show = functools.partial(_show_page, desk.path if desk else "", open_page)
+    run_server(app, host, port, config, show)
 
 
-def _tell(path: str, open_page: bool, address: str) -> None:
-    """Say where the page is, and open it."""
+def _show_page(path: str, open_page: bool, address: str) -> None:
+    """Print where the page is, and open it if wanted."""
     from product1m.serving.web.server import open_browser
 
     page = f"{address.rstrip('/')}{path or '/'}"

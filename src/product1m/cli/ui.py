@@ -15,7 +15,7 @@ import typer
 
 from product1m.cli.options import CANDIDATE_MODEL
 from product1m.config import RegistrationConfig
-from product1m.registry.roles import ModelNames
+from product1m.registry.roles import CHALLENGER, ModelNames
 
 START_S = 600.0
 """How long MLflow may take to listen (ours)."""
@@ -24,7 +24,7 @@ START_S = 600.0
 def ui(
     which: Annotated[
         str, typer.Argument(help="Number or alias of a candidate version, or `champion`.")
-    ] = "challenger",
+    ] = CHALLENGER,
     port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 5000,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser, if there is one.")

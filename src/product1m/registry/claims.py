@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from product1m.errors import RegistryError
-from product1m.registry.roles import ModelNames
+from product1m.registry.roles import CHAMPION, ModelNames
 from product1m.registry.versions import (
     ABANDONED,
-    CHAMPION,
     CLAIMED,
     DONE,
     LOST,

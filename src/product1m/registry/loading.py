@@ -5,10 +5,9 @@ from pathlib import Path
 
 from product1m.errors import RegistryError, StorageError
 from product1m.registry.evidence import EVIDENCE
+from product1m.registry.roles import CHALLENGER, CHAMPION, CHAMPION_URI
 from product1m.registry.version_files import parse_evidence
 from product1m.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
     ModelVersion,
     is_recorded,
     list_versions,
@@ -50,8 +49,8 @@ def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -
         return Path(model)
     if not model.startswith(MODELS):
         raise StorageError(
-            f"{model}: no such folder; expected the folder of a model, or a registered one as "
-            "in models:/product1m@champion"
+            f"{model}: no such folder; expected the folder of a model, or a registered model such "
+            f"as {CHAMPION_URI}"
         )
     name, which = _name_and_version(model)
     if not which:

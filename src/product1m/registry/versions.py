@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from product1m.errors import RegistryError, printable
-from product1m.registry.roles import ModelNames
+from product1m.registry.roles import CHALLENGER, CHAMPION, ModelNames
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 
 LINEAGE, GATE, CARD = "lineage.json", "gate.json", "model_card.md"
@@ -28,8 +28,6 @@ FILES_DIGEST = "digest.files.json"
 INPUTS_DIGEST = "digest.inputs"
 """Tag: one digest of the digests of all artifacts that a version was made from."""
 NONE = "none"
-CHALLENGER, CHAMPION = "challenger", "champion"
-"""Aliases: the newest candidate, and the version that is served."""
 STATE, CLAIMED, DONE, LOST, ABANDONED = "champion_state", "claimed", "done", "lost", "abandoned"
 """Tag of a champion version and its values: not champion yet, was or is champion, lost a race,
 never finished."""
