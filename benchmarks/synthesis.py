@@ -21,7 +21,7 @@ from product1m.sample.drawn.plan import SampleSizes, plan_rows
 from product1m.sample.drawn.rendering import render_photo
 from product1m.synthesis.cutouts import CutoutSettings, cut
 from product1m.synthesis.grabcut import cut_out
-from product1m.synthesis.parallel import Workers
+from product1m.synthesis.parallel import WorkerProcesses
 
 SIDE_PX = 1000
 NUM_PHOTOS = 2
@@ -58,7 +58,7 @@ def measure(
 ) -> dict[str, float]:
     """Photos per second of both methods, and their ratio."""
     settings = CutoutSettings.from_config(config)
-    with Workers(num_workers) as workers:
+    with WorkerProcesses(num_workers) as workers:
         # Every process imports and warms up before the measurement starts.
         list(workers.map(cut_reduced, [(photos[0], settings)] * num_workers * 4))
         started = time.perf_counter()

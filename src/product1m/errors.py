@@ -21,7 +21,7 @@ _HEADER = re.compile(r"(\b(?:Basic|Bearer) )[\w.~+/=-]{6,}")
 _SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN)$")
 _PASSWORD = re.compile(r"://[^\s/?#'\"<>:@]*:([^\s'\"<>]*)@")
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode's categories of characters that show nothing, or act on what stands around them."""
+"""Unicode's categories of characters that are invisible, or change the characters around them."""
 _SHORTEST = 6
 """Shorter secrets of the environment are not searched for: ordinary words contain them (ours)."""
 
@@ -31,7 +31,7 @@ def redacted(text: str) -> str:
 
     User and password of an address become `***`, and so does the value of a query parameter whose
     name sounds like a secret. Values of variables such as `AWS_SECRET_ACCESS_KEY`, and the
-    passwords in addresses such as `MLFLOW_TRACKING_URI`, are hidden wherever they stand.
+    passwords in addresses such as `MLFLOW_TRACKING_URI`, are hidden wherever they occur.
     """
     for secret in _environment_secrets():
         text = text.replace(secret, HIDDEN)
@@ -44,7 +44,7 @@ def redacted(text: str) -> str:
 def printable(text: str, kept: str = "\n\t") -> str:
     """`text` with escapes for characters that move the cursor, color or reorder what follows.
 
-    Titles, ids and tags come from others, who must not be able to forge what a terminal shows.
+    Titles, ids and tags come from others, who must not be able to fake the output of a command.
     """
     return "".join(
         character

@@ -15,7 +15,7 @@ from product1m.config import IngestionConfig
 from product1m.data.boxes import BOXES, BoxError, BoxTable, check_boxes, write_boxes
 from product1m.data.known_boxes import read_boxes
 from product1m.data.photos import encode_jpeg
-from product1m.sample.drawn.layers import Seen
+from product1m.sample.drawn.layers import ProductMap
 from product1m.sample.drawn.plan import SampleSizes, plan_rows
 from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.steps import ingestion
@@ -229,13 +229,13 @@ def test_a_box_outside_the_photo_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_product_in_front_takes_from_the_box_of_the_one_behind() -> None:
-    seen, layer = Seen(20, 40), np.ones((10, 10, 4), np.float32)
-    seen.add(layer, 0, 5, "behind")
-    seen.add(layer, 6, 5, "in front")
-    seen.add(layer, -5, 0, "corner")
+    product_map, layer = ProductMap(20, 40), np.ones((10, 10, 4), np.float32)
+    product_map.add(layer, 0, 5, "behind")
+    product_map.add(layer, 6, 5, "in front")
+    product_map.add(layer, -5, 0, "corner")
     faint = layer * 0.2
-    seen.add(faint, 20, 5, "invisible")
-    assert seen.boxes() == [
+    product_map.add(faint, 20, 5, "invisible")
+    assert product_map.boxes() == [
         ((0, 0, 5, 10), "corner"),
         ((0, 5, 6, 15), "behind"),
         ((6, 5, 16, 15), "in front"),

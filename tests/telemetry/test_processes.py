@@ -41,9 +41,9 @@ def gone(pids: Sequence[int]) -> bool:
 def test_worker_processes_end_with_their_step(with_signal: signal.Signals) -> None:
     step = started("""
         import psutil, time
-        from product1m.synthesis.parallel import Workers
+        from product1m.synthesis.parallel import WorkerProcesses
         if __name__ == "__main__":
-            with Workers(2) as workers:
+            with WorkerProcesses(2) as workers:
                 print(*workers.map(abs, [-1]))
                 print(*[child.pid for child in psutil.Process().children(True)], flush=True)
                 time.sleep(60)

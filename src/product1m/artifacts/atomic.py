@@ -103,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or a folder with everything below it, written to the disk."""
+    """Make the system write a file, or a folder with everything below it, to the disk."""
     if not path.is_dir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -147,7 +147,7 @@ def _has_content(folder: Path) -> bool:
 def _flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some file systems flush no folders
+        with contextlib.suppress(OSError):  # some file systems cannot flush folders
             os.fsync(handle)
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Objects in storage that no artifact uses: left by killed steps, and by artifacts that went.
+"""Objects in storage that no artifact uses: left by killed steps and by removed artifacts.
 
 A step uploads its objects first and its manifest last. So an object that no manifest names is
 either left over or belongs to a step in flight. The age tells them apart: a step that finds its
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
 CLOCK_S = 1.0
-"""A store gives times to the second or finer, not alike in a listing and for one object."""
+"""Stores round times, and a listing may round them differently than a single object."""
 MIN_AGE_DAYS = 1 + FRESH_S / DAY_S
 """A step in flight may count on an object that was written `FRESH_S` before, and takes up to a day
 (ours)."""
@@ -33,7 +33,7 @@ MIN_AGE_DAYS = 1 + FRESH_S / DAY_S
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a storage root holds, by whether it may go."""
+    """What a storage root holds, by whether it may be removed."""
 
     unnamed: list[StoredFile]
     """Objects that no manifest names and that are old enough, oldest first."""
@@ -56,9 +56,9 @@ def find_leftovers(
     Args:
         root: storage root, as in `storage.root`, or a folder or prefix of several.
         min_age_days: younger objects may belong to a step in flight.
-        also_named_in: further folders or `s3://` prefixes whose manifests count, as the one where a
-            cluster keeps the artifacts of its runs.
-        now: seconds since 1970, by default the time.
+        also_named_in: further folders or `s3://` prefixes whose manifests count, such as the one
+            where a cluster keeps the artifacts of its runs.
+        now: seconds since 1970, by default the current time.
 
     Raises ConfigError for an age that a step in flight can exceed, StorageError for a manifest
     that cannot be read: it may name any object.
@@ -71,7 +71,7 @@ def find_leftovers(
     store = open_store(root)
     files = list(store.files())
     objects = [file for file in files if OBJECTS in PurePosixPath(file.name).parts[:-1]]
-    # Listed before the manifests are read: what becomes named meanwhile is young.
+    # Listed before the manifests are read: an object that is named meanwhile is young.
     named = set(_named(store, files))
     for address in also_named_in:
         other = open_store(address)

@@ -295,7 +295,7 @@ def _refuse_other_content(folder: Path) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a folder holds an undamaged artifact, of whatever step."""
+    """Whether a folder holds an undamaged artifact of any step."""
     try:
         content = (folder / MANIFEST).read_bytes()
         Artifact(folder, parse_manifest(content, str(folder), "its step")).verify()

@@ -39,7 +39,7 @@ def require_descends(artifact: Artifact, ancestor: Artifact) -> None:
 
 
 def _require_same_facts(artifact: Artifact, ancestor: Artifact) -> None:
-    """Raise ArtifactError if the ancestor's manifest states other facts than `artifact` read."""
+    """Raise ArtifactError if the ancestor's manifest changed since `artifact` was made from it."""
     read = artifact.manifest.lineage.get(ancestor.manifest.key)
     if read is None or read.identity == ancestor.manifest.identity:
         return

@@ -49,8 +49,8 @@ class Summary(BaseModel):
     peak_gpu_memory_mib: float = 0.0
     """0 if no GPU was used."""
     manifest_digest: str = ""
-    """SHA-256 over every value of `manifest.json` but this one; empty in manifests written before
-    there was one."""
+    """SHA-256 over every other value of `manifest.json`; empty in manifests written before this
+    field existed."""
 
     @property
     def identity(self) -> str:

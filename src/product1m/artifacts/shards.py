@@ -60,7 +60,7 @@ class Shard:
     def read(self, start: int, num_bytes: int) -> bytes:
         """Bytes from `start` on; the caller verifies those that come from the store.
 
-        Bytes that come wrong are read again, see `storage.base.agreed`.
+        Bytes damaged on the way are read again, see `storage.base.agreed`.
         """
         if self.path is not None:
             try:
@@ -134,8 +134,9 @@ def require_stored(store: Store, shard: ShardId, step: str) -> StoredFile:
 def scratch_copy(store: Store, shard: ShardId, step: str) -> Path:
     """Path of a local copy of a shard, which is fetched and verified if it does not exist.
 
-    Processes share the scratch folder; copies used longest ago are removed to make space. Raises
-    ArtifactError if the shard is missing or damaged; its message names `step`, which wrote it.
+    Processes share the scratch folder; the least recently used copies are removed to make space.
+    Raises ArtifactError if the shard is missing or damaged; its message names `step`, which wrote
+    it.
     """
     folder = _scratch()
     path = folder / PurePosixPath(shard.place).name
@@ -205,7 +206,7 @@ def _scratch_bytes() -> int:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Remove the copies used longest ago; processes that have one open can still read it."""
+    """Remove the least recently used copies; a process that has a copy open can still read it."""
     copies = [path for path in folder.iterdir() if not path.name.startswith(".")]
     facts = sorted((stat.st_mtime_ns, stat.st_size, path) for stat, path in _stats(copies))
     surplus = sum(size for _, size, _ in facts) + num_bytes - _scratch_bytes()

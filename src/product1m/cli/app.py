@@ -327,8 +327,8 @@ def score(
         for depth, metrics in depths.items():
             figures = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
             typer.echo(f"{name:<8} @{depth:<4} {figures}")
-    of_split = f" --split {split}" if split else ""
-    say_next(f"product1m score {lists} OTHER_FILE{of_split} scores other rankings of these queries")
+    option = f" --split {split}" if split else ""
+    say_next(f"product1m score {lists} OTHER_FILE{option} scores other rankings of these queries")
 
 
 @app.command(

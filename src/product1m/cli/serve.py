@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from product1m.registry.review_page import ReviewDesk
     from product1m.registry.rules import ReviewRules
     from product1m.serving.live import Live
-    from product1m.serving.web.schema import Role
+    from product1m.serving.web.schema import ModelRole
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _review_rules(rules: str, host: str) -> "ReviewRules":
 
 
 def _desk(
-    live: "Mapping[Role, Live]",
+    live: "Mapping[ModelRole, Live]",
     candidate_model: str,
     model: str,
     limits: "ReviewRules",
@@ -196,12 +196,14 @@ def _check_environment(host: str, port: int, config: ServerConfig) -> None:
     check_kept_queries(config.keep_queries)
 
 
-def _load(models: "Mapping[Role, str]", candidate_model: str, trust: Trust) -> "dict[Role, Live]":
+def _load(
+    models: "Mapping[ModelRole, str]", candidate_model: str, trust: Trust
+) -> "dict[ModelRole, Live]":
     """Load the models that are named."""
     from product1m.registry.loading import load_model
     from product1m.serving.live import Live
 
-    live: dict[Role, Live] = {}
+    live: dict[ModelRole, Live] = {}
     for role, name in models.items():
         if name:
             logger.info("loading %s", name)

@@ -55,7 +55,7 @@ class BackgroundSynthesisConfig(StepConfig):
     turned_share: Fraction = 0.25
     """Share of scenes whose products lie in any direction, as in photos taken from above (ours)."""
     distractor_share: Fraction = 0.5
-    """Share of scenes with distractors: pieces of backgrounds and banners, which are no products
+    """Share of scenes with distractors: pieces of backgrounds and banners, which are not products
     (ours)."""
     max_distractors: PositiveInt = 4
     """Maximum number of distractors in a scene (ours)."""

@@ -17,28 +17,28 @@ class CatalogueConfig(StepConfig):
     """FAISS factory string, of a kind that changes in place: an IVF with `Flat` or `SQ8` codes, or
     `Flat` or `SQ8` alone; empty: the model's own (ours)."""
     probes: NonNegativeInt = 0
-    """Fewest cells visited per query; 0: the model's own number (ours)."""
+    """Minimum number of cells visited per query; 0: the model's own number (ours)."""
     min_recall: Fraction = 0.99
-    """Minimum recall@100 against exact search: as many cells are visited as it takes. An index that
-    stays below it is rebuilt, and if that does not help it is not served (ours)."""
+    """Minimum recall@100 against exact search: more cells are visited until it is reached. An index
+    that stays below it is rebuilt, and if that does not help, it is not served (ours)."""
     max_clipped_share: Fraction = 0.01
     """Largest share of new vectors outside the range of the index's codes; above it the index is
     rebuilt (ours)."""
     num_canaries: PositiveInt = 50
-    """Items whose vectors are searched with after every refresh (ours)."""
+    """Number of canaries: items whose vectors are used as queries after every refresh (ours)."""
     canary_depth: PositiveInt = 10
     """Number of answers among which a canary must find the answer that was first before the refresh
     (ours)."""
     max_shrinkage: Fraction = 0.2
     """Largest share of the items that one refresh may remove (ours)."""
     max_growth: NonNegativeInt = 5
-    """Most items that one refresh may add, as a multiple of those before (ours)."""
+    """Maximum number of items that one refresh may add, as a multiple of those before (ours)."""
     max_new_share: Fraction = 0.1
     """Share of items that the model's own gallery lacks, above which the catalogue has drifted from
     the model (ours)."""
     max_distance: PositiveFloat = 1.25
-    """How far new photos or titles may lie from the model's own gallery, as a multiple of how far
-    its items lie from one another; above it the catalogue has drifted (ours)."""
+    """Largest distance of new photos or titles from the model's own gallery, as a multiple of the
+    distance between its items; above it the catalogue has drifted (ours)."""
     min_canaries_found: Fraction = 0.98
     """Share of the canaries that must find what they found before; below it the catalogue has
     drifted (ours)."""

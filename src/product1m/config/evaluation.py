@@ -49,13 +49,13 @@ class EvaluationConfig(StepConfig):
     colors_weights: tuple[NonNegativeFloat, ...] = (0.0, 1.0)
     """How much shared points lose if their colors differ: with 1, a mean difference of 20 in a and
     b of CIELAB leaves 1 / e of them. Values tried on the dev queries together with
-    `points_weights`; 0 where photos have other light than the catalogue's (ours)."""
+    `points_weights`; use 0 where photos are taken in other light than the catalogue's (ours)."""
     neighbors_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 1.0)
-    """What an answer's likeness to the best two answers of its box adds to its own similarity:
+    """What an answer's similarity to the best two answers of its box adds to its own similarity:
     values tried on the dev queries, for the shipped ranking. It helps where products have several
     photos (ours)."""
     checked_answers: PositiveInt = 20
-    """First answers of a box that are checked by their points (ours)."""
+    """Number of first answers of a box that are checked by their points (ours)."""
     removed_share: Fraction = 0.2
     """Match scores hold if this share of the customers' products is not in the catalogue: dev boxes
     are judged both with their product in the gallery and without, weighted by it (ours)."""

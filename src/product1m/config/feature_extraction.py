@@ -57,13 +57,13 @@ class FeatureExtractionConfig(StepConfig):
     """Folder or `s3://` prefix that keeps the lines of photos by their content, so that a second
     run reads only new photos; empty for none (ours)."""
     gallery_points: NonNegativeInt = 280
-    """Maximum number of points (local features, SIFT) kept of a gallery photo, to check first
-    answers by; 280 take 37 KB. 0 looks for no points, in queries neither (ours)."""
+    """Maximum number of points (local features, SIFT) of a gallery photo, used to check the first
+    answers; 280 take 37 KB. 0 turns points off, for queries too (ours)."""
     gallery_points_side_px: PositiveInt = 400
     """Longer side to which a larger gallery photo is reduced before its points are looked for: it
     shows one product (ours)."""
     query_points: PositiveInt = 1500
-    """Maximum number of points kept of a query photo, which shows many products (ours)."""
+    """Maximum number of points of a query photo, which shows many products (ours)."""
     query_points_side_px: PositiveInt = 640
     """The same as `gallery_points_side_px` for a query photo; at 1,000 px it takes twice the time
     and finds no more of 100 real packs (ours)."""

@@ -38,8 +38,8 @@ class IndexingConfig(StepConfig):
     `IVF2048,PQ256x4fs,Refine(SQ8)` is faster: half a byte for four dimensions chooses what bytes
     compare; it cannot be changed in place (ours, decision 17)."""
     probes: PositiveInt = 64
-    """Fewest cells visited per query (IVF), or breadth of the search (HNSW); more are visited until
-    `min_recall` is reached (ours)."""
+    """Minimum number of cells visited per query (IVF), or breadth of the search (HNSW); more are
+    visited until `min_recall` is reached (ours)."""
     min_recall: Fraction = 0.99
     """Recall@100 against exact search that the filled index is set to reach; 0 keeps `probes`
     (ours, decision 17)."""

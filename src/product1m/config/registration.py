@@ -33,7 +33,7 @@ class RegistrationConfig(StepConfig):
     the queries' true boxes and their labels are known; more where `chance_map_loss` allows more
     (ours)."""
     chance_map_loss: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Where few queries decide, the allowed loss is this over the square root of the number of
+    """With few queries, the allowed loss is this value divided by the square root of the number of
     groups of queries with the same labels, if that is more than `max_map_loss`: 0.038 for the 61
     groups of the sample, 0.012 for the 589 of the paper's test list. An equally good candidate then
     passes with probability 0.8; 0 switches it off (ours)."""

@@ -49,8 +49,8 @@ class RpnTrainingConfig(StepConfig):
     color_jitter: Fraction = 0.1
     """Brightness and contrast of a training scene are scaled by 1 ± this value (ours)."""
     camera_share: Fraction = 0.5
-    """Share of the training scenes that are shown as a camera sees them: in uneven and tinted
-    light, with blur, noise and JPEG (ours)."""
+    """Share of the training scenes that are changed as a camera would: uneven and tinted light,
+    blur, noise, JPEG (ours)."""
     scale_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Size of the scenes of a training batch is scaled by 1 ± this value (ours)."""
     cached_views: NonNegativeInt = 0

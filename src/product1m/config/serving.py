@@ -17,10 +17,10 @@ class ServerConfig(Section):
     max_connections: PositiveInt = 256
     """Connections at the same time; further ones get the status 503 (ours)."""
     deadline_s: float = Field(default=20.0, gt=0)
-    """A request that is not answered after this time is ended, its headers, its upload and its
-    waiting included (ours)."""
+    """A request that is not answered after this time is ended; headers, upload and waiting count
+    (ours)."""
     max_answers: PositiveInt = 100
-    """Most answers for each box that a request may ask for (ours)."""
+    """Maximum number of answers per box that a request may ask for (ours)."""
     keep_queries: str = ""
     """Folder to keep every photo that was searched in, with its title and answers. Empty: no photo
     and no title is kept, and none is logged (ours)."""

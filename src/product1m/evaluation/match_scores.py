@@ -16,7 +16,7 @@ from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
 from product1m.retrieval.checking import Nearest, block_weights
 from product1m.retrieval.evidence import OF_POINTS, RIVALS
-from product1m.retrieval.match_score import Evidence, MatchScorer, Probability, logistic
+from product1m.retrieval.match_score import AnswerEvidence, MatchScorer, Probability, logistic
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
 from product1m.retrieval.shared_points import CountShared
@@ -178,7 +178,7 @@ def _for_box(count: CountShared | None, place: int) -> CountShared | None:
 
 
 def _judged(
-    box: _Box, case: str, right: Bool[np.ndarray, " n"], evidence: Evidence
+    box: _Box, case: str, right: Bool[np.ndarray, " n"], evidence: AnswerEvidence
 ) -> dict[str, np.ndarray]:
     count = min(JUDGED_ANSWERS, len(right))
     judgment = {

@@ -48,8 +48,8 @@ from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
 from product1m.telemetry.progress import track
 
-Variant = Literal["detected", "whole_photo", "oracle_boxes", "instance_crops"]
-_BY_SUFFIX: tuple[tuple[str, Variant], ...] = (("", "detected"), (WHOLE_PHOTO, "whole_photo"))
+VariantName = Literal["detected", "whole_photo", "oracle_boxes", "instance_crops"]
+_BY_SUFFIX: tuple[tuple[str, VariantName], ...] = (("", "detected"), (WHOLE_PHOTO, "whole_photo"))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Method:
 
     name: str
     weights: Mapping[str, float]
-    variant: Variant = "detected"
+    variant: VariantName = "detected"
     """Which vectors search: one per box, or one for the whole photo."""
     merge: MergeRule | None = None
     """Rule that merges the boxes' rankings; None for the rule of the shipped ranking."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.match_score import Evidence
+from product1m.retrieval.match_score import AnswerEvidence
 
 OF_POINTS = ("points", "points_lead")
 """Evidence that needs points."""
@@ -23,7 +23,7 @@ def describe_answers(
     gallery: GalleryIndex,
     layout: BlockLayout,
     weights: Mapping[str, float],
-) -> Evidence:
+) -> AnswerEvidence:
     """Evidence for each answer of a box.
 
     `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,

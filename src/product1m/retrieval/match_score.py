@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from product1m.config.section import Fraction
 
-Evidence = Mapping[str, Float[np.ndarray, " n"]]
+AnswerEvidence = Mapping[str, Float[np.ndarray, " n"]]
 """Evidence for some answers: one number per answer for each name."""
 
 
@@ -33,7 +33,7 @@ class Probability(BaseModel):
     """Factor of each part of the evidence."""
     intercept: FiniteFloat
 
-    def scores(self, evidence: Evidence) -> Float[np.ndarray, " n"]:
+    def scores(self, evidence: AnswerEvidence) -> Float[np.ndarray, " n"]:
         """Probabilities, 0 to 1, for answers with evidence from `evidence.describe_answers`."""
         parts = [factor * evidence[name] for name, factor in self.coefficients.items()]
         return logistic(np.sum(parts, axis=0) + self.intercept)
@@ -50,11 +50,11 @@ class MatchScorer(Probability):
     without_points: "MatchScorer | None" = None
     """For a copy of the model whose gallery has no points; None if points are no evidence."""
 
-    def missing(self, evidence: Evidence) -> Bool[np.ndarray, " n"]:
+    def missing(self, evidence: AnswerEvidence) -> Bool[np.ndarray, " n"]:
         """Whether each answer, as the first of a box, makes the box "not in the catalogue"."""
         return np.asarray((self.presence or self).scores(evidence) < self.threshold)
 
-    def in_catalogue(self, evidence: Evidence) -> bool | None:
+    def in_catalogue(self, evidence: AnswerEvidence) -> bool | None:
         """Whether the catalogue has the product of a box; None if the box has no answers."""
         missing = self.missing(evidence)
         return not missing[0] if len(missing) else None

@@ -27,7 +27,7 @@ from product1m.retrieval.embedding import FIRST_AUTHOR, BlockEncoder, BlockLayou
 from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.first_author import FirstAuthorSearch
 from product1m.retrieval.index import GalleryIndex
-from product1m.retrieval.match_score import Evidence, MatchScorer
+from product1m.retrieval.match_score import AnswerEvidence, MatchScorer
 from product1m.retrieval.merging import MergeRule, merge
 from product1m.retrieval.query_boxes import QueryBoxes, choose_boxes
 from product1m.retrieval.query_vectors import QueryVectors, SharedCounts
@@ -220,7 +220,7 @@ class Searcher:
         detector_score: float,
         nearest: Nearest,
         weights: Mapping[str, float],
-    ) -> Evidence:
+    ) -> AnswerEvidence:
         """Evidence for each answer of a box; `nearest` belongs to this box only."""
         used, strengths = nearest.positions[0] >= 0, nearest.strengths
         return describe_answers(
@@ -239,7 +239,7 @@ class Searcher:
         detector_scores: Float32[np.ndarray, " I"],
         nearest: Nearest,
         weights: Mapping[str, float],
-    ) -> list[Evidence]:
+    ) -> list[AnswerEvidence]:
         """For each box, the evidence for its nearest items."""
         boxes = zip(vectors, detector_scores, nearest.boxes(), strict=True)
         return [self.describe(*box, weights) for box in boxes]

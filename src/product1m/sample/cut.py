@@ -129,7 +129,7 @@ def _with_photo(
 def _photo_of(source: Path, item: ListItem) -> Path | None:
     """The photo's path relative to the data set: as the list gives it, or by the item's id.
 
-    A link out of the data set is no photo of it.
+    A link that leads out of the data set does not count.
     """
     names = [item.image] if item.image else [f"{PHOTO_FOLDER}/{item.id}{e}" for e in EXTENSIONS]
     photo = next((Path(name) for name in names if (source / name).is_file()), None)

@@ -57,7 +57,7 @@ class AnsweredPhoto:
 
 
 @dataclass(frozen=True)
-class Photo:
+class QueryPhoto:
     """A photo file that can be decoded."""
 
     path: Path
@@ -65,17 +65,22 @@ class Photo:
     upright: Image.Image
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path) -> QueryPhoto:
     """StorageError for what is no file, or a file that cannot be read or decoded."""
     try:
         encoded = read_file(path, MAX_PHOTO_BYTES)
     except StorageError as error:
         raise StorageError(f"{error}; expected a photo file") from error
-    return Photo(path, encoded, _upright(encoded, path))
+    return QueryPhoto(path, encoded, _upright(encoded, path))
 
 
 def search(
-    photo: Photo, title: str, folder: Path, name: str, top_k: int, catalogue: Path | None = None
+    photo: QueryPhoto,
+    title: str,
+    folder: Path,
+    name: str,
+    top_k: int,
+    catalogue: Path | None = None,
 ) -> AnsweredPhoto:
     """Let a model answer a photo, run by this package's code, not by the model's.
 

@@ -39,7 +39,7 @@ from product1m.synthesis.cutouts import (
     draw_candidates,
     read_candidate,
 )
-from product1m.synthesis.parallel import Workers
+from product1m.synthesis.parallel import WorkerProcesses
 from product1m.synthesis.planning import PlanSettings, plan_scenes, split_sources
 from product1m.telemetry.progress import track
 
@@ -71,7 +71,7 @@ def run(
     """
     with (
         open_step(STEP, config, scenes, "scenes", storage_root) as step,
-        Workers(config.num_workers) as workers,
+        WorkerProcesses(config.num_workers) as workers,
     ):
         source = open_artifact(products, "ingestion")
         background_photos = find_backgrounds(backgrounds)

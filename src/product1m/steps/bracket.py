@@ -2,8 +2,8 @@
 
 A step opens it first and reads its inputs inside, so that whatever goes wrong leaves the tags
 `failed_step` and `error` on the MLflow run, and no artifact. When the block ends without an error
-the artifacts appear, whole, and only then the metrics and pictures go to MLflow: a server that is
-away by then costs a log entry, not the work.
+the artifacts appear, whole, and only then the metrics and pictures go to MLflow: if the server
+cannot be reached then, the log entries are lost, not the work.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +83,7 @@ class OpenStep:
         return self._work
 
     def attach(self, *names: str) -> None:
-        """Files of the only artifact that MLflow gets when the artifact is whole."""
+        """Name files of the only artifact that MLflow gets when the artifact is whole."""
         self._attached += names
 
     def all_metrics(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A gallery list and a promoted model to a catalogue: the index that is served from then on."""
+"""Make a catalogue from a gallery list with a promoted model: the index that is served next."""
 
 import json
 import logging
@@ -97,7 +97,7 @@ def run(
         checks = _check(old, filled, changes, vectors.select, config, opened, step.folder)
         signs = _signs(filled, checks, vectors.select, config, opened)
         _write(step.writer, opened, taken, filled, old, config)
-        step.details.update(_facts(changes, checks, opened), drift=[asdict(each) for each in signs])
+        step.details.update(_facts(changes, checks, opened), drift=[asdict(sign) for sign in signs])
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
         step.metrics["photos_extracted"] = float(vectors.num_extracted)
         step.metrics.update({f"drift/{sign.name}": sign.value for sign in signs})

@@ -1,4 +1,4 @@
-"""The first task of every run: the state of the data, on which everything behind it is cached.
+"""The first task of every run: the state of the data, on which all later tasks are cached.
 
 It is never cached itself, reads names and hashes rather than photos where a store has them, and
 imports nothing that computes: a run over unchanged data consists of this task alone.

@@ -24,8 +24,8 @@ def run(
 ) -> dict[str, float]:
     """Extract the regions of `images`, an artifact of ingestion or background synthesis.
 
-    Of gallery and queries, points and what is printed in the photos too, if the configuration says
-    so. Raises DatasetError with the item's id for a photo that cannot be decoded.
+    For gallery and queries it also finds points and reads what is printed, if the configuration
+    says so. Raises DatasetError with the item's id for a photo that cannot be decoded.
     """
     with open_step(STEP, config, features, part_of(images), storage_root) as step:
         photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")

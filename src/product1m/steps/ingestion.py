@@ -1,4 +1,4 @@
-"""Lists and photos in; `train`, `gallery` and `queries` out, every photo decoded once."""
+"""Read lists and photos into `train`, `gallery` and `queries`; every photo is decoded once."""
 
 import logging
 from array import array

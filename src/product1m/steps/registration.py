@@ -151,7 +151,7 @@ def _digests(evaluation: Artifact) -> dict[str, str]:
 
 
 def _report(step: OpenStep, name: str, version: str, gate: Gate, served: float) -> None:
-    """What the artifact says of version `version` of the model `name`."""
+    """Record in the artifact which version was registered, and what its gate decided."""
     step.details.update(name=name, version=version, verdict=gate.verdict)
     step.metrics.update(
         gate_passed=float(gate.verdict == "passed"),

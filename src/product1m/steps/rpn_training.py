@@ -97,7 +97,7 @@ def _open(scenes: Path) -> dict[str, Artifact]:
 def _new_network(config: RpnTrainingConfig) -> ProposalNetwork:
     """A network with the same weights on every rank and in every attempt.
 
-    What the second stage takes from its examples before it trains is never an earlier model's.
+    The statistics that the second stage takes from its examples are never an earlier model's.
     """
     torch.manual_seed(config.seed)
     network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
@@ -251,7 +251,7 @@ def _measure(
         "usual_places": recalls(usual, truth),
     }
     return measure(proposals, truth, selection) | {
-        f"{name}/{key}": value for name, found in baselines.items() for key, value in found.items()
+        f"{name}/{key}": value for name, own in baselines.items() for key, value in own.items()
     }
 
 

@@ -16,11 +16,11 @@ S3 = "s3://"
 BLOCK_BYTES = 1 << 20
 """Bytes that are read at once (ours)."""
 READS = 8
-"""Reads of the same bytes that may all differ, before the last one counts (ours)."""
+"""Maximum number of reads of the same bytes that all differ; then the last read counts (ours)."""
 
 FRESH_S = 86_400.0
-"""A file that is put again, and is older, is written again, so that its age says when it was needed
-last (ours)."""
+"""A file older than this is written again when it is put again, so that its age shows when it was
+last needed (ours)."""
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class StoredFile:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it was written so lately that nobody cleans it up soon."""
+        """Whether it was written so recently that no clean-up removes it soon."""
         return time.time() - self.written < FRESH_S
 
 
@@ -94,7 +94,7 @@ class Store(Protocol):
         """
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a small file whatever was there; readers see the old content or the new."""
+        """Write a small file, replacing an older one; readers see the old content or the new."""
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens if it does not exist."""

@@ -59,7 +59,7 @@ _ADVICE = {
     _LOCKED: "the database is locked by another program; wait for its end, then run again",
 }
 
-_ALSO_TOLD = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.ENOENT)
+_ALSO_EXPLAINED = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.ENOENT)
 
 
 class DiskError(StorageError):
@@ -119,7 +119,7 @@ def _code_of(error: BaseException) -> int | None:
     if not isinstance(number, int):
         match = _NUMBER.search(text)
         number = int(match[match.lastindex or 0]) if match else None
-    if number in _ADVICE or number in _ALSO_TOLD:
+    if number in _ADVICE or number in _ALSO_EXPLAINED:
         return number
     lower = text[:2000].lower()
     return next((code for words, code in _TEXTS.items() if words in lower), None)

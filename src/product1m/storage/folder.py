@@ -17,7 +17,7 @@ from product1m.storage.locks import only_writer
 
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(partial|lock)")
 LOST_AND_FOUND = "lost+found"
-"""Folder at the root of an ext file system; never part of anybody's data."""
+"""Folder at the root of an ext file system; never part of a data set."""
 
 
 @contextmanager

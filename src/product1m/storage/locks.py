@@ -86,7 +86,7 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
             "another folder"
         ) from None
     except OSError as error:
-        # Making the missing parents fails so where one of them is a file.
+        # Creating the missing parents fails like this if one of them is a file.
         number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
         named = lock if number == errno.EISDIR else place
         explained = explain(OSError(number, error.strerror, str(named)))

@@ -156,12 +156,12 @@ class S3Prefix:
         self._tried(self.address(name), lambda: client().put_object(Body=content, **request))
 
     def remove(self, name: str) -> None:
-        """Delete the object; S3 does not mind if there is none."""
+        """Delete the object; S3 reports no error if there is none."""
         request = {"Bucket": self.bucket, "Key": self._key(name)}
         self._tried(self.address(name), lambda: client().delete_object(**request))
 
     def abort_unfinished(self, older_than: timedelta) -> list[str]:
-        """Abort multipart uploads below this prefix that began too long ago; their addresses.
+        """Abort multipart uploads below this prefix that are older; returns their addresses.
 
         What a killed upload has sent takes space until somebody does this.
         """
@@ -199,7 +199,7 @@ class S3Prefix:
             ) from None
 
     def _fetch_parts(self, name: str, target: Path) -> None:
-        """Write an object's parts to a file; of parts that it has already two reads must agree."""
+        """Write an object's parts to a file; two reads must agree on a part that it has."""
         num_bytes, part_bytes = self._size(name), s3_client.PART_BYTES
         has_parts = target.exists()
         with target.open("r+b" if has_parts else "w+b") as file:

@@ -1,4 +1,4 @@
-"""The S3 client of this process, and which answers it asks for again.
+"""The S3 client of this process, and which requests it repeats.
 
 boto3 retries requests that fail with a server error or a broken connection. This module adds what
 it does not retry: bytes that were damaged on their way up, and an answer with status 200 that is

@@ -28,7 +28,7 @@ _BEING_WRITTEN = "ConditionalRequestConflict"
 _NO_SUCH_KEY = ("NoSuchKey", "404", "NotFound")
 _REFUSED = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled")
 _FINAL = ("NoSuchBucket", "NotImplemented", *_REFUSED)
-"""Codes that do not pass."""
+"""Codes of errors that are not temporary."""
 _BAD_CREDENTIALS = (
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -63,8 +63,8 @@ def interrupted(address: str, reason: str) -> InterruptedTransferError:
 def explained(address: str, bucket: str) -> Iterator[None]:
     """Turn errors of boto3 into StorageError, or InterruptedTransferError if they may be temporary.
 
-    Until an endpoint has answered for the first time its failures are not taken for passing ones:
-    the address is probably wrong.
+    Until an endpoint has answered for the first time, its failures do not count as temporary: the
+    address is probably wrong.
     """
     try:
         yield

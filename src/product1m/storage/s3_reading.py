@@ -123,7 +123,7 @@ class ObjectRead:
         """Whether a whole object is what the server has; without a checksum two reads must agree.
 
         Two reads also decide where the ETag is not the MD5: that of an encrypted object looks like
-        one and is none.
+        an MD5, but is none.
         """
         if self._checksum:
             crc32 = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()

@@ -1,8 +1,8 @@
 """Temporary folders that do not outlive a killed process for long.
 
 A model is gigabytes, and a process that is killed cannot remove what it fetched. Each folder is
-locked by the process that made it, so the next one sees which are nobody's any more, and removes
-them.
+locked by the process that made it, so the next process sees which folders are abandoned, and
+removes them.
 """
 
 import fcntl
@@ -42,9 +42,9 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have other libraries put their temporary files into `folder` within the block.
+    """Make other libraries put their temporary files into `folder` within the block.
 
-    For the main thread of a command: it holds for the whole process.
+    It applies to the whole process, so only the main thread of a command may use it.
     """
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
@@ -55,7 +55,7 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def _root() -> Path:
-    """The user's own folder for all of them."""
+    """The parent of this user's scratch folders."""
     root = Path(tempfile.gettempdir(), f"product1m-scratch-{os.geteuid()}")
     with disk_errors_explained(root.parent):
         root.mkdir(mode=0o700, exist_ok=True)
@@ -72,7 +72,7 @@ def _remove_abandoned(root: Path) -> None:
     for path in root.iterdir():
         try:
             handle = _locked(path)
-        except OSError:  # its process is at work, it is no folder, or there are no locks here
+        except OSError:  # in use, not a folder, or a file system without locks
             continue
         shutil.rmtree(path, ignore_errors=True)
         os.close(handle)

@@ -27,7 +27,7 @@ from product1m.data.photos import Photo, decode_photo
 from product1m.errors import ArtifactError
 from product1m.storage.base import sha256_of
 from product1m.synthesis.grabcut import GrabCutSettings, Mask, MaskQuality, cut_out, foreground
-from product1m.synthesis.parallel import Workers
+from product1m.synthesis.parallel import WorkerProcesses
 from product1m.telemetry.progress import track
 
 REASONS = ("too_small", "too_large", "cut_off", "fragmented", "faint_edge")
@@ -137,7 +137,7 @@ def cut_candidates(
     candidates: Sequence[Candidate],
     folder: Path,
     settings: CutoutSettings,
-    workers: Workers,
+    workers: WorkerProcesses,
 ) -> list[CutAttempt]:
     """Cut every candidate out into `folder`, and use what an interrupted run left there.
 

@@ -17,7 +17,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Workers:
+class WorkerProcesses:
     """Processes with one OpenCV thread each; a single worker is this process.
 
     They are spawned, not forked, because a fork would copy locks held by threads of MLflow and

@@ -30,8 +30,8 @@ _answered: dict[str, float] = {}
 def require_answer(uri: str) -> None:
     """ConnectionError if the server at `uri` does not answer; does nothing for a database.
 
-    Whatever it answers counts, a refusal too. Outside a pipeline run this takes less than a minute.
-    A step keeps trying, and logs each time that there was no answer.
+    Any answer counts, even a refusal. Outside a pipeline run this takes less than a minute. A step
+    keeps trying, and logs each time that there was no answer.
     """
     if not uri.startswith("http") or time.monotonic() - _answered.get(uri, -VALID_S) < VALID_S:
         return

@@ -34,8 +34,8 @@ WHOLE_FILE_S = 600
 """How long the server may take to fetch a large file from its store, before it sends the first
 byte; the ingress allows as much (ours)."""
 
-# MLflow reads these when it is imported and at every call. Left unset, it reports its use over the
-# network, and follows what the server offers.
+# MLflow reads these when it is imported and at every call. If they are unset, it reports its use
+# over the network, and downloads as the server offers.
 for _name, _value in (
     ("MLFLOW_DISABLE_TELEMETRY", "true"),
     (DIRECT_DOWNLOADS, "false"),
@@ -83,7 +83,7 @@ def _require_address(uri: str) -> None:
 
 @contextmanager
 def talking_to_mlflow(action: str, uri: str = "") -> Iterator[None]:
-    """Turn an MLflow error that its retries did not cure into a TrackingError with the address.
+    """Turn an MLflow error that its retries did not fix into a TrackingError with the address.
 
     MLflow lets errors of its database through: those of SQLite, SQLAlchemy and alembic. A server
     that does not answer at all is reported within a minute, see `mlflow_answer`.
@@ -162,8 +162,8 @@ def download(model_uri: str, path: str, folder: Path) -> Path:
 def require_logged(model_uri: str, client: Any) -> None:
     """RegistryError for a version at a server whose files are not those of a logged model.
 
-    Whoever may make a version chooses its source freely, `s3://` of strangers included; there it
-    would be read with the credentials of the reader.
+    Whoever may make a version chooses its source freely, even the `s3://` address of a stranger,
+    which would be read with the credentials of the reader.
     """
     uri = model_uri
     while registry_mlflow().get_tracking_uri().startswith("http") and (

@@ -1,4 +1,4 @@
-"""Where a SQLite store of MLflow keeps its files: beside the database, also after both moved.
+"""Where a SQLite store of MLflow keeps its files: beside the database, even after both moved.
 
 MLflow writes absolute addresses into its database. When the folder of a run is moved or copied, its
 files move with it, so the addresses are corrected when the database is opened at another place.
@@ -48,8 +48,8 @@ def require_database(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or path.exists():
         return
-    found = sorted(Path("build").glob(f"*/{DATABASE}"), key=lambda each: -each.stat().st_mtime)
-    known = f"; there is {', '.join(sqlite_uri(each) for each in found[:3])}" if found else ""
+    found = sorted(Path("build").glob(f"*/{DATABASE}"), key=lambda file: -file.stat().st_mtime)
+    known = f"; there is {', '.join(sqlite_uri(file) for file in found[:3])}" if found else ""
     raise RegistryError(
         f"{path}: MLFLOW_TRACKING_URI names this database, and there is no such file; a run writes "
         f"{DATABASE} into its output folder (`make sample`, or `python -m pipelines run`){known}"

@@ -1,4 +1,4 @@
-"""MLflow's database on SQLite: created whole, once, however many processes start with it.
+"""MLflow's database on SQLite: created whole and once, even if several processes start together.
 
 MLflow creates its tables and migrates them in place, which takes seconds and is not one
 transaction: a process that is killed in between, or a second one at the same time, leaves a
@@ -28,7 +28,7 @@ _CONTENT = (
     "SELECT COUNT(*) FROM experiments WHERE experiment_id <> 0",
 )
 _FAST = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
-"""A file that a crash may damage, because nobody has seen it yet."""
+"""For a file that a crash may damage, because nobody uses it yet."""
 _ready: set[tuple[Path, int]] = set()
 """Databases that this process has checked: path and inode."""
 

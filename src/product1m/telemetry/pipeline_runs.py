@@ -2,7 +2,8 @@
 
 No service starts a pipeline run on a cluster, so its first step creates the parent and the others
 find it by a tag. A step's pod can vanish and its run with it; the next attempt closes that run, the
-last step all that are open, and whatever else is left the next pipeline run (`signs_of_life`).
+last step closes all that are open, and the next pipeline run closes whatever else is left
+(`signs_of_life`).
 """
 
 import logging
@@ -24,7 +25,7 @@ LAST_STEP = "registration"
 OUTPUT_TAG = "product1m.output"
 """`HOST:FOLDER` that a run writes, by which the next run that writes there finds it."""
 ATTEMPT_TAGS = (OUTPUT_TAG, PIPELINE_RUN_TAG)
-"""Runs that agree in one of these are attempts at the same."""
+"""Runs with the same value of one of these tags are attempts at the same work."""
 
 
 class ParentRun:
@@ -60,7 +61,7 @@ class ParentRun:
         return str(runs[0].info.run_id) if runs else ""
 
     def _create(self) -> str:
-        """A new parent; of steps that create one at once all take the oldest."""
+        """A new parent; if several steps create one at the same time, all use the oldest."""
         tags = {KIND_TAG: PIPELINE, PIPELINE_RUN_TAG: pipeline_run()}
         name = f"pipeline {pipeline_run()[:8]}"
         created = self._client.create_run(self._experiment, run_name=name, tags=tags)

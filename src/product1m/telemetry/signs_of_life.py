@@ -1,9 +1,9 @@
-"""Signs of life of the runs of a pipeline on a cluster, by which others end what a lost pod left.
+"""Signs of life of a pipeline's runs on a cluster, so that other steps end what a lost pod left.
 
 A pod that is stopped, killed for memory or lost with its node cannot end its MLflow run. The step's
 run and the pipeline run's have a tag with the time when a step was last at work, and every step
-that starts, of whichever pipeline run, ends those that are silent. Nobody else's rights are needed.
-A step that was taken for lost and is not sets the right status when it ends.
+that starts, of whichever pipeline run, ends those that are silent. No other account is needed. A
+step that was wrongly taken for lost sets the right status when it ends.
 """
 
 import logging
@@ -45,7 +45,7 @@ class SignsOfLife:
             try:
                 with talking_to_mlflow("giving a sign of life"):
                     self._beat()
-            except TrackingError as error:  # the next one counts as well
+            except TrackingError as error:  # the next sign is enough
                 logger.debug("%s", error)
 
     def _beat(self) -> None:

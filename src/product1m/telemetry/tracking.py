@@ -1,7 +1,7 @@
 """MLflow runs: a step joins the run the platform or the runner set, and logs under its own name.
 
 Where `MLFLOW_TRACKING_URI` is not set nothing is logged and one line says so. What a step computed
-is safe in its artifact first, so a tracking server that is away costs no work.
+is safe in its artifact first, so no work is lost if the tracking server is away.
 """
 
 import logging
@@ -127,10 +127,10 @@ def _tracked(
         yield _MlflowRun(prefix)
     except BaseException as failure:
         try:
-            _tell_failure(prefix, failure)
+            _tag_failure(prefix, failure)
             ended_from_outside = isinstance(failure, KeyboardInterrupt | SystemExit)
             _end_run("KILLED" if ended_from_outside else "FAILED", parent)
-        except TrackingError as error:  # what stopped the step is the news
+        except TrackingError as error:  # the step's own error matters more
             logger.warning("%s", error)
         raise
     else:
@@ -160,12 +160,12 @@ def _start(
     )
 
 
-def _tell_failure(step: str, failure: BaseException) -> None:
+def _tag_failure(step: str, failure: BaseException) -> None:
     import mlflow
 
     if mlflow.active_run():
         error = redacted(f"{type(failure).__name__}: {failure}")[:MAX_TAG_LENGTH]
-        with talking_to_mlflow("telling the failure"):
+        with talking_to_mlflow("tagging the failure"):
             mlflow.set_tags({"failed_step": step, "error": error})
 
 

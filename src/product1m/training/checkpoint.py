@@ -39,7 +39,7 @@ class TrainingState:
     step: int = 0
     """Optimizer steps done."""
     curve: list[dict[str, float]] = field(default_factory=list)
-    """One row a report: `step` and the mean of every term since the report before."""
+    """One row per report: `step` and the mean of every term since the report before."""
     pending: dict[str, float] = field(default_factory=dict)
     """Sums of the terms since the last report."""
 
@@ -47,7 +47,7 @@ class TrainingState:
 def save_checkpoint(
     work: Path, module: nn.Module, optimizer: AdamW, scheduler: LambdaLR, state: TrainingState
 ) -> Path:
-    """Write `checkpoint-<step>` below `work`, whole or not at all; of the others one is kept."""
+    """Write `checkpoint-<step>` below `work`, whole or not at all; one older checkpoint is kept."""
     folder = work / f"checkpoint-{state.step:08d}"
     values = {**vars(state), "scheduler": {"last_epoch": scheduler.last_epoch}}
     with whole_folder(folder) as partial:

@@ -93,7 +93,7 @@ def barrier() -> None:
 
 
 def share(num_rows: int) -> slice:
-    """This rank's run of `num_rows` rows; where they do not divide, the first have one more."""
+    """This rank's part of `num_rows` rows; if they do not divide, the first ranks have one more."""
     each, left_over = divmod(num_rows, world_size())
     start = rank() * each + min(rank(), left_over)
     return slice(start, start + each + (rank() < left_over))
@@ -135,7 +135,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 class _GatherRows(torch.autograd.Function):
-    """`all_gather` whose gradient is the sum of what every rank's loss says of these rows."""
+    """`all_gather` whose gradient is the sum of the gradients of all ranks' losses."""
 
     @staticmethod
     def forward(context: FunctionCtx, rows: Tensor, counts: list[int]) -> Tensor:

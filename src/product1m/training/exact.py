@@ -1,4 +1,4 @@
-"""What makes a GPU's results repeatable, and its float32 that of a CPU."""
+"""Make a GPU's results repeatable, and its float32 as exact as a CPU's."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def forbid_tf32() -> None:
-    """Have a GPU compute float32 in float32: its convolutions would round to 10 bits."""
+    """Make a GPU compute float32 in float32: its convolutions would round to 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 

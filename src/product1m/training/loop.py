@@ -313,7 +313,7 @@ def _record(
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """One stream of random numbers a step and rank; a product of primes keeps neighbors apart."""
+    """A seed for each step and rank; multiplying by primes keeps neighbors apart."""
     return (seed * 1_000_003 + step * 7919 + rank * 104_729) % (1 << 63)
 
 

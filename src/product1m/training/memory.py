@@ -64,7 +64,7 @@ def in_parts(function: Callable[[slice], R], num_rows: int, num_parts: int) -> S
 def in_halves(work: Callable[[Sequence[M]], list[R]], members: Sequence[M]) -> list[R]:
     """Results of `work` for all members; where memory runs out, for half of them at a time.
 
-    Only for work in which members do not meet. Raises the error if one member is too many.
+    Only for work that treats every member by itself. Raises the error if one member is too many.
     """
     try:
         return work(members)

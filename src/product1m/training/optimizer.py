@@ -9,8 +9,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 MIN_FUSED = 10_000_000
-"""Parameters from which one pass over them is worth other last digits: it takes a fifth of the
-time, and a smaller network spends none there (ours; `benchmarks/pretraining_step.py`)."""
+"""Number of parameters from which all are updated in one fused pass. It takes a fifth of the time
+and changes the last digits; a smaller network would gain nothing (ours;
+`benchmarks/pretraining_step.py`)."""
 
 
 @dataclass(frozen=True)

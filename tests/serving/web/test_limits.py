@@ -20,7 +20,7 @@ from product1m.serving.web.limits import (
     RequestLimits,
     Send,
 )
-from product1m.serving.web.workers import QueueFullError, Workers
+from product1m.serving.web.workers import QueueFullError, WorkerThreads
 from tests.support.servers.asgi_server import listening
 
 MAX_BYTES = 100_000
@@ -115,7 +115,7 @@ def test_a_refused_body_is_read_so_that_the_reason_arrives(patient: int) -> None
 
 def test_a_queue_that_is_full_refuses_and_counts() -> None:
     async def scenario() -> None:
-        workers = Workers(num_workers=1, max_waiting=1)
+        workers = WorkerThreads(num_workers=1, max_waiting=1)
         begun, go_on = threading.Event(), threading.Event()
 
         def work() -> str:

@@ -1,4 +1,4 @@
-"""Layers put into a photo, and which product each pixel shows in the end."""
+"""Put layers into a photo, and keep track of which product each pixel shows."""
 
 import cv2
 import numpy as np
@@ -7,13 +7,13 @@ from jaxtyping import Float32
 from product1m.sample.drawn.surfaces import Image
 
 Layer = Float32[np.ndarray, "h w 4"]
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels."""
 _SOLID = 0.5
 """Alpha from which a pixel shows the product (ours)."""
 
 
-class Seen:
+class ProductMap:
     """Which product each pixel shows: the last one put there."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -28,7 +28,7 @@ class Seen:
             self._product[spot[0], spot[1]][solid] = len(self._labels)
         self._labels.append(label)
 
-    def boxes(self) -> list[tuple[Box, str]]:
+    def boxes(self) -> list[tuple[PixelBox, str]]:
         """Boxes and labels of all products with a visible part, left to right."""
         boxes = []
         for number, label in enumerate(self._labels):
@@ -65,7 +65,7 @@ def paste(image: Image, layer: Layer, x: int, y: int) -> None:
         image[spot[0], spot[1]] = image[spot[0], spot[1]] * (1 - part[:, :, 3:]) + part[:, :, :3]
 
 
-def cast(
+def cast_shadow(
     image: Image,
     shape: Float32[np.ndarray, "h w"],
     x: float,

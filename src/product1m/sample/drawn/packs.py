@@ -63,7 +63,7 @@ class Material:
     gloss: float
     """Strength of the lights' mirror images."""
     blur: float
-    """Softness of these, in degrees."""
+    """Softness of the mirror images, in degrees."""
     metal: float = 0.0
     glass: float = 0.0
     """1: clear; the middle shows the content, the rim is bright."""

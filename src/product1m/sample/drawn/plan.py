@@ -11,8 +11,8 @@ from jaxtyping import Float64
 from product1m.sample.drawn.catalogue import BRANDS, PRODUCTS, Product, products_of
 from product1m.sample.drawn.seller_titles import TitleWriter
 
-List = Literal["train", "gallery", "dev", "test"]
-LISTS: tuple[List, ...] = ("train", "gallery", "dev", "test")
+ListName = Literal["train", "gallery", "dev", "test"]
+LISTS: tuple[ListName, ...] = ("train", "gallery", "dev", "test")
 
 _UNITS = (1, 2, 3, 4, 5, 7)
 _UNIT_SHARES = (0.02, 0.455, 0.345, 0.115, 0.055, 0.01)
@@ -21,7 +21,7 @@ _UNIT_SHARES = (0.02, 0.455, 0.345, 0.115, 0.055, 0.01)
 _REPEAT_SHARE = 0.15
 """Queries with a product shown twice (real lists: 14 % of dev, 16 % of test)."""
 
-_REPEATED: dict[List, tuple[float, float]] = {
+_REPEATED: dict[ListName, tuple[float, float]] = {
     "train": (0.04, 0.06),
     "gallery": (0.03, 0.02),
     "dev": (0.05, 0.1),
@@ -53,16 +53,16 @@ class SampleRow:
     url: str
     products: tuple[Product, ...]
     """Products in the photo; the list does not name those of a train row."""
-    list_name: List
+    list_name: ListName
     photo_seed: tuple[int, ...]
     """Equal seeds and products give equal photos."""
     photo_kind: Literal["single", "set", "query"]
 
 
-def plan_rows(sizes: SampleSizes, seed: int) -> dict[List, list[SampleRow]]:
+def plan_rows(sizes: SampleSizes, seed: int) -> dict[ListName, list[SampleRow]]:
     """The rows of all four lists."""
     planner = _Planner(sizes, seed)
-    rows: dict[List, list[SampleRow]] = {
+    rows: dict[ListName, list[SampleRow]] = {
         "train": planner.train(),
         "gallery": planner.gallery(),
         "dev": planner.queries("dev", sizes.dev),
@@ -104,7 +104,7 @@ class _Planner:
             rows.append(self._row("gallery", "single", (product,), self._titles.single(product)))
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
-    def queries(self, list_name: List, number: int) -> list[SampleRow]:
+    def queries(self, list_name: ListName, number: int) -> list[SampleRow]:
         """Sets that sellers offer: a few recipes, repeated often."""
         rows = []
         for recipe in self._query_recipes(list_name, number):
@@ -113,7 +113,7 @@ class _Planner:
             rows.append(self._row(list_name, "query", recipe, self._titles.multiple(recipe, named)))
         return [rows[at] for at in self._rng.permutation(len(rows))]
 
-    def duplicate(self, rows: dict[List, list[SampleRow]]) -> None:
+    def duplicate(self, rows: dict[ListName, list[SampleRow]]) -> None:
         """Repeat photos and titles within and across lists, and put HTML entities into titles."""
         for name, (photo_share, title_share) in _REPEATED.items():
             self._repeat(rows[name], rows[name], photo_share, title_share)
@@ -197,7 +197,7 @@ class _Planner:
         doubled = [chosen[int(self._rng.integers(len(chosen)))] for _ in range(units - len(chosen))]
         return tuple(chosen + doubled), unused[distinct:]
 
-    def _query_recipes(self, list_name: List, number: int) -> list[tuple[Product, ...]]:
+    def _query_recipes(self, list_name: ListName, number: int) -> list[tuple[Product, ...]]:
         """Recipes with the shares of sizes of the real lists; only test has the rarest recipes."""
         popularity = 1.0 / np.arange(1, len(self._recipes) + 1) ** 0.6
         known = len(self._recipes) if list_name == "test" else round(0.8 * len(self._recipes))
@@ -251,7 +251,7 @@ class _Planner:
 
     def _row(
         self,
-        list_name: List,
+        list_name: ListName,
         kind: Literal["single", "set", "query"],
         products: tuple[Product, ...],
         title: str,
@@ -267,7 +267,7 @@ class _Planner:
             photo_kind=kind,
         )
 
-    def _new_id(self, list_name: List) -> str:
+    def _new_id(self, list_name: ListName) -> str:
         roll = self._rng.random()
         digits = 12 if roll < 0.96 else (11 if roll < 0.99 else 10)
         if list_name == "test" and not any(len(known) == 18 for known in self._ids):

@@ -11,7 +11,7 @@ from PIL import ImageDraw, ImageFont
 
 from product1m.data.photos import Photo
 from product1m.sample.drawn.catalogue import PRODUCTS, Product
-from product1m.sample.drawn.layers import Box, Layer, Seen, cast, paste
+from product1m.sample.drawn.layers import Layer, PixelBox, ProductMap, cast_shadow, paste
 from product1m.sample.drawn.packs import RIGS, Shot, Sprite, render_pack
 from product1m.sample.drawn.plan import SampleRow
 from product1m.sample.drawn.printing import font
@@ -50,7 +50,7 @@ def render_photo(row: SampleRow) -> Photo:
     return render_with_boxes(row)[0]
 
 
-def render_with_boxes(row: SampleRow) -> tuple[Photo, list[tuple[Box, str]]]:
+def render_with_boxes(row: SampleRow) -> tuple[Photo, list[tuple[PixelBox, str]]]:
     """The photo of a row, and around the visible part of each product a box with its label.
 
     Boxes go from left to right.
@@ -58,17 +58,17 @@ def render_with_boxes(row: SampleRow) -> tuple[Photo, list[tuple[Box, str]]]:
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
     stage = _stage(rng, row, height, width)
-    image, seen = stage.image.copy(), Seen(height, width)
+    image, product_map = stage.image.copy(), ProductMap(height, width)
     if row.photo_kind == "single":
-        _place_single(rng, image, stage, row.products[0], seen)
+        _place_single(rng, image, stage, row.products[0], product_map)
     elif stage.flat_lay:
-        _lay(rng, image, stage, row.products, seen)
+        _lay(rng, image, stage, row.products, product_map)
     else:
-        _line_up(rng, image, stage, row.products, seen, query=row.photo_kind == "query")
+        _line_up(rng, image, stage, row.products, product_map, query=row.photo_kind == "query")
     image = _through_camera(rng, image, harsh=row.photo_kind == "query")
     if rng.random() < {"single": 0.4, "set": 0.55, "query": 0.25}[row.photo_kind]:
         image = _with_banner(rng, image)
-    return np.asarray((image * 255 + 0.5).clip(0, 255), np.uint8), seen.boxes()
+    return np.asarray((image * 255 + 0.5).clip(0, 255), np.uint8), product_map.boxes()
 
 
 def _frame(rng: np.random.Generator, row: SampleRow) -> tuple[int, int]:
@@ -142,7 +142,7 @@ def _turned(pixels: Layer, turn_deg: float, shear: float) -> Layer:
 
 
 def _place_single(
-    rng: np.random.Generator, image: Image, stage: Stage, product: Product, seen: Seen
+    rng: np.random.Generator, image: Image, stage: Stage, product: Product, product_map: ProductMap
 ) -> None:
     height, width = image.shape[:2]
     sprite = posed(product, _pose(rng, query=False), False)
@@ -162,7 +162,16 @@ def _place_single(
     tilt = float(rng.normal(0, 2.5)) if rng.random() < 0.5 else 0.0
     if rng.random() < 0.08:
         tilt = float(rng.choice([-90, 90])) + float(rng.normal(0, 3))
-    _stand(rng, image, stage, _cutout(rng, sprite, scale, tilt, 0.08), center, base, seen, product)
+    _stand(
+        rng,
+        image,
+        stage,
+        _cutout(rng, sprite, scale, tilt, 0.08),
+        center,
+        base,
+        product_map,
+        product,
+    )
 
 
 def _line_up(
@@ -170,7 +179,7 @@ def _line_up(
     image: Image,
     stage: Stage,
     products: Sequence[Product],
-    seen: Seen,
+    product_map: ProductMap,
     query: bool,
 ) -> None:
     """Draw products side by side, nearer ones lower and in front of the others."""
@@ -181,7 +190,7 @@ def _line_up(
             tilt = float(rng.choice([-88, 88]))
         cutout = _cutout(rng, sprite, scale, tilt, 0.1 if query else 0.06)
         floor = max(base, cutout.pixels.shape[0] + 2)
-        _stand(rng, image, stage, cutout, center, floor, seen, product)
+        _stand(rng, image, stage, cutout, center, floor, product_map, product)
 
 
 def _spots_side_by_side(
@@ -226,7 +235,7 @@ def _lay(
     image: Image,
     stage: Stage,
     products: Sequence[Product],
-    seen: Seen,
+    product_map: ProductMap,
 ) -> None:
     """Draw products on a loose grid, each rotated by a random angle."""
     height, width = image.shape[:2]
@@ -246,9 +255,9 @@ def _lay(
         middle = (np.array([at % columns, at // columns]) + 0.5 + rng.normal(0, 0.07, 2)) * cell
         x = int(middle[0] - cutout.pixels.shape[1] / 2)
         y = int(middle[1] - cutout.pixels.shape[0] / 2)
-        cast(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, stage.shadow)
+        cast_shadow(image, cutout.pixels[:, :, 3], x + shift[0], y + shift[1], 4.5, stage.shadow)
         paste(image, cutout.pixels, x, y)
-        seen.add(cutout.pixels, x, y, product.label)
+        product_map.add(cutout.pixels, x, y, product.label)
 
 
 def _stand(
@@ -258,12 +267,12 @@ def _stand(
     cutout: _Cutout,
     center: float,
     base: float,
-    seen: Seen | None = None,
+    product_map: ProductMap | None = None,
     product: Product | None = None,
 ) -> None:
     """Put a product on its base, with the dark below it, a cast shadow and a mirror image.
 
-    `seen` records which product it is; a carton behind it is not recorded.
+    `product_map` records which product it is; a carton behind it is not recorded.
     """
     rows, columns = cutout.pixels.shape[:2]
     x, y = int(center - columns / 2), int(base - rows)
@@ -274,18 +283,18 @@ def _stand(
     shear = np.array([[1, -lean / flat.shape[0], max(lean, 0)], [0, 1, 0]], np.float64)
     flat = cv2.warpAffine(flat, shear, (columns + int(abs(lean)), flat.shape[0]))
     fade = np.linspace(0.25, 1, flat.shape[0], dtype=np.float32)[:, None]
-    cast(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, stage.shadow)
+    cast_shadow(image, flat * fade, x + min(lean, 0), base - flat.shape[0] + 1, 4.0, stage.shadow)
     foot = np.zeros((max(5, columns // 9), columns), np.float32)
     axes = (int(columns * 0.46), max(2, foot.shape[0] // 2))
     cv2.ellipse(foot, (columns // 2, foot.shape[0] // 2), axes, 0, 0, 360, 1.0, -1)
-    cast(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, stage.shadow * 1.5))
+    cast_shadow(image, foot, x, base - foot.shape[0] * 0.6, 2.0, min(0.75, stage.shadow * 1.5))
     if stage.mirror:
         below = cutout.pixels[::-1][: max(2, rows // 3)].copy()
         below *= np.linspace(stage.mirror, 0, len(below), dtype=np.float32)[:, None, None]
         paste(image, below, x, int(base))
     paste(image, cutout.pixels, x, y)
-    if seen is not None and product is not None:
-        seen.add(cutout.pixels, x, y, product.label)
+    if product_map is not None and product is not None:
+        product_map.add(cutout.pixels, x, y, product.label)
 
 
 _GRAIN_SIDE = 640

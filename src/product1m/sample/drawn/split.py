@@ -15,10 +15,10 @@ from product1m.data.boxes import BOXES_LIST, write_boxes
 from product1m.data.lists import FIELD_SEPARATOR, LABEL_SEPARATOR, PHOTO_FOLDER, PRODUCT1M_LIST
 from product1m.data.photos import encode_jpeg
 from product1m.data.sample_mark import mark_as_sample
-from product1m.sample.drawn.layers import Box
+from product1m.sample.drawn.layers import PixelBox
 from product1m.sample.drawn.plan import (
     LISTS,
-    List,
+    ListName,
     SampleRow,
     SampleSizes,
     label_statistics,
@@ -81,7 +81,7 @@ def write_list(path: Path, rows: Iterable[SampleRow]) -> None:
 
 def _write_photos(
     folder: Path, rows: Sequence[SampleRow], num_workers: int
-) -> dict[str, list[tuple[Box, str]]]:
+) -> dict[str, list[tuple[PixelBox, str]]]:
     """Render every row; returns the boxes of its products with their labels by item id."""
     # Brand by brand, because renderings of a product are kept and shared within a process.
     ordered = sorted(rows, key=lambda row: (row.products[0].brand.name, row.id))
@@ -89,7 +89,7 @@ def _write_photos(
         (folder, list(batch))
         for _, batch in groupby(ordered, key=lambda row: row.products[0].brand.name)
     ]
-    boxes: dict[str, list[tuple[Box, str]]] = {}
+    boxes: dict[str, list[tuple[PixelBox, str]]] = {}
     if num_workers == 1:
         for batch in track(batches, "rendering photos by brand"):
             boxes |= _write_batch(batch)
@@ -112,7 +112,7 @@ def _begin(parent: int) -> None:
 
 def _write_batch(
     batch: tuple[Path, Sequence[SampleRow]],
-) -> dict[str, list[tuple[Box, str]]]:
+) -> dict[str, list[tuple[PixelBox, str]]]:
     folder, rows = batch
     boxes = {}
     for row in rows:
@@ -122,7 +122,7 @@ def _write_batch(
     return boxes
 
 
-def _statistics(rows: dict[List, list[SampleRow]]) -> dict[str, float]:
+def _statistics(rows: dict[ListName, list[SampleRow]]) -> dict[str, float]:
     counts = {f"{name}_items": float(len(rows[name])) for name in LISTS}
     queries = label_statistics([*rows["dev"], *rows["test"]])
     return counts | {f"query_{name}": value for name, value in queries.items()}

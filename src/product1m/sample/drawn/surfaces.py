@@ -168,5 +168,5 @@ def blurred(image: Image, sigma: float) -> Image:
 
 
 def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    """One of the choices."""
+    """A choice at random."""
     return choices[int(rng.integers(len(choices)))]

@@ -29,11 +29,11 @@ from product1m.serving.web.schema import (
     FormSearch,
     JsonSearch,
     ModelInfo,
-    Role,
+    ModelRole,
     SearchAnswer,
 )
 from product1m.serving.web.searching import PICTURE, describe, keep_query, search
-from product1m.serving.web.workers import QueueFullError, Workers
+from product1m.serving.web.workers import QueueFullError, WorkerThreads
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Server:
 
     def __init__(
         self,
-        live: Mapping[Role, Live],
+        live: Mapping[ModelRole, Live],
         config: ServerConfig,
         examples: Sequence[ExamplePhoto] = (),
     ) -> None:
@@ -57,14 +57,14 @@ class Server:
         self.live = live
         self.config = config
         self.examples = examples
-        self.workers = Workers(config.workers, config.max_waiting)
+        self.workers = WorkerThreads(config.workers, config.max_waiting)
         self.metrics = ServerMetrics(self.workers)
 
-    def served(self) -> dict[Role, ServedModel]:
+    def served(self) -> dict[ModelRole, ServedModel]:
         """What answers now."""
         return {role: live.current for role, live in self.live.items()}
 
-    def model(self, role: Role) -> ServedModel:
+    def model(self, role: ModelRole) -> ServedModel:
         """What answers now for one of the models; an HTTPException if there is no such model."""
         if role not in self.live:
             raise HTTPException(400, f"model: this server has no {role}")
@@ -168,7 +168,7 @@ def _searches(server: Server) -> APIRouter:
         return [ModelInfo.model_validate(describe(model, role)) for role, model in served]
 
     @router.get(PICTURE, response_class=Response)
-    def picture(item: str, model: Annotated[Role, Query()] = "champion") -> Response:
+    def picture(item: str, model: Annotated[ModelRole, Query()] = "champion") -> Response:
         """A gallery item's small photo."""
         jpeg = server.model(model).thumbnails.jpeg(item)
         if jpeg is None:

@@ -16,8 +16,8 @@ from prometheus_client import (
 )
 
 from product1m.serving.live import ServedModel
-from product1m.serving.web.schema import Role
-from product1m.serving.web.workers import Workers
+from product1m.serving.web.schema import ModelRole
+from product1m.serving.web.workers import WorkerThreads
 
 SECONDS = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1, 2, 5, 10, 20)
 BOXES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
@@ -28,7 +28,7 @@ IN_CATALOGUE = "in_catalogue"
 class ServerMetrics:
     """The figures of one server; each has its own registry, so that tests can have several."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: WorkerThreads) -> None:
         self._registry = _process_figures()
         self.requests = Counter(
             "product1m_requests",
@@ -68,14 +68,14 @@ class ServerMetrics:
             registry=self._registry,
         )
 
-    def answered(self, role: Role, seconds: float, boxes: list[Mapping[str, Any]]) -> None:
+    def answered(self, role: ModelRole, seconds: float, boxes: list[Mapping[str, Any]]) -> None:
         """Count a photo that was answered."""
         self._seconds.labels(role).observe(seconds)
         self._boxes.labels(role).observe(len(boxes))
         absent = sum(box.get(IN_CATALOGUE) is False for box in boxes)
         self._not_in_catalogue.labels(role).inc(absent)
 
-    def page(self, served: Mapping[Role, ServedModel]) -> bytes:
+    def page(self, served: Mapping[ModelRole, ServedModel]) -> bytes:
         """The figures as text."""
         for role, model in served.items():
             self._served.labels(role).info(

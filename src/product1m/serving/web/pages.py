@@ -10,7 +10,7 @@ from product1m.config import ServerConfig
 from product1m.evaluation.report.html import html_templates
 from product1m.serving.live import ServedModel
 from product1m.serving.web.examples import ExamplePhoto
-from product1m.serving.web.schema import DEFAULT_ANSWERS, Role
+from product1m.serving.web.schema import DEFAULT_ANSWERS, ModelRole
 from product1m.serving.web.searching import describe
 
 API_PAGE = "/docs"
@@ -30,7 +30,7 @@ class Pages:
 
     def index(
         self,
-        served: Mapping[Role, ServedModel],
+        served: Mapping[ModelRole, ServedModel],
         config: ServerConfig,
         examples: Sequence[ExamplePhoto],
     ) -> HTMLResponse:

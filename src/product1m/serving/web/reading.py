@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from product1m.data.limits import parse_json, photo_from_text
 from product1m.errors import PhotoError
-from product1m.serving.web.schema import JsonSearch, Role
+from product1m.serving.web.schema import JsonSearch, ModelRole
 
 FORM, JSON = "multipart/form-data", "application/json"
 _SPARE_BYTES = 64 << 10
@@ -24,7 +24,7 @@ class Search:
     photo: bytes
     title: str
     top_k: int
-    role: Role
+    role: ModelRole
 
 
 def max_body_bytes(max_photo_bytes: int, max_title_bytes: int) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["champion", "candidate"]
+ModelRole = Literal["champion", "candidate"]
 """Which of the two models of a server: the one of `--model`, the one of `--candidate`."""
 DEFAULT_ANSWERS = 5
 """Answers for each box unless a request asks for another number; as in `product1m search`."""
@@ -29,7 +29,7 @@ class JsonSearch(BaseModel):
     """The seller's title of the photo; may be empty."""
     top_k: int = Field(default=DEFAULT_ANSWERS, ge=1)
     """Answers for each box."""
-    model: Role = "champion"
+    model: ModelRole = "champion"
     """Which model answers, where the server has two."""
 
 
@@ -44,7 +44,7 @@ class ModelInfo(_Described):
     """What answers."""
 
     name: str
-    role: Role
+    role: ModelRole
     model_digest: str
     catalogue_digest: str
     num_items: int
@@ -77,7 +77,7 @@ class Answer(_Described):
     of the gallery photo's width and height."""
 
 
-class Box(_Described):
+class AnsweredBox(_Described):
     """A box that holds one product."""
 
     number: int
@@ -107,7 +107,7 @@ class SearchAnswer(_Described):
     """Width of the photo in pixels, turned upright."""
     height: int
     """Height of the photo in pixels, turned upright."""
-    boxes: list[Box]
+    boxes: list[AnsweredBox]
     merged: list[MergedAnswer]
 
 

@@ -13,7 +13,7 @@ from product1m.errors import QueryError, RetrievalError
 from product1m.serving.live import ServedModel
 from product1m.serving.search_page import box_cards, box_values
 from product1m.serving.web.reading import Search
-from product1m.serving.web.schema import Role
+from product1m.serving.web.schema import ModelRole
 
 PICTURE = "/picture"
 """Path of the gallery's small photos."""
@@ -47,7 +47,7 @@ def search(served: ServedModel, asked: Search) -> dict[str, Any]:
     }
 
 
-def describe(served: ServedModel, role: Role) -> dict[str, Any]:
+def describe(served: ServedModel, role: ModelRole) -> dict[str, Any]:
     """A model as `schema.ModelInfo` describes it."""
     return {
         "name": served.name,
@@ -69,7 +69,7 @@ def keep_query(folder: Path, asked: Search, answered: Mapping[str, Any]) -> None
     write_text(folder / f"{name}.json", json.dumps(answered, ensure_ascii=False))
 
 
-def _picture(served: ServedModel, role: Role, item: str) -> str:
+def _picture(served: ServedModel, role: ModelRole, item: str) -> str:
     if not len(served.thumbnails):
         return ""
     return f"{PICTURE}?{urlencode({'model': role, 'item': item})}"

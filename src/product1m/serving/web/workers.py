@@ -16,7 +16,7 @@ class QueueFullError(Product1MError):
     """More photos wait than may wait; try again later."""
 
 
-class Workers:
+class WorkerThreads:
     """Threads that each compute with one thread of their own, so that photos do not share cores."""
 
     def __init__(self, num_workers: int, max_waiting: int) -> None:
