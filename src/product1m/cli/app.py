@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from product1m.cli.catalogue import catalogue_app
-from product1m.cli.config import config_app
 from product1m.cli.next_steps import (
     after_evaluation,
     after_extraction,
