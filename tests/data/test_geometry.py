@@ -1,11 +1,10 @@
-"""Box geometry against pycocotools, torchvision, counted pixels and examples by hand."""
+"""Box geometry against pycocotools, plain loops, counted pixels and examples by hand."""
 
 import numpy as np
-import torch
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
-from torchvision.ops import nms
 
 from product1m.data.geometry import (
     BoxSelection,
@@ -14,8 +13,8 @@ from product1m.data.geometry import (
     pairwise_iou,
     select_boxes,
     share_inside,
-    suppress,
 )
+from tests.support.oracles import loops
 
 LEFT, RIGHT = (0, 0, 10, 10), (20, 0, 30, 10)
 
@@ -69,16 +68,37 @@ def test_share_inside_equals_counted_pixels() -> None:
     np.testing.assert_allclose(share_inside(boxes(*corners), boxes(LEFT)[0]), expected)
 
 
-@given(st.integers(0, 2**31), st.floats(0, 1))
-def test_suppression_equals_torchvision(seed: int, max_iou: float) -> None:
+@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0.1, 0.5))
+def test_selection_equals_a_plain_loop_over_boxes(
+    seed: int, max_iou: float, min_score: float
+) -> None:
     corners = random_boxes(seed, 12)
-    scores = np.random.default_rng(seed).permutation(12).astype(np.float32)
-    expected = nms(torch.from_numpy(corners), torch.from_numpy(scores), max_iou)
-    assert suppress(corners, scores, max_iou).tolist() == expected.tolist()
+    scores = np.random.default_rng(seed).random(12, np.float32)
+    expected = loops.selected_boxes(corners.tolist(), scores.tolist(), min_score, max_iou)
+    selection = BoxSelection(min_score, max_iou, max_boxes=12)
+    assert select_boxes(corners, scores, selection).tolist() == expected
 
 
 def test_of_equal_scores_the_first_box_is_kept() -> None:
-    assert suppress(boxes(LEFT, LEFT, RIGHT), np.ones(3, np.float32), 0.5).tolist() == [0, 2]
+    selection = BoxSelection(min_score=0.5, max_iou=0.5, max_boxes=9)
+    rows = select_boxes(boxes(LEFT, LEFT, RIGHT), np.ones(3, np.float32), selection)
+    assert rows.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("score", "rows"), [(0.55, [0]), (0.65, [0, 1])], ids=["a part", "a product of its own"]
+)
+def test_a_box_inside_another_needs_twice_the_score(score: float, rows: list[int]) -> None:
+    corners = boxes((0, 0, 10, 10), (2, 2, 6, 6))
+    selection = BoxSelection(min_score=0.3, max_iou=0.5, max_boxes=9)
+    assert select_boxes(corners, np.array([0.9, score], np.float32), selection).tolist() == rows
+
+
+@pytest.mark.parametrize(("best", "rows"), [(0.34, []), (0.36, [0, 1])])
+def test_a_photo_without_a_sure_box_shows_nothing(best: float, rows: list[int]) -> None:
+    selection = BoxSelection(min_score=0.3, max_iou=0.5, max_boxes=9)
+    scores = np.array([best, 0.31], np.float32)
+    assert select_boxes(boxes(LEFT, (40, 0, 50, 10)), scores, selection).tolist() == rows
 
 
 def test_selected_boxes_are_confident_apart_and_limited() -> None:

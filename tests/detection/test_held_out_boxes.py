@@ -21,12 +21,9 @@ LEFT, RIGHT = [0, 0, 10, 10], [40, 40, 50, 50]
 
 
 def number_selected(scene: ScoredBoxes, min_score: float, max_iou: float) -> int:
-    """Boxes left by an overlap and the chain's maximum, in plain loops."""
-    kept: list[list[float]] = []
-    for box, score in zip(scene.boxes_xyxy.tolist(), scene.scores, strict=True):
-        apart = all(loops.iou(box, other) <= max_iou for other in kept)
-        if score >= min_score and apart:
-            kept.append(box)
+    """Boxes left of a scene by the thresholds and the chain's maximum, in plain loops."""
+    boxes, scores = scene.boxes_xyxy.tolist(), scene.scores.tolist()
+    kept = loops.selected_boxes(boxes, scores, min_score, max_iou)
     return min(len(kept), CONFIG.evaluation.max_instances)
 
 
@@ -35,7 +32,7 @@ def test_the_evaluation_measures_its_own_minimum_score(made: TinyArtifacts, tmp_
     scenes = Scenes(open_artifact(made.scenes, "background_synthesis"))
     proposals = propose_on(load_rpn(rpn), scenes, scenes.split("held_out"))
     max_iou = rpn.manifest.details["boxes"]["nms_iou"]
-    highest = float(max(scene.scores[0] for scene in proposals)) - 1e-4
+    highest = 0.79 * float(max(scene.scores[0] for scene in proposals))
     changed = {"instance_min_score": highest, "encode_crops": False, "num_bootstrap": 2}
     evaluate(made, tmp_path / "evaluation", CONFIG.evaluation.model_copy(update=changed))
     for folder, min_score in (
@@ -46,7 +43,7 @@ def test_the_evaluation_measures_its_own_minimum_score(made: TinyArtifacts, tmp_
         expected = np.mean([number_selected(scene, min_score, max_iou) for scene in proposals])
         assert done.manifest.metrics["held_out_scenes/boxes_per_scene"] == expected
         assert "boxes on held-out scenes" in done.file("report.html").read_text("utf-8")
-    assert 0 < expected <= 1
+    assert expected > 0
 
 
 def test_a_higher_minimum_score_trades_recall_for_precision() -> None:

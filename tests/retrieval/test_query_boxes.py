@@ -25,8 +25,10 @@ def test_of_overlapping_regions_the_best_becomes_a_box() -> None:
 
 
 def test_regions_with_low_scores_and_the_whole_photo_become_no_box() -> None:
-    found = choose_boxes(regions([[0, 0, 40, 40], [60, 60, 90, 90]], [0.49, 0.5]), SELECTION)
-    assert found.rows.tolist() == [2]
+    found = choose_boxes(
+        regions([[0, 0, 40, 40], [60, 60, 90, 90], [0, 60, 40, 90]], [0.49, 0.5, 0.6]), SELECTION
+    )
+    assert found.rows.tolist() == [3, 2]
 
 
 def test_only_the_best_boxes_are_kept() -> None:

@@ -13,9 +13,9 @@ class EvaluationConfig(StepConfig):
     depth: PositiveInt = 100
     """Length of a ranking (paper)."""
     instance_nms_iou: Fraction = 0.0
-    """Regions that overlap with a larger IoU become one box. 0 takes the value that RPN training
-    chose on held-out scenes, `instances/best_nms_iou`; evaluation measures the one it uses on the
-    same scenes, `held_out_scenes/…` (ours)."""
+    """Regions that overlap with a larger IoU become one box; with a smaller one, the less sure
+    region needs a higher score. 0 takes the value of the RPN's artifact, `instances/best_nms_iou`;
+    evaluation measures the one it uses on held-out scenes, `held_out_scenes/…` (ours)."""
     instance_min_score: Fraction = 0.0
     """Minimum detector score of a box. 0 takes the value that RPN training chose on held-out
     scenes, `instances/best_min_score`; evaluation measures the one it uses on the same scenes,

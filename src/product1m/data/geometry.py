@@ -1,4 +1,4 @@
-"""Box geometry: area, overlap, suppression, selection and matching to true boxes.
+"""Box geometry: area, overlap, selection and matching to true boxes.
 
 A box is `x1, y1, x2, y2` with x2 and y2 on its outer edge, so its width is x2 - x1.
 """
@@ -56,25 +56,26 @@ def share_inside(
     return np.asarray(np.divide(common, own, out=np.zeros_like(common), where=own > 0))
 
 
-def suppress(
-    boxes_xyxy: Float[np.ndarray, "P 4"], scores: Float[np.ndarray, " P"], max_iou: float
-) -> Int64[np.ndarray, " K"]:
-    """Greedy non-maximum suppression (NMS): rows of the boxes kept, by falling score.
+def share_of_smaller(boxes_xyxy: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P P"]:
+    """Common area of every two boxes as a share of the smaller one; 1 if one is inside the other.
 
-    A box is dropped if its IoU with a kept box exceeds `max_iou`. Equal scores keep their order.
+    0 for a box without area.
     """
-    overlaps = pairwise_iou(boxes_xyxy)
-    kept: list[int] = []
-    for row in np.argsort(-scores, kind="stable"):
-        if not (overlaps[row, kept] > max_iou).any():
-            kept.append(int(row))
-    return np.array(kept, np.int64)
+    common, own = intersections(boxes_xyxy, boxes_xyxy), areas(boxes_xyxy)
+    smaller = np.minimum(own[:, None], own)
+    return np.asarray(np.divide(common, smaller, out=np.zeros_like(common), where=smaller > 0))
 
 
 CHOSEN_BOXES, MIN_SCORE, NMS_IOU = "boxes", "min_score", "nms_iou"
 """Keys in the details of an RPN and of features: thresholds chosen on held-out scenes."""
-DEFAULT_MIN_SCORE, DEFAULT_NMS_IOU = 0.5, 0.3
-"""Thresholds for an artifact that carries none (ours)."""
+DEFAULT_MIN_SCORE, DEFAULT_NMS_IOU = 0.3, 0.5
+"""Thresholds for an artifact that carries none, and where held-out scenes start from (ours)."""
+SUREST_ODDS = 1.25
+"""A photo shows products only if the odds of its surest box's score are this many times those of
+the threshold (0.35 for 0.3): photos without products have single boxes just above it (ours)."""
+NESTED_WEIGHT = 0.5
+"""Share of its score that a box loses if it lies inside a box with a higher score, or around one
+(ours)."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,15 @@ class BoxSelection:
     """Which scored boxes of a photo count as products."""
 
     min_score: float
+    """Threshold for the detector score, less what the overlap with surer boxes costs."""
     max_iou: float
     """If the IoU of two boxes exceeds this, the one with the lower score is dropped."""
     max_boxes: int
+
+    @property
+    def min_best_score(self) -> float:
+        """Threshold for the highest detector score of a photo that shows products at all."""
+        return SUREST_ODDS * self.min_score / (1 + (SUREST_ODDS - 1) * self.min_score)
 
 
 def chosen_boxes(
@@ -104,8 +111,32 @@ def select_boxes(
 ) -> Int64[np.ndarray, " K"]:
     """Rows of the boxes that count as products, by falling score."""
     confident = np.flatnonzero(scores >= selection.min_score)
-    kept = suppress(boxes_xyxy[confident], scores[confident], selection.max_iou)
-    return np.asarray(confident[kept][: selection.max_boxes].astype(np.int64))
+    if not (scores[confident] >= selection.min_best_score).any():
+        return np.empty(0, np.int64)
+    kept = confident[_distinct(boxes_xyxy[confident], scores[confident], selection)]
+    return np.asarray(kept[np.argsort(-scores[kept], kind="stable")].astype(np.int64))
+
+
+def _distinct(
+    boxes_xyxy: Float[np.ndarray, "P 4"], scores: Float[np.ndarray, " P"], selection: BoxSelection
+) -> Int64[np.ndarray, " K"]:
+    """Rows of at most `max_boxes` boxes that are left after suppression, surest first.
+
+    Besides what NMS drops, every box loses score to each kept one: `NESTED_WEIGHT` times the square
+    of the common share of the smaller box (as soft-NMS does by IoU, Bodla et al., 2017; ours).
+    Parts of a product and boxes around several thus need higher scores. Equal scores keep their
+    order.
+    """
+    overlaps, nested = pairwise_iou(boxes_xyxy), share_of_smaller(boxes_xyxy)
+    left = scores.astype(np.float32)
+    kept: list[int] = []
+    while len(kept) < selection.max_boxes and len(left) and left.max() > 0:
+        row = int(left.argmax())
+        kept.append(row)
+        left *= 1 - NESTED_WEIGHT * nested[row] ** 2
+        left[(overlaps[row] > selection.max_iou) | (left < selection.min_score)] = 0
+        left[row] = 0
+    return np.array(kept, np.int64)
 
 
 def match_boxes(

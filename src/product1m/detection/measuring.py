@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from product1m.data.geometry import Boxes, BoxSelection, select_boxes
+from product1m.data.geometry import (
+    DEFAULT_MIN_SCORE,
+    DEFAULT_NMS_IOU,
+    Boxes,
+    BoxSelection,
+    select_boxes,
+)
 from product1m.detection.recall import average_recall, precision_and_recall, recall
 
 DEPTHS = (1, 10, 36, 100)
@@ -16,9 +22,7 @@ IMAGE_ONLY = "image_only/mAP@10"
 IMAGE_ONLY_BEFORE = "image_only/mAP@10_before"
 """Metrics of a network whose backbone was trained: pasted products found by image alone."""
 MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
-MAX_IOUS = (0.3, 0.4)
-"""Thresholds of score and IoU that are tried for selecting products; scenes show more overlap than
-customers' photos, for which 0.5 is too much (ours)."""
+"""Thresholds of the score that are tried for selecting products (ours)."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +54,20 @@ def recalls(
 
 
 def best_selection(proposals: Sequence[ScoredBoxes], truth: Sequence[Boxes]) -> BoxSelection:
-    """The thresholds among `MIN_SCORES` and `MAX_IOUS` that find the most products in these scenes.
+    """The thresholds that select the products of these scenes.
 
-    Only thresholds count whose F1 is at most one standard error below the highest (the
-    one-standard-error rule of Breiman et al., 1984). Among these, recall decides, because a product
-    without a box is never found.
+    Of the `MIN_SCORES` whose F1 is at most one standard error below the highest (the
+    one-standard-error rule of Breiman et al., 1984), the one nearest to the default: few scenes
+    tell thresholds apart only roughly, and differ from customers' photos (ours).
     """
     every = max(len(scene.scores) for scene in proposals)
-    figures: dict[BoxSelection, tuple[float, float]] = {}
-    for max_iou in MAX_IOUS:
-        # A box never suppresses one with a higher score, so one suppression serves all scores.
-        lowest = BoxSelection(MIN_SCORES[0], max_iou, every)
-        distinct = [scene.select(lowest) for scene in proposals]
-        for min_score in MIN_SCORES:
-            boxes = [scene.boxes_xyxy[scene.scores >= min_score] for scene in distinct]
-            precision, share_found = precision_and_recall(boxes, truth)
-            selection = BoxSelection(min_score, max_iou, every)
-            figures[selection] = (share_found, f1(precision, share_found))
-    best = max(value for _, value in figures.values())
+    tried = [BoxSelection(min_score, DEFAULT_NMS_IOU, every) for min_score in MIN_SCORES]
+    values = [selection_figures(proposals, truth, selection)["f1"] for selection in tried]
+    best = max(values)
     num_products = max(sum(map(len, truth)), 1)
-    lowest_f1 = best - float(np.sqrt(best * (1 - best) / num_products))
-    near = [selection for selection, (_, value) in figures.items() if value >= lowest_f1]
-    return max(near, key=figures.__getitem__)
+    lowest = best - float(np.sqrt(best * (1 - best) / num_products))
+    near = [selection for selection, value in zip(tried, values, strict=True) if value >= lowest]
+    return min(near, key=lambda selection: abs(selection.min_score - DEFAULT_MIN_SCORE))
 
 
 def measure(

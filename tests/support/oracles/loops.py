@@ -82,3 +82,29 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return width * height / (sum(areas) - width * height)
+
+
+def selected_boxes(
+    boxes: Sequence[Sequence[float]], scores: Sequence[float], min_score: float, max_iou: float
+) -> list[int]:
+    """Rows of the boxes that a photo shows as products, by falling score."""
+    left, kept = dict(enumerate(scores)), []
+    surest = max(scores, default=0.0)
+    shown = surest * (1 - min_score) >= 1.25 * min_score * (1 - surest)
+    while shown and left and max(left.values()) >= min_score:
+        best = max(left, key=left.__getitem__)
+        kept.append(best)
+        del left[best]
+        left = {
+            row: score for row, score in left.items() if iou(boxes[best], boxes[row]) <= max_iou
+        }
+        for row in left:
+            left[row] *= 1 - 0.5 * common_share(boxes[best], boxes[row]) ** 2
+    return sorted(kept, key=lambda row: -scores[row])
+
+
+def common_share(a: Sequence[float], b: Sequence[float]) -> float:
+    """Common area of two boxes relative to the smaller one."""
+    overlap = iou(a, b)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return overlap / (1 + overlap) * sum(areas) / min(areas)
