@@ -1,4 +1,4 @@
-"""One pipeline component a step: it translates artifacts to paths, the step works."""
+"""One pipeline component per step: it passes on the paths of artifacts, the step does the work."""
 
 from components.background_synthesis import background_synthesis
 from components.capture_pretraining import capture_pretraining

@@ -62,9 +62,9 @@ class Grid:
     left_out: Mapping[str, str]
     """Cells that make no sense for the configuration, with the reason."""
     measures: tuple[str, ...] = (SHIPPED,)
+    """The compared rankings: the shipped one and, if CAPTURE itself changes, its own embeddings."""
     shows_products: bool = False
     """Whether its table also has the products found."""
-    """The compared rankings: the shipped one and, if CAPTURE itself changes, its own embeddings."""
 
 
 def make_grid(name: str, config: Config, chosen: Sequence[str] = ()) -> Grid:

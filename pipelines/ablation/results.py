@@ -188,7 +188,7 @@ def _flat(row: CellScore) -> dict[str, Any]:
         **row.others,
         **{
             f"{name}_{end}": value
-            for name, of in row.products.items()
-            for end, value in of.as_dict().items()
+            for name, share in row.products.items()
+            for end, value in share.as_dict().items()
         },
     }

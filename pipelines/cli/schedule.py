@@ -101,17 +101,19 @@ def list_(
 
     now = datetime.now(time_zone(zone))
     cluster = Cluster(endpoint, namespace)
-    for each in sorted(reconcile.ours(cluster), key=lambda each: str(each.display_name)):
-        cron = each.trigger.cron_schedule.cron
-        runs = reconcile.runs_of(cluster, each)
+    for recurring in sorted(
+        reconcile.ours(cluster), key=lambda recurring: str(recurring.display_name)
+    ):
+        cron = recurring.trigger.cron_schedule.cron
+        runs = reconcile.runs_of(cluster, recurring)
         last = f"{runs[0].run_id} {run_state(runs[0])}" if runs else "none yet"
         ends = [run.finished_at.astimezone(now.tzinfo) for run in runs if run.state == "SUCCEEDED"]
         coming = f"{next_times(cron, now, 1)[0]:{_MOMENT}}"
         print(
-            f"{each.display_name}  {each.status}\n"
+            f"{recurring.display_name}  {recurring.status}\n"
             f"  when      {in_words(cron)} ({cron})\n"
-            f"  next      {coming if each.status == 'ENABLED' else 'switched off'}\n"
-            f"  version   {each.pipeline_version_reference.pipeline_version_id}\n"
+            f"  next      {coming if recurring.status == 'ENABLED' else 'switched off'}\n"
+            f"  version   {recurring.pipeline_version_reference.pipeline_version_id}\n"
             f"  last run  {last}\n"
             f"  success   {f'{ends[0]:{_MOMENT}}' if ends else 'none yet'}"
         )
@@ -131,14 +133,16 @@ def delete(
 
     cluster = Cluster(endpoint, namespace)
     existing = reconcile.ours(cluster)
-    known = sorted({each.display_name for each in existing})
+    known = sorted({recurring.display_name for recurring in existing})
     unknown = sorted(set(names) - set(known))
     if unknown:
         there = ", ".join(known) or "none"
         raise PipelineError(f"no schedule {', '.join(unknown)}; the cluster has {there}")
     actions = [
         reconcile.Action(
-            "delete", name, retired=[each for each in existing if each.display_name == name]
+            "delete",
+            name,
+            retired=[recurring for recurring in existing if recurring.display_name == name],
         )
         for name in names
     ]
@@ -154,7 +158,7 @@ def _packages(file: "ScheduleFile") -> "dict[str, Package]":
     """The compiled package of each schedule that names no version."""
     from pipelines.graph.package import package
 
-    named = {each.name: each.variant for each in file.schedules if not each.version}
+    named = {schedule.name: schedule.variant for schedule in file.schedules if not schedule.version}
     made = {variant: package(variant) for variant in set(named.values())}
     return {name: made[variant] for name, variant in named.items()}
 
@@ -191,7 +195,7 @@ def _what(schedule: "Schedule") -> str:
 def _in_words(file: "ScheduleFile", name: str) -> list[str]:
     from pipelines.cluster.schedules import in_words, next_times
 
-    schedule = next(each for each in file.schedules if each.name == name)
+    schedule = next(entry for entry in file.schedules if entry.name == name)
     times = next_times(schedule.cron, datetime.now(file.zone))
     catch_up = "missed times are skipped" if schedule.no_catchup else "MISSED TIMES ARE RUN LATER"
     return [

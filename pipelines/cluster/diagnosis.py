@@ -81,12 +81,12 @@ def cluster_story(cluster: Cluster, run_id: str) -> Story:
     if resumed:
         story.notes.append(f"resumed at {resumed:%H:%M:%S} UTC")
     if story.state == "SUCCEEDED":
-        _tell_outcome(story, run_id)
+        _add_outcome(story, run_id)
     else:
         sight = look(run_id, cluster.namespace)
         story.notes += [*_earlier_attempts(states, sight), *sight.problems]
         if story.state in FINAL_STATES:
-            _tell_end(cluster, run, story, sight)
+            _add_end(cluster, run, story, sight)
         else:
             story.why = [f"{name}: {reason}" for name, reason in _waits(states, sight).items()]
     story.links |= {"UI": cluster.run_page(run_id), **_plugins(run)}
@@ -98,14 +98,14 @@ def waiting_pods(sight: Sight) -> list[Pod]:
     return [pod for pod in sight.pods if pod.waiting]
 
 
-def _tell_outcome(story: Story, run_id: str) -> None:
+def _add_outcome(story: Story, run_id: str) -> None:
     registration = next((task.state for task in story.tasks if task.key == "registration"), "")
     outcome = outcome_of(run_id, registration)
     story.figures, story.results = outcome.figures, outcome.results
     story.links, story.advice = outcome.links, outcome.advice
 
 
-def _tell_end(cluster: Cluster, run: api.V2beta1Run, story: Story, sight: Sight) -> None:
+def _add_end(cluster: Cluster, run: api.V2beta1Run, story: Story, sight: Sight) -> None:
     """Where and why a run stopped."""
     stopped = stopped_at(run)
     if story.state == "FAILED" and sight.workflow and sight.workflow.was_stopped:
@@ -133,7 +133,7 @@ def _tell_end(cluster: Cluster, run: api.V2beta1Run, story: Story, sight: Sight)
     if pod and pod.reason:
         why.append(f"pod {pod.name}: {pod.reason}")
     elif node and node.message:
-        tries = sum(each.task == failed.key for each in sight.nodes)
+        tries = sum(attempt.task == failed.key for attempt in sight.nodes)
         why.append(node.message + (f" ({tries} tries)" if tries > 1 else ""))
     story.why = [reason for reason in why if reason]
     _advise_rerun(run, story)

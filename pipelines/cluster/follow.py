@@ -34,7 +34,7 @@ class Pace:
     """How often to ask and to report, and how long to wait."""
 
     poll_s: float = 5.0
-    tell_s: float = 15.0
+    report_s: float = 15.0
     patience_s: float = 900.0
     """Longest wait for a server that does not answer."""
     max_wait_s: float = 1800.0
@@ -56,10 +56,10 @@ def follow(cluster: Cluster, run_id: str, pace: Pace, known_states: int = 0) -> 
     """Report the run's progress until it ends; the run as it ended.
 
     Args:
-        known_states: length of the run's history before it was resumed; the end of before is not
-            the end that is waited for.
+        known_states: length of the run's history before it was resumed; an end in it does not
+            count.
 
-    Raises LostError if the cluster stays away, StuckError if a pod cannot start; both name the
+    Raises LostError if the cluster does not answer, StuckError if a pod cannot start; both name the
     commands to continue with.
     """
     watch = _Watch(cluster, run_id, pace)
@@ -75,7 +75,7 @@ def follow(cluster: Cluster, run_id: str, pace: Pace, known_states: int = 0) -> 
             watch.report_changes(states)
             if run_state(run) in FINAL_STATES:
                 return run
-            if time.monotonic() - reported >= pace.tell_s:
+            if time.monotonic() - reported >= pace.report_s:
                 reported = time.monotonic()
                 watch.report_progress(run, states)
                 watch.report_waiting(states)
@@ -157,7 +157,7 @@ class _Watch:
 
 
 def _patiently(cluster: Cluster, run_id: str, pace: Pace) -> api.V2beta1Run:
-    """The run, asked for again and again while the server does not answer."""
+    """The run; the request is repeated while the server does not answer."""
     lost: float | None = None
     pause = pace.poll_s
     while True:

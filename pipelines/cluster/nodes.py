@@ -49,7 +49,7 @@ def task_of(node_name: str) -> tuple[str, int]:
 
 
 def workflow_name(details: Iterable[api.V2beta1PipelineTaskDetail]) -> str:
-    """Name of the run's workflow, from the ids of its nodes' children; empty before there are."""
+    """Name of the run's workflow, from the ids of its nodes' children; empty if there are none."""
     for detail in details:
         for child in detail.child_tasks or ():
             if child.pod_name:

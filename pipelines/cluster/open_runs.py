@@ -2,7 +2,7 @@
 
 A step ends its own MLflow run and, if it fails, that of its pipeline run. A pod that somebody
 stops, that is killed for memory or lost with its node cannot. Steps do not know whether another
-pipeline run is over; who may ask the pipeline API does.
+pipeline run is over; a user who may ask the pipeline API does.
 """
 
 import os
@@ -81,10 +81,10 @@ def _end(cluster: Cluster, uri: str, run_id: str, open_runs: list[Any]) -> str:
     status = STATUS.get(state, "FAILED")
     with talking_to_mlflow(f"ending the runs of {run_id}", uri):
         client = MlflowClient(uri)
-        for each in open_runs:
-            is_parent = each.data.tags.get(KIND_TAG) == PIPELINE
+        for open_run in open_runs:
+            is_parent = open_run.data.tags.get(KIND_TAG) == PIPELINE
             ending = status if is_parent else "KILLED"
-            client.set_terminated(each.info.run_id, ending, _milliseconds(ended_at(run)))
+            client.set_terminated(open_run.info.run_id, ending, _milliseconds(ended_at(run)))
     return f"MLflow: {len(open_runs)} open runs of {run_id} ended, the pipeline run as {status}"
 
 

@@ -64,7 +64,7 @@ def _registered(uri: str, run_id: str) -> tuple[Any | None, Any | None]:
         versions = client.search_model_versions(f"tags.{PIPELINE_RUN_TAG} = '{run_id}'")
         if not versions:
             return None, None
-        version = max(versions, key=lambda each: int(each.creation_timestamp))
+        version = max(versions, key=lambda version: int(version.creation_timestamp))
         return version, client.get_run(version.run_id) if version.run_id else None
 
 

@@ -51,7 +51,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the run's workflow that says something."""
+    """An attempt in the run's workflow."""
 
     task: str
     attempt: int

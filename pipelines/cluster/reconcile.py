@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["create", "replace", "enable", "disable", "delete", "keep"]
 POLL_S = 15.0
-"""Between two looks at a run that is waited for (ours)."""
+"""Pause between two requests for a run that is waited for (ours)."""
 _MAX_NAME = 25
 """How much of a schedule's name KFP keeps in the names of its runs."""
 
@@ -152,9 +152,9 @@ def _action(
     if not existing:
         return Action("create", schedule.name, schedule, version)
     newest_first = sorted(
-        existing, key=lambda each: (each.status == "ENABLED", each.created_at), reverse=True
+        existing, key=lambda old: (old.status == "ENABLED", old.created_at), reverse=True
     )
-    same = [each for each in newest_first if is_of(each, schedule, version)]
+    same = [old for old in newest_first if is_of(old, schedule, version)]
     current = same[0] if same else newest_first[0]
     reasons = [] if same else differences(schedule, version, current, names)
     if reasons:

@@ -44,9 +44,9 @@ def names_of(cluster: Cluster, existing: Iterable[api.V2beta1RecurringRun]) -> N
         **cluster.scope,
     )
     references = {
-        (each.pipeline_version_reference.pipeline_id, version)
-        for each in schedules
-        if (version := _version_id(each))
+        (schedule.pipeline_version_reference.pipeline_id, version)
+        for schedule in schedules
+        if (version := _version_id(schedule))
     }
     versions = {}
     for pipeline, version in references:
@@ -56,7 +56,7 @@ def names_of(cluster: Cluster, existing: Iterable[api.V2beta1RecurringRun]) -> N
         except NotFoundError:
             continue
         versions[version] = str(found.display_name)
-    return Names({each.experiment_id: each.display_name for each in experiments}, versions)
+    return Names({entry.experiment_id: entry.display_name for entry in experiments}, versions)
 
 
 def description(schedule: Schedule, version: str) -> str:

@@ -153,7 +153,7 @@ class Schedule(BaseModel):
         nothing. Enabling and disabling needs no replacement.
         """
         excluded = {"enabled", "version", "when"}
-        if self.pipeline == "training":  # entries made before there were two keep theirs
+        if self.pipeline == "training":  # the same fingerprint as before catalogues existed
             excluded |= {"pipeline", "model"}
         what = {
             **self.model_dump(mode="json", exclude=excluded),
@@ -210,18 +210,18 @@ def read_schedules(path: Path) -> ScheduleFile:
 
 def _mistakes(path: Path, error: ValidationError) -> Iterator[str]:
     given = yaml.safe_load(path.read_text("utf-8"))
-    for each in error.errors(include_url=False):
-        place = list(each["loc"])
+    for mistake in error.errors(include_url=False):
+        place = list(mistake["loc"])
         if place[:1] == ["schedules"] and len(place) > 1 and isinstance(place[1], int):
             entry = given["schedules"][place[1]]
             name = entry.get("name", place[1]) if isinstance(entry, dict) else place[1]
             place = [name, *place[2:]]
-        reason = each["msg"].removeprefix("Value error, ")
+        reason = mistake["msg"].removeprefix("Value error, ")
         yield f"{path}: {'.'.join(map(str, place))}: {reason}"
 
 
 def _is_field(value: str, name: str) -> bool:
-    """Whether robfig/cron knows every sign in it: no L, W or #, no 7 for Sunday."""
+    """Whether robfig/cron knows every character in it: no L, W or #, no 7 for Sunday."""
     pattern = r"[\d*/,-]+|\?" if "day of" in name else r"[\d*/,-]+"
     if name in ("month", "day of week"):
         pattern += r"|(?i:[\d*/,-]|[a-z]{3})+"

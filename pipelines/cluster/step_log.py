@@ -24,7 +24,7 @@ from product1m.storage.opening import open_store
 _LAUNCHER = re.compile(
     r'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ \S+\] |time="[^"]*" level=|Error: exit status \d+$'
 )
-"""A line of the launcher (glog), of Argo's emissary (logrus), or its farewell."""
+"""A line of the launcher (glog) or of Argo's emissary (logrus), or the emissary's last line."""
 _RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?::|$)")
 _TRACEBACK = "Traceback (most recent call last)"
 _EXECUTOR_LOG = "executor-logs-"

@@ -178,7 +178,7 @@ def _task(
     started, ended = moment(detail.start_time), moment(detail.end_time)
     resumed, stopped = resumed_at(run), stopped_at(run)
     if state == "FAILED" and ended and resumed and ended < resumed:
-        return TaskState(key, name, "PENDING")  # the server's news of before
+        return TaskState(key, name, "PENDING")  # a state from before the run was resumed
     if state == "FAILED" and ended and stopped and ended >= stopped:
         state = "STOPPED"
     if state == "SUCCEEDED" and not ran:

@@ -23,7 +23,7 @@ class CatalogueArtifacts(NamedTuple):
 def catalogue_pipeline(config: Config, platform: TaskSetup | None = None) -> BaseComponent:
     """The pipeline whose parameters default to `config`.
 
-    Its task is never cached: an alias leads to another model tomorrow, and the task itself finds
+    Its task is never cached: an alias may lead to another model tomorrow, and the task itself finds
     out what changed. Over unchanged data it reads no photo and registers nothing.
     """
 

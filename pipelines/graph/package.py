@@ -31,7 +31,7 @@ SECTIONS_OF: dict[PipelineKind, tuple[str, ...]] = {
 }
 """The sections that are parameters of its runs."""
 COMPILED_SECTION = "training_job"
-"""The section that is no run parameter: it decides what pods request, so it is compiled in."""
+"""The section that is not a run parameter: it decides what pods request, so it is compiled in."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Package:
 
     @property
     def version(self) -> str:
-        """`git-<revision>-<content>`, a name Kubernetes takes.
+        """`git-<revision>-<content>`, a name that Kubernetes accepts.
 
         The content is part of it because presets, profiles and images differ at one revision.
         """

@@ -7,7 +7,7 @@ from product1m.config import Config
 from product1m.errors import ConfigError
 
 MAX_WHOLE = 2**53
-"""The pipeline API holds every number as a double, which has no larger whole numbers in a row."""
+"""The pipeline API holds every number as a double, which cannot hold every larger whole number."""
 
 
 def parameter(config: Config, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run would only find out after hours, looked at within seconds of its start."""
+"""Checks within seconds of a run what it would otherwise find out after hours."""
 
 import os
 from pathlib import Path

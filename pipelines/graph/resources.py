@@ -23,7 +23,7 @@ Profile = Literal["laptop", "cpu-small", "gpu-1", "gpu-8"]
 
 GPU = "nvidia.com/gpu"
 USER_ID = 10001
-"""The user of the images (docker/Dockerfile), who owns nothing."""
+"""The user of the images (docker/Dockerfile), who owns no files."""
 CONFIG_MAP = "product1m"
 """Where a run finds its addresses and its MLflow experiment."""
 MLFLOW_SECRET = "product1m-mlflow"  # noqa: S105 a name

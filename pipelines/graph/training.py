@@ -1,4 +1,4 @@
-"""The training graph, straight: the data's state, then eight steps, a parameter a section."""
+"""The training graph: the data's state, then eight steps; one parameter per section."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol

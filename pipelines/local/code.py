@@ -30,7 +30,7 @@ class KeyedByCode:
     """Platform of a local run: cached results belong to the code of their step."""
 
     platform: TaskSetup | None = None
-    """Applied too."""
+    """Applied as well."""
     digest: Callable[[str], str] | None = None
     """Digest of a step's code; `step_digest` if None."""
 

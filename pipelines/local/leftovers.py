@@ -1,7 +1,7 @@
 """What a killed or failed graph leaves in its output folder, and what the next one removes.
 
-`kfp.local` writes each run of a graph to a folder of its own below `pipeline/`. Of a run that did
-not end well only the finished tasks are of use, which the cache refers to.
+`kfp.local` writes each run of a graph to a folder of its own below `pipeline/`. Of a run that
+failed or was killed only the finished tasks are useful, because the cache refers to them.
 """
 
 import json

@@ -140,7 +140,7 @@ def start_run(output: Path, tags: Mapping[str, str], name: str = "training") -> 
 
 
 def _experiment(client: Any, folder: str | None) -> Any:
-    """The experiment of the pipeline, created if missing, also if another process does that now."""
+    """The experiment of the pipeline; created if missing, even if another process does so too."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(EXPERIMENT)

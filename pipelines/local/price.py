@@ -54,7 +54,7 @@ class TaskPrice:
 
 @dataclass(frozen=True)
 class Price:
-    """What a run will cost at most: a step that writes the same again spares those behind it."""
+    """What a run costs at most: a step that writes the same as before saves the steps after it."""
 
     tasks: tuple[TaskPrice, ...]
     rates: Path
@@ -90,7 +90,7 @@ class Price:
 
 
 def sizes_of(dataset: str) -> Sizes:
-    """Counts of the lines of the lists, without looking at a photo."""
+    """Numbers of lines in the lists; no photo is read."""
     data = existing(dataset, "--dataset")
     with local_lists(data.uri) as folder:
         lists = find_lists(folder, data.uri)

@@ -53,11 +53,11 @@ def _send(address: str, text: str) -> str:
             address,
             json={"text": redacted(text)},
             timeout=TIMEOUT_S,
-            allow_redirects=False,  # the message is for this address
-            stream=True,  # what it says about it is not read
+            allow_redirects=False,  # the message is for this address only
+            stream=True,  # the body of the answer is not read
         ) as answer:
             return "" if answer.ok and not answer.is_redirect else f"HTTP {answer.status_code}"
-    except (requests.RequestException, ValueError, OSError) as error:  # also of a strange address
+    except (requests.RequestException, ValueError, OSError) as error:  # also for an invalid address
         return type(error).__name__
 
 

@@ -39,8 +39,8 @@ def same_digests(bench: Bench) -> str:
 
     All but the registration's, which names a version of another registry.
     """
-    there = bench.digests(bench.whole)
-    _require(bool(there), f"no digests in the logs of {bench.whole}: its pods are gone")
+    digests = bench.digests(bench.whole)
+    _require(bool(digests), f"no digests in the logs of {bench.whole}: its pods are gone")
     with tempfile.TemporaryDirectory() as folder:
         config = bench.variant.configuration()
         uri, backgrounds = bench.data["dataset_uri"], bench.data["backgrounds_uri"]
@@ -48,9 +48,11 @@ def same_digests(bench: Bench) -> str:
         # The environment may name the cluster's MLflow: this run must not register there.
         with environment_set({"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}):
             run_training(request)
-        here = digests_in((Path(folder) / "run" / LOG).read_text("utf-8"))
-    compared = {name: digest for name, digest in there.items() if name != "registration"}
-    differing = sorted(name for name, digest in compared.items() if digest != here.get(name))
+        local_digests = digests_in((Path(folder) / "run" / LOG).read_text("utf-8"))
+    compared = {name: digest for name, digest in digests.items() if name != "registration"}
+    differing = sorted(
+        name for name, digest in compared.items() if digest != local_digests.get(name)
+    )
     _require(
         not differing,
         f"other digests than here: {', '.join(differing)}; processors of another kind than this "
@@ -180,7 +182,7 @@ def _watch(bench: Bench, name: str) -> int:
 
 def _remove(bench: Bench, name: str) -> None:
     """Switch the schedule off, stop its runs, delete it."""
-    schedules = [one for one in reconcile.ours(bench.cluster) if one.display_name == name]
+    schedules = [s for s in reconcile.ours(bench.cluster) if s.display_name == name]
     switch = bench.cluster.schedules
     for schedule in schedules:
         method = switch.recurring_run_service_disable_recurring_run

@@ -1,4 +1,4 @@
-"""Runs the cases one after the other and keeps what came of each."""
+"""Runs the cases one after the other and keeps the result of each."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ class Result:
     passed: bool
     seconds: float
     seen: str
-    """What came, or what is wrong."""
+    """What was seen, or what is wrong."""
 
     def line(self) -> str:
         """The result as a line of text."""

@@ -59,7 +59,7 @@ def step_pod(view: View, wanted: Probe, name: str) -> Json:
 
 
 def closed_pod(view: View, wanted: Probe, name: str) -> Json:
-    """A pod that is nobody's, which MLflow's network policy does not name."""
+    """A pod without a step's labels, which MLflow's network policy does not let in."""
     command = ["python", "-c", SCRIPT.read_text("utf-8"), "closed"]
     addresses = [entry for entry in environment() if entry["name"] in REQUIRED_SETTINGS]
     main = _container("main", wanted.images["ingestion"], command, addresses)

@@ -146,11 +146,11 @@ def _slice_row(change: SliceChange) -> dict[str, str]:
 
 
 def _rpn(metrics: Mapping[str, float]) -> str:
-    one, many = "recall@0.5/1", "recall@0.5/36"
+    single, many = "recall@0.5/1", "recall@0.5/36"
     return (
         f"{metrics[many]:.3f} (the 36 most usual places {metrics[f'usual_places/{many}']:.3f}); "
-        f"of one proposal {metrics[one]:.3f} (whole image {metrics[f'whole_image/{one}']:.3f}, "
-        f"GrabCut box {metrics[f'grabcut_box/{one}']:.3f})"
+        f"of one proposal {metrics[single]:.3f} (whole image {metrics[f'whole_image/{single}']:.3f}, "
+        f"GrabCut box {metrics[f'grabcut_box/{single}']:.3f})"
     )
 
 
@@ -167,9 +167,9 @@ def _changes(subject: Subject) -> list[dict[str, str]]:
         new = subject.lineage[f"ingestion/{part}"]
         old = before.get(f"ingestion/{part}")
         digests = [
-            str(of.details.get("content", "?"))[:12] if of else "unknown" for of in (old, new)
+            str(data.details.get("content", "?"))[:12] if data else "unknown" for data in (old, new)
         ]
-        counts = [f"{of.metrics['items']:.0f} items" if of else "" for of in (old, new)]
+        counts = [f"{data.metrics['items']:.0f} items" if data else "" for data in (old, new)]
         how = f"the same, `{digests[1]}`"
         if digests[0] != digests[1]:
             how = f"`{digests[0]}` {counts[0]} → `{digests[1]}` {counts[1]}"

@@ -79,7 +79,7 @@ class ReviewerData:
             "ap": ap[SHIPPED].to_dict(),
             "top": {query: ranking[:DEPTH] for query, ranking in shipped.items()},
             **count_products(quality.per_query),
-            "detection": {name: each.as_dict() for name, each in quality.figures.items()},
+            "detection": {name: figure.as_dict() for name, figure in quality.figures.items()},
             "leads": {
                 method: paired_difference(ap[SHIPPED], ap[method], self.bootstrap).as_dict()
                 for method in BASELINES

@@ -10,7 +10,7 @@ import yaml
 from pipelines.cluster.follow import Pace
 from tests.support.servers.kfp_server import KfpServer, serving
 
-FAST = Pace(poll_s=0.01, tell_s=0.0, patience_s=0.5)
+FAST = Pace(poll_s=0.01, report_s=0.0, patience_s=0.5)
 
 
 @pytest.fixture

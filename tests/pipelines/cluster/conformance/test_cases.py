@@ -37,7 +37,7 @@ def bench(kfp_server: KfpServer) -> Bench:
         Cluster(kfp_server.url),
         Variant("sample", "laptop", overrides=LITTLE_WORK),
         stated_parameters(DATASET, "", "monday"),
-        pace=Pace(poll_s=0.01, tell_s=0.0, patience_s=0.5),
+        pace=Pace(poll_s=0.01, report_s=0.0, patience_s=0.5),
         max_start_s=2.0,
     )
 
