@@ -146,11 +146,11 @@ def _slice_row(change: SliceChange) -> dict[str, str]:
 
 
 def _rpn(metrics: Mapping[str, float]) -> str:
-    single, many = "recall@0.5/1", "recall@0.5/36"
+    first, many = "recall@0.5/1", "recall@0.5/36"
     return (
         f"{metrics[many]:.3f} (the 36 most usual places {metrics[f'usual_places/{many}']:.3f}); "
-        f"of one proposal {metrics[single]:.3f} (whole image {metrics[f'whole_image/{single}']:.3f}, "
-        f"GrabCut box {metrics[f'grabcut_box/{single}']:.3f})"
+        f"of one proposal {metrics[first]:.3f} (whole image {metrics[f'whole_image/{first}']:.3f}, "
+        f"GrabCut box {metrics[f'grabcut_box/{first}']:.3f})"
     )
 
 

@@ -164,9 +164,7 @@ def gather_evidence(
         detection=scores.get("detection", {}),
         slices=read_slices(evaluation),
         leads={method: scores["differences"][method] for method in BASELINES},
-        intervals={
-            f"test/{figure.name}": figure.value for figure in figures(scores["test_intervals"])
-        },
+        intervals={f"test/{row.name}": row.value for row in figures(scores["test_intervals"])},
         index_recall=evaluation.manifest.metrics[SEARCHED_RECALL],
         image_only_change=_image_only_change(lineage),
         served_agreement=served_agreement,
