@@ -25,7 +25,7 @@ from product1m.evaluation.artifact_files import shipped_weights
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.statistics import MAIN_DEPTH, BootstrapPlan, bootstrap_interval
 from product1m.retrieval.search import Searcher, SearchSettings
-from product1m.retrieval.shared_points import POINTS_WEIGHT, Matcher
+from product1m.retrieval.shared_points import POINTS_WEIGHT, Matcher, PreparedItems
 
 TIMED = 50
 """Photos of each kind that are timed."""
@@ -85,7 +85,7 @@ def print_costs(inputs: dict[str, Artifact]) -> None:
     for query in range(min(TIMED, len(queries))):
         points = queries.points(query)
         own = vectors.boxes[query].boxes_xyxy
-        matcher = Matcher([points.inside(box) for box in own], table)
+        matcher = Matcher([points.inside(box) for box in own], PreparedItems(table))
         for place in range(len(own)):
             matcher.count(place, nearest.positions[int(vectors.starts[query]) + place])
     spent = 1000 * (time.process_time() - started) / vectors.starts[query + 1]

@@ -4,14 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from product1m.data.points import (
-    NO_POINTS,
-    POINTS,
-    ROWS_PER_BATCH,
-    Points,
-    PointTable,
-    write_points,
-)
+from product1m.data.points import NO_POINTS, POINTS, ROWS_PER_BATCH, Points, PointTable
+from tests.support.worlds.point_files import write_points
 
 
 def some_points(number: int, seed: int) -> Points:

@@ -7,22 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from product1m.data.points import NO_POINTS, POINTS, Points, PointTable, write_points
+from product1m.data.points import NO_POINTS, POINTS, Points, PointTable
 from product1m.detection.points import PointFinder
-from product1m.retrieval.shared_points import CHANCE_POINTS, Matcher
+from product1m.retrieval.shared_points import CHANCE_POINTS, Matcher, PreparedItems
+from tests.support.worlds.point_files import write_points
 from tests.support.worlds.printed_packs import placed, printed_pack, scene_of
 
-Tables = Callable[[list[Points]], PointTable]
+Tables = Callable[[list[Points]], PreparedItems]
 FINDER = PointFinder(280, 0)
 PACKS = [printed_pack(seed) for seed in range(3)]
 PLACES = [placed(PACKS[0], 25, 0.8, (110, 120)), placed(PACKS[1], -140, 0.9, (290, 290))]
 
 
 @pytest.fixture
-def table_of(tmp_path: Path) -> Callable[[list[Points]], PointTable]:
-    def table(items: list[Points]) -> PointTable:
+def table_of(tmp_path: Path) -> Tables:
+    def table(items: list[Points]) -> PreparedItems:
         write_points(tmp_path, items)
-        return PointTable(tmp_path / POINTS)
+        return PreparedItems(PointTable(tmp_path / POINTS))
 
     return table
 

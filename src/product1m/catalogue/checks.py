@@ -12,7 +12,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.checking import Nearest, check_answers
-from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT, Matcher
+from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT, Matcher, PreparedItems
 from product1m.serving.model_folder import ServingConfig
 
 CANARY_CHECK = "canaries"
@@ -152,7 +152,7 @@ def _answers(
     nearest = Nearest(*gallery.search(vectors(rows), searched))
     table = gallery.points
     if table is not None:
-        matcher = Matcher([table[item] for item in items], table)
+        matcher = Matcher([table[item] for item in items], PreparedItems(table))
         nearest = check_answers(nearest, ranking.weights, matcher.count, ranking.num_checked)
     positions = nearest.first(depth).positions.tolist()
     found = [[gallery.ids[place] for place in row if place >= 0] for row in positions]

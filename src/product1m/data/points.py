@@ -7,7 +7,6 @@ loaded, so memory does not grow with the number of items. An index has the same 
 gallery.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,10 +112,3 @@ class PointTable:
 def _colors(batch: pa.RecordBatch, row: int) -> UInt8[np.ndarray, "P 2"] | None:
     stored = batch["colors"][row].as_buffer() if "colors" in batch.schema.names else None
     return np.frombuffer(stored, np.uint8).reshape(-1, 2) if stored is not None else None
-
-
-def write_points(folder: Path, points: Iterable[Points]) -> None:
-    """Write the points of some items, in this order."""
-    with PointWriter(folder) as writer:
-        for own in points:
-            writer.add(own)

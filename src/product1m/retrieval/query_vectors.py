@@ -9,19 +9,19 @@ from jaxtyping import Float32, Float64, Int64
 from product1m.data.points import Points, PointTable
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.query_boxes import QueryBoxes
-from product1m.retrieval.shared_points import CountShared, Matcher
+from product1m.retrieval.shared_points import CountShared, Matcher, PreparedItems
 
 
 class SharedCounts:
     """Numbers of points that boxes share with gallery items, each computed only once.
 
     Rankings with different weights need mostly the same pairs. A pair takes 24 bytes of memory; the
-    points themselves stay on disk.
+    points stay on disk, except those of the most recently compared gallery items.
     """
 
     def __init__(self, queries: FeatureSet, gallery: PointTable) -> None:
         self._queries = queries
-        self._gallery = gallery
+        self._items = PreparedItems(gallery)
         self._known: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
 
     def points(self, row: int) -> Points:
@@ -41,8 +41,8 @@ class SharedCounts:
         if len(new):
             points = self._queries.points(row)
             box = points if box_xyxy is None else points.inside(box_xyxy)
-            found = Matcher([box], self._gallery).count(0, new)
-            known, counts = np.concatenate([known, new]), np.concatenate([counts, found])
+            added = Matcher([box], self._items).count(0, new)
+            known, counts = np.concatenate([known, new]), np.concatenate([counts, added])
             order = np.argsort(known)
             known, counts = known[order], counts[order]
             self._known[key] = known, counts

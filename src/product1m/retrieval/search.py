@@ -34,6 +34,7 @@ from product1m.retrieval.query_vectors import QueryVectors, SharedCounts
 from product1m.retrieval.shared_points import (
     CountShared,
     Matcher,
+    PreparedItems,
     SharedPoints,
 )
 from product1m.telemetry.progress import track
@@ -204,7 +205,8 @@ class Searcher:
         """Compares the boxes of a photo with gallery items; None without the gallery's points."""
         if self.gallery.points is None:
             return None
-        return Matcher([points.inside(box) for box in boxes.boxes_xyxy], self.gallery.points)
+        items = PreparedItems(self.gallery.points)
+        return Matcher([points.inside(box) for box in boxes.boxes_xyxy], items)
 
     def explain(self, result: SearchResult) -> list[list[SharedPoints]]:
         """The points that each box of a photo shares with each of its answers."""

@@ -9,6 +9,7 @@ of threads changes nothing.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -34,6 +35,8 @@ MAX_DISTANCE = 0.022
 MAX_SCALE = 5.0
 """With a larger change of scale, a match is not trusted (ours)."""
 RANSAC_STEPS = 500
+MAX_PREPARED = 512
+"""Gallery photos whose points stay prepared for comparison, about 75 MB (ours)."""
 
 CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, "n 2"]]
 """Gives what `Matcher.count` gives for a box and gallery rows; the box is named by its position
@@ -69,14 +72,27 @@ def strength(shared: Float64[np.ndarray, "n 2"], colors_weight: float) -> Float6
     return np.asarray(np.log1p(numbers * np.exp(-colors_weight * differences / COLOR_RANGE)))
 
 
+class PreparedItems:
+    """The points of gallery items, prepared for comparison; the most recently used are kept."""
+
+    def __init__(self, table: PointTable) -> None:
+        self._table = table
+        self._item = lru_cache(MAX_PREPARED)(self._prepare)
+
+    def __getitem__(self, row: int) -> "_Prepared":
+        return self._item(row)
+
+    def _prepare(self, row: int) -> "_Prepared":
+        return _Prepared.from_points(self._table[row])
+
+
 class Matcher:
     """Compares boxes with gallery items by their points, each pair once."""
 
-    def __init__(self, boxes: Sequence[Points], table: PointTable) -> None:
+    def __init__(self, boxes: Sequence[Points], items: PreparedItems) -> None:
         """`boxes` are the points of the boxes that search."""
         self._boxes = [_Prepared.from_points(box) for box in boxes]
-        self._table = table
-        self._items: dict[int, _Prepared] = {}
+        self._items = items
         self._rows: dict[tuple[int, int], _Rows] = {}
 
     def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
@@ -106,8 +122,6 @@ class Matcher:
         return number, float(np.abs(apart).sum()) / len(own)
 
     def _compared(self, place: int, row: int) -> "_Rows":
-        if row not in self._items:
-            self._items[row] = _Prepared.from_points(self._table[row])
         if (place, row) not in self._rows:
             self._rows[place, row] = _shared(self._boxes[place], self._items[row])
         return self._rows[place, row]
