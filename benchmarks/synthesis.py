@@ -18,7 +18,7 @@ import numpy as np
 from product1m.config import BackgroundSynthesisConfig, load_config
 from product1m.data.photos import Photo, decode_photo, resize_photo
 from product1m.sample.drawn.plan import SampleSizes, plan_rows
-from product1m.sample.drawn.rendering import render_photo
+from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.synthesis.cutouts import CutoutSettings, cut
 from product1m.synthesis.grabcut import cut_out
 from product1m.synthesis.parallel import WorkerProcesses
@@ -41,7 +41,7 @@ def main() -> None:
 
 def render_photos() -> list[Photo]:
     rows = [row for row in plan_rows(SampleSizes(), 0)["train"] if row.photo_kind == "single"]
-    return [enlarged(render_photo(row)) for row in rows[:NUM_PHOTOS]]
+    return [enlarged(render_with_boxes(row)[0]) for row in rows[:NUM_PHOTOS]]
 
 
 def read_photos(folder: Path) -> list[Photo]:

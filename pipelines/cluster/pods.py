@@ -4,7 +4,6 @@ KFP 2.17 reports neither why a pod ended or cannot start, nor its name. Kubernet
 kubeconfig or the pod's own account may read pods and workflows.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +15,6 @@ from kubernetes.config.config_exception import ConfigException
 
 from pipelines.cluster.api import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ClusterError
 from pipelines.cluster.nodes import task_of
-
-logger = logging.getLogger(__name__)
 
 RUN_LABEL = "pipeline/runid"
 NODE_ANNOTATION = "workflows.argoproj.io/node-name"

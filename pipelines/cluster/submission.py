@@ -28,7 +28,6 @@ class UploadedVersion:
     pipeline_id: str
     version_id: str
     name: str
-    is_new: bool = False
 
     @property
     def reference(self) -> api.V2beta1PipelineVersionReference:
@@ -176,4 +175,4 @@ def _upload(cluster: Cluster, pipeline_id: str, made: Package) -> UploadedVersio
             display_name=made.version,
             pipelineid=pipeline_id,
         )
-    return UploadedVersion(pipeline_id, uploaded.pipeline_version_id, made.version, is_new=True)
+    return UploadedVersion(pipeline_id, uploaded.pipeline_version_id, made.version)

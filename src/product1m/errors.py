@@ -72,6 +72,16 @@ def _environment_secrets() -> Iterator[str]:
                     yield form
 
 
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, and so on; as a traceback shows them, innermost last."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+
+
 class Product1MError(Exception):
     """An error that a user can fix; the command line prints it without a traceback.
 

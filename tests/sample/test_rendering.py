@@ -14,7 +14,7 @@ from product1m.sample import SampleSizes, make_sample
 from product1m.sample.drawn.catalogue import PRODUCTS, Product
 from product1m.sample.drawn.packs import Shot, Sprite, render_pack
 from product1m.sample.drawn.plan import LISTS, SampleRow, plan_rows
-from product1m.sample.drawn.rendering import render_photo
+from product1m.sample.drawn.rendering import render_with_boxes
 from product1m.sample.drawn.shapes import solid_of
 
 TINY = SampleSizes(train_singles=2, train_sets=1, gallery=2, dev=1, test=2, backgrounds=2)
@@ -98,7 +98,9 @@ def test_photos_of_one_product_are_all_different(rows: list[SampleRow]) -> None:
     product = rows[0].products[0]
     same = [r for r in rows if r.products == (product,) and r.photo_kind == "single"]
     unique = {row.photo_seed: row for row in same}.values()
-    small = [cv2.resize(render_photo(row), (32, 32)).astype(int) for row in list(unique)[:6]]
+    small = [
+        cv2.resize(render_with_boxes(row)[0], (32, 32)).astype(int) for row in list(unique)[:6]
+    ]
     for at, first in enumerate(small):
         for second in small[at + 1 :]:
             assert np.abs(first - second).mean() > 4
@@ -108,8 +110,8 @@ def test_a_photo_shows_what_its_row_says(rows: list[SampleRow]) -> None:
     row = next(r for r in rows if r.photo_kind == "query" and len(set(r.products)) == 2)
     others = [p for p in PRODUCTS if p.brand != row.products[0].brand and p.shape == "bottle"]
     swapped = SampleRow(**{**row.__dict__, "products": (others[0], others[1])})
-    assert np.array_equal(render_photo(row), render_photo(row))
-    assert not np.array_equal(render_photo(row), render_photo(swapped))
+    assert np.array_equal(render_with_boxes(row)[0], render_with_boxes(row)[0])
+    assert not np.array_equal(render_with_boxes(row)[0], render_with_boxes(swapped)[0])
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ Manifests are never removed, so whatever a cluster's cache answers with keeps it
 """
 
 import json
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from product1m.artifacts.shards import OBJECTS, ShardId
 from product1m.errors import ConfigError, StorageError
 from product1m.storage.base import FRESH_S, Store, StoredFile
 from product1m.storage.opening import open_store
-
-logger = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
 CLOCK_S = 1.0

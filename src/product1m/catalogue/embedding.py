@@ -1,6 +1,5 @@
 """Vectors of a catalogue's items with a promoted model; only new photos pass through it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,11 +120,6 @@ class ItemVectors:
     def select(self, rows: pd.DataFrame) -> Float32[np.ndarray, "n D"]:
         """The vectors of some items, row for row."""
         return self._known.vectors(vector_keys(rows))
-
-    def chunks(self, rows: pd.DataFrame) -> Iterator[Float32[np.ndarray, "n D"]]:
-        """The same, a few hundred items at a time."""
-        for start in range(0, len(rows), CHUNK):
-            yield self.select(rows.iloc[start : start + CHUNK])
 
     def _missing(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows whose vectors are not known yet."""

@@ -258,10 +258,6 @@ class FeatureSet:
             return boxes
         return agreed(lambda: stored[rows], lambda boxes: boxes.tobytes())  # without a checksum
 
-    def num_regions(self, position: int) -> int:
-        """How many regions an item has; reads no shard."""
-        return int(self._regions["count"].iloc[position])
-
     def instances(self) -> tuple[pd.DataFrame, Float16[np.ndarray, "I F"]]:
         """The pasted products of a scene set and their region vectors, row for row."""
         frame: pd.DataFrame = pq.read_table(self.artifact.file(INSTANCES)).to_pandas()

@@ -7,10 +7,10 @@ gets here; each further attempt runs the whole step, which resumes from its chec
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from product1m.errors import LockedError, Product1MError
+from product1m.errors import LockedError, Product1MError, causes_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +60,7 @@ def may_pass(error: BaseException) -> bool:
 
     On a lost node a step may go on for a while, and hold its locks, when its next attempt begins.
     """
-    return any(_is_outage(cause) for cause in _causes(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        hidden = error.__suppress_context__
-        error = error.__cause__ or (None if hidden else error.__context__)
+    return any(_is_outage(cause) for cause in causes_of(error))
 
 
 def _is_outage(error: BaseException) -> bool:

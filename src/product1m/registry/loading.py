@@ -5,7 +5,7 @@ from pathlib import Path
 
 from product1m.errors import RegistryError, StorageError
 from product1m.registry.evidence import EVIDENCE
-from product1m.registry.roles import CHALLENGER, CHAMPION, CHAMPION_URI
+from product1m.registry.roles import CHALLENGER, CHAMPION, CHAMPION_URI, MODELS
 from product1m.registry.version_files import parse_evidence
 from product1m.registry.versions import (
     ModelVersion,
@@ -25,8 +25,6 @@ from product1m.serving.signatures import (
     signature_of,
 )
 from product1m.telemetry.mlflow_client import download
-
-MODELS = "models:/"
 
 
 def fetch_model(model: str, candidate_model: str, trust: Trust, scratch: Path) -> Path:

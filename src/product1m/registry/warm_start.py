@@ -14,13 +14,12 @@ from product1m.config import CapturePretrainingConfig, Config, RpnTrainingConfig
 from product1m.config.capture_pretraining import ARCHITECTURE as CAPTURE_ARCHITECTURE
 from product1m.config.rpn_training import ARCHITECTURE as RPN_ARCHITECTURE
 from product1m.errors import ConfigError
-from product1m.registry.roles import ModelNames
+from product1m.registry.roles import MODELS, ModelNames
 from product1m.registry.versions import find
 from product1m.serving.model_folder import CAPTURE, MODEL_FOLDER, RPN, STEP_OF, model_in
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
 
-MODELS = "models:/"
 MASKED_TASKS = ("masked_language_weight", "masked_region_weight", "image_text_matching_weight")
 """Settings of which the network has a head, unless they are 0."""
 TrainingConfig = RpnTrainingConfig | CapturePretrainingConfig

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from product1m.errors import Product1MError, StorageError
+from product1m.errors import Product1MError, StorageError, causes_of
 
 _NUMBER = re.compile(r"\[errno (\d+)|\(os error (\d+)|code: (\d+), kind:", re.IGNORECASE)
 _SHORT_WRITE = -1
@@ -87,7 +87,7 @@ def disk_errors_explained(*folders: Path) -> Iterator[None]:
 
 def explain(error: BaseException, folders: Sequence[Path] = ()) -> DiskError | None:
     """The error of a file system or database behind `error`, in words; None if there is none."""
-    for cause in _causes(error):
+    for cause in causes_of(error):
         if isinstance(cause, DiskError):
             return cause
         if isinstance(cause, RuntimeError) and "home directory" in str(cause):
@@ -100,14 +100,6 @@ def explain(error: BaseException, folders: Sequence[Path] = ()) -> DiskError | N
         if code is not None and (place or code in _WITHOUT_PLACE):
             return DiskError(_about_place(code, place or next(iter(folders), Path.cwd())))
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(10):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _code_of(error: BaseException) -> int | None:

@@ -45,15 +45,10 @@ def posed(product: Product, pose: int, carton: bool) -> Sprite:
     return render_pack(product, view, carton=carton)
 
 
-def render_photo(row: SampleRow) -> Photo:
-    """The photo of a row; rows with equal seed and products have equal photos."""
-    return render_with_boxes(row)[0]
-
-
 def render_with_boxes(row: SampleRow) -> tuple[Photo, list[tuple[PixelBox, str]]]:
     """The photo of a row, and around the visible part of each product a box with its label.
 
-    Boxes go from left to right.
+    Boxes go from left to right. Rows with equal seed and products have equal photos.
     """
     rng = np.random.default_rng(list(row.photo_seed))
     height, width = _frame(rng, row)
