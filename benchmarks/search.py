@@ -13,12 +13,14 @@ as a build measures. Seconds are of processor time, so other work on the machine
 """
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 from search_vectors import CHUNK, Catalogue, RunVectors, likeness
 
 from product1m.artifacts.folder import open_artifact
@@ -35,6 +37,7 @@ from product1m.retrieval.index import (
     make_index,
     probes_of,
     reach_recall,
+    read_index,
     write_index,
 )
 from product1m.retrieval.search import Searcher, SearchSettings
@@ -52,34 +55,63 @@ def main() -> None:
     print(f"run:      {likeness(run.gallery)}")
     like_run = Catalogue(run, len(set(run.labels)))
     print(f"invented: {likeness(like_run.items(len(run.gallery), seed=0))}")
+    print(f"{options.items} items of {catalogue.dim} dimensions", flush=True)
     training = catalogue.items(min(options.items, options.training_items), seed=0)
-    index = make_index(options.factory, catalogue.dim, len(training), options.probes, seed=0)
-    started = time.process_time()
-    index.train(training)
-    train_s = time.process_time() - started
     asked = {
         "boxes as shipped": catalogue.boxes(options.queries, seed=1),
-        "gallery, unweighted": training[: options.queries],
+        "gallery, unweighted": training[: options.queries].copy(),
     }
+    measured = [Measured(factory, training, options.probes) for factory in options.factory]
+    del training
     exact = {name: ExactSearch(queries, DEPTH) for name, queries in asked.items()}
-    add_s = 0.0
     for vectors in track(catalogue.chunks(options.items), "adding", options.items // CHUNK):
-        started = time.process_time()
-        add_vectors(index, vectors)
-        add_s += time.process_time() - started
+        for one in measured:
+            one.add(vectors)
         for search in exact.values():
             search.add(vectors)
-    print(f"{options.items} items of {catalogue.dim} dimensions, {options.factory}")
-    for name, search in exact.items():
-        print(f"{name:20} {reached(index, search, options.recall)}")
-    with tempfile.TemporaryDirectory() as folder:
-        write_index(index, Path(folder) / INDEX)
-        num_bytes = (Path(folder) / INDEX).stat().st_size
-    print(
-        f"index                {num_bytes / 1e9:.3f} GB, {num_bytes / options.items:.0f} B an item"
-    )
-    print(f"training, adding     {train_s:.0f} s, {add_s:.0f} s")
-    print(f"peak memory          {peak_memory_mib() / 1024:.1f} GiB")
+    while measured:
+        measured.pop(0).tell(exact, options.recall)
+    print(f"peak memory {peak_memory_mib() / 1024:.1f} GiB")
+
+
+class Measured:
+    """An index that is built and asked, with the seconds of processor time that this takes."""
+
+    def __init__(self, factory: str, training: Float32[np.ndarray, "n D"], probes: int) -> None:
+        self.factory = factory
+        self.index = make_index(factory, training.shape[1], len(training), probes, seed=0)
+        started = time.process_time()
+        self.index.train(training)
+        self.train_s, self.add_s = time.process_time() - started, 0.0
+
+    def add(self, vectors: Float32[np.ndarray, "n D"]) -> None:
+        """Add some items."""
+        started = time.process_time()
+        add_vectors(self.index, vectors)
+        self.add_s += time.process_time() - started
+
+    def tell(self, exact: dict[str, ExactSearch], least: float) -> None:
+        """Print size and times, then recall and speed of each kind of query."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / INDEX
+            write_index(self.index, path)
+            num_items, num_bytes = self.index.ntotal, path.stat().st_size
+            self.index = None  # has room for more items than it holds
+            before = resident_bytes()
+            self.index = read_index(path)
+        held = resident_bytes() - before
+        print(
+            f"\n{self.factory}\n"
+            f"{num_bytes / num_items:.0f} B an item; file {num_bytes / 1e9:.3f} GB, read it takes "
+            f"{held / 1e9:.3f} GB; training {self.train_s:.0f} s, adding {self.add_s:.0f} s"
+        )
+        for name, search in exact.items():
+            print(f"{name:20} {reached(self.index, search, least)}", flush=True)
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def reached(index: Any, exact: ExactSearch, least: float) -> str:
@@ -129,7 +161,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--block-dim", type=int, default=256, help="indexing.max_block_dim")
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--training-items", type=int, default=65_536)
-    parser.add_argument("--factory", default="IVF1024,SQ8", help="FAISS factory string")
+    parser.add_argument("--factory", nargs="+", default=["IVF1024,SQ8"], help="factory strings")
     parser.add_argument("--probes", type=int, default=64, help="fewest")
     parser.add_argument("--recall", type=float, default=0.99, help="to be reached")
     return parser.parse_args()

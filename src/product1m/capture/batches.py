@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float32, Int, Int32, Int64
 from torch import Tensor
 
 from product1m.capture.masking import Masking, mask_pairs
@@ -87,10 +87,12 @@ class EpochSampler:
         start, end = (
             number * self.num_rows // self.batches_per_epoch for number in (place, place + 1)
         )
-        return self._order(epoch)[start:end]
+        return self._order(epoch)[start:end].astype(np.int64)
 
-    def _shuffled(self, epoch: int) -> Int64[np.ndarray, " n"]:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
+    def _shuffled(self, epoch: int) -> Int32[np.ndarray, " n"]:
+        order = np.arange(self.num_rows, dtype=np.int32)
+        np.random.default_rng([self.seed, epoch]).shuffle(order)
+        return order
 
 
 class PretrainingBatches:
@@ -106,7 +108,7 @@ class PretrainingBatches:
         self._tokenizer, self._settings = tokenizer, settings
         self._regions = KeptRegions(train)
         self._captions, self._ids = train.rows["caption"], train.rows["id"]
-        self._groups = item_groups(train)
+        self._train = train
         self._items = EpochSampler(len(train), settings.batch_size, settings.seed)
         if self._items.batch_size < distributed.world_size():
             raise TrainingError(
@@ -151,7 +153,7 @@ class PretrainingBatches:
         return PretrainingBatch(
             pairs,
             self._mask(pairs, num_items, own),
-            torch.from_numpy(self._groups[items]),
+            torch.from_numpy(item_groups(self._train, items)),
             torch.from_numpy(sources),
             num_items,
             self._ids.iloc[items].tolist(),
@@ -235,10 +237,10 @@ def shown(batch: PretrainingBatch) -> Pairs:
     return replace(batch.pairs, tokens=batch.masking.tokens)
 
 
-def item_groups(train: FeatureSet) -> Int64[np.ndarray, " n"]:
-    """Every item's duplicate group; an item without a group gets its own."""
-    groups = train.rows["group"].to_numpy(np.int64)
-    return np.where(groups >= 0, groups, -1 - np.arange(len(groups), dtype=np.int64))
+def item_groups(train: FeatureSet, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The duplicate group of every row's item; an item without a group gets its own."""
+    groups = train.rows["group"].to_numpy(np.int64)[rows]
+    return np.where(groups >= 0, groups, -1 - rows)
 
 
 def feature_moments(

@@ -35,7 +35,6 @@ def instance_recall(
     queries = [views.regions(int(i)) for i in instances]
     photos = [train.regions(int(row)) for row in gallery]
     captions = train.rows["caption"].iloc[gallery].tolist()
-    groups = item_groups(train)
     spaces = _spaces(
         loaded,
         ([views.title(int(i)) for i in instances], queries),
@@ -43,7 +42,11 @@ def instance_recall(
     )
     return {
         f"held_out/instance_recall@{depth}{name}": recall_at(
-            depth, query_vectors, gallery_vectors, groups[sources], groups[gallery]
+            depth,
+            query_vectors,
+            gallery_vectors,
+            item_groups(train, sources),
+            item_groups(train, gallery),
         )
         for name, (query_vectors, gallery_vectors) in spaces.items()
         for depth in DEPTHS

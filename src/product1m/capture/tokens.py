@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ FOLDER = "tokenizer"
 FILE = f"{FOLDER}/tokenizer.json"
 MAX_ALPHABET_SHARE = 0.75
 """Single characters take at most this share of a vocabulary trained from scratch (ours)."""
+
+CAPTIONS_AT_ONCE = 10_000
+"""Captions that are encoded at once where all are read (ours)."""
 
 
 class TitleTokenizer:
@@ -60,12 +64,15 @@ class TitleTokenizer:
             for encoding in encoded
         ]
 
-    def unknown_share(self, captions: Sequence[str]) -> float:
+    def unknown_share(self, captions: Iterable[str]) -> float:
         """Share of the captions' tokens that stand for words outside the vocabulary."""
-        encoded = self._backend.encode_batch_fast(list(captions), add_special_tokens=False)
-        counts = [(encoding.ids.count(self.unknown), len(encoding.ids)) for encoding in encoded]
-        unknown, total = (sum(column) for column in zip(*counts, strict=True))
-        return float(unknown / max(1, total))
+        unknown = total = 0
+        rest = iter(captions)
+        while some := list(islice(rest, CAPTIONS_AT_ONCE)):
+            for encoding in self._backend.encode_batch_fast(some, add_special_tokens=False):
+                unknown += encoding.ids.count(self.unknown)
+                total += len(encoding.ids)
+        return unknown / max(1, total)
 
     def tokens(self, numbers: Iterable[int]) -> list[str]:
         """The tokens with these numbers."""
@@ -86,11 +93,11 @@ class TitleTokenizer:
             raise ArtifactError(f"{path}: not a tokenizer ({error})") from error
 
 
-def train_tokenizer(captions: Sequence[str], vocabulary_size: int) -> TitleTokenizer:
+def train_tokenizer(captions: Iterable[str], vocabulary_size: int) -> TitleTokenizer:
     """A WordPiece vocabulary of at most `vocabulary_size` tokens; equal captions give equal ones.
 
     Text is lower-cased, accents are removed, and every Chinese character is a word, as in BERT
-    (paper).
+    (paper). `captions` are read twice.
     """
     alphabet, inner = _alphabet(
         captions, int((vocabulary_size - len(SPECIAL)) * MAX_ALPHABET_SHARE)
@@ -135,7 +142,7 @@ def _backend(model: WordPiece) -> Tokenizer:
     return backend
 
 
-def _alphabet(captions: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
+def _alphabet(captions: Iterable[str], limit: int) -> tuple[list[str], list[str]]:
     """The `limit` most common characters of captions, and `##c` for those that occur in words."""
     backend = _backend(WordPiece(unk_token=UNKNOWN))
     everywhere: Counter[str] = Counter()

@@ -46,6 +46,8 @@ CONTENT = ("id", "caption", "labels", "split", "sha256")
 """Data sets are the same if these columns are equal (ours)."""
 FEW_VALUES = ("split", "shard")
 """Columns that are kept as numbers of their different values."""
+LONG_TEXTS = ("caption", "sha256")
+"""Columns that take most of a table's memory."""
 ROWS_PER_GROUP = 8192
 """Rows kept in memory before they are written to the table (ours)."""
 
@@ -225,14 +227,17 @@ def read_items(artifact: Artifact) -> pd.DataFrame:
     """
     columns: dict[str, Any] = {}
     with pq.ParquetFile(artifact.file(ITEMS), read_dictionary=list(FEW_VALUES)) as file:
-        for name in file.schema_arrow.names:  # one by one: what reading takes is freed each time
+        names = file.schema_arrow.names
+        # One by one, so that what reading takes is freed each time; long texts, which take most,
+        # while little else is held.
+        for name in sorted(names, key=lambda name: name not in LONG_TEXTS):
             column = file.read([name], use_threads=False).combine_chunks()
             pa.default_memory_pool().release_unused()
             if name == "labels":
                 columns[name] = _shared_lists(column[name])
             else:
                 columns[name] = column.to_pandas(types_mapper=_in_arrow)[name]
-    return pd.DataFrame(columns, copy=False)
+    return pd.DataFrame({name: columns[name] for name in names}, copy=False)
 
 
 def _in_arrow(kind: pa.DataType) -> pd.ArrowDtype | None:

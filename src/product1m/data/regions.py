@@ -179,10 +179,8 @@ class FeatureSet:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
+        self._regions = _read_regions(artifact)
         self.rows: pd.DataFrame = read_items(artifact)
-        self._regions: pd.DataFrame = pq.read_table(
-            artifact.file(REGIONS), pre_buffer=False, use_threads=False, read_dictionary=["shard"]
-        ).to_pandas(self_destruct=True, split_blocks=True)
         self._shards: dict[str, Any] = {}
         self._lines = LineTable(artifact.file(LINES)) if self.has_lines else None
         self._points = PointTable(artifact.file(POINTS)) if self.has_points else None
@@ -269,6 +267,18 @@ class FeatureSet:
             self._shards[name] = _tensors(self.artifact.shard(name))
         shard: Mapping[str, Any] = self._shards[name]
         return shard
+
+
+def _read_regions(artifact: Artifact) -> pd.DataFrame:
+    """The table of regions, with places in a shard as numbers of four bytes."""
+    table = pq.read_table(
+        artifact.file(REGIONS), pre_buffer=False, use_threads=False, read_dictionary=["shard"]
+    )
+    for name in ("start", "count"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table[name].cast(pa.int32()))
+    regions: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
+    return regions
 
 
 def _tensors(shard: Shard) -> Mapping[str, Any]:

@@ -165,7 +165,7 @@ def _tokenizer(items: FeatureSet, config: CapturePretrainingConfig) -> TitleToke
     """
     if not config.warm_start:
         if config.text_model == SCRATCH:
-            return train_tokenizer(items.rows["caption"].tolist(), config.vocabulary_size)
+            return train_tokenizer(items.rows["caption"], config.vocabulary_size)
         return bert_tokenizer(config.text_model)
     with weights_of(config, CAPTURE) as earlier:
         tokenizer, feature_dim = (
@@ -178,7 +178,7 @@ def _tokenizer(items: FeatureSet, config: CapturePretrainingConfig) -> TitleToke
             f"{where}: it reads region vectors of {feature_dim} numbers, and the items' have "
             f"{items.feature_dim}; train from scratch, or keep the model's rpn_training.backbone"
         )
-    unknown = tokenizer.unknown_share(items.rows["caption"].tolist())
+    unknown = tokenizer.unknown_share(items.rows["caption"])
     if unknown > MAX_UNKNOWN:
         raise ConfigError(
             f"{where}: its vocabulary does not know {unknown:.0%} of the words in the titles, at "
