@@ -16,19 +16,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import open_artifact, write_artifact
-from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig, IngestionConfig
+from product1m.config import (
+    BackgroundSynthesisConfig,
+    FeatureExtractionConfig,
+    IndexingConfig,
+    IngestionConfig,
+)
 from product1m.data.items import ITEMS, SCHEMA, ItemTable
 from product1m.data.lists import ListFile
 from product1m.data.regions import REGIONS, FeatureSet
 from product1m.data.regions import SCHEMA as REGION_SCHEMA
+from product1m.evaluation.metrics import GroundTruth, score_queries
+from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex, write_index
 from product1m.telemetry.usage import peak_memory_mib
 
 CHUNK = 10_000
+INDEXED = pa.schema([SCHEMA.field(name) for name in ("id", "caption", "labels", "sha256")])
 TITLE = "正品MIRUNEA蜜露妮 水漾爽肤水150ml 补水保湿舒缓修护敏感肌官方 {:07d}"
 
 
@@ -64,7 +74,7 @@ def peak_of(part: str, folder: Path) -> float:
 
 
 def write_world(folder: Path, size: int) -> None:
-    """A list of train items, their table, and the table of their regions."""
+    """A list of train items, their table, that of their regions, and the rows of an index."""
     with (folder / "product1m_train_ossurl_v2.txt").open("w", encoding="utf-8") as lines:
         for number in range(size):
             url = f"https://img.example/{number:09d}.jpg"
@@ -84,6 +94,14 @@ def write_world(folder: Path, size: int) -> None:
         with pq.ParquetWriter(writer.folder / REGIONS, REGION_SCHEMA) as table:
             for start in range(0, size, CHUNK):
                 table.write_table(region_rows(start, min(size, start + CHUNK)))
+    with write_artifact(folder / "index", "indexing", IndexingConfig()) as writer:
+        index = faiss.IndexFlatIP(1)
+        with pq.ParquetWriter(writer.folder / GALLERY, INDEXED) as table:
+            for start in range(0, size, CHUNK):
+                rows = item_rows(start, min(size, start + CHUNK)).select(INDEXED.names)
+                table.write_table(rows)
+                index.add(np.ones((len(rows), 1), np.float32))
+        write_index(index, writer.folder / INDEX)
 
 
 def item_rows(start: int, end: int) -> pa.Table:
@@ -91,7 +109,7 @@ def item_rows(start: int, end: int) -> pa.Table:
     columns = {
         "id": [str(600_000_000_000 + number) for number in numbers],
         "caption": [TITLE.format(number) for number in numbers],
-        "labels": [[] for _ in numbers],
+        "labels": [[f"product {number // 87}"] for number in numbers],
         "group": [-1] * len(numbers),
         "split": [""] * len(numbers),
         "width": [800] * len(numbers),
@@ -158,12 +176,27 @@ def batches(folder: Path) -> None:
     EpochSampler(len(train), settings.batch_size, settings.seed).rows(made.batches_per_epoch - 1)
 
 
+def gallery(folder: Path) -> None:
+    """Evaluation, serving: the rows of an index, with vectors of one dimension."""
+    GalleryIndex.load(open_artifact(folder / "index", "indexing"))
+
+
+def ground_truth(folder: Path) -> None:
+    """Evaluation: the same, and which item is right for a query."""
+    index = GalleryIndex.load(open_artifact(folder / "index", "indexing"))
+    asked = pd.DataFrame({"id": ["q"], "labels": [["product 7"]]})
+    truth = GroundTruth.from_rows(asked, index.rows)
+    score_queries({"q": [index.ids[place] for place in range(100)]}, truth, "strict", (100,))
+
+
 PARTS: dict[str, Callable[[Path], None]] = {
     "lists": read_lists,
     "candidates": draw,
     "item table": items,
     "feature tables": features,
     "batches": batches,
+    "rows of an index": gallery,
+    "evaluation's tables": ground_truth,
 }
 
 if __name__ == "__main__":

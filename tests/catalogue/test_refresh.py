@@ -59,7 +59,7 @@ def test_the_first_index_has_the_vectors_of_the_indexing_step(
     config = IndexingConfig.model_validate(open_artifact(made.index, "indexing").manifest.config)
     capture = load_capture(open_artifact(made.capture, "capture_pretraining"))
     expected = build_index(features, capture, IndexSettings.from_config(config))
-    assert searcher.gallery.ids == features.rows["id"].tolist()
+    assert list(searcher.gallery.ids) == features.rows["id"].tolist()
     own = searcher.gallery.vectors(np.arange(8))
     np.testing.assert_allclose(own, expected.index.reconstruct_n(0, 8), atol=2e-3)
     assert len(Thumbnails(indexed / "thumbnails")) == 8

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from product1m.data.texts import Texts
 from product1m.evaluation.check_weights import with_checks
 from product1m.evaluation.fusion import DevQueries, Fusion, FusionSettings
 from product1m.evaluation.metrics import GroundTruth
@@ -33,7 +34,7 @@ class Ranking:
 def chosen(helping: tuple[float, ...], shared: object = "counts", check: str = "points") -> Fusion:
     queries: Any = SimpleNamespace(shared=shared, query_ids=IDS, select=lambda _: queries)
     searcher: Any = Ranking(helping, check)
-    dev = DevQueries(list(range(len(IDS))), IDS, ["right", "wrong"], TRUTH, "best_score")
+    dev = DevQueries(list(range(len(IDS))), IDS, Texts(["right", "wrong"]), TRUTH, "best_score")
     return with_checks(FUSION, searcher, queries, dev, SETTINGS, whole_photo=False)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from product1m.config import EvaluationConfig
+from product1m.data.texts import Texts
 from product1m.errors import RetrievalError
 from product1m.evaluation import fusion
 from product1m.evaluation.fusion import (
@@ -66,14 +67,14 @@ class World:
             {q: tuple(f"c{c}" for c in row) for q, row in zip(queries, asked, strict=True)},
             {f"g{n}": f"c{label}" for n, label in enumerate(items)},
         )
-        self.dev = DevQueries.answerable(self.queries, ids, self.truth, "best_score")
+        self.dev = DevQueries.answerable(self.queries, Texts(ids), self.truth, "best_score")
         self.pool = candidates(
             self.queries, self.gallery, LAYOUT, tuple(LAYOUT.widths), whole_photo=False
         )
 
 
 def answerable(world: World, truth: GroundTruth) -> list[str]:
-    return DevQueries.answerable(world.queries, [], truth, "best_score").ids
+    return DevQueries.answerable(world.queries, Texts([]), truth, "best_score").ids
 
 
 def two_boxes() -> QueryBoxes:

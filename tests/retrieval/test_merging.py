@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from product1m.data.texts import Texts
 from product1m.evaluation.bounds import oracle_rankings, random_rankings
 from product1m.retrieval.merging import (
     best_score,
@@ -122,7 +123,7 @@ def test_best_score_equals_the_maximum_over_rankings(seed: int, depth: int) -> N
 
 
 def test_a_random_ranking_lists_gallery_items_once_and_follows_its_seed() -> None:
-    gallery = [f"g{n}" for n in range(30)]
+    gallery = Texts(f"g{n}" for n in range(30))
     ranked = random_rankings(["q1", "q2"], gallery, 10, seed=3)
     assert ranked == random_rankings(["q1", "q2"], gallery, 10, seed=3)
     assert ranked != random_rankings(["q1", "q2"], gallery, 10, seed=4)

@@ -33,7 +33,7 @@ def test_the_index_holds_every_gallery_item_in_order_with_its_blocks(
     artifact = open_artifact(tiny_artifacts.index, "indexing")
     gallery = FeatureSet(open_artifact(tiny_artifacts.gallery_features, "feature_extraction"))
     index = GalleryIndex.load(artifact)
-    assert index.ids == gallery.rows["id"].tolist()
+    assert list(index.ids) == gallery.rows["id"].tolist()
     assert index.rows["labels"].tolist() == gallery.rows["labels"].tolist()
     searcher = Searcher.load(
         artifact,

@@ -147,7 +147,7 @@ def _answers(
     if not len(rows):
         return {}
     gallery, places = filled.gallery, filled.gallery.places
-    items = [places[item] for item in rows["id"]]
+    items = places.find(rows["id"]).tolist()
     searched = max(depth, ranking.num_checked)
     nearest = Nearest(*gallery.search(vectors(rows), searched))
     table = gallery.points
@@ -155,7 +155,7 @@ def _answers(
         matcher = Matcher([table[item] for item in items], PreparedItems(table))
         nearest = check_answers(nearest, ranking.weights, matcher.count, ranking.num_checked)
     positions = nearest.first(depth).positions.tolist()
-    found = [[gallery.ids[place] for place in row if place >= 0] for row in positions]
+    found = [gallery.ids.at([place for place in row if place >= 0]) for row in positions]
     return dict(zip(rows["id"], found, strict=True))
 
 

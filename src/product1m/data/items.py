@@ -219,15 +219,17 @@ def content_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_items(artifact: Artifact) -> pd.DataFrame:
-    """The item table with `labels` as lists and a plain 0-based index.
+def read_items(artifact: Artifact, table: str = ITEMS) -> pd.DataFrame:
+    """A table of items with `labels` as lists and a plain 0-based index.
 
     Text stays in Arrow's buffers, a third of what Python strings take. Rows with the same labels
     share one list: treat it as read-only.
     """
     columns: dict[str, Any] = {}
-    with pq.ParquetFile(artifact.file(ITEMS), read_dictionary=list(FEW_VALUES)) as file:
-        names = file.schema_arrow.names
+    path = artifact.file(table)
+    names = pq.read_schema(path).names
+    few_values = [name for name in FEW_VALUES if name in names]
+    with pq.ParquetFile(path, read_dictionary=few_values) as file:
         # One by one, so that what reading takes is freed each time; long texts, which take most,
         # while little else is held.
         for name in sorted(names, key=lambda name: name not in LONG_TEXTS):

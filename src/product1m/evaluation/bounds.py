@@ -5,20 +5,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from product1m.data.texts import Texts
 from product1m.retrieval.merging import round_robin
 
 
 def random_rankings(
-    query_ids: Sequence[str], gallery_ids: Sequence[str], depth: int, seed: int
+    query_ids: Sequence[str], gallery_ids: Texts, depth: int, seed: int
 ) -> dict[str, list[str]]:
     """Every query gets its own random sample of the gallery."""
     generator = np.random.default_rng(seed)
     depth = min(depth, len(gallery_ids))
     return {
-        query: [
-            gallery_ids[i]
-            for i in generator.choice(len(gallery_ids), depth, replace=False).tolist()
-        ]
+        query: gallery_ids.at(generator.choice(len(gallery_ids), depth, replace=False))
         for query in query_ids
     }
 

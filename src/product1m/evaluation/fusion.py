@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from product1m.config import EvaluationConfig
+from product1m.data.texts import Texts
 from product1m.errors import RetrievalError
 from product1m.evaluation.metrics import GroundTruth, score_queries
 from product1m.evaluation.statistics import MAIN_DEPTH
@@ -132,7 +133,7 @@ class DevQueries:
     rows: list[int]
     """Their positions among the queries of the candidates."""
     ids: list[str]
-    gallery_ids: list[str]
+    gallery_ids: Texts
     truth: GroundTruth
     merge: MergeRule
 
@@ -140,7 +141,7 @@ class DevQueries:
     def answerable(
         cls,
         queries: QueryVectors,
-        gallery_ids: list[str],
+        gallery_ids: Texts,
         truth: GroundTruth,
         merge: MergeRule,
     ) -> "DevQueries":
@@ -160,7 +161,7 @@ class DevQueries:
     def ap(self, pool: Candidates, shares: Float32[np.ndarray, " K"]) -> Float[np.ndarray, " Q"]:
         """Strict AP@10 of each query with these block weights."""
         rankings = {
-            query: [self.gallery_ids[position] for position in ranking]
+            query: self.gallery_ids.at(ranking)
             for query, ranking in zip(
                 self.ids, _merged(pool, shares, self.rows, self.merge), strict=True
             )

@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from product1m.errors import RetrievalError
+from product1m.evaluation.item_labels import ItemLabels
 from product1m.evaluation.statistics import METRIC_NAMES
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,9 @@ class GroundTruth:
     def from_rows(cls, queries: pd.DataFrame, gallery: pd.DataFrame) -> "GroundTruth":
         """From the rows of item tables; every gallery item has a label."""
         asked = zip(queries["id"], queries["labels"], strict=True)
-        held = zip(gallery["id"], gallery["labels"], strict=True)
         return cls(
             {str(query): tuple(labels) for query, labels in asked},
-            {str(item): labels[0] for item, labels in held},
+            ItemLabels(gallery["id"], (labels[0] for labels in gallery["labels"])),
         )
 
     @cached_property
@@ -71,20 +71,20 @@ class GroundTruth:
         return missing
 
     @cached_property
-    def _item_positions(self) -> dict[str, int]:
-        return {item_id: position for position, item_id in enumerate(self.gallery_label)}
+    def _items(self) -> ItemLabels:
+        labels = self.gallery_label
+        if isinstance(labels, ItemLabels):
+            return labels
+        return ItemLabels(labels.keys(), labels.values())
 
     @cached_property
     def _label_codes(self) -> dict[str, int]:
-        return {
-            label: code for code, label in enumerate(dict.fromkeys(self.gallery_label.values()))
-        }
+        return {label: code for code, label in enumerate(self._items.names)}
 
     @cached_property
     def _item_codes(self) -> Int[np.ndarray, " G"]:
-        codes = [self._label_codes[label] for label in self.gallery_label.values()]
         # Two more entries, so that the positions -2 and -1 find padding and unknown.
-        return np.array([*codes, _PADDING, _UNKNOWN], np.int64)
+        return np.append(self._items.codes, np.array([_PADDING, _UNKNOWN], np.int32))
 
     @cached_property
     def _label_sizes(self) -> Int[np.ndarray, " C"]:
@@ -201,9 +201,8 @@ class _RankTable:
         kept = np.minimum(lengths, width)
         items = np.full((len(ids), max(1, int(kept.max(initial=0)))), _PADDING)
         filled = np.arange(items.shape[1]) < kept[:, None]
-        items[filled] = _look_up(
-            truth._item_positions, chain.from_iterable(ranking[:width] for ranking in ids)
-        )
+        named = chain.from_iterable(ranking[:width] for ranking in ids)
+        items[filled] = truth._items.places.find(named)
         codes = truth._item_codes[items]
         slots = np.full(items.shape, -1)
         for slot in range(wanted.codes.shape[1]):

@@ -11,13 +11,15 @@ from typing import Any
 import faiss
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.data.early_checks import POINTS_PER_CELL, too_few_to_train
+from product1m.data.items import read_items
 from product1m.data.points import POINTS, PointTable
+from product1m.data.texts import Places, Texts
 from product1m.errors import RetrievalError
+from product1m.retrieval.copies import find_copies
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,6 @@ INDEX = "index.faiss"
 GALLERY = "gallery.parquet"
 VECTOR_ID = "vector_id"
 """Column of the gallery's table; only in an index that was refreshed in place."""
-COPY_TOLERANCE = 0.01
-"""Scores of items with equal photo and caption differ at most by this, due to rounding (ours)."""
 _HASHTABLE: int = faiss.DirectMap.Hashtable  # type: ignore[attr-defined]
 REFINED = 16
 """Candidates by coarse codes for every neighbor asked for, if the index refines them (ours)."""
@@ -238,8 +238,8 @@ class GalleryIndex:
                 f"{POINTS} holds the points of {len(points)} items but {GALLERY} lists "
                 f"{len(rows)}; run indexing again"
             )
-        self._copies = self._find_copies()
-        self.ids: list[str] = rows["id"].tolist()
+        self._copies = find_copies(rows, self.vectors)
+        self.ids = Texts(rows["id"])
 
     def with_points(self, points: PointTable | None) -> "GalleryIndex":
         """The same index with these points of its items, row for row."""
@@ -248,26 +248,26 @@ class GalleryIndex:
         return other
 
     @cached_property
-    def places(self) -> dict[str, int]:
+    def places(self) -> Places:
         """Row of each item, by id."""
-        return {item: row for row, item in enumerate(self.ids)}
+        return Places(self.ids)
 
     @cached_property
     def products(self) -> Int64[np.ndarray, " G"]:
         """A number per item, equal for items with equal labels; unique if it has no label."""
-        first: list[str] = [own[0] if len(own) else "" for own in self.rows.get("labels", [])]
-        first = first or [""] * len(self)
-        names = [
-            (label, item if not label else "") for label, item in zip(first, self.ids, strict=True)
-        ]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return np.array([numbers[name] for name in names], np.int64)
+        alone = -1 - np.arange(len(self), dtype=np.int64)
+        if "labels" not in self.rows:
+            return alone
+        known: dict[str, int] = {"": -1}
+        names = (own[0] if len(own) else "" for own in self.rows["labels"])
+        numbers = (known.setdefault(name, len(known)) for name in names)
+        products = np.fromiter(numbers, np.int64, len(self))
+        return np.where(products < 0, alone, products)
 
     @classmethod
     def load(cls, artifact: Artifact) -> "GalleryIndex":
         """Read an indexing artifact."""
-        rows = pq.read_table(artifact.file(GALLERY)).to_pandas()
-        rows["labels"] = [list(labels) for labels in rows["labels"]]
+        rows = read_items(artifact, GALLERY)
         points = PointTable(artifact.file(POINTS)) if POINTS in artifact.manifest.files else None
         return cls(read_index(artifact.file(INDEX)), rows, points)
 
@@ -305,20 +305,6 @@ class GalleryIndex:
         """
         rows = positions.tolist()
         return np.array([self._copies.get(row, (row,))[0] for row in rows], np.int64)
-
-    def _find_copies(self) -> dict[int, tuple[int, ...]]:
-        """For each item with copies (equal photo and caption), the rows of all of them, by id."""
-        if not {"sha256", "caption"} <= set(self.rows):
-            return {}
-        listings = self.rows[["id", "sha256", "caption"]].reset_index(drop=True)
-        repeated = listings[listings.duplicated(["sha256", "caption"], keep=False)]
-        copies: dict[int, tuple[int, ...]] = {}
-        for _, listing in repeated.sort_values("id").groupby(["sha256", "caption"], sort=False):
-            positions = listing.index.to_numpy(np.int64)
-            vectors = self.vectors(positions)
-            if np.abs(vectors - vectors[0]).max() <= COPY_TOLERANCE:
-                copies |= dict.fromkeys(positions.tolist(), tuple(positions.tolist()))
-        return copies
 
     def _positions(self, vector_ids: Int64[np.ndarray, "Q N"]) -> Int64[np.ndarray, "Q N"]:
         if self._vector_ids is None:

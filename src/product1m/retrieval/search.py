@@ -248,10 +248,11 @@ class Searcher:
 
     def named(self, nearest: Nearest) -> list[list[tuple[str, float]]]:
         """The nearest items as gallery ids with their similarities."""
-        rows = zip(nearest.positions.tolist(), nearest.scores.tolist(), strict=True)
+        used = nearest.positions >= 0
+        rows = zip(nearest.positions, nearest.scores, used, strict=True)
         return [
-            [(self.gallery.ids[p], s) for p, s in zip(row, row_scores, strict=True) if p >= 0]
-            for row, row_scores in rows
+            list(zip(self.gallery.ids.at(row[kept]), scores[kept].tolist(), strict=True))
+            for row, scores, kept in rows
         ]
 
     def rank(
