@@ -25,6 +25,7 @@ from product1m.errors import ArtifactError
 from product1m.steps.capture_pretraining import batch_settings, pretext_tasks
 from product1m.training.loop import TrainingPlan, train
 from tests.support.oracles import loops as oracles
+from tests.support.oracles.whole_joint import joint_states
 from tests.support.worlds.feature_artifacts import make_scenes, make_train
 from tests.support.worlds.small_capture import SMALL
 
@@ -207,7 +208,7 @@ def test_the_losses_of_a_batch_equal_plain_loops_over_it(
         terms = pretext_losses(capture, batch, pretext_tasks(CONFIG))
         states = capture.streams(shown(batch), batch.masking.hidden_regions)
         joint = capture.fuse(states)
-        words, regions = _masked_by_loops(capture, batch, joint.text, joint.regions)
+        words, regions = _masked_by_loops(capture, batch, *joint_states(capture, states))
     assert terms["masked_language"].item() == pytest.approx(words, abs=1e-4)
     assert terms["masked_region"].item() == pytest.approx(regions, abs=1e-4)
     n, groups = batch.num_items, batch.groups.tolist()

@@ -61,7 +61,7 @@ class Packing:
 
     def pack(self, padded: Shaped[Tensor, "B L ..."]) -> Shaped[Tensor, "P ..."]:
         """Only the rows of real tokens."""
-        return padded.flatten(0, 1)[self.rows]
+        return padded.flatten(0, 1).index_select(0, self.rows)
 
     def unpack(self, packed: Shaped[Tensor, "P ..."]) -> Shaped[Tensor, "B L ..."]:
         """The padded batch again, zero at padding."""
@@ -69,7 +69,7 @@ class Packing:
         if self.is_full:
             return packed.reshape(B, L, *packed.shape[1:])
         padded = packed.new_zeros(B * L, *packed.shape[1:])
-        return padded.index_copy(0, self.rows, packed).reshape(B, L, *packed.shape[1:])
+        return padded.index_copy_(0, self.rows, packed).reshape(B, L, *packed.shape[1:])
 
     def part(
         self, packed: Shaped[Tensor, "P ..."], rows: slice
@@ -79,9 +79,26 @@ class Packing:
         start, count = int(lengths[: rows.start].sum()), int(lengths[rows].sum())
         return Packing.from_padding(self.padding[rows]), packed[start : start + count]
 
+    def narrowed(self, read: Bool[Tensor, "B L"]) -> "Narrowed":
+        """Only the tokens where `read` is True, at least one of every sample."""
+        counts = (read & ~self.padding).sum(1)
+        largest = int(counts.max()) if len(counts) else 0
+        places = torch.arange(largest, device=counts.device)
+        packing = Packing.from_padding(places >= counts[:, None])
+        return Narrowed(self.pack(read).nonzero().squeeze(1), packing)
+
     def places(self) -> Int[Tensor, " P"]:
         """The position of every packed row in its sample."""
         return self.rows % self.padding.shape[1]
+
+
+class Narrowed(NamedTuple):
+    """Some of the real tokens of a packed batch."""
+
+    rows: Int[Tensor, " Q"]
+    """Their packed rows."""
+    packing: Packing
+    """Their own packing, in which each sample has only them."""
 
 
 class Attention(nn.Module):
@@ -200,10 +217,20 @@ class PreNormBlock(nn.Module):
         self.ffn = FeedForward(dim, ffn_dim)
         self.dropout = nn.Dropout(dropouts.hidden)
 
-    def forward(self, hidden: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
-        """One layer over the real tokens."""
+    def forward(
+        self, hidden: Float[Tensor, "P D"], packing: Packing, read: Narrowed | None = None
+    ) -> Float[Tensor, "Q D"]:
+        """One layer over the real tokens; the output only of the tokens in `read`, if given.
+
+        They attend to all tokens, so their output is the same, and the other tokens cost nothing
+        but their keys and values.
+        """
         normed = self.attention_norm(hidden)
-        hidden = hidden + self.dropout(self.attention(normed, packing, normed, packing))
+        queries, query_packing = normed, packing
+        if read is not None:
+            hidden, queries = hidden.index_select(0, read.rows), normed.index_select(0, read.rows)
+            query_packing = read.packing
+        hidden = hidden + self.dropout(self.attention(queries, query_packing, normed, packing))
         out: Tensor = hidden + self.dropout(self.ffn(self.ffn_norm(hidden)))
         return out
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from product1m.capture.blocks import Packing
+from product1m.capture.masking import Masking
 from product1m.capture.network import Capture, JointStates, StreamStates
 from product1m.capture.pairs import Pairs
 from product1m.training.memory import in_parts
@@ -28,7 +29,7 @@ class CaptureInParts:
 
         def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             hidden = None if hidden_regions is None else hidden_regions[rows]
-            states = self._capture.streams(pairs.rows(rows), hidden)
+            states = self._capture.streams(pairs.part(rows), hidden)
             return states.text, states.regions, states.text_embedding, states.image_embedding
 
         parts = in_parts(some, len(pairs), self._num_parts)
@@ -44,12 +45,18 @@ class CaptureInParts:
             image_embedding,
         )
 
-    def fuse(self, states: StreamStates) -> JointStates:
+    def fuse(self, states: StreamStates, masking: Masking | None = None) -> JointStates:
         """Same as `Capture.fuse`."""
 
         def some(rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            joint = self._capture.fuse(_rows(states, rows))
-            return joint.text, joint.regions, joint.text_embedding, joint.image_embedding
+            part = None if masking is None else masking.part(rows)
+            joint = self._capture.fuse(_rows(states, rows), part)
+            return (
+                joint.masked_tokens,
+                joint.masked_regions,
+                joint.text_embedding,
+                joint.image_embedding,
+            )
 
         parts = in_parts(some, len(states.text_embedding), self._num_parts)
         return JointStates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

@@ -1,10 +1,16 @@
 """The joint transformer over the concatenation of both streams (paper)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from product1m.capture.blocks import LayerSizes, Packing, PreNormBlock, SelfAttentionLayers
+from product1m.capture.blocks import (
+    LayerSizes,
+    Narrowed,
+    Packing,
+    PreNormBlock,
+    SelfAttentionLayers,
+)
 
 
 class JointTransformer(nn.Module):
@@ -27,11 +33,14 @@ class JointTransformer(nn.Module):
         text_packing: Packing,
         regions: Float[Tensor, "K D"],
         region_packing: Packing,
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
-        """Hidden states of both sides, zero at padding; each sample uses its own padding mask.
+        read_text: Bool[Tensor, "B T"],
+        read_regions: Bool[Tensor, "B R"],
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "N D"]]:
+        """Hidden states of both sides where the two masks are True, sample after sample.
 
-        The released code repeats its masks over the heads in the wrong order, so a sample gets the
-        masks of its neighbors.
+        The last layer computes no others. Each sample uses its own padding mask; the released code
+        repeats its masks over the heads in the wrong order, so a sample gets the masks of its
+        neighbors.
         """
         text = text + self.text_position(text_packing.places())
         regions = regions + self.region_position(region_packing.places())
@@ -39,6 +48,18 @@ class JointTransformer(nn.Module):
         hidden = packing.pack(
             torch.cat([text_packing.unpack(text), region_packing.unpack(regions)], 1)
         )
-        T = text_packing.padding.shape[1]
-        padded = packing.unpack(self.norm(self.layers(hidden, packing)))
-        return padded[:, :T], padded[:, T:]
+        read = torch.cat([read_text, read_regions], 1)
+        hidden = self.norm(self._layers(hidden, packing, packing.narrowed(read)))
+        is_text = Packing.from_padding(~read).places() < read_text.shape[1]
+        return hidden[is_text], hidden[~is_text]
+
+    def _layers(
+        self, hidden: Float[Tensor, "P D"], packing: Packing, read: Narrowed
+    ) -> Float[Tensor, "Q D"]:
+        if not len(self.layers):
+            return hidden.index_select(0, read.rows)
+        *earlier, last = self.layers
+        for layer in earlier:
+            hidden = layer(hidden, packing)
+        out: Tensor = last(hidden, packing, read)
+        return out

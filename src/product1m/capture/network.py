@@ -28,6 +28,7 @@ from product1m.capture.heads import (
     Projection,
 )
 from product1m.capture.joint import JointTransformer
+from product1m.capture.masking import Masking
 from product1m.capture.pairs import Pairs, collate
 from product1m.capture.streams import TextStream, VisualStream
 from product1m.capture.tokens import TitleTokenizer
@@ -73,10 +74,12 @@ class StreamStates:
 
 @dataclass(frozen=True)
 class JointStates:
-    """Outputs of the joint transformer."""
+    """Outputs of the joint transformer, where they are read."""
 
-    text: Float[Tensor, "B T D"]
-    regions: Float[Tensor, "B R D"]
+    masked_tokens: Float[Tensor, "M D"]
+    """Hidden states of the masked tokens, sample after sample."""
+    masked_regions: Float[Tensor, "N D"]
+    """Hidden states of the masked regions, sample after sample."""
     text_embedding: Float[Tensor, "B E"]
     image_embedding: Float[Tensor, "B E"]
 
@@ -128,17 +131,23 @@ class Capture(nn.Module):
             text, text_packing, regions, region_packing, text_embedding, image_embedding
         )
 
-    def fuse(self, states: StreamStates) -> JointStates:
-        """Cross and joint transformers over both streams."""
-        text, regions = self.cross(
-            states.text, states.text_packing, states.regions, states.region_packing
+    def fuse(self, states: StreamStates, masking: Masking | None = None) -> JointStates:
+        """Cross and joint transformers over both streams; without `masking` nothing is masked."""
+        packings = states.text_packing, states.region_packing
+        masked = (
+            (masking.masked_tokens, masking.masked_regions)
+            if masking
+            else tuple(torch.zeros_like(packing.padding) for packing in packings)
         )
-        text, regions = self.joint(text, states.text_packing, regions, states.region_packing)
+        read = [_with_first(mask) for mask in masked]
+        text, regions = self.cross(states.text, packings[0], states.regions, packings[1])
+        text, regions = self.joint(text, packings[0], regions, packings[1], *read)
+        text_packing, region_packing = (Packing.from_padding(~mask) for mask in read)
         return JointStates(
-            text,
-            regions,
-            self.projections["joint_text"](text[:, 0]),
-            self.projections["joint_image"](regions[:, 0]),
+            text[text_packing.pack(masked[0])],
+            regions[region_packing.pack(masked[1])],
+            self.projections["joint_text"](text[rows_of_first(text_packing)]),
+            self.projections["joint_image"](regions[rows_of_first(region_packing)]),
         )
 
     def _mean_word(self, pairs: Pairs) -> Float[Tensor, "B D"]:
@@ -148,6 +157,13 @@ class Capture(nn.Module):
         words = ((places > 0) & (places < lengths - 1))[:, :, None]  # [B, T, 1]
         embedded: Tensor = self.text.embedding.word(pairs.tokens) * words
         return embedded.sum(1) / words.sum(1).clamp(min=1)
+
+
+def _with_first(masked: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The positions that are read: the first of every sample, and the masked ones."""
+    read = masked.clone()
+    read[:, 0] = True
+    return read
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ class OnDevice:
         """The same values in pinned memory."""
         return self._changed(lambda tensor: tensor.pin_memory())
 
+    def part(self, rows: slice) -> Self:
+        """Some of the rows of every tensor."""
+        return self._changed(lambda tensor: tensor[rows])
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
         def changed(value: Any) -> Any:
             if isinstance(value, OnDevice):
@@ -50,10 +54,6 @@ class Pairs(OnDevice):
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def rows(self, rows: slice) -> "Pairs":
-        """Some of the pairs, padded as before."""
-        return self._changed(lambda tensor: tensor[rows])
 
 
 def collate(titles: Sequence[Tokens], photos: Sequence[Regions], max_regions: int) -> Pairs:

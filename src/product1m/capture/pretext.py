@@ -67,7 +67,7 @@ def pretext_losses(
         terms["contrast"] = tasks.contrast * _contrast(capture, states, batch, tasks)
     if not tasks.need_joint:
         return terms
-    joint = network.fuse(states)
+    joint = network.fuse(states, batch.masking)
     if tasks.masked_language:
         terms["masked_language"] = tasks.masked_language * _masked_language(capture, joint, batch)
     if tasks.masked_region:
@@ -102,7 +102,7 @@ def _masked_language(
 ) -> Float[Tensor, ""]:
     masked = batch.masking.masked_tokens
     scores = capture.heads["masked_language"](
-        joint.text[masked], capture.text.embedding.word.weight
+        joint.masked_tokens, capture.text.embedding.word.weight
     )
     return masked_language_loss(scores, batch.pairs.tokens[masked])
 
@@ -111,7 +111,7 @@ def _masked_region(
     capture: Capture, joint: JointStates, batch: PretrainingBatch
 ) -> Float[Tensor, ""]:
     masked = batch.masking.masked_regions
-    predicted = capture.heads["masked_region"](joint.regions[masked])
+    predicted = capture.heads["masked_region"](joint.masked_regions)
     return masked_region_loss(predicted, capture.standardization(batch.pairs.features[masked]))
 
 
