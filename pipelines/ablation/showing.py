@@ -27,7 +27,7 @@ _MEASURES = {
     STREAMS: "both streams alone (`streams`)",
 }
 _READING_PRODUCTS = (
-    " `found@1`: share of all products that a box lies on with the right first answer; `found@5`: "
+    " `found@1`: share of all products with a box whose first answer is right; `found@5`: "
     "with a right one among its first 5; –: without boxes nothing is shown for a product."
 )
 

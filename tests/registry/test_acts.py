@@ -293,7 +293,7 @@ def test_two_versions_are_compared_by_metrics_and_what_made_them(
     assert found["gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert (found["config"], found["data"]) == ({}, {})
     shown = product1m("compare", registered.number, sample.number)
-    assert "configuration: nothing different" in shown
+    assert "configuration: no differences" in shown
     assert "paired +0.000 [+0.000, +0.000]" in shown
 
 

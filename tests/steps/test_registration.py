@@ -184,9 +184,11 @@ def test_the_description_holds_what_a_reviewer_needs(
     assert f"recall@0.5 of 36 proposals {rpn:.3f} (the 36 most usual places " in card
     lost = Interval(**metrics["match_score"]["lost"])
     error = metrics["match_score"]["calibration_error"]
-    assert f"lost {lost}, calibration error {error:.3f}." in card
+    assert f"{lost} of the boxes whose product is in it; calibration error " in card
+    assert f"of match scores {error:.3f}." in card
     assert "8 items, Flat, " in card
     assert "product1m registry rollback" in card
+    assert f"product1m registry promote --version {registered.number} " in card
 
 
 def test_the_version_carries_signature_metrics_digests_and_pinned_requirements(

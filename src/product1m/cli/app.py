@@ -1,8 +1,6 @@
 """`product1m`: the steps one by one, the sample split, search, the configuration."""
 
 import json
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,9 +29,10 @@ from product1m.cli.registry import registry_app
 from product1m.cli.serve import serve, small_model
 from product1m.cli.settings import config_app
 from product1m.cli.storage import storage_app
+from product1m.cli.terminal import print_table
 from product1m.cli.ui import ui
 from product1m.config import load_config
-from product1m.errors import counted, printable
+from product1m.errors import counted
 from product1m.registry.roles import CHAMPION_URI
 from product1m.serving.signatures import Trust
 from product1m.storage.scratch import scratch_folder
@@ -76,17 +75,6 @@ app.add_typer(storage_app, name="storage", rich_help_panel=DATA)
 def _main(version: Version = False) -> None:
     del version  # its callback printed it
     set_up_logging("product1m")
-
-
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text(printable(cell, kept="")) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _report(scores: dict[str, float]) -> None:
@@ -370,8 +358,8 @@ def search(
         search_page.write_output(answered, output)
         typer.echo(f"{counted(len(answered.boxes), 'box', 'boxes')} answered: {output}")
     else:
-        _print_table(search_page.COLUMNS, search_page.table_rows(answered))
-    say_next(*after_search(output, model))
+        print_table(search_page.COLUMNS, search_page.table_rows(answered))
+    say_next(*after_search(output, model, allow_unsigned=allow_unsigned))
 
 
 @app.command(

@@ -46,10 +46,11 @@ def after_evaluation(results: Path, inputs: str, preset: str) -> Sequence[str]:
     )
 
 
-def after_search(output: Path | None, model: str) -> Sequence[str]:
+def after_search(output: Path | None, model: str, *, allow_unsigned: bool) -> Sequence[str]:
     """Where the answers can be seen with their pictures."""
+    options = f"--model {model}{' --allow-unsigned' if allow_unsigned else ''}"
     page = f"open {output.absolute()}" if output else "add --output answers.html for the pictures"
-    return page, f"product1m serve --model {model} answers more photos on a page"
+    return page, f"product1m serve {options} answers more photos on a page"
 
 
 def after_registration(registered: Path) -> Sequence[str]:
@@ -83,9 +84,9 @@ def after_champion(version: "ModelVersion") -> Sequence[str]:
     if CHAMPION not in version.aliases:
         return (f'product1m registry rollback --to {version.number} --reason "…" restores it',)
     return (
-        "product1m serve answers photos with it; the catalogue is made again with",
+        "product1m serve answers photos with it",
         f"product1m catalogue refresh DATASET build/catalogue --model models:/{version.model}"
-        f"@{CHAMPION} --register",
+        f"@{CHAMPION} --register builds the catalogue with it",
     )
 
 

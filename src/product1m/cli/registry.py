@@ -9,7 +9,9 @@ import typer
 
 from product1m.cli.next_steps import PROMOTE, after_list, after_show, say_next
 from product1m.cli.options import AllowUnsigned
+from product1m.cli.terminal import print_markdown
 from product1m.config import RegistrationConfig
+from product1m.errors import counted
 from product1m.registry import signing
 from product1m.registry.roles import (
     CATALOGUE,
@@ -125,7 +127,9 @@ def show(
     if as_json:
         _print_json(_summary(version) | {"description": version.description})
         return
-    typer.echo(f"{_line(version)}\n\n{version.description}\n")
+    typer.echo(f"{_line(version)}\n")
+    print_markdown(version.description)
+    typer.echo()
     for key, value in sorted(version.tags.items()):
         typer.echo(f"{key:<40} {value}")
     say_next(*after_show(version, models))
@@ -384,7 +388,7 @@ def _print_comparison(comparison: "VersionComparison") -> None:
         "data": comparison.data,
     }
     for name, rows in tables.items():
-        typer.echo(f"\n{name}: {len(rows) or 'nothing'} different")
+        typer.echo(f"\n{name}: {counted(len(rows), 'difference') if rows else 'no differences'}")
         for key, (before, after) in rows.items():
             typer.echo(f"  {key:<42} {_shown(before)}  →  {_shown(after)}")
 

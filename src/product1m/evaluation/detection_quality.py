@@ -31,10 +31,12 @@ PRODUCTS, SHOWN, COVERED = "products", "boxes", "covered"
 """Columns of the counts per query: products in the photo, boxes shown, products with a box of their
 own. One more column for each of `FOUND_DEPTHS` counts the products found."""
 FIGURES = {
-    FOUND.format(1): "share of all products that a box lies on with the right first answer",
+    FOUND.format(
+        1
+    ): f"share of all products with a box (IoU {MATCH_IOU}) whose first answer is right",
     FOUND.format(5): "the same with a right answer among the box's first 5",
-    BOX_RECALL: f"share of all products that a box covers with IoU {MATCH_IOU} or more",
-    BOX_PRECISION: "share of all boxes that cover a product in this way, each product once",
+    BOX_RECALL: f"share of all products with a box (IoU {MATCH_IOU})",
+    BOX_PRECISION: "share of all boxes that lie on a product in this way, one box for each product",
     "error": "boxes found minus products labeled, mean over the photos",
     "absolute_error": "the same without sign, mean over the photos",
     "exact": "share of photos with as many boxes as products",

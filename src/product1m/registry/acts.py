@@ -233,9 +233,12 @@ def _require_overridden(
     if standing:
         lines = "\n  ".join(line for kind in standing for line in against[kind])
         flags = " ".join(f"--override-{kind}" for kind in standing)
+        rules = ""
+        if {"sample", "gate"} <= set(standing):
+            rules = "\nTo judge it by the rules of the sample, add --rules sample"
         raise RegistryError(
             f"{candidate.title} cannot be promoted:\n  {lines}\n"
-            f"To promote it anyway, add {flags}; both are recorded with the reason"
+            f"To promote it anyway, add {flags}, which is recorded with your reason{rules}"
         )
 
 

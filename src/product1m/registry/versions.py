@@ -119,11 +119,15 @@ def finish_registration(name: str, number: str) -> None:
 def page_text(card: str, name: str, number: str, run: Any) -> str:
     """A card whose picture is a version's file, and whose page opens among the files of `run`.
 
+    Its commands name the version, whose number was unknown when the card was written.
+
     MLflow's page strips pictures embedded as data URIs and shows those that its server holds.
     """
     picture = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={number}"
     page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{PAGES}/{PAGE}"
     linked = card.replace(f"]({PICTURE})", f"]({picture})").replace(f"]({PAGE})", f"]({page})")
+    for command in ("--version", "compare champion"):
+        linked = linked.replace(f"{command} N", f"{command} {number}")
     return shorten(linked)
 
 
