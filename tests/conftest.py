@@ -41,7 +41,10 @@ def _stack_without_source(context: int = 0) -> list[inspect.FrameInfo]:
 inspect.stack = _stack_without_source
 
 if TYPE_CHECKING:
+    from product1m.artifacts.folder import Artifact
+    from product1m.data.regions import FeatureSet
     from product1m.registry.versions import ModelVersion
+    from product1m.retrieval.search import Searcher
     from tests.support.servers.s3_server import S3Server
     from tests.support.worlds.registered_model import MlflowStore
     from tests.support.worlds.tiny_world import TinyArtifacts
@@ -100,6 +103,30 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> "TinyArtifacts":
         tiny_world.evaluate(world, world.evaluation)
 
     return tiny_world.TinyArtifacts(made_once(tmp_path_factory, "tiny-world", make))
+
+
+@pytest.fixture(scope="session")
+def tiny_evaluation(tiny_artifacts: "TinyArtifacts") -> "Artifact":
+    """The evaluation of the tiny data set."""
+    from product1m.artifacts.folder import open_artifact
+
+    return open_artifact(tiny_artifacts.evaluation, "evaluation")
+
+
+@pytest.fixture(scope="session")
+def tiny_searcher(tiny_artifacts: "TinyArtifacts") -> "Searcher":
+    """The index of the tiny data set, ready to search."""
+    from tests.support.worlds.evaluation_files import open_searcher
+
+    return open_searcher(tiny_artifacts)
+
+
+@pytest.fixture(scope="session")
+def tiny_queries(tiny_artifacts: "TinyArtifacts") -> "FeatureSet":
+    """The features of the queries of the tiny data set."""
+    from tests.support.worlds.evaluation_files import query_features
+
+    return query_features(tiny_artifacts)
 
 
 @pytest.fixture(scope="session")

@@ -23,23 +23,17 @@ from tests.support.worlds.changed_queries import linked, with_queries
 from tests.support.worlds.evaluation_files import (
     SETTINGS,
     open_searcher,
-    query_features,
     read_json,
 )
 from tests.support.worlds.tiny_world import TinyArtifacts
 
 
-@pytest.fixture(scope="module")
-def queries(tiny_artifacts: TinyArtifacts) -> FeatureSet:
-    return query_features(tiny_artifacts)
-
-
 def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(
-    tiny_artifacts: TinyArtifacts, queries: FeatureSet, tmp_path: Path
+    tiny_artifacts: TinyArtifacts, tiny_queries: FeatureSet, tmp_path: Path
 ) -> None:
     rows, vectors = [], []
-    for query in range(len(queries)):
-        regions = queries.regions(query)
+    for query in range(len(tiny_queries)):
+        regions = tiny_queries.regions(query)
         for row in choose_boxes(regions, SETTINGS.boxes).rows:
             rows.append((query, *regions.boxes_xyxy[row].tolist()))
             vectors.append(regions.features[row])
@@ -57,12 +51,12 @@ def test_with_the_found_boxes_for_true_ones_the_oracle_ranks_as_shipped(
 
 
 def test_products_found_are_those_whose_own_box_names_them(
-    tiny_artifacts: TinyArtifacts, queries: FeatureSet, tmp_path: Path
+    tiny_artifacts: TinyArtifacts, tiny_queries: FeatureSet, tmp_path: Path
 ) -> None:
-    items = queries.rows
+    items = tiny_queries.rows
     rows, vectors = [], []
     for query, labels in enumerate(items["labels"]):
-        regions = queries.regions(query)
+        regions = tiny_queries.regions(query)
         for row, label in enumerate(labels, start=1):  # region 1 shows the first product, …
             rows.append((query, *regions.boxes_xyxy[row].tolist(), label))
             vectors.append(regions.features[row])
@@ -75,7 +69,7 @@ def test_products_found_are_those_whose_own_box_names_them(
     label_of = dict(zip(searcher.gallery.ids, searcher.gallery.rows["labels"], strict=True))
     products, found = 0, {1: 0, 5: 0}
     for query in np.flatnonzero(items["split"] == "test").tolist():
-        result = searcher.search(items["caption"][query], queries.regions(query), weights)
+        result = searcher.search(items["caption"][query], tiny_queries.regions(query), weights)
         shown = result.boxes.boxes_xyxy.tolist()
         for box, label in table.loc[table["scene"] == query, ["x1", "label"]].to_numpy():
             products += 1
