@@ -203,10 +203,12 @@ def test_a_step_at_work_gives_signs_of_life(
     store: tuple[str, str], cluster: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("product1m.telemetry.signs_of_life.BEAT_S", 0.05)
+    deadline = time.monotonic() + 60
     with step_run("indexing", IndexingConfig()):
         for run in runs_of(cluster, store[1]).values():
             cluster.set_tag(run.info.run_id, "product1m.alive", "0")
             while cluster.get_run(run.info.run_id).data.tags["product1m.alive"] == "0":
+                assert time.monotonic() < deadline, "no sign of life came"
                 time.sleep(0.05)
 
 
