@@ -12,7 +12,7 @@ from product1m.errors import (
     StorageError,
     TrackingError,
 )
-from product1m.jobs.retries import may_pass, with_retries
+from product1m.jobs.retries import is_temporary, with_retries
 from product1m.storage.locks import only_writer
 from product1m.storage.opening import open_store
 from product1m.telemetry.mlflow_client import talking_to_mlflow
@@ -48,7 +48,7 @@ def test_a_server_that_is_away_may_come_back(
 ) -> None:
     with pytest.raises((TrackingError, StorageError)) as raised:
         lost(monkeypatch)
-    assert may_pass(raised.value)
+    assert is_temporary(raised.value)
 
 
 def test_the_attempt_before_on_a_lost_node_may_still_end(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_attempt_before_on_a_lost_node_may_still_end(tmp_path: Path) -> None
         only_writer(tmp_path / "work"),
     ):
         pytest.fail("another process holds it")
-    assert may_pass(raised.value)
+    assert is_temporary(raised.value)
 
 
 def test_an_attempt_after_an_outage_gives_the_result() -> None:

@@ -13,7 +13,7 @@ from product1m import __version__
 from product1m.config import Preset, RegistrationConfig
 from product1m.data.limits import half_character_fault
 from product1m.errors import RANK_EXIT_CODE, ConfigError, Product1MError, printable, redacted
-from product1m.jobs.retries import may_pass
+from product1m.jobs.retries import is_temporary
 from product1m.storage.disk import explain
 from product1m.telemetry.provenance import git_revision
 
@@ -80,7 +80,7 @@ class FriendlyGroup(TyperGroup):
         except Product1MError as error:
             typer.echo(f"error: {printable(str(error))}", err=True)
             code = 2 if isinstance(error, ConfigError) else 1
-            if "TORCHELASTIC_RUN_ID" in os.environ and not may_pass(error):
+            if "TORCHELASTIC_RUN_ID" in os.environ and not is_temporary(error):
                 code = RANK_EXIT_CODE  # one of several training processes
             raise typer.Exit(code) from error
         except Exception as error:

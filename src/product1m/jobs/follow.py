@@ -34,9 +34,9 @@ class PodLog(threading.Thread):
     """Reads the log of one pod until its end; node 0's goes to standard error."""
 
     def __init__(self, cluster: TrainJobApi, pod: Json, poll_s: float) -> None:
-        self.name_of_pod: str = pod["metadata"]["name"]
+        self.pod_name: str = pod["metadata"]["name"]
         self.node = int(pod["metadata"]["labels"].get(INDEX, "0"))
-        super().__init__(name=f"log of {self.name_of_pod}", daemon=True)
+        super().__init__(name=f"log of {self.pod_name}", daemon=True)
         self._cluster, self._poll_s = cluster, poll_s
         self.lines = FailureLog()
         self.refusal: TrainingError | None = None
@@ -51,7 +51,7 @@ class PodLog(threading.Thread):
             ended = self.container_ended.is_set()
             since_s = int(time.monotonic() - last_read) + OVERLAP_S if last_time else None
             try:
-                for line in self._cluster.log(self.name_of_pod, since_s):
+                for line in self._cluster.log(self.pod_name, since_s):
                     moment, _, text = line.partition(" ")
                     if moment > last_time:  # all of one length, to the nanosecond
                         self._read(text)
@@ -201,7 +201,7 @@ class Follower:
                 raise log.refusal
 
     def _report_round(self) -> None:
-        """Say that a round ended and why; TrainingError if the next would end in the same way."""
+        """Log that a round ended and why; TrainingError if the next would end in the same way."""
         if self._round.reported:
             return
         self._round.reported = True

@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 PAUSES_S = (60.0, 300.0)
 """Before the second and the third attempt (ours)."""
-_PASSING_STATUS = (408, 429, 500, 502, 503, 504)
-_PASSING_NAMES = {
+_TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
+_TEMPORARY_NAMES = {
     "ConnectionError",
     "ConnectTimeout",
     "ConnectTimeoutError",
@@ -45,7 +45,7 @@ def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = P
         try:
             return work()
         except Product1MError as error:
-            if not may_pass(error):
+            if not is_temporary(error):
                 raise
             logger.warning(
                 "%s failed and will be tried again in %.0f s (attempt %d of %d): %s",
@@ -55,7 +55,7 @@ def with_retries(step: str, work: Callable[[], T], pauses_s: Sequence[float] = P
     return work()
 
 
-def may_pass(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether a lost connection, a server that is away or another run's lock caused the error.
 
     On a lost node a step may go on for a while, and hold its locks, when its next attempt begins.
@@ -66,9 +66,9 @@ def may_pass(error: BaseException) -> bool:
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError | LockedError):
         return True
-    if any(kind.__name__ in _PASSING_NAMES for kind in type(error).__mro__):
+    if any(kind.__name__ in _TEMPORARY_NAMES for kind in type(error).__mro__):
         return True
-    return _status(error) in _PASSING_STATUS
+    return _status(error) in _TEMPORARY_STATUS
 
 
 def _status(error: BaseException) -> int:

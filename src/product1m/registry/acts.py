@@ -46,7 +46,7 @@ Objection = Literal["sample", "gate", "rejection"]
 Measure = Callable[[CandidateFiles, ModelVersion | None], Evidence]
 """Measures a candidate, and the champion if there is one, on the reviewer's machine."""
 _OVERRIDE = "override_"
-_OF_THE_ACT = (
+_ACT_TAGS = (
     "act", "by", "at", "reason", "promoted_from", "restored", "previous_champion",
     "falls_back_to", "promotion_gate",
 )  # fmt: skip
@@ -141,7 +141,7 @@ def rollback(
     kept = {
         key: value
         for key, value in restored.tags.items()
-        if key not in _OF_THE_ACT and not key.startswith(_OVERRIDE)
+        if key not in _ACT_TAGS and not key.startswith(_OVERRIDE)
     }
     uri = f"models:/{restored.model_id}" if restored.model_id else restored.uri
     source = Source(uri, restored.run_id, restored.model_id, restored.description, kept)
@@ -207,21 +207,21 @@ def reject(which: str, reason: str, models: ModelNames, by: str = "") -> ModelVe
 def objections(
     candidate: ModelVersion, evidence: Evidence, gate: Gate
 ) -> dict[Objection, list[str]]:
-    """What stands against a promotion, each with its reasons."""
+    """Objections to a promotion, each with its reasons."""
     failed = [
         f"{rule.name}: expected {rule.expected}, found {rule.found}" for rule in gate.failures()
     ]
-    standing: dict[Objection, list[str]] = {}
+    reasons: dict[Objection, list[str]] = {}
     if candidate.tags.get("sample_data") != "false" or evidence.rules.sample_data:
-        standing["sample"] = ["it was trained on sample data"]
+        reasons["sample"] = ["it was trained on sample data"]
     if failed:
-        standing["gate"] = failed
+        reasons["gate"] = failed
     if candidate.rejection:
         rejection = candidate.rejection
-        standing["rejection"] = [
+        reasons["rejection"] = [
             f"{rejection['by']} rejected it at {rejection['at']}: {rejection['reason']}"
         ]
-    return standing
+    return reasons
 
 
 def _require_overridden(
@@ -229,12 +229,12 @@ def _require_overridden(
     against: Mapping[Objection, list[str]],
     overrides: Collection[Objection],
 ) -> None:
-    standing = [kind for kind in against if kind not in overrides]
-    if standing:
-        lines = "\n  ".join(line for kind in standing for line in against[kind])
-        flags = " ".join(f"--override-{kind}" for kind in standing)
+    kinds = [kind for kind in against if kind not in overrides]
+    if kinds:
+        lines = "\n  ".join(line for kind in kinds for line in against[kind])
+        flags = " ".join(f"--override-{kind}" for kind in kinds)
         rules = ""
-        if {"sample", "gate"} <= set(standing):
+        if {"sample", "gate"} <= set(kinds):
             rules = "\nTo judge it by the rules of the sample, add --rules sample"
         raise RegistryError(
             f"{candidate.title} cannot be promoted:\n  {lines}\n"

@@ -116,11 +116,11 @@ def adopt_unfinished(
 
 
 def _is_kept(version: ModelVersion) -> bool:
-    """Whether the registration of a version never ended, or ended unknown to who starts it again.
+    """Whether the registration of a version never ended, or whoever starts it again cannot know.
 
-    A registration can be whole while its pipeline knows nothing of it. If the step is started again
+    A registration can be complete while its pipeline does not know it. If the step is started again
     for the same output folder or pipeline run, with the same settings and code, this version is
-    wanted and not a second one.
+    used again instead of a second one.
     """
     if version.tags.get(REGISTRATION) == UNFINISHED:
         return True

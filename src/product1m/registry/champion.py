@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opponent:
-    """The champion as a registration meets it."""
+    """The champion that a registration compares its candidate with."""
 
     champion: Champion | None
     lineage: Mapping[str, Summary]

@@ -84,7 +84,7 @@ def _remove_models(client: Any, experiment: str, runs: Iterable[Any]) -> None:
 
 
 def _remove(client: Any, model: Any) -> None:
-    """Remove a model with its files; who may not do that leaves it to an administrator."""
+    """Remove a model with its files; an account that may not leaves it to an administrator."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

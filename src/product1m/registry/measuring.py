@@ -57,7 +57,7 @@ class ReviewerData:
         )
 
     def measure(self, files: CandidateFiles, champion: ModelVersion | None) -> Evidence:
-        """The candidate's evidence with what is measured here in place of what it says.
+        """The candidate's evidence, with the figures measured here in place of its own.
 
         All that the gate looks at: AP and first answers of every test query, slices, leads over the
         baselines (image + text with equal weights, the whole photo with the shipped ones), recall

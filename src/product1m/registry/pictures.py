@@ -47,17 +47,17 @@ def worst_cases(
     else:
         loss = (theirs - ours).sort_values(ascending=False, kind="stable")
         chosen = loss[loss > 0].index[:count]
-    asked, items = ItemPhotos(queries), ItemPhotos(gallery)
+    photos, items = ItemPhotos(queries), ItemPhotos(gallery)
     return [
-        _case(str(query), evidence, rival if theirs is not None else None, asked, items)
+        _case(str(query), evidence, rival if theirs is not None else None, photos, items)
         for query in chosen
     ]
 
 
 def _case(
-    query: str, evidence: Evidence, rival: Rivalry | None, asked: ItemPhotos, items: ItemPhotos
+    query: str, evidence: Evidence, rival: Rivalry | None, photos: ItemPhotos, items: ItemPhotos
 ) -> Case:
-    row = asked.row(query)
+    row = photos.row(query)
     labels = list(row["labels"])
 
     def answers(top: Mapping[str, list[str]]) -> list[AnswerCard]:
@@ -67,7 +67,7 @@ def _case(
         query,
         str(row["caption"]),
         labels,
-        asked.thumbnail(query, 2 * QUERY_SIDE_PX),
+        photos.thumbnail(query, 2 * QUERY_SIDE_PX),
         evidence.ap[query],
         float(rival.ap[query]) if rival and rival.ap is not None else None,
         answers(evidence.top),

@@ -111,7 +111,7 @@ class Desk:
         self._last = self._thread.submit(self._do, act)
 
     def state(self) -> dict[str, str]:
-        """How the last act goes: `none`, `running`, `done` or `failed`, and what is to say."""
+        """How the last act goes: `none`, `running`, `done` or `failed`, with a message."""
         if self._last is None:
             return {"state": "none", "message": ""}
         if not self._last.done():

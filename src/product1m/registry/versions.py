@@ -111,7 +111,7 @@ def ensure_model(client: Any, name: str) -> None:
 
 
 def finish_registration(name: str, number: str) -> None:
-    """Say of a version that the artifact of its registration is whole."""
+    """Note at a version that the artifact of its registration is complete."""
     with talking_to_registry(f"finishing the registration of {name}") as client:
         client.set_model_version_tag(name, number, REGISTRATION, FINISHED)
 

@@ -1,4 +1,4 @@
-"""Ask a model its example in a process of its own, without credentials.
+"""Let a model answer its example in a process of its own, without credentials.
 
 The process gets none of the environment's passwords, keys and addresses, and an empty home:
 whatever loading a model does, it does without the rights of the reviewer who promotes it.

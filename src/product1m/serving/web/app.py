@@ -75,27 +75,27 @@ class Server:
         if self.workers.is_full:
             raise _full()
         ingestion = self.live["champion"].current.service.config.ingestion
-        asked = await read_search(request, ingestion.max_photo_bytes, ingestion.max_title_bytes)
-        if asked.top_k > self.config.max_answers:
+        query = await read_search(request, ingestion.max_photo_bytes, ingestion.max_title_bytes)
+        if query.top_k > self.config.max_answers:
             raise HTTPException(400, f"top_k: at most {self.config.max_answers}")
-        served = self.model(asked.role)
+        served = self.model(query.role)
         started = time.perf_counter()
         try:
-            answered = await self.workers.run(functools.partial(self._work, served, asked))
+            answered = await self.workers.run(functools.partial(self._work, served, query))
         except QueueFullError as error:
             raise _full() from error
         except RetrievalError as error:
             raise HTTPException(400, str(error)) from error
         seconds = time.perf_counter() - started
-        self.metrics.answered(asked.role, seconds, answered["boxes"])
-        request.state.fields = {"boxes": len(answered["boxes"]), "model": asked.role}
+        self.metrics.answered(query.role, seconds, answered["boxes"])
+        request.state.fields = {"boxes": len(answered["boxes"]), "model": query.role}
         return answered
 
-    def _work(self, served: ServedModel, asked: Search) -> dict[str, Any]:
-        answered = search(served, asked)
+    def _work(self, served: ServedModel, query: Search) -> dict[str, Any]:
+        answered = search(served, query)
         if self.config.keep_queries:
             try:
-                keep_query(Path(self.config.keep_queries).expanduser(), asked, answered)
+                keep_query(Path(self.config.keep_queries).expanduser(), query, answered)
             except (StorageError, OSError) as error:  # a full disk is no reason not to answer
                 logger.warning("a query was not kept: %s", error)
         return answered
@@ -236,7 +236,7 @@ def _refuse_parameters(_: Request, error: Exception) -> Response:
 
 
 def _gone(_: Request, __: Exception) -> Response:
-    """Nobody reads this; without it the log had a traceback and the figures an error of ours."""
+    """Nobody reads this answer; without it, log and figures would show an error of the server."""
     return Response(status_code=CLIENT_LEFT)
 
 

@@ -48,7 +48,7 @@ class PunctualConnection(H11Protocol):
             self._stop_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting."""
         self._stop_timer()
         super().connection_lost(exc)
 

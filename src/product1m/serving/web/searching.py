@@ -19,27 +19,27 @@ PICTURE = "/picture"
 """Path of the gallery's small photos."""
 
 
-def search(served: ServedModel, asked: Search) -> dict[str, Any]:
+def search(served: ServedModel, query: Search) -> dict[str, Any]:
     """What a model answers, as `schema.SearchAnswer` describes it.
 
     Raises RetrievalError for a photo or title that cannot be searched.
     """
     service = served.service
     try:
-        (answer,) = service.answer([asked.photo], [asked.title], asked.top_k, needs_title=False)
+        (answer,) = service.answer([query.photo], [query.title], query.top_k, needs_title=False)
     except QueryError as error:
         raise RetrievalError(f"{error.part}: {error.reason}") from error
     row = service.row(answer)
     boxes = box_values(box_cards(row, served.thumbnails, with_photos=False))
     for box in boxes:
         for card in box["answers"]:
-            card["picture"] = _picture(served, asked.role, card["id"])
+            card["picture"] = _picture(served, query.role, card["id"])
             card["picture_size_px"] = served.thumbnails.size_px(card["id"])
     merged = zip(row["ids"], row["labels"], strict=True)
     width, height = answer.size_px
     return {
-        "model": describe(served, asked.role),
-        "title": asked.title,
+        "model": describe(served, query.role),
+        "title": query.title,
         "width": width,
         "height": height,
         "boxes": boxes,
@@ -60,12 +60,12 @@ def describe(served: ServedModel, role: ModelRole) -> dict[str, Any]:
     }
 
 
-def keep_query(folder: Path, asked: Search, answered: Mapping[str, Any]) -> None:
+def keep_query(folder: Path, query: Search, answered: Mapping[str, Any]) -> None:
     """Keep a photo as it came, and beside it its title and answers."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
     with whole_file(folder / f"{name}.photo") as partial:
-        partial.write_bytes(asked.photo)
+        partial.write_bytes(query.photo)
     write_text(folder / f"{name}.json", json.dumps(answered, ensure_ascii=False))
 
 

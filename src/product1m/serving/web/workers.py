@@ -38,9 +38,9 @@ class WorkerThreads:
         return self._unanswered >= self._max_unanswered
 
     async def run(self, work: Callable[[], Answer]) -> Answer:
-        """Let a thread do some work, after what waits already.
+        """Do some work in a thread, after the work that waits already.
 
-        Cancelled while it waits, it is not done; a thread that has begun with it ends it.
+        If it is canceled while it waits, it never starts; what has started runs to its end.
 
         Raises QueueFullError instead of waiting in a full queue.
         """
@@ -53,7 +53,7 @@ class WorkerThreads:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """End what is being computed, and start nothing else."""
+        """Finish the work that has started, and start nothing else."""
         self._threads.shutdown(cancel_futures=True)
 
     def _count_answered(self, _: Future[Any]) -> None:
