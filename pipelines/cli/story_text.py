@@ -27,7 +27,7 @@ def print_story(story: Story) -> None:
     console.print(_task_table(story))
     if story.figures:
         wide = console if console.is_terminal else Console(width=WIDTH)
-        wide.print(method_table(story.figures))
+        wide.print(method_table(story.figures, wide.width))
     if story.failed:
         console.print(f"{'stopped in':<{_LABEL}} [bold]{escape(story.failed)}[/bold]")
     _print_block(console, "because", story.why)

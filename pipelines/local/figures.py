@@ -12,6 +12,8 @@ from product1m.evaluation.statistics import METRICS, Interval
 
 DEFINITIONS = ("strict", "official")
 """Definitions in the order of the columns."""
+NUM_COLUMNS = 124
+"""Width of a table with both definitions, in characters."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,20 @@ class Figures:
     """Share of products found, of boxes that lie on a product, … to mean, low, high."""
 
 
-def method_table(figures: Figures) -> Table:
-    """One row per method."""
+def method_table(figures: Figures, width: int) -> Table:
+    """One row per method; in less than `NUM_COLUMNS` characters without the official figures."""
+    definitions = DEFINITIONS if width >= NUM_COLUMNS else DEFINITIONS[:1]
     table = Table(
         title="Test queries, first 10 answers; gain of the shipped ranking in strict mAP@10"
     )
     table.add_column("method", no_wrap=True)
-    for definition in DEFINITIONS:
+    for definition in definitions:
         for name in METRICS:
-            table.add_column(f"{definition}\n{name}", justify="right", min_width=8)
+            table.add_column(f"{definition}\n{name}", justify="right", no_wrap=True)
     table.add_column("shipped − method\n[95 %]", justify="right", no_wrap=True)
     for method, scores in figures.scores.items():
         values = [
-            scores.get(definition, {}).get(name) for definition in DEFINITIONS for name in METRICS
+            scores.get(definition, {}).get(name) for definition in definitions for name in METRICS
         ]
         gain = figures.leads.get(method)
         lead = Interval(**gain).signed if gain else ""

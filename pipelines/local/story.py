@@ -94,6 +94,8 @@ def _add_model(story: Story, summary: Path) -> None:
     with contextlib.suppress(OSError, ValueError, KeyError):
         content = json.loads(summary.read_text("utf-8"))
         name, version = content["model"]["name"], content["model"]["version"]
+        if gate := content["model"].get("gate"):
+            story.results["gate"] = gate
         story.results["model"] = f"{name} version {version}"
         story.links["report"] = content["report"]
         uri = content["mlflow"]["tracking_uri"]

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.local.console import StepTime
-from pipelines.local.figures import Figures, method_table, products_table
+from pipelines.local.figures import NUM_COLUMNS, Figures, method_table, products_table
 from pipelines.local.mlflow_run import TrackedRun
 from product1m import __version__
 from product1m.artifacts.atomic import write_text
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import Manifest
-from product1m.errors import PipelineError, Product1MError, redacted
+from product1m.errors import PipelineError, Product1MError, counted, redacted
 from product1m.evaluation.artifact_files import REPORT, read_metrics
 
-WIDTH = 120
+WIDTH = NUM_COLUMNS
 """Width of the tables in characters if stdout is not a terminal."""
 PRODUCED_BY: dict[str, tuple[str, str]] = {
     "train": ("ingestion", "train"),
@@ -73,6 +73,8 @@ class ModelSummary(BaseModel):
 
     name: str
     version: str
+    gate: str = ""
+    """The gate's verdict, and how many rules were not passed; empty in older summaries."""
 
 
 class RunSummary(BaseModel):
@@ -146,7 +148,6 @@ def summarize(
         took = steps[FIRST].seconds
         first = StepSummary(seconds=took, peak_memory_mib=0.0, cached=False, wall_seconds=took)
         rows = {FIRST: first, **rows}
-    registered = artifacts["registration"].manifest.details
     return RunSummary(
         preset=preset,
         dataset=dict(arguments),
@@ -160,7 +161,7 @@ def summarize(
         seconds=round(sum(row.wall_seconds for row in rows.values()), 1),
         peak_memory_mib=max(row.peak_memory_mib for row in rows.values()),
         artifacts={name: _artifact_row(artifact) for name, artifact in artifacts.items()},
-        model=ModelSummary(name=registered["name"], version=str(registered["version"])),
+        model=_model(artifacts["registration"].manifest),
         report=artifacts["evaluation"].file(REPORT),
         mlflow={"tracking_uri": redacted(tracked.uri), "run_id": tracked.run_id},
         cached_metrics=_cached_metrics(rows, artifacts),
@@ -210,20 +211,37 @@ def _cached_metrics(
     return metrics
 
 
+def _model(manifest: Manifest) -> ModelSummary:
+    """The version that the registration made."""
+    count = int(manifest.metrics["rules_not_passed"])
+    failures = f", {counted(count, 'rule')} not passed" if count else ""
+    return ModelSummary(
+        name=manifest.details["name"],
+        version=str(manifest.details["version"]),
+        gate=f"{manifest.details['verdict']}{failures}",
+    )
+
+
 def show(summary: RunSummary, seconds: float) -> None:
-    """Print the tables and where to find report, model and MLflow."""
+    """Print the tables, where to find report and model, and what to do next."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     figures = summary.figures
-    console.print(_step_table(summary), method_table(figures), products_table(figures))
     console.print(
-        f"report            {summary.report}\n"
-        f"registered model  {summary.model.name}, version {summary.model.version}\n"
-        f"MLflow            {_ui_command(summary)}\n"
-        f"run took          {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB\n"
-        f"next              {_tools(summary)}product1m ui {summary.model.version}  (its page)\n"
-        f"                  {_tools(summary)}product1m registry show {summary.model.version}",
+        _step_table(summary), method_table(figures, console.width), products_table(figures)
+    )
+    model = summary.model
+    tool = _tool()
+    answers = f"{tool} serve --model models:/{model.name}/{model.version}"
+    console.print(
+        f"report     {summary.report}\n"
+        f"candidate  {model.name} version {model.version}; gate: {model.gate}\n"
+        f"run took   {seconds:.0f} s, peak memory {summary.peak_memory_mib / 1024:.1f} GiB\n"
+        f"next       export MLFLOW_TRACKING_URI={summary.mlflow['tracking_uri']}\n"
+        f"           {tool} ui {model.version}  (its page in MLflow, for a decision)\n"
+        f"           {tool} registry show {model.version}  (the same in the terminal)\n"
+        f"           {answers}  (a page that answers photos)",
         soft_wrap=True,
         highlight=False,
     )
@@ -242,14 +260,6 @@ def _step_table(summary: RunSummary) -> Table:
     return table
 
 
-def _tools(summary: RunSummary) -> str:
-    """The variable that names the store, and the commands' folder if it is not on the PATH."""
-    folder = "" if shutil.which("product1m") else f"{Path(sys.executable).parent}/"
-    return f"MLFLOW_TRACKING_URI={summary.mlflow['tracking_uri']} {folder}"
-
-
-def _ui_command(summary: RunSummary) -> str:
-    uri = summary.mlflow["tracking_uri"]
-    if not uri.startswith("sqlite:"):
-        return uri
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+def _tool() -> str:
+    """The command `product1m`, with its folder if that is not on the PATH."""
+    return "product1m" if shutil.which("product1m") else f"{Path(sys.executable).parent}/product1m"

@@ -40,7 +40,8 @@ def finished(folder: Path, name: str) -> Artifact:
             (w.folder / "metrics.json").write_text(json.dumps(METRICS))
             (w.folder / "report.html").write_text("<html>")
         if name == "registration":
-            w.details.update(name="product1m-candidate", version=7)
+            w.details.update(name="product1m-candidate", version=7, verdict="passed")
+            w.metrics["rules_not_passed"] = 0.0
         if name == "rpn":
             w.metrics["recall@0.5/36"] = 0.9
         if name == "train_features":
@@ -82,7 +83,11 @@ def test_the_summary_has_what_ci_and_people_read(summary: RunSummary, tmp_path: 
     assert written["differences"] == METRICS["differences"]
     assert written["detection"] == METRICS["detection"]
     assert written["rpn"] == {"recall@0.5/36": 0.9}
-    assert written["model"] == {"name": "product1m-candidate", "version": "7"}
+    assert written["model"] == {
+        "name": "product1m-candidate",
+        "version": "7",
+        "gate": "passed",
+    }
     assert written["report"] == str(tmp_path / "evaluation" / "report.html")
     assert written["peak_memory_mib"] == 2048.0
     assert written["artifacts"]["capture"]["path"] == str(tmp_path / "capture")
@@ -116,8 +121,9 @@ def test_the_end_of_a_run_shows_every_method_and_where_to_look_next(
     shown = capsys.readouterr().out
     for text in ("shipped", "image", "0.400", "0.510", "+0.125 [+0.062, +0.250]"):
         assert text in shown
-    assert "product1m-candidate, version 7" in shown
+    assert "product1m-candidate version 7; gate: passed" in shown
     assert str(summary.report) in shown
-    assert "mlflow ui --backend-store-uri sqlite:////x/mlflow.db" in shown
+    assert "export MLFLOW_TRACKING_URI=sqlite:////x/mlflow.db" in shown
+    assert "product1m serve --model models:/product1m-candidate/7 " in shown
     assert "cached" in shown
     assert "peak memory 2.0 GiB" in shown
