@@ -4,7 +4,7 @@ The first argument is the output folder of `make sample`, whose registered model
 catalogue of 40,000 items is invented around the items of its gallery. Then
 
 1. 10,000 random removals and additions go through its index, 1,000 at a time, as a refresh makes
-   them; recall and size are compared with those of an index that is built anew;
+   them; recall and size are compared with those of a new index;
 2. a running `product1m serve` answers photos without a pause while 100 items change, are refreshed,
    registered and followed; the time from the edit to the answer, and requests that failed, count.
 """
@@ -144,7 +144,7 @@ def churn(
     num_changes: int,
     at_once: int,
 ) -> None:
-    """Remove and add items at random, and compare with an index that is built anew."""
+    """Remove and add items at random, and compare with a new index."""
     generator = np.random.default_rng(0)
     numbers, first_new = list(range(num_items)), num_items
     before: Artifact | None = None
@@ -171,9 +171,9 @@ def churn(
     print(f"{num_items} items, {num_changes} removals and additions, {2 * at_once} at once:")
     print(
         f"  recall@100 {recalls[0]:.4f} at first, {filled.recall:.4f} in the end (lowest "
-        f"{min(recalls):.4f}), built anew {fresh.recall:.4f}; {rebuilt} rebuilds"
+        f"{min(recalls):.4f}), a new index {fresh.recall:.4f}; {rebuilt} rebuilds"
     )
-    print(f"  size {sizes[0] / sizes[1]:.4f} of that of an index built anew")
+    print(f"  size {sizes[0] / sizes[1]:.4f} of that of a new index")
     print(f"  first build {seconds[0]:.0f} s, a refresh {np.median(seconds[1:]):.1f} s")
 
 

@@ -268,7 +268,7 @@ class Measuring:
             torch.cuda.synchronize()
 
     def reset_memory(self) -> None:
-        """Start measuring the peak anew."""
+        """Start measuring the peak again."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

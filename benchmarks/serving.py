@@ -47,7 +47,7 @@ def running(model: Path | str) -> Iterator[tuple[str, psutil.Process]]:
         if '"url"' in text:
             break
     else:
-        sys.exit(f"the server did not start: {text.strip() or 'it said nothing'}")
+        sys.exit(f"the server did not start: {text.strip() or 'it printed nothing'}")
     reader = ThreadPoolExecutor(1)
     reader.submit(process.stderr.read)
     try:

@@ -47,7 +47,7 @@ def image_of(task: str, images: Mapping[str, str]) -> str:
 
 
 def read_lock(lock: Path = LOCK) -> dict[str, object]:
-    """Everything that the lock names, as it is; PipelineError if there is none or it is no map."""
+    """Everything that the lock names, as it is; PipelineError if it is missing or not a mapping."""
     try:
         content = yaml.safe_load(lock.read_text("utf-8"))
     except FileNotFoundError:

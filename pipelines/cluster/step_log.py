@@ -146,7 +146,7 @@ def _pod_log(pod: Pod) -> str:
 
 
 def _kfp_log(cluster: Cluster, run_id: str, pod: str) -> str:
-    """What KFP's API answers for a pod's log; it is no part of the published API."""
+    """What KFP's API answers for a pod's log; it is not part of the published API."""
     text = _get(cluster, f"the log of {pod}", f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
     record = _record(text)
     if record and "error_message" in record:  # with status 200

@@ -35,7 +35,7 @@ def notify(text: str) -> None:
     if not address:
         return
     reasons: list[str] = []
-    # A server may send a byte now and then for ever, and then no time-out of a socket ends it.
+    # A server may send a byte now and then, and no time-out of a socket ends that.
     sending = threading.Thread(
         target=lambda: reasons.append(_send(address, text)), name="sending a message", daemon=True
     )

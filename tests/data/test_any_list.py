@@ -1,4 +1,4 @@
-"""Ingestion of whatever may stand in a list: it ends, keeps what is valid, names what is not."""
+"""Ingestion of any content of a list: it ends, keeps what is valid, names what is not."""
 
 import json
 import os

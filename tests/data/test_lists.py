@@ -1,4 +1,4 @@
-"""Lists come apart into items, and what is no item says why."""
+"""Lists become items, and a line that is not an item has a reason."""
 
 import html
 import json

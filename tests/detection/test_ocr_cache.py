@@ -18,7 +18,7 @@ CONFIG = FeatureExtractionConfig(ocr="boxes")
 PHOTO = np.zeros((10, 20, 3), np.uint8)
 
 
-class Told(PackReader):
+class CountingReader(PackReader):
     """Reads the number of boxes off every photo."""
 
     def read(self, photo: Photo, boxes_xyxy: Boxes) -> PrintedLines:
@@ -28,7 +28,7 @@ class Told(PackReader):
 
 def reader(cache: Path, **settings: object) -> CachedReader:
     section = CONFIG.model_copy(update=settings)
-    return CachedReader(Told(OcrSettings.from_config(section)), str(cache))
+    return CachedReader(CountingReader(OcrSettings.from_config(section)), str(cache))
 
 
 def found(*boxes: list[float]) -> Regions:

@@ -74,7 +74,7 @@ def test_a_promoted_version_becomes_champion_with_who_when_and_why(
     assert first.tags["at"].endswith("Z")
     assert first.tags["champion_state"] == "done"
     assert not any(key.startswith("override") for key in first.tags)
-    # Who and why is said first, then comes the card with the picture of what it describes.
+    # First who and why, then the card with the picture of what it describes.
     assert first.description.startswith("**Promoted by ann** at 20")
     assert "ahead everywhere. Gate at that time: **PASSED**" in first.description
     assert f"name={registered.model}&version={registered.number})" in first.description

@@ -161,9 +161,9 @@ def test_a_champion_of_another_gallery_or_of_fewer_queries_never_passes_a_candid
     fewer = dict.fromkeys(QUERIES[1:], 0.4)
     gate = decide(evidence(), Champion("3", evidence(ap=fewer)))
     assert gate.verdict == "not compared"
-    anew = {"version": "3", "evidence_digest": "abc", "ap": fewer, "top": {}}
+    remeasured = {"version": "3", "evidence_digest": "abc", "ap": fewer, "top": {}}
     other = Champion("7", evidence(gallery="larger"), {f"digest.{EVIDENCE}": "abc"})
-    assert decide(evidence(champion=anew), other).verdict == "not compared"
+    assert decide(evidence(champion=remeasured), other).verdict == "not compared"
 
 
 def test_where_few_groups_decide_more_loss_is_allowed() -> None:
@@ -207,13 +207,18 @@ def test_an_equally_good_model_mostly_passes_and_a_worse_one_mostly_fails(
 
 def test_a_champion_measured_anew_on_these_queries_is_compared() -> None:
     own = evidence(queries="other", ap={"x": 0.9})
-    anew = {"version": "3", "evidence_digest": "abc", "ap": dict.fromkeys(QUERIES, 0.45), "top": {}}
-    gate = decide(evidence(champion=anew), Champion("7", own, {f"digest.{EVIDENCE}": "abc"}))
+    remeasured = {
+        "version": "3",
+        "evidence_digest": "abc",
+        "ap": dict.fromkeys(QUERIES, 0.45),
+        "top": {},
+    }
+    gate = decide(evidence(champion=remeasured), Champion("7", own, {f"digest.{EVIDENCE}": "abc"}))
     rule = next(rule for rule in gate.rules if rule.name == "not behind the champion")
     assert rule.found == "+0.050 [+0.050, +0.050], champion measured again on these queries"
     assert gate.champion_map_at_10 == pytest.approx(0.45)
     # Another champion since: what was measured says nothing about it.
-    other = decide(evidence(champion=anew), Champion("8", own, {f"digest.{EVIDENCE}": "xyz"}))
+    other = decide(evidence(champion=remeasured), Champion("8", own, {f"digest.{EVIDENCE}": "xyz"}))
     assert other.verdict == "not compared"
 
 

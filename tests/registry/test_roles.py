@@ -92,7 +92,7 @@ def test_a_reviewer_promotes_rejects_and_rolls_back_and_cannot_register(
     with server.as_user(REVIEWER):
         champion = promote(candidate.number, MODELS, "ahead everywhere")
         assert champion.aliases == ("champion",)
-        # Nobody said who: it is the user the server knows.
+        # No name was given: it is the user that the server knows.
         assert champion.tags["by"] == REVIEWER
         rejected = acts.reject(candidate.number, "too late", MODELS)
         assert rejected.rejection["by"] == REVIEWER

@@ -97,7 +97,7 @@ def test_a_batch_over_http_is_answered_as_in_this_process(
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"photo": "not base64!", "title": "x"}, "photo 0: text that is not base64"),
         ({"photo": "bm8gcGhvdG8=", "title": "x"}, "photo 0: not a photo that can be decoded"),
@@ -107,8 +107,8 @@ def test_a_batch_over_http_is_answered_as_in_this_process(
     ],
 )
 def test_a_row_that_cannot_be_answered_is_a_bad_request_that_says_why(
-    address: str, row: dict[str, Any], said: str
+    address: str, row: dict[str, Any], message: str
 ) -> None:
     status, answer = ask(address, [row])
     assert status == 400
-    assert said in answer["message"]
+    assert message in answer["message"]

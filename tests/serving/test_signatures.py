@@ -1,4 +1,4 @@
-"""What a signature covers, whose counts, and what is said when it does not."""
+"""What a signature covers, whose signature counts, and the messages if it does not."""
 
 import os
 from collections.abc import Callable

@@ -178,8 +178,8 @@ def test_titles_fit_and_tell_of_their_products_only(products: Path, scenes: Path
         title, sources = titles[scene], {caption_of[key] for key in group["source_id"]}
         assert 0 < len(title) <= CONFIG.max_title_chars
         assert title not in sources
-        told = {unit for caption in sources for unit in units(caption)}
-        assert set(units(title)) <= told
+        source_units = {unit for caption in sources for unit in units(caption)}
+        assert set(units(title)) <= source_units
 
 
 def test_metrics_count_what_was_cut_and_why_not(scenes: Path) -> None:

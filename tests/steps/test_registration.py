@@ -96,7 +96,7 @@ def test_the_model_answers_as_the_evaluation_did(
                 expected.boxes.boxes_xyxy[place].tolist(), abs=0.1
             )
             num_instances += 1
-    assert num_instances > len(answers)  # several products in a photo were told apart
+    assert num_instances > len(answers)  # several products in a photo were distinguished
 
 
 def test_the_labels_are_the_gallery_items_own(

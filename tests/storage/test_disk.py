@@ -1,4 +1,4 @@
-"""A full, read-only or forbidden disk is told with folder and space, whoever was writing."""
+"""Errors of a full, read-only or forbidden disk name folder and space, whoever was writing."""
 
 import errno
 import os
@@ -127,7 +127,7 @@ def only_small_files() -> Iterator[None]:
     """No file of this process grows beyond 20 kB within the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     writes_bytecode = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # modules imported here would be cut short for ever
+    sys.dont_write_bytecode = True  # compiled files of modules imported here would stay cut short
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         yield
@@ -138,8 +138,8 @@ def only_small_files() -> Iterator[None]:
 
 @pytest.mark.parametrize("library", WRITERS)
 def test_what_a_library_could_not_write_is_told(library: str, tmp_path: Path) -> None:
-    told = pytest.raises(DiskError, match=re.escape(str(tmp_path)))
-    with told, whole_folder(tmp_path / "artifact") as partial, only_small_files():
+    refused = pytest.raises(DiskError, match=re.escape(str(tmp_path)))
+    with refused, whole_folder(tmp_path / "artifact") as partial, only_small_files():
         WRITERS[library](partial / "file.png")
     assert list(tmp_path.iterdir()) == [], "nothing half written stays"
 
@@ -157,11 +157,11 @@ def test_no_permission_names_the_user_and_the_folder(
     (tmp_path / "file").write_text("x")
     for below in ("file/a", "file/b/a"):
         for writer in (whole_file, only_writer):
-            told = pytest.raises(DiskError, match="a part of this path is a file, not a folder")
-            with told, writer(tmp_path / below):
+            refused = pytest.raises(DiskError, match="a part of this path is a file, not a folder")
+            with refused, writer(tmp_path / below):
                 pass
-    told = pytest.raises(DiskError, match="/proc/artifact: no such file or folder")
-    with told, only_writer(Path("/proc/artifact")):
+    refused = pytest.raises(DiskError, match="/proc/artifact: no such file or folder")
+    with refused, only_writer(Path("/proc/artifact")):
         pass
 
 

@@ -49,7 +49,7 @@ def test_what_is_published_stays_though_its_writer_was_killed_before_it_removed_
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop", "name"])
 def test_what_is_no_file_is_named_and_never_waited_for(kind: str, tmp_path: Path) -> None:
-    place, told = tmp_path / "images", "a pipe, socket or device, not a file"
+    place, reason = tmp_path / "images", "a pipe, socket or device, not a file"
     place.mkdir()
     if kind == "pipe":
         os.mkfifo(place / "x.jpg")
@@ -57,12 +57,12 @@ def test_what_is_no_file_is_named_and_never_waited_for(kind: str, tmp_path: Path
         (place / "x.jpg").symlink_to("/dev/zero")
     elif kind == "loop":
         (place / "x.jpg").symlink_to("x.jpg")
-        told = "links lead back to themselves"
+        reason = "links lead back to themselves"
     else:
         Path(os.fsdecode(os.fsencode(place) + b"/x\xff.jpg")).write_bytes(b"")
-        told = "the name is not UTF-8"
-    with pytest.raises(StorageError, match=rf"images/x.*\.jpg: {told}"):
+        reason = "the name is not UTF-8"
+    with pytest.raises(StorageError, match=rf"images/x.*\.jpg: {reason}"):
         list(Folder(tmp_path).files())
     if kind != "name":
-        with pytest.raises(StorageError, match=told):
+        with pytest.raises(StorageError, match=reason):
             Folder(tmp_path).read("images/x.jpg")

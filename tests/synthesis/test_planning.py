@@ -67,10 +67,10 @@ def test_one_source_alone_still_fills_a_scene() -> None:
 def test_items_without_a_group_are_kept_apart_by_their_captions() -> None:
     sources = [source(number, f"caption {number // 2}", -1) for number in range(40)]
     split = split_sources(sources, planned())
-    told = {name: {s.candidate.caption for s in own} for name, own in split.items()}
-    assert not told["train"] & told["held_out"]
+    by_split = {name: {s.candidate.caption for s in own} for name, own in split.items()}
+    assert not by_split["train"] & by_split["held_out"]
     assert (
-        len(told["held_out"]) == 6
+        len(by_split["held_out"]) == 6
     )  # 4 of 14 scenes are held out, and so are 20 × 4 / 14 captions
 
 

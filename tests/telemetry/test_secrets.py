@@ -1,4 +1,4 @@
-"""Passwords and signatures in addresses and in the environment never stand in what is written."""
+"""No output contains passwords and signatures of addresses or of the environment."""
 
 import json
 import logging

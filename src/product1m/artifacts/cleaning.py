@@ -68,7 +68,7 @@ def find_leftovers(
     store = open_store(root)
     files = list(store.files())
     objects = [file for file in files if OBJECTS in PurePosixPath(file.name).parts[:-1]]
-    # Listed before the manifests are read: an object that is named meanwhile is young.
+    # Listed before the manifests are read, so an object that a later manifest names is young.
     named = set(_named(store, files))
     for address in also_named_in:
         other = open_store(address)

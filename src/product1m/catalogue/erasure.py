@@ -163,7 +163,7 @@ def _manifests(store: Store) -> Iterator[tuple[str, Manifest]]:
             continue
         try:
             yield file.name, Manifest.model_validate(json.loads(store.read(file.name)))
-        except (ValueError, StorageError):  # another program's, or removed meanwhile
+        except (ValueError, StorageError):  # another program's, or removed since the listing
             continue
 
 

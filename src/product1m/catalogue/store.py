@@ -74,7 +74,7 @@ class CatalogueStore:
 
         Raises DatasetError for a line that has no id.
         """
-        given = self._given()  # read first: an edit meanwhile makes it one of the older lists
+        given = self._given()  # read first: another edit turns it into one of the older lists
         edits = self.edits(KEPT_LISTS)
         if not edits:
             return _parsed(given, self.store.address(LIST))
@@ -94,7 +94,7 @@ class CatalogueStore:
     def add(self, items: Iterable[NewItem], by: str, reason: str = "") -> Edit:
         """Add items, or replace those with the same id.
 
-        Raises DatasetError for a photo that was erased, also if that happens meanwhile.
+        Raises DatasetError for a photo that was erased, even if that happens while it is added.
         """
         erased, new, photos = erased_photos(self.store), {}, {}
         for item in items:
@@ -156,7 +156,7 @@ class CatalogueStore:
             newest = self.edits(1)
             try:
                 before = self._read_list(newest[-1]) if newest and base is None else before
-            except NotStoredError:  # later edits were so many that it was removed
+            except NotStoredError:  # many later edits removed it
                 continue
             changed, items = change(_parsed(before, self.store.address(LIST)))
             content = _written(changed) if base is None else base
@@ -166,7 +166,7 @@ class CatalogueStore:
             if self._publish(edit, content):
                 return edit
         raise DatasetError(
-            f"{self.store.uri}: others edited it {ATTEMPTS} times meanwhile; try again"
+            f"{self.store.uri}: others edited it {ATTEMPTS} times in the meantime; try again"
         )
 
     def _publish(self, edit: Edit, content: bytes) -> bool:

@@ -23,7 +23,7 @@ WAITING_REPORT_S = 60.0
 MAX_CUTS = 5
 """How often the end of a log is requested (ours)."""
 OVERLAP_S = 5
-"""A log that is requested again overlaps the end of the last request by so much (ours)."""
+"""How much a log that is requested again overlaps the end of the last request (ours)."""
 MAX_LOG_WAIT_S = 30.0
 """How long to wait for the end of the logs of pods that have ended (ours)."""
 SETTLE_S = 10.0

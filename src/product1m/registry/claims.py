@@ -154,7 +154,7 @@ def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
 def _overtaken(model: str, winner: int, number: str) -> str:
     first = next((v for v in list_versions(model) if v.number == str(winner)), None)
     if first is None:
-        return f"{model}: version {winner} was created and deleted meanwhile; try again"
+        return f"{model}: version {winner} was created and deleted in the meantime; try again"
     return (
         f"someone else was faster: {first.title} ({first.tags.get('act', 'change')} by "
         f"{first.tags.get('by', 'somebody')}: {first.tags.get('reason', 'no reason given')}); this "

@@ -144,7 +144,7 @@ def pinned_requirements() -> list[str]:
         if "extra ==" not in name
     ]
     bare = [name.split(">")[0].split("=")[0].split("<")[0].strip() for name in names]
-    # A local version, as in 2.15.0+cpu, is no release that an index has.
+    # No package index has a local version, such as 2.15.0+cpu.
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in ["product1m", *bare]]
 
 

@@ -182,7 +182,7 @@ def _key_of(fingerprint: str | None, keys: tuple[Path, ...]) -> Path:
 
 
 def fingerprint_of(public_key: Path) -> str:
-    """SHA-256 of a public key in PEM; RegistryError if the file is no public key."""
+    """SHA-256 of a public key in PEM; RegistryError if the file is not one."""
     import hashlib
 
     from cryptography.hazmat.primitives import serialization

@@ -30,7 +30,7 @@ _MAX_SAMENESS_RANK = 0.4
 """The most similar neighbors, this share of all, may show the same product (ours)."""
 _NGRAMS = (2, 3, 4)
 _MAX_BRAND_SHARE = 0.6
-"""An n-gram in the beginnings of more titles is no brand (ours)."""
+"""An n-gram in the beginnings of more titles is not a brand (ours)."""
 _MAX_ORDERS = 6
 """Orders of companions that are tried until a scene has as many products as drawn (ours)."""
 _MAX_NGRAM_SHARE = 0.1
@@ -92,7 +92,7 @@ class Companions:
     ) -> None:
         """Sources with the same key are duplicates and never companions.
 
-        Without `colors`, products are told apart only by titles.
+        Without `colors`, products are distinguished only by titles.
         """
         names = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         self._keys = np.array([names[key] for key in keys])

@@ -24,8 +24,8 @@ _PLAIN_SHARE = 0.4
 _MAX_FIRSTS = 8
 """Number of first sources tried until one has others of its brand (ours)."""
 _UNINTENDED_REPEATS = 0.11
-"""Share of scenes that unintentionally show a product twice, because its sources could not be told
-apart (ours, measured on the sample by `benchmarks/scenes.py`)."""
+"""Share of scenes that unintentionally show a product twice, because its sources could not be
+distinguished (ours, measured on the sample by `benchmarks/scenes.py`)."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SourcePool:
         settings: PlanSettings,
         colors: Mapping[str, ColorVector] | None = None,
     ) -> None:
-        """`colors` are by source id; without them, products are told apart only by titles."""
+        """`colors` are by source id; without them, products are distinguished only by titles."""
         self.sources = sources
         self._settings = settings
         self._groups = [group_of(source) for source in sources]

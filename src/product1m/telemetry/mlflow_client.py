@@ -169,18 +169,18 @@ def require_logged(model_uri: str, client: Any) -> None:
     while registry_mlflow().get_tracking_uri().startswith("http") and (
         match := _MODEL.fullmatch(uri)
     ):
-        found = (
+        version = (
             client.get_model_version(match["name"], match["number"])
             if match["number"]
             else client.get_model_version_by_alias(match["name"], match["alias"])
         )
-        if not found.source.startswith("models:/"):
+        if not version.source.startswith("models:/"):
             raise RegistryError(
-                f"{model_uri}: its files are said to be at {redacted(found.source)}, and not at "
-                "this server; nothing was read there. The step registration makes versions whose "
-                "files the server keeps: reject this one"
+                f"{model_uri}: its files are at {redacted(version.source)}, not at this server; "
+                "nothing was read there. The step registration makes versions whose files the "
+                "server keeps: reject this one"
             )
-        uri = found.source
+        uri = version.source
 
 
 def _require_answer(model_uri: str) -> None:

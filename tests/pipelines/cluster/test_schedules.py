@@ -105,7 +105,7 @@ def test_the_schedules_of_the_repository_are_sound() -> None:
     for schedule in found.schedules:
         assert schedule.no_catchup
         assert schedule.max_concurrency == 1
-        assert not schedule.dataset_digest, "the cache would answer for ever under that name"
+        assert not schedule.dataset_digest, "the cache would always answer under that name"
     shown = run("check").output
     assert "At 03:00 on Monday, UTC (0 0 3 * * 1)" in shown
     assert "missed times are skipped" in shown

@@ -258,7 +258,7 @@ def test_without_a_valid_token_the_error_says_what_to_do(
     assert result.exit_code == 1
     assert "401" in result.output
     assert "$KF_PIPELINES_SA_TOKEN_PATH" in result.output
-    assert server.asked("GET .*") == 1, "asking again with the same token is no use"
+    assert server.asked("GET .*") == 1, "asking again with the same token is useless"
     token = tmp_path / "token"
     token.write_text("stale")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))

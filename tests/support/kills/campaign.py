@@ -157,7 +157,7 @@ class Campaign:
         only: str = "",
         minutes: float = float("inf"),
     ) -> Report:
-        """Kill a scenario at every operation, or every so many, also where old artifacts are.
+        """Kill a scenario at every operation, or at a part of them, also where old artifacts are.
 
         With `only` at the operations whose names begin so, and for so many minutes.
         """

@@ -71,7 +71,7 @@ def remove(world: Path, sandbox: Path) -> None:
 
 
 def erase(_world: Path, sandbox: Path) -> None:
-    """Erase an item, as somebody does who was not told whether it worked, and edit on."""
+    """Erase an item, as somebody does who does not know whether it worked, and edit on."""
     erase_items(CatalogueStore(_address(sandbox)), [ERASED_ITEM], "Bo", "demand")
     CatalogueStore(_address(sandbox)).remove([], "Bo")
 

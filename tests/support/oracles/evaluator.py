@@ -14,7 +14,7 @@ def official(query: str, ranking: Sequence[str], truth: Truth, depth: int) -> li
         return [0.0, 0.0, 0.0]
     labels = list(query_labels[query])
     positives: list[str] = []
-    for label in labels:  # once an occurrence, so a class can stand in the list repeatedly
+    for label in labels:  # once per occurrence, so a class can be in the list several times
         of_class = [item for item, its_label in gallery_label.items() if its_label == label]
         if not of_class:
             return [0.0, 0.0, 0.0]

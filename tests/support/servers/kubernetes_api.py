@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        sent = told = 0
+        sent = num_lines = 0
         while True:
             running = self.api.pods.get(pod, {}).get("status", {}).get("phase") == "Running"
             for moment, line in lines[sent:]:
@@ -130,8 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
                 whole = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%S")
                 self._chunk(f"{whole}.{int(moment % 1 * 1e9):09d}Z {line}\n".encode())
                 self.api.logs_read[pod] = max(self.api.logs_read[pod], sent)
-                told += 1
-                if fault and told == fault.cut_log_after:
+                num_lines += 1
+                if fault and num_lines == fault.cut_log_after:
                     self._break(fault)
                     return
             if not running:

@@ -30,7 +30,7 @@ NO_PLUGIN = {
 
 
 class Refusal(Exception):  # noqa: N818 an answer, not a mistake
-    """An answer that is no success."""
+    """An answer that is not a success."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
         super().__init__(message)

@@ -181,7 +181,7 @@ class TrainerWorld:
             self._count(name)
 
     def _fail(self, body: Json) -> None:
-        """A failed pod: JobSet deletes all pods and makes them anew, as often as it may."""
+        """A failed pod: JobSet deletes all pods and creates them again, as often as it may."""
         name = body["metadata"]["name"]
         if self.deletion == "never":
             return
