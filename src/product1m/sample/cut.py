@@ -210,14 +210,14 @@ def _choose_train(
                 left_out["line"] += 1
     number = round(share * len(items))
     order = np.random.default_rng([seed, 6]).permutation(len(items))
-    related = [at for at in order if any(brand in items[at].caption for brand in brands)]
+    related = [index for index in order if any(brand in items[index].caption for brand in brands)]
     named = set(related)
-    others = [at for at in order if at not in named]
+    others = [index for index in order if index not in named]
     kept: list[_Candidate] = []
-    for at in (*related, *others):
+    for index in (*related, *others):
         if len(kept) == number:
             break
-        candidate = _with_photo(source, items[at], left_out)
+        candidate = _with_photo(source, items[index], left_out)
         if candidate is not None:
             kept.append(candidate)
     if not kept:
@@ -260,5 +260,5 @@ def _copy_backgrounds(source: Path, folder: Path, seed: int) -> int:
         if path.suffix.lower() in EXTENSIONS
     )
     order = np.random.default_rng([seed, 7]).permutation(len(names))[:MAX_BACKGROUNDS]
-    _copy_photos(source, folder, [names[at] for at in sorted(order)])
+    _copy_photos(source, folder, [names[index] for index in sorted(order)])
     return len(order)

@@ -50,27 +50,27 @@ class TitleComposer:
         return join([unit for piece in pieces for unit in piece]) or captions[0][:max_chars]
 
     def _pieces_without(self, text: Units, shared: Units) -> list[Units]:
-        at = _find(text, shared) if shared else -1
-        parts = [text] if at < 0 else [text[:at], text[at + len(shared) :]]
+        index = _find(text, shared) if shared else -1
+        parts = [text] if index < 0 else [text[:index], text[index + len(shared) :]]
         return [piece for part in parts for piece in self.pieces(part)]
 
     def pieces(self, text: Units) -> list[Units]:
         """A text, cut where two characters are adjacent less often than the pairs beside them."""
         pieces: list[list[str]] = []
-        for at, unit in enumerate(text):
-            if not pieces or self._ends_word(text, at) or len(pieces[-1]) == _longest(unit):
+        for index, unit in enumerate(text):
+            if not pieces or self._ends_word(text, index) or len(pieces[-1]) == _longest(unit):
                 pieces.append([])
             pieces[-1].append(unit)
         return [tuple(piece) for piece in pieces]
 
-    def _ends_word(self, text: Units, at: int) -> bool:
-        if _blankless(text[at - 1]) != _blankless(text[at]):
+    def _ends_word(self, text: Units, index: int) -> bool:
+        if _blankless(text[index - 1]) != _blankless(text[index]):
             return True
-        if not _blankless(text[at]):
+        if not _blankless(text[index]):
             return False
         before, here, after = (
             self._pairs[text[k - 1], text[k]] if 0 < k < len(text) else 0
-            for k in (at - 1, at, at + 1)
+            for k in (index - 1, index, index + 1)
         )
         return here < max(before, after) and here <= max(1, min(before, after))
 
@@ -115,7 +115,7 @@ def longest_shared(texts: Sequence[Units]) -> Units:
 
 def _find(text: Units, run: Units) -> int:
     last = len(text) - len(run)
-    return next((at for at in range(last + 1) if text[at : at + len(run)] == run), -1)
+    return next((index for index in range(last + 1) if text[index : index + len(run)] == run), -1)
 
 
 def _length(pieces: Sequence[Units]) -> int:

@@ -94,15 +94,15 @@ class _Planner:
         for _ in range(self._sizes.train_sets):
             recipe = self._train_set()
             rows.append(self._row("train", "set", recipe, self._titles.multiple(recipe)))
-        return [rows[at] for at in self._rng.permutation(len(rows))]
+        return [rows[index] for index in self._rng.permutation(len(rows))]
 
     def gallery(self) -> list[SampleRow]:
         """Single products, about equally many of each."""
         rows = []
-        for at in range(self._sizes.gallery):
-            product = PRODUCTS[at % len(PRODUCTS)]
+        for index in range(self._sizes.gallery):
+            product = PRODUCTS[index % len(PRODUCTS)]
             rows.append(self._row("gallery", "single", (product,), self._titles.single(product)))
-        return [rows[at] for at in self._rng.permutation(len(rows))]
+        return [rows[index] for index in self._rng.permutation(len(rows))]
 
     def queries(self, list_name: ListName, number: int) -> list[SampleRow]:
         """Sets that sellers offer: a few recipes, repeated often."""
@@ -111,7 +111,7 @@ class _Planner:
             distinct = list(dict.fromkeys(recipe))
             named = [product for product in distinct if self._rng.random() < 0.1]
             rows.append(self._row(list_name, "query", recipe, self._titles.multiple(recipe, named)))
-        return [rows[at] for at in self._rng.permutation(len(rows))]
+        return [rows[index] for index in self._rng.permutation(len(rows))]
 
     def duplicate(self, rows: dict[ListName, list[SampleRow]]) -> None:
         """Repeat photos and titles within and across lists, and put HTML entities into titles."""
@@ -121,8 +121,10 @@ class _Planner:
         sets = [row for row in rows["train"] if row.photo_kind == "set"]
         self._repeat_photos_into_train(rows["train"], sets, rows["test"])
         for listed in rows.values():
-            for at in self._positions(listed, 0.01, least=1):
-                listed[at] = replace(listed[at], title=self._titles.entity(listed[at].title))
+            for index in self._positions(listed, 0.01, least=1):
+                listed[index] = replace(
+                    listed[index], title=self._titles.entity(listed[index].title)
+                )
 
     def _repeat(
         self,
@@ -132,17 +134,17 @@ class _Planner:
         title_share: float,
     ) -> None:
         """Give rows the photo or title of another row that shows the same products."""
-        for at in self._positions(rows, photo_share, least=2):
-            for source in self._alike(rows[at], sources):
-                rows[at] = replace(
-                    rows[at],
+        for index in self._positions(rows, photo_share, least=2):
+            for source in self._alike(rows[index], sources):
+                rows[index] = replace(
+                    rows[index],
                     photo_seed=source.photo_seed,
                     products=source.products,
                     url=source.url,
                 )
-        for at in self._positions(rows, title_share, least=2):
-            for source in self._alike(rows[at], sources):
-                rows[at] = replace(rows[at], title=source.title)
+        for index in self._positions(rows, title_share, least=2):
+            for source in self._alike(rows[index], sources):
+                rows[index] = replace(rows[index], title=source.title)
 
     def _alike(self, row: SampleRow, sources: Sequence[SampleRow]) -> list[SampleRow]:
         """Another row with the same products, if there is one."""
@@ -159,10 +161,10 @@ class _Planner:
         self, train: list[SampleRow], sets: Sequence[SampleRow], queries: Sequence[SampleRow]
     ) -> None:
         """Make some train photos the photo of a query: leakage that ingestion must report."""
-        for at in self._positions(sets, 0.03, least=1):
+        for index in self._positions(sets, 0.03, least=1):
             query = queries[int(self._rng.integers(len(queries)))]
-            train[train.index(sets[at])] = replace(
-                sets[at],
+            train[train.index(sets[index])] = replace(
+                sets[index],
                 products=query.products,
                 photo_seed=query.photo_seed,
                 photo_kind="query",
@@ -172,7 +174,7 @@ class _Planner:
 
     def _positions(self, rows: Sequence[SampleRow], share: float, least: int) -> list[int]:
         number = min(len(rows), max(least, round(share * len(rows))))
-        return [int(at) for at in self._rng.choice(len(rows), number, replace=False)]
+        return [int(index) for index in self._rng.choice(len(rows), number, replace=False)]
 
     def _draw_recipes(self) -> list[tuple[Product, ...]]:
         """Sets that brands offer, with sizes as in the real lists; every product is in one."""
@@ -185,7 +187,7 @@ class _Planner:
                 repeats = number % 9 in (2, 7) or (number % 9 == 1 and len(recipes) % 2 == 0)
                 recipe, unused = self._recipe(products, unused, units, repeats)
                 recipes.append(recipe)
-        return [recipes[at] for at in self._rng.permutation(len(recipes))]
+        return [recipes[index] for index in self._rng.permutation(len(recipes))]
 
     def _recipe(
         self, products: list[Product], unused: list[Product], units: int, repeats: bool
@@ -203,22 +205,24 @@ class _Planner:
         known = len(self._recipes) if list_name == "test" else round(0.8 * len(self._recipes))
         chosen: list[tuple[Product, ...]] = []
         for units, count in zip(_UNITS, _split_by_share(number, _UNIT_SHARES), strict=True):
-            at = [i for i in range(known) if len(self._recipes[i]) == units]
-            at = at or [i for i in range(len(self._recipes)) if len(self._recipes[i]) == units]
-            weights = self._with_repeats_at(popularity[at], at)
-            picks = self._rng.choice(at, count, p=weights)
-            if list_name == "test" and count >= len(at):
-                picks[: len(at)] = at
+            indices = [i for i in range(known) if len(self._recipes[i]) == units]
+            indices = indices or [
+                i for i in range(len(self._recipes)) if len(self._recipes[i]) == units
+            ]
+            weights = self._repeat_weights(popularity[indices], indices)
+            picks = self._rng.choice(indices, count, p=weights)
+            if list_name == "test" and count >= len(indices):
+                picks[: len(indices)] = indices
             chosen += [self._recipes[int(pick)] for pick in picks]
         if list_name == "test":
             chosen[0] = self._of_two_brands(chosen[0])
         return chosen
 
-    def _with_repeats_at(
-        self, weights: Float64[np.ndarray, " K"], at: Sequence[int]
+    def _repeat_weights(
+        self, weights: Float64[np.ndarray, " K"], indices: Sequence[int]
     ) -> Float64[np.ndarray, " K"]:
         """Probabilities of recipes, with a fixed share of those that hold a product twice."""
-        doubled = np.array([len(set(self._recipes[i])) < len(self._recipes[i]) for i in at])
+        doubled = np.array([len(set(self._recipes[i])) < len(self._recipes[i]) for i in indices])
         weights = weights.copy()
         if doubled.any() and not doubled.all():
             weights[doubled] *= _REPEAT_SHARE / weights[doubled].sum()
@@ -247,7 +251,7 @@ class _Planner:
         weights = 1.0 / np.arange(4, 4 + len(order)) ** 0.7
         sure = [product for product in order for _ in range(least)][:number]
         extra = self._rng.choice(len(order), number - len(sure), p=weights / weights.sum())
-        return sure + [order[int(at)] for at in extra]
+        return sure + [order[int(index)] for index in extra]
 
     def _row(
         self,
@@ -292,15 +296,15 @@ class _Planner:
         )
 
     def _shuffled(self, products: Sequence[Product]) -> list[Product]:
-        return [products[at] for at in self._rng.permutation(len(products))]
+        return [products[index] for index in self._rng.permutation(len(products))]
 
 
 def _split_by_share(number: int, shares: Sequence[float]) -> list[int]:
     """Whole counts that add up to `number`, by largest remainder."""
     exact = np.array(shares) / sum(shares) * number
     counts = np.floor(exact).astype(int)
-    for at in np.argsort(counts - exact)[: number - counts.sum()]:
-        counts[at] += 1
+    for index in np.argsort(counts - exact)[: number - counts.sum()]:
+        counts[index] += 1
     return [int(count) for count in counts]
 
 

@@ -111,8 +111,8 @@ class TitleWriter:
 
     def entity(self, title: str) -> str:
         """The title with an HTML entity, as some sellers' tools produce."""
-        at = int(self._rng.integers(2, len(title)))
-        return title[:at] + self._pick(_ENTITIES) + title[at:]
+        index = int(self._rng.integers(2, len(title)))
+        return title[:index] + self._pick(_ENTITIES) + title[index:]
 
     def _head(self, product: Product) -> list[str]:
         brand = product.brand
@@ -191,4 +191,4 @@ class TitleWriter:
         return words[int(self._rng.integers(len(words)))]
 
     def _shuffled(self, words: Sequence[T]) -> list[T]:
-        return [words[at] for at in self._rng.permutation(len(words))]
+        return [words[index] for index in self._rng.permutation(len(words))]
