@@ -5,8 +5,9 @@
 
 A command starts when it prints its help. A step starts when its process, KFP's executor and its
 module are loaded, before it reads its first input. Processor time counts, because it depends less
-on what else the machine does; the least of all starts is shown, beside the time that the libraries
-take which were imported. Tests hold which these may be (`tests/steps/test_startup.py`).
+on what else the machine does; the least of all starts is shown, beside what the end of the process
+adds, and the time to import the same libraries alone. Tests hold which these may be
+(`tests/steps/test_startup.py`).
 """
 
 import argparse
@@ -23,8 +24,13 @@ HEAVY = (
     "boto3", "cv2", "faiss", "kfp", "kubernetes", "matplotlib", "mlflow", "pandas", "scipy",
     "sklearn", "timm", "torch", "torch._dynamo", "torchvision", "transformers",
 )  # fmt: skip
-REPORT = "import sys; print([name for name in {heavy} if name in sys.modules])"
+REPORT = """
+import resource, sys
+used = resource.getrusage(resource.RUSAGE_SELF)
+print((used.ru_utime + used.ru_stime, [name for name in {heavy} if name in sys.modules]))
+"""
 IMPORTS = "import {modules}\n" + REPORT
+BRACKET = "\nfrom product1m.telemetry.processes import spare_loaded_objects\nspare_loaded_objects()"
 HELP = (
     """
 import sys
@@ -61,7 +67,8 @@ def starts() -> list[Start]:
     return found + [
         Start(
             f"step {step}",
-            IMPORTS.format(modules=f"kfp.dsl.executor_main, product1m.steps.{step}", heavy=HEAVY),
+            IMPORTS.format(modules=f"kfp.dsl.executor_main, product1m.steps.{step}", heavy=HEAVY)
+            + BRACKET,  # what a step does first
         )
         for step in STEPS
     ]
@@ -72,8 +79,17 @@ def help_of(module: str, words: tuple[str, ...]) -> str:
     return HELP.format(module=module, words=[*words, "--help"], heavy=HEAVY)
 
 
-def measure(code: str) -> tuple[float, list[str]]:
-    """Processor seconds of a process that runs `code`, and the heavy libraries it imported."""
+@dataclass(frozen=True)
+class Run:
+    """One process: its processor seconds, and what it imported."""
+
+    start_s: float
+    end_s: float
+    libraries: list[str]
+
+
+def measure(code: str) -> Run:
+    """Run `code` in a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = subprocess.run(
         [sys.executable, "-c", code],
@@ -84,7 +100,8 @@ def measure(code: str) -> tuple[float, list[str]]:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, list(ast.literal_eval(out.stdout.splitlines()[-1]))
+    start_s, libraries = ast.literal_eval(out.stdout.splitlines()[-1])
+    return Run(start_s, seconds - start_s, list(libraries))
 
 
 def libraries_alone(names: Sequence[str]) -> float:
@@ -92,7 +109,9 @@ def libraries_alone(names: Sequence[str]) -> float:
     modules = sorted({*names} - {"kfp"})
     if "torchvision" in modules:
         modules = [*({*modules} - {"torchvision"}), "product1m.detection.libraries"]
-    return measure(IMPORTS.format(modules=", ".join(modules), heavy=HEAVY))[0] if modules else 0.0
+    if not modules:
+        return 0.0
+    return measure(IMPORTS.format(modules=", ".join(modules), heavy=HEAVY)).start_s
 
 
 def main() -> None:
@@ -101,15 +120,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="part of the names to measure; default: all")
     parser.add_argument("--starts", type=int, default=5, help="starts of each")
     arguments = parser.parse_args()
-    print(f"{'':36} {'CPU s':>6} {'libraries alone':>16}  libraries")
+    print(f"{'':36} {'start s':>7} {'end s':>6} {'libraries alone':>16}  libraries")
     for start in starts():
         if arguments.names and not any(part in start.name for part in arguments.names):
             continue
         runs = [measure(start.code) for _ in range(arguments.starts)]
-        libraries = runs[0][1]
+        libraries = runs[0].libraries
         alone = min(libraries_alone(libraries) for _ in range(arguments.starts))
-        seconds = min(run[0] for run in runs)
-        print(f"{start.name:36} {seconds:6.2f} {alone:16.2f}  {', '.join(libraries) or '-'}")
+        start_s, end_s = min(run.start_s for run in runs), min(run.end_s for run in runs)
+        names = ", ".join(libraries) or "-"
+        print(f"{start.name:36} {start_s:7.2f} {end_s:6.2f} {alone:16.2f}  {names}")
 
 
 if __name__ == "__main__":

@@ -86,3 +86,15 @@ def test_sigterm_lets_a_step_clean_up() -> None:
     rest, _ = step.communicate(timeout=30)
     assert rest == "cleaned up\n"
     assert step.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("in_kfp", "spared"), [("true", True), ("false", False)])
+def test_only_a_process_of_one_step_keeps_its_garbage(in_kfp: str, spared: bool) -> None:
+    script = (
+        "import gc; from product1m.telemetry.processes import spare_loaded_objects; "
+        "spare_loaded_objects(); print(gc.get_freeze_count() > 0)"
+    )
+    environment = {**os.environ, "_KFP_RUNTIME": in_kfp}
+    command = [sys.executable, "-c", script]
+    out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == str(spared)

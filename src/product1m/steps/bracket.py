@@ -15,7 +15,11 @@ from typing import Any
 from product1m.artifacts.folder import Artifact, ArtifactWriter, write_artifact
 from product1m.artifacts.work import locked_work_folder, remove_work_folder
 from product1m.config import StepConfig
-from product1m.telemetry.processes import end_with_run, ended_by_sigterm
+from product1m.telemetry.processes import (
+    end_with_run,
+    ended_by_sigterm,
+    spare_loaded_objects,
+)
 from product1m.telemetry.tracking import StepRun, step_run
 
 
@@ -154,6 +158,7 @@ def _running(
     step: str, config: StepConfig, part: str, folders: Sequence[Path]
 ) -> Iterator[tuple[StepRun, ExitStack]]:
     """The step's MLflow run, and a stack of contexts that close when the step ends."""
+    spare_loaded_objects()
     end_with_run()
     with (
         ended_by_sigterm(),
