@@ -170,6 +170,21 @@ def test_held_out_scenes_share_no_source_with_the_others(products: Path, scenes:
     assert not train & held_out
 
 
+def test_source_photos_are_kept_where_a_training_asks_for_them(
+    products: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"keep_sources": True, "num_scenes": 6})
+    background_synthesis.run(products, "", tmp_path / "scenes", config)
+    scenes = Scenes(open_artifact(tmp_path / "scenes", "background_synthesis"))
+    train = ItemTable(open_artifact(products, "ingestion"))
+    rows = {item: row for row, item in enumerate(train.rows["id"].tolist())}
+    kept = scenes.source_photos()
+    assert {source for own in scenes.sources for source in own} <= set(kept.rows["id"])
+    for row, item in enumerate(kept.rows["id"].tolist()):
+        assert kept.encoded(row) == train.encoded(rows[item])
+        assert kept.rows["group"].iloc[row] == train.rows["group"].iloc[rows[item]]
+
+
 def test_titles_fit_and_tell_of_their_products_only(products: Path, scenes: Path) -> None:
     rows = ItemTable(open_artifact(products, "ingestion", "train")).rows
     caption_of = dict(zip(rows["id"], rows["caption"], strict=True))

@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.detection.map_cache import CacheSettings, cache_maps
-from product1m.detection.measuring import IMAGE_ONLY, IMAGE_ONLY_BEFORE
+from product1m.detection.measuring import (
+    BACKBONE_KEPT,
+    IMAGE_ONLY,
+    IMAGE_ONLY_BEFORE,
+    IMAGE_ONLY_TRAINED,
+)
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork
 from product1m.detection.scene_batches import (
     SceneBatch,
@@ -233,6 +238,26 @@ def test_backbone_stages_train_in_bf16_on_jittered_scenes(scenes: Artifact, tmp_
     assert all(np.isfinite(value) for value in metrics.values())
     assert 0 <= metrics[IMAGE_ONLY] <= 1
     assert 0 <= metrics[IMAGE_ONLY_BEFORE] <= 1
+
+
+def test_a_backbone_trains_with_instances(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "scenes", num_scenes=8, num_sources=5)
+    changes = {"trainable_stages": 1, "instance_weight": 1.0, "num_epochs": 1, "box_num_epochs": 1}
+    config = RPN.model_copy(update=changes)
+    metrics = rpn_training.run(scenes.folder, tmp_path / "rpn", config)
+    kept = metrics[IMAGE_ONLY_TRAINED] >= metrics[IMAGE_ONLY_BEFORE]
+    assert metrics[BACKBONE_KEPT] == float(kept)
+    assert metrics[IMAGE_ONLY] == metrics[IMAGE_ONLY_TRAINED if kept else IMAGE_ONLY_BEFORE]
+    before = ProposalNetwork(NetworkSettings.from_config(config), config.weights).state_dict()
+    after = load_file(tmp_path / "rpn" / MODEL)
+    backbone = [name for name in before if name.startswith("backbone")]
+    assert all(torch.equal(after[name], before[name]) for name in backbone) != kept
+
+
+def test_training_with_instances_needs_the_source_photos(scenes: Artifact, tmp_path: Path) -> None:
+    config = RPN.model_copy(update={"trainable_stages": 1, "instance_weight": 1.0})
+    with pytest.raises(DatasetError, match=r"set background_synthesis\.keep_sources=true"):
+        rpn_training.run(scenes.folder, tmp_path / "rpn", config)
 
 
 def test_scenes_without_a_held_out_part_are_refused_before_training(tmp_path: Path) -> None:

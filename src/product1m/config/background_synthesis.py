@@ -105,6 +105,9 @@ class BackgroundSynthesisConfig(StepConfig):
     """Words that mark the title of a set of products; photos of sets are not cut out (ours)."""
     max_title_chars: PositiveInt = 34
     """Maximum length of a composed scene title: 36 tokens with [CLS] and [SEP] (ours)."""
+    keep_sources: bool = False
+    """Write the photos that products were cut from beside the scenes, for
+    `rpn_training.instance_weight` (ours)."""
     num_workers: PositiveInt = 2
     """Processes that cut and paste (ours)."""
     shard_mib: PositiveInt = 256

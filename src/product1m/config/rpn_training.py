@@ -21,6 +21,11 @@ class RpnTrainingConfig(StepConfig):
     trainable_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """Number of backbone stages that train, counted from the last; training them for proposals
     destroys the features that retrieval uses (ours)."""
+    instance_weight: NonNegativeFloat = 0.0
+    """Weight of a loss that keeps products apart while `trainable_stages` train: a pasted product
+    against its source photo, which `background_synthesis.keep_sources` keeps. The trained backbone
+    stays only if retrieval by image alone does not fall on held-out scenes, then it is frozen
+    (ours)."""
     fpn_channels: PositiveInt = 256
     """Width of the feature pyramid (ours: torchvision's default)."""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.33, 0.5, 1.0, 2.0, 3.0)

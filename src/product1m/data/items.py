@@ -27,6 +27,8 @@ from product1m.errors import ArtifactError
 from product1m.storage.base import agreed
 
 ITEMS = "items.parquet"
+SOURCES = "sources/"
+"""Folder in an artifact of scenes with the items that products were cut from, if they are kept."""
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -155,11 +157,12 @@ class ItemWriter:
 
 
 class ItemTable:
-    """The items of an artifact and their photos."""
+    """The items of an artifact and their photos; `folder` is where in it they are."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, folder: str = "") -> None:
         self.artifact = artifact
-        self.rows: pd.DataFrame = read_items(artifact)
+        self.rows: pd.DataFrame = read_items(artifact, f"{folder}{ITEMS}")
+        self._folder = folder
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -167,7 +170,7 @@ class ItemTable:
     def encoded(self, position: int) -> bytes:
         """The stored bytes of the photo at a row position."""
         row = self.rows.iloc[position]
-        shard = self.artifact.shard(str(row["shard"]))
+        shard = self.artifact.shard(f"{self._folder}{row['shard']}")
         return read_photo(shard, int(row["offset"]), int(row["num_bytes"]), str(row["sha256"]))
 
     def photo(self, position: int) -> Photo:

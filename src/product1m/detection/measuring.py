@@ -20,7 +20,11 @@ DEPTHS = (1, 10, 36, 100)
 
 IMAGE_ONLY = "image_only/mAP@10"
 IMAGE_ONLY_BEFORE = "image_only/mAP@10_before"
-"""Metrics of a network whose backbone was trained: pasted products found by image alone."""
+IMAGE_ONLY_TRAINED = "image_only/mAP@10_trained"
+BACKBONE_KEPT = "image_only/trained_backbone_kept"
+"""Metrics of a network whose backbone was trained: pasted products found by image alone, with the
+backbone that stays, as it was before, and trained with instances; whether that one stays (1 or
+0)."""
 MIN_SCORES = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.98, 0.99)
 """Thresholds of the score that are tried for selecting products (ours)."""
 

@@ -4,6 +4,7 @@ Training for proposals rewards what products have in common, and can destroy wha
 another (decision 3). So it is measured before and after.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,19 @@ import torch
 from jaxtyping import Float32
 
 from product1m.detection.canvas import stack_canvases
+from product1m.detection.measuring import (
+    BACKBONE_KEPT,
+    IMAGE_ONLY,
+    IMAGE_ONLY_BEFORE,
+    IMAGE_ONLY_TRAINED,
+)
 from product1m.detection.pooling import pool
 from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.scene_batches import Scenes
 from product1m.telemetry.progress import track
+from product1m.training import distributed
+
+logger = logging.getLogger(__name__)
 
 DEPTH = 10
 MAX_SCENES = 300
@@ -49,6 +59,38 @@ def image_only_map(network: ProposalNetwork, scenes: Scenes, positions: Sequence
     found = right.cumsum(axis=1) / np.arange(1, right.shape[1] + 1)
     precision = (found * right).sum(axis=1)[asked] / np.minimum(others[asked], DEPTH)
     return float(precision.mean())
+
+
+def keep_if_apart(
+    network: ProposalNetwork,
+    trained: ProposalNetwork,
+    scenes: Scenes,
+    held_out: Sequence[int],
+) -> dict[str, float]:
+    """Give a network the backbone of a trained one, unless products are told apart less well.
+
+    In any case it is frozen afterwards. Returns retrieval by image alone with both, that of the
+    backbone that stays, and whether this is the trained one. All ranks decide the same.
+    """
+    device = distributed.device()
+    before = image_only_map(network.to(device).eval(), scenes, held_out)
+    after = image_only_map(trained.to(device).eval(), scenes, held_out)
+    kept = distributed.largest(int(after < before)) == 0
+    if kept:
+        network.backbone.load_state_dict(trained.backbone.state_dict())
+    network.backbone.requires_grad_(False)
+    logger.info(
+        "the %s backbone stays: retrieval by image alone %.3f before training and %.3f after",
+        "trained" if kept else "untrained",
+        before,
+        after,
+    )
+    return {
+        IMAGE_ONLY_BEFORE: before,
+        IMAGE_ONLY_TRAINED: after,
+        IMAGE_ONLY: after if kept else before,
+        BACKBONE_KEPT: float(kept),
+    }
 
 
 @torch.inference_mode()

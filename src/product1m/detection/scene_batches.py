@@ -18,7 +18,7 @@ from torch import Tensor
 from product1m.artifacts.folder import Artifact
 from product1m.config import RpnTrainingConfig
 from product1m.data.geometry import CORNERS, Boxes
-from product1m.data.items import ItemTable
+from product1m.data.items import ITEMS, SOURCES, ItemTable
 from product1m.data.regions import INSTANCES
 from product1m.detection.canvas import Canvas, make_canvas, stack_canvases
 from product1m.detection.jitter import jitter_photo
@@ -42,6 +42,16 @@ class Scenes:
         """The items that every scene's products were cut from, in the order of their boxes."""
         sources = self._instances["source_id"].to_numpy(object)
         return _by_scene(sources, self._instances, len(self.items))
+
+    def source_photos(self) -> ItemTable:
+        """The items that products were cut from; DatasetError if they were not kept."""
+        if f"{SOURCES}{ITEMS}" not in self.items.artifact.manifest.files:
+            raise DatasetError(
+                f"{self.items.artifact.folder}: expected the photos that products were cut from, "
+                "got none; set background_synthesis.keep_sources=true, or "
+                "rpn_training.instance_weight=0"
+            )
+        return ItemTable(self.items.artifact, SOURCES)
 
     def split(self, name: str) -> list[int]:
         """Row positions of a split's scenes; DatasetError if it has none."""

@@ -20,7 +20,7 @@ from product1m.artifacts.folder import (
 )
 from product1m.config import BackgroundSynthesisConfig
 from product1m.data.geometry import CORNERS
-from product1m.data.items import ROWS_PER_GROUP, ItemWriter
+from product1m.data.items import ROWS_PER_GROUP, SOURCES, ItemWriter
 from product1m.data.photos import Photo
 from product1m.data.regions import INSTANCES
 from product1m.errors import DatasetError
@@ -38,6 +38,7 @@ from product1m.synthesis.cutouts import (
     cut_candidates,
     draw_candidates,
     read_candidate,
+    read_encoded,
 )
 from product1m.synthesis.parallel import WorkerProcesses
 from product1m.synthesis.planning import PlanSettings, plan_scenes, split_sources
@@ -97,6 +98,8 @@ def run(
         render = partial(compose, settings=SceneSettings.from_config(config))
         composed = workers.map(render, plan_scenes(split, background_photos, plan, colors))
         step.metrics.update(_write_scenes(composed, plan.num_scenes, step.writer, work, config))
+        if config.keep_sources:
+            _write_sources(source, sources, step.folder, config.shard_mib)
         step.metrics.update({f"sources/{name}": len(own) for name, own in split.items()})
         step.details["background_photos"] = len(background_photos)
         step.attach(SCENES_PICTURE)
@@ -180,6 +183,21 @@ def _write_scenes(
         writer.store(path)
     contact_sheets.write_grid(tiles, folder / SCENES_PICTURE, columns=5)
     return tally.metrics()
+
+
+def _write_sources(
+    source: Artifact, accepted: Sequence[CutAttempt], folder: Path, shard_mib: int
+) -> None:
+    """The photos that products were cut from, as a table of items with its shards."""
+    (folder / SOURCES).mkdir()
+    with ItemWriter(folder / SOURCES, shard_mib=shard_mib) as items:
+        for candidate in (attempt.candidate for attempt in accepted):
+            photo = read_candidate(candidate, source.shard(candidate.shard))
+            size_px = photo.shape[1], photo.shape[0]
+            encoded = read_encoded(candidate, source.shard(candidate.shard))
+            items.add(
+                candidate.id, encoded, size_px, caption=candidate.caption, group=candidate.group
+            )
 
 
 @dataclass

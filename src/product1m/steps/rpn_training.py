@@ -1,8 +1,10 @@
 """Train the class-agnostic region proposal network on the scenes (paper), and measure it."""
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from product1m.detection.box_training import (
     box_losses,
 )
 from product1m.detection.held_out_boxes import HeldOutBoxes
+from product1m.detection.instances import InstanceBatches, instance_losses
 from product1m.detection.map_cache import CacheSettings, cache_maps
 from product1m.detection.measuring import (
     DEPTHS,
@@ -34,7 +37,7 @@ from product1m.detection.measuring import (
 )
 from product1m.detection.proposal_plots import draw_proposals
 from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, frozen_copy
-from product1m.detection.same_products import image_only_map
+from product1m.detection.same_products import image_only_map, keep_if_apart
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.scene_proposals import propose_on
 from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
@@ -71,7 +74,7 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
             all_scenes = Scenes(inputs["scenes"])
             held_out = all_scenes.split("held_out")
             network = _new_network(config)
-            _train(network, all_scenes, config, work, step.tracking)
+            kept_apart = _train(network, all_scenes, config, work, step.tracking)
             save_file(plain_state(network), step.folder / MODEL)
             step.details.update(_details(network, config))
             proposals = propose_on(network.eval(), all_scenes, held_out)
@@ -83,7 +86,8 @@ def run(scenes: Path, checkpoint: Path, config: RpnTrainingConfig) -> dict[str, 
                 NMS_IOU: selection.max_iou,
             }
             step.metrics.update(_measure(all_scenes, held_out, proposals, selection))
-            step.metrics.update(_products_kept_apart(network, all_scenes, held_out, config))
+            kept_apart = kept_apart or _products_kept_apart(network, all_scenes, held_out, config)
+            step.metrics.update(kept_apart)
             _draw(step.folder / PICTURE, all_scenes, held_out, proposals, selection)
             step.attach(PICTURE)
     step.remove_work()
@@ -114,9 +118,16 @@ def _train(
     config: RpnTrainingConfig,
     work: Path,
     tracking: StepRun | None = None,
-) -> None:
-    """First the proposal network, then, on its proposals, the second stage."""
+) -> dict[str, float]:
+    """First the proposal network, then, on its proposals, the second stage.
+
+    Before them the backbone, if it trains with instances; returns what that gave.
+    """
     positions = scenes.split("train")
+    kept_apart: dict[str, float] = {}
+    if config.instance_weight and config.trainable_stages:
+        report = _reporter(tracking, "backbone_")
+        kept_apart = _train_backbone(network, scenes, config, work / "backbone", report)
     cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
 
     def batches(num_epochs: int) -> SceneBatches:
@@ -127,6 +138,33 @@ def _train(
     _train_proposals(network, batches(config.num_epochs), config, work, _reporter(tracking, ""))
     report = _reporter(tracking, "box_")
     _train_boxes(network, batches(config.box_num_epochs), config, work / "box_head", report)
+    return kept_apart
+
+
+def _train_backbone(
+    network: ProposalNetwork, scenes: Scenes, config: RpnTrainingConfig, work: Path, report: Report
+) -> dict[str, float]:
+    """Train the backbone with proposals and instances; it stays if products stay apart.
+
+    In any case it is frozen afterwards. Returns retrieval by image alone.
+    """
+    settings = SceneBatchSettings.from_config(config)
+    settings = replace(settings, num_epochs=num_passes(config.num_epochs, config))
+    batches = SceneBatches(scenes, scenes.split("train"), settings)
+    sides_px = config.short_side_px, config.long_side_px
+    instances = InstanceBatches(batches, scenes, sides_px)
+    trained = copy.deepcopy(network)
+    trained.box_head.requires_grad_(False)
+    train(
+        trained,
+        partial(instance_losses, weight=config.instance_weight),
+        instances,
+        _plan(config, batches.num_steps),
+        work=work,
+        report=report,
+        description="backbone",
+    )
+    return keep_if_apart(network, trained, scenes, scenes.split("held_out"))
 
 
 def _reporter(tracking: StepRun | None, prefix: str) -> Report:

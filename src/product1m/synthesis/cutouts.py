@@ -151,8 +151,12 @@ def cut_candidates(
 
 def read_candidate(candidate: Candidate, shard: Shard) -> Photo:
     """The candidate's photo, decoded."""
-    encoded = read_photo(shard, candidate.offset, candidate.num_bytes, candidate.sha256)
-    return decode_photo(encoded, f"{shard.address}: {candidate.id}")
+    return decode_photo(read_encoded(candidate, shard), f"{shard.address}: {candidate.id}")
+
+
+def read_encoded(candidate: Candidate, shard: Shard) -> bytes:
+    """The candidate's photo as it is stored."""
+    return read_photo(shard, candidate.offset, candidate.num_bytes, candidate.sha256)
 
 
 def cut(photo: Photo, settings: CutoutSettings) -> tuple[Mask, str]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import BackgroundSynthesisConfig, IngestionConfig, RpnTrainingConfig
-from product1m.data.items import ItemWriter
+from product1m.data.items import SOURCES, ItemWriter
 from product1m.data.photos import Photo, encode_jpeg
 
 SIDE_PX = 96
@@ -55,11 +55,21 @@ def write_scenes(
     num_scenes: int = 24,
     config: BackgroundSynthesisConfig = SYNTHESIS,
     splits: tuple[str, ...] = ("held_out", "train", "train", "train"),
+    num_sources: int = 0,
 ) -> Artifact:
-    """Write the artifact of `background_synthesis`; `splits` repeat in this order."""
+    """Write the artifact of `background_synthesis`; `splits` repeat in this order.
+
+    Products come from photos of their own, or take turns with `num_sources` photos that are kept.
+    """
     generator = np.random.default_rng(0)
     rows = []
     with write_artifact(folder, "background_synthesis", config, part="scenes") as writer:
+        if num_sources:
+            (writer.folder / SOURCES).mkdir()
+            with ItemWriter(writer.folder / SOURCES) as sources:
+                for number in range(num_sources):
+                    encoded = encode_jpeg(blocks(generator, SIDE_PX, SIDE_PX))
+                    sources.add(f"p{number}", encoded, (SIDE_PX, SIDE_PX), caption="", group=-1)
         with ItemWriter(writer.folder, "scenes") as items:
             for number in range(num_scenes):
                 photo, boxes = scene(generator, 2)
@@ -70,7 +80,10 @@ def write_scenes(
                     caption=f"scene {number}",
                     split=splits[number % len(splits)],
                 )
-                rows += [(number, f"p{number}-{i}", *box, 1.0) for i, box in enumerate(boxes)]
+                for place, box in enumerate(boxes):
+                    turn = (2 * number + place) % max(1, num_sources)
+                    source = f"p{turn}" if num_sources else f"p{number}-{place}"
+                    rows.append((number, source, *box, 1.0))
         # Readers must not depend on the order of the rows.
         table = pd.DataFrame(rows[::-1], columns=pd.Index(COLUMNS))
         table = table.astype({"scene": "int64"} | dict.fromkeys(COLUMNS[2:], "float32"))
