@@ -1,16 +1,20 @@
 """Erasing items for good."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from product1m.catalogue.erasure import erase_items
 from product1m.catalogue.new_items import from_dataset, from_photo
 from product1m.catalogue.store import CatalogueStore
 from product1m.cli.app import app
+from product1m.config import IngestionConfig
+from product1m.data.intake import normalize_photo
+from product1m.data.limits import PhotoLimits
 from product1m.errors import DatasetError
 from tests.support.worlds.small_catalogue import copy_gallery, refresh
 from tests.support.worlds.tiny_world import TinyArtifacts
@@ -85,6 +89,27 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next_one(
     assert [path.parent.name for path in (tmp_path / "shop").glob("lists/*")] == ["lists"]
     with pytest.raises(DatasetError, match="no item gallery-4x"):
         erase_items(store, ["gallery-4x"], "Bo", "demand")
+
+
+def test_photos_are_erased_as_the_pipelines_settings_stored_them(
+    made: TinyArtifacts, tmp_path: Path
+) -> None:
+    shop, photo = tmp_path / "shop", made.root / "dataset" / "images" / "gallery-3.jpg"
+    smaller = IngestionConfig(max_photo_side_px=20)
+    stored = normalize_photo(photo.read_bytes(), PhotoLimits.from_config(smaller))
+    assert max(stored.width, stored.height) == 20
+    item = ["--id", "a", "--title", "rose cream", "--photo", str(photo)]
+
+    def product1m(act: str, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["catalogue", act, str(shop), *arguments])
+
+    short = product1m("add", *item, "--set", "ingestion.max_title_bytes=5")
+    assert "more than 5 bytes" in short.output
+    assert product1m("add", *item).exit_code == 0
+    settings = ["--reason", "demand", "--set", "ingestion.max_photo_side_px=20"]
+    assert product1m("erase", "a", *settings).exit_code == 0
+    digest = hashlib.sha256(stored.encoded).hexdigest()
+    assert digest in {path.name for path in (shop / "erased").iterdir()}
 
 
 def test_an_item_that_is_erased_while_another_adds_it_again_does_not_come_back(

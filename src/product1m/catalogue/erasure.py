@@ -16,6 +16,7 @@ from product1m.catalogue.batches import KEYS
 from product1m.catalogue.new_items import LIMITS
 from product1m.catalogue.registering import live_version
 from product1m.catalogue.store import LIST, LISTS, CatalogueStore, Edit, Line
+from product1m.config import IngestionConfig
 from product1m.data.checking import ERASED, digests_of
 from product1m.data.intake import normalize_photo
 from product1m.data.items import ITEMS
@@ -43,12 +44,19 @@ class Erasure:
     """SHA-256 of the erased photos, as files and as they are stored."""
 
 
-def erase_items(catalogue: CatalogueStore, ids: Collection[str], by: str, reason: str) -> Erasure:
+def erase_items(
+    catalogue: CatalogueStore,
+    ids: Collection[str],
+    by: str,
+    reason: str,
+    limits: IngestionConfig = LIMITS,
+) -> Erasure:
     """Erase items, and all others of the list that show the same photos.
 
     First the digests of the photos are kept, so that no step takes them in again; then the lines
     go, the photos, and every older list. An erasure that was killed after the lines were gone is
-    finished by the next one of the same items.
+    finished by the next one of the same items. `limits` are the settings with which the pipeline
+    stored the photos: another size of a photo has another digest.
 
     Raises DatasetError for an id that is not in the list, PhotoError if a photo cannot be read.
     """
@@ -59,7 +67,7 @@ def erase_items(catalogue: CatalogueStore, ids: Collection[str], by: str, reason
         edit = catalogue.edits(1)[-1]
     else:
         lines = catalogue.known(ids)
-        forms = {item: _forms(line, catalogue.store) for item, line in lines.items()}
+        forms = {item: _forms(line, catalogue.store, limits) for item, line in lines.items()}
         digests = set().union(*(digests for _, digests in forms.values()))
         names = {name for name, _ in forms.values()} - {""}
         mark = json.dumps({"items": sorted(ids), "photos": sorted(names)}).encode()
@@ -94,7 +102,7 @@ def _remove_lists_before(edit: Edit, catalogue: CatalogueStore) -> None:
             catalogue.store.remove(file.name)
 
 
-def _forms(line: Line, store: Store) -> tuple[str, set[str]]:
+def _forms(line: Line, store: Store, limits: IngestionConfig) -> tuple[str, set[str]]:
     """Name of an item's photo in the store, if the store has it, and its digests."""
     item = ListItem(
         list_name=LIST,
@@ -103,8 +111,8 @@ def _forms(line: Line, store: Store) -> tuple[str, set[str]]:
         caption=str(line.get("caption", "")),
         image=str(line.get("image") or ""),
     )
-    raw = photos_of(store.uri, store.uri, LIMITS).read(item, LIMITS.max_photo_bytes)
-    stored = normalize_photo(raw, PhotoLimits.from_config(LIMITS)).encoded
+    raw = photos_of(store.uri, store.uri, limits).read(item, limits.max_photo_bytes)
+    stored = normalize_photo(raw, PhotoLimits.from_config(limits)).encoded
     return _name(line), digests_of(raw, stored)
 
 
@@ -132,19 +140,21 @@ def forget_vectors(cache: str, photos: Collection[str]) -> list[str]:
     return removed
 
 
-def holders(places: Iterable[str], photos: Collection[str]) -> list[str]:
-    """Artifacts below some folders or `s3://` prefixes that hold one of the photos still."""
+def holders(places: Iterable[str], photos: Collection[str], model: str = "") -> list[str]:
+    """Artifacts below some folders or `s3://` prefixes that still hold one of the photos.
+
+    With `model`, also versions of this registered model of catalogues.
+    """
     found = []
     for place in places:
         store = open_store(place)
         for name, manifest in _manifests(store):
             if _holds(_tables(store, name, manifest), photos):
                 found.append(f"{store.address(name.removesuffix(MANIFEST))} ({manifest.key})")
-    return found
+    return [*found, *_holding_versions(model, photos)] if model else found
 
 
-def holding_versions(model: str, photos: Collection[str]) -> list[str]:
-    """Versions of a registered model of catalogues that hold one of the photos still."""
+def _holding_versions(model: str, photos: Collection[str]) -> list[str]:
     found = []
     live = live_version(model)
     for version in list_versions(model):

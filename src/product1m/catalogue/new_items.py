@@ -16,35 +16,40 @@ from product1m.errors import DatasetError, PhotoError, StorageError
 from product1m.storage.opening import read_file
 
 LIMITS = IngestionConfig()
-"""What a photo and a title may be (ours)."""
+"""What a photo and a title may be, unless the caller names other settings."""
 
 
-def from_photo(photo: Path, item: str, title: str, label: str = "") -> NewItem:
+def from_photo(
+    photo: Path, item: str, title: str, label: str = "", limits: IngestionConfig = LIMITS
+) -> NewItem:
     """An item from a photo file; DatasetError with the reason if it cannot be used."""
     try:
-        raw = read_file(photo, LIMITS.max_photo_bytes)
+        raw = read_file(photo, limits.max_photo_bytes)
     except StorageError as error:
         raise DatasetError(f"--photo {error}") from error
-    return _new(item, title, (label or item,), raw)
+    return _new(item, title, (label or item,), raw, limits)
 
 
-def from_dataset(dataset: str) -> Iterator[NewItem]:
+def from_dataset(dataset: str, limits: IngestionConfig = LIMITS) -> Iterator[NewItem]:
     """The gallery items of a data set; DatasetError names the first line that cannot be used."""
-    photos = photos_of(dataset, dataset, LIMITS)
-    with local_lists(dataset) as folder:
+    photos = photos_of(dataset, dataset, limits)
+    with local_lists(dataset, limits.allowed_sources) as folder:
         for row in distinct_rows([gallery_list(folder, dataset)]):
             if isinstance(row, RejectedLine):
                 raise DatasetError(str(row))
-            yield _new(row.id, row.caption, row.labels, photos.read(row, LIMITS.max_photo_bytes))
+            raw = photos.read(row, limits.max_photo_bytes)
+            yield _new(row.id, row.caption, row.labels, raw, limits)
 
 
-def _new(item: str, title: str, labels: tuple[str, ...], raw: bytes) -> NewItem:
+def _new(
+    item: str, title: str, labels: tuple[str, ...], raw: bytes, limits: IngestionConfig
+) -> NewItem:
     caption = clean_caption(title)
-    fault = title_fault(title, LIMITS.max_title_bytes) or ("" if caption else "empty")
+    fault = title_fault(title, limits.max_title_bytes) or ("" if caption else "empty")
     if fault:
         raise DatasetError(f"item {item}: title: {fault}")
     try:
-        photo = normalize_photo(raw, PhotoLimits.from_config(LIMITS))
+        photo = normalize_photo(raw, PhotoLimits.from_config(limits))
     except PhotoError as error:
         raise DatasetError(f"item {item}: {error}") from error
     new = NewItem(item, caption, labels, photo)

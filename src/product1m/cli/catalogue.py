@@ -51,6 +51,7 @@ catalogue_app = typer.Typer(
 )
 def add(
     catalogue: Catalogue,
+    overrides: Overrides,
     photo: Annotated[Path | None, typer.Option(help="Photo of one product.")] = None,
     item: Annotated[str, typer.Option("--id", help="Id of the item; replaced if it exists.")] = "",
     title: Annotated[str, typer.Option(help="The seller's title of the item.")] = "",
@@ -71,8 +72,11 @@ def add(
         raise DatasetError("expected --photo with --id and --title, or --from DATASET")
     if photo and not (item and title):
         raise DatasetError(f"--photo {photo}: expected --id and --title with it")
+    limits = load_config("reference", overrides).ingestion
     new: Iterator[NewItem] = (
-        from_dataset(source) if photo is None else iter([from_photo(photo, item, title, label)])
+        from_dataset(source, limits)
+        if photo is None
+        else iter([from_photo(photo, item, title, label, limits)])
     )
     edit = _store(catalogue).add(new, by or getpass.getuser(), reason)
     typer.echo(f"edit {edit.number}: {counted(len(edit.items), 'item')} added or replaced")
@@ -102,6 +106,7 @@ def erase(
     catalogue: Catalogue,
     items: Ids,
     reason: Reason,
+    overrides: Overrides,
     by: By = "",
     cache: Annotated[
         list[str] | None,
@@ -123,7 +128,8 @@ def erase(
     """
     from product1m.catalogue import erasure
 
-    erased = erasure.erase_items(_store(catalogue), items, by or getpass.getuser(), reason)
+    limits = load_config("reference", overrides).ingestion
+    erased = erasure.erase_items(_store(catalogue), items, by or getpass.getuser(), reason, limits)
     typer.echo(f"edit {erased.edit.number}: {counted(len(erased.edit.items), 'item')} erased")
     for place in cache or ():
         for address in erasure.forget_vectors(place, erased.photos):
@@ -131,9 +137,7 @@ def erase(
     if index:
         _refresh(catalogue, index, model, Trust.from_options(), CatalogueConfig(), "")
     places = [*(look_in or ()), *([str(index)] if index else ())]
-    holding = erasure.holders(places, erased.photos)
-    if versions:
-        holding += erasure.holding_versions(versions, erased.photos)
+    holding = erasure.holders(places, erased.photos, versions)
     for holder in holding:
         typer.echo(f"still contains their photos: {holder}")
     typer.echo(f"artifacts with their photos: {len(holding)}; places searched: {len(places)}")
