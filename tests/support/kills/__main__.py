@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", help="of the attempts, such as 2/8")
     parser.add_argument("--only", default="", help="operations that begin so, such as commit")
     parser.add_argument("--minutes", type=float, default=60, help="longest time of a scenario")
+    parser.add_argument("--done", type=Path, help="file of kills tried before, and now")
     parser.add_argument("--world", type=Path, help="folder of the inputs, created if missing")
     parser.add_argument("--replacing", action="store_true", help="where old artifacts are")
     parser.add_argument("--s3", action="store_true", help="with an S3 server, for stores")
@@ -41,6 +42,7 @@ def main() -> int:
                 replacing=options.replacing,
                 only=options.only,
                 minutes=options.minutes,
+                done=options.done,
             )
             sys.stdout.write("\n".join([str(report), *report.failures, ""]))
             sys.stdout.flush()

@@ -47,16 +47,23 @@ class Undisturbed:
         Before each operation at which the folder is in a state of its own (what a kill leaves
         before a `fsync` is what it leaves after the write), and within the first write of new
         content after each operation that has one. Of operations in a folder that the next run
-        removes as a whole, only the first and the last of each kind between two others.
+        removes as a whole, only the first and the last of each kind between two others. One of
+        each kind (operation, path without ids and numbers) comes first, then the second of each.
         """
         first = {state: number for number, state in reversed(list(enumerate(self.states, start=1)))}
         own = {n for n in first.values() if n <= len(self.operations)}
         written = {n for n, follows in enumerate(self.written) if n and follows}
         kept = self._told_apart()
-        return [
+        kills = [
             *((n, BEFORE) for n in sorted(own & kept)),
             *((n, WRITE) for n in sorted(written & kept)),
         ]
+        alike, turns = Counter[tuple[str, str]](), dict[tuple[int, str], int]()
+        for number, how in kills:
+            kind = (_kind((*self.operations, "end")[number - 1]), how)
+            turns[number, how] = alike[kind]
+            alike[kind] += 1
+        return sorted(kills, key=lambda kill: turns[kill])
 
     def _told_apart(self) -> set[int]:
         """Numbers of the operations, of many alike in a folder that goes as a whole only two."""
@@ -78,6 +85,8 @@ class Report:
 
     scenario: str
     operations: int = 0
+    kills: int = 0
+    """How many kills leave something else; with `done` less those done before."""
     attempts: int = 0
     runs: int = 0
     seconds: float = 0.0
@@ -87,8 +96,8 @@ class Report:
         kinds = Counter(failure.partition("|")[0] for failure in self.failures)
         shown = "".join(f"\n    {count} x {kind}" for kind, count in kinds.most_common())
         return (
-            f"{self.scenario:<32} {self.operations:>4} operations {self.attempts:>4} attempts "
-            f"{len(self.failures):>4} failures {self.seconds:>6.0f} s{shown}"
+            f"{self.scenario:<32} {self.operations:>4} operations {self.attempts:>4} attempts of "
+            f"{self.kills:<4}{len(self.failures):>4} failures {self.seconds:>6.0f} s{shown}"
         )
 
 
@@ -156,10 +165,12 @@ class Campaign:
         seed: int = 0,
         only: str = "",
         minutes: float = float("inf"),
+        done: Path | None = None,
     ) -> Report:
         """Kill a scenario at every operation, or at a part of them, also where old artifacts are.
 
-        With `only` at the operations whose names begin so, and for so many minutes.
+        With `only` at the operations whose names begin so, and for so many minutes. The file `done`
+        names kills that were tried before and are left out now; it is continued.
         """
         started = time.monotonic()
         report = Report(scenario + (", replacing" if replacing else ""))
@@ -168,10 +179,20 @@ class Campaign:
             old = self._prepared(scenario)
         expected = self.undisturbed(scenario, old)
         report.operations = len(expected.operations)
-        kills = [k for k in expected.kills() if expected.operations[k[0] - 1].startswith(only)]
-        for place, (number, how) in enumerate(kills):
-            if (place + seed) % every == 0 and time.monotonic() < started + 60 * minutes:
-                self._attempt(scenario, number, how, expected, old, report)
+        tried = set(done.read_text().splitlines()) if done and done.exists() else set()
+        kills = {
+            f"{report.scenario} {how} {n} {_kind(expected.operations[n - 1])}": (n, how)
+            for place, (n, how) in enumerate(expected.kills())
+            if (place + seed) % every == 0 and expected.operations[n - 1].startswith(only)
+        }
+        report.kills = len(kills.keys() - tried)
+        for name, (number, how) in kills.items():
+            if name in tried or time.monotonic() > started + 60 * minutes:
+                continue
+            self._attempt(scenario, number, how, expected, old, report)
+            if done:
+                with done.open("a") as lines:
+                    lines.write(f"{name}\n")
         report.seconds = time.monotonic() - started
         return report
 
@@ -248,7 +269,7 @@ def campaign(world: Path, scratch: Path, s3: S3Server | None = None) -> Iterator
     with (
         (scratch / "server.log").open("wb") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.kills.server"],
+            [sys.executable, "-m", "tests.support.kills.server", str(scratch / "answers")],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -316,6 +337,11 @@ def _add_file(folder: Path) -> None:
     changed = type(manifest).model_validate(values)
     changed.digest = changed.content_digest()
     path.write_text(changed.sealed(), "utf-8")
+
+
+def _kind(operation: str) -> str:
+    """An operation without the ids and numbers in its path."""
+    return re.sub("[0-9a-f]*[0-9][0-9a-f]*|tmp[0-9a-z_]{8}", "N", _ID.sub("ID", operation))
 
 
 def _second(number: int, how: str, total: int) -> int:
