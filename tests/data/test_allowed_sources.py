@@ -41,7 +41,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Sequence[str]]
         "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
         "255.255.255.255", "[::1]", "[::]", "[fe80::1]", "[fd00:ec2::254]", "[ff02::1]",
         "[::ffff:127.0.0.1]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]",
-        "[2002:7f00:1::]",
+        "[2002:7f00:1::]", "[fec0::1]", "[3fff::1]", "192.0.0.8", "192.88.99.1",
     ],
 )  # fmt: skip
 def test_hosts_that_are_not_public_are_refused(host: str) -> None:

@@ -18,6 +18,13 @@ from product1m.storage.base import S3
 SETTING = "ingestion.allowed_sources"
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "3fff::/20", "5f00::/16")
+)
+"""Networks without public hosts that Python's `is_global` lets pass: protocol assignments
+(RFC 6890), relays (RFC 7526), a site's IPv6 addresses (RFC 3879), documentation, segment routing.
+"""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -106,6 +113,7 @@ class AllowedSources:
 def _is_public(ip: IpAddress) -> bool:
     inner = _inner(ip)
     special = ip.is_multicast or ip.is_reserved or ip.is_unspecified or not ip.is_global
+    special = special or any(ip in network for network in _NOT_PUBLIC)
     return not special if inner is ip else _is_public(inner)
 
 

@@ -6,7 +6,7 @@ chunks of length, kind, content and checksum.
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 EXIF_AND_XMP = frozenset({0xE1})
@@ -14,22 +14,32 @@ EXIF_AND_XMP = frozenset({0xE1})
 METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
 """Kinds of the segments that affect no pixel; JFIF (e0) and Adobe (ee) do, so they are missing."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_START_OF_SCAN, _START, _END = 0xDA, 0xD8, 0xD9
+START_OF_SCAN = 0xDA
+"""Kind of the segment that a scan's data follows."""
+_START, _END = 0xD8, 0xD9
 _NEEDED_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+
+
+def segments(encoded: bytes) -> Iterator[tuple[int, int]]:
+    """The segments of a JPEG: kind, and number of bytes between the one before and its marker."""
+    position = len(JPEG)
+    while match := _MARKER.search(encoded, position):
+        kind, skipped, position = encoded[match.end() - 1], match.start() - position, match.end()
+        yield kind, skipped
+        if kind == _END:
+            return
+        if kind not in (0x01, _START):  # these two have no length
+            position += int.from_bytes(encoded[position : position + 2], "big")
 
 
 def num_scans(encoded: bytes, enough: int) -> int:
     """Number of scans of a JPEG, counted up to one more than `enough`; 0 for other files."""
-    position, scans = 2, 0
-    if not encoded.startswith(JPEG):
-        return 0
-    while scans <= enough and (match := _MARKER.search(encoded, position)):
-        kind, position = encoded[match.end() - 1], match.end()
-        if kind == _END:
-            break
-        if kind not in (0x01, _START):  # these two have no length
-            scans += kind == _START_OF_SCAN
-            position += int.from_bytes(encoded[position : position + 2], "big")
+    scans = 0
+    if encoded.startswith(JPEG):
+        for kind, _ in segments(encoded):
+            scans += kind == START_OF_SCAN
+            if scans > enough:
+                break
     return scans
 
 
@@ -46,7 +56,7 @@ def without_segments(encoded: bytes, kinds: Container[int]) -> bytes:
             position += 1
             continue
         kind = encoded[position + 1]
-        if kind == _START_OF_SCAN:
+        if kind == START_OF_SCAN:
             return b"".join([*kept, encoded[position:]])
         length = int.from_bytes(encoded[position + 2 : position + 4], "big")
         if length < 2:

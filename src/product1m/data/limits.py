@@ -16,6 +16,7 @@ from typing import Any
 
 from product1m.config import IngestionConfig
 from product1m.data.encoding import num_scans
+from product1m.data.photo_parts import too_many_parts
 from product1m.errors import PhotoError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -60,7 +61,7 @@ class PhotoLimits:
 
 
 def check_photo_bytes(encoded: bytes, limits: PhotoLimits) -> None:
-    """PhotoError if a file is empty, too large or a JPEG with too many scans; decodes nothing."""
+    """PhotoError if a file is empty, too large or has too many scans or parts; decodes nothing."""
     if not encoded:
         raise PhotoError("the file is empty (0 bytes)")
     if len(encoded) > limits.max_bytes:
@@ -70,6 +71,8 @@ def check_photo_bytes(encoded: bytes, limits: PhotoLimits) -> None:
             f"a JPEG with more than {limits.max_jpeg_scans} scans, which takes minutes to decode; "
             "save it again as an ordinary JPEG"
         )
+    if reason := too_many_parts(encoded):
+        raise PhotoError(f"{reason}, which takes minutes to read; save the photo again")
 
 
 def check_photo_size(width: int, height: int, limits: PhotoLimits) -> None:
