@@ -45,10 +45,10 @@ def main() -> None:
     def count(name: str, photos: Iterable[Photo]) -> list[Boxes]:
         boxes = [shown(network, photo, settings) for photo in track(list(photos), name)]
         numbers = np.array([len(found) for found in boxes])
-        one, none = (numbers == 1).mean(), (numbers == 0).mean()
+        single, none = (numbers == 1).mean(), (numbers == 0).mean()
         print(
             f"{name}: {len(boxes)} photos, {numbers.mean():.3f} boxes a photo, "
-            f"exactly one in {one:.3f}, none in {none:.3f}"
+            f"exactly one in {single:.3f}, none in {none:.3f}"
         )
         return boxes
 

@@ -65,12 +65,12 @@ def main() -> None:
     del training
     exact = {name: ExactSearch(queries, DEPTH) for name, queries in asked.items()}
     for vectors in track(catalogue.chunks(options.items), "adding", options.items // CHUNK):
-        for one in measured:
-            one.add(vectors)
+        for index in measured:
+            index.add(vectors)
         for search in exact.values():
             search.add(vectors)
     while measured:
-        measured.pop(0).tell(exact, options.recall)
+        measured.pop(0).report(exact, options.recall)
     print(f"peak memory {peak_memory_mib() / 1024:.1f} GiB")
 
 
@@ -90,7 +90,7 @@ class Measured:
         add_vectors(self.index, vectors)
         self.add_s += time.process_time() - started
 
-    def tell(self, exact: dict[str, ExactSearch], least: float) -> None:
+    def report(self, exact: dict[str, ExactSearch], least: float) -> None:
         """Print size and times, then recall and speed of each kind of query."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / INDEX

@@ -51,9 +51,9 @@ def plan(
     found = price(config, sizes_of(dataset), measured, runs, profile)
     show_price(found)
     found.check(max_minutes, max_gpu_hours)
-    here = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
-    there = f"submit --preset {preset} --profile {profile} --dataset {dataset}"
-    typer.echo(f"next         `python -m pipelines {there if profile else here}`")
+    local_run = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
+    cluster_run = f"submit --preset {preset} --profile {profile} --dataset {dataset}"
+    typer.echo(f"next         `python -m pipelines {cluster_run if profile else local_run}`")
 
 
 def _tasks_that_run(

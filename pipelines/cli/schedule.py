@@ -136,8 +136,8 @@ def delete(
     known = sorted({recurring.display_name for recurring in existing})
     unknown = sorted(set(names) - set(known))
     if unknown:
-        there = ", ".join(known) or "none"
-        raise PipelineError(f"no schedule {', '.join(unknown)}; the cluster has {there}")
+        shown = ", ".join(known) or "none"
+        raise PipelineError(f"no schedule {', '.join(unknown)}; the cluster has {shown}")
     actions = [
         reconcile.Action(
             "delete",
@@ -187,7 +187,7 @@ def _show(action: "Action", file: "ScheduleFile") -> None:
         print(f"         version {action.version}")
 
 
-def _what(schedule: "Schedule") -> str:
+def _describe(schedule: "Schedule") -> str:
     is_training = schedule.pipeline == "training"
     return schedule.preset if is_training else f"catalogue of {schedule.model}"
 
@@ -202,6 +202,6 @@ def _in_words(file: "ScheduleFile", name: str) -> list[str]:
         f"{schedule.name}{'' if schedule.enabled else ' (switched off)'}",
         f"  {in_words(schedule.cron)}, {file.timezone} ({schedule.cron})",
         f"  next: {', '.join(f'{time:{_MOMENT}}' for time in times)}",
-        f"  {_what(schedule)} on {schedule.dataset}, maximum {schedule.max_concurrency} at once, "
-        f"{catch_up}",
+        f"  {_describe(schedule)} on {schedule.dataset}, "
+        f"maximum {schedule.max_concurrency} at once, {catch_up}",
     ]

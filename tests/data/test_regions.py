@@ -33,9 +33,9 @@ def write(folder: Path, sets: list[Regions], shard_mib: int = 256) -> Artifact:
     config = FeatureExtractionConfig()
     with write_artifact(folder, "feature_extraction", config, part="train") as writer:
         with ItemWriter(writer.folder) as items, RegionWriter(writer.folder, shard_mib) as out:
-            for number, one in enumerate(sets):
+            for number, regions in enumerate(sets):
                 items.add(f"id-{number}", b"photo", (100, 50), caption="")
-                out.add(one)
+                out.add(regions)
         writer.details["feature_dim"] = sets[0].features.shape[1]
     return open_artifact(folder, "feature_extraction", "train")
 
@@ -78,9 +78,9 @@ def test_an_error_while_writing_leaves_no_table(tmp_path: Path) -> None:
 
 def test_positions_are_relative_to_the_whole_photo() -> None:
     boxes = np.array([[0, 0, 200, 100], [50, 25, 100, 75], [-20, 0, 100, 120]], np.float32)
-    one = Regions(np.zeros((3, 4), np.float32), boxes, np.ones(3, np.float32))
+    regions = Regions(np.zeros((3, 4), np.float32), boxes, np.ones(3, np.float32))
     expected = np.array([[0, 0, 1, 1, 1], [0.25, 0.25, 0.5, 0.75, 0.125], [0, 0, 0.5, 1, 0.5]])
-    np.testing.assert_allclose(one.positions(), expected)
+    np.testing.assert_allclose(regions.positions(), expected)
 
 
 def test_an_instance_is_a_photo_of_its_own() -> None:

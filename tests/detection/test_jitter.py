@@ -21,8 +21,8 @@ def test_brightness_and_contrast_change_within_the_strength_and_apart(photo: np.
         for seed in range(200)
     ]
     # The mean of 120 moves with the brightness; the step of 40 with brightness and contrast.
-    brightness = np.array([one.mean() for one in changed]) / 120
-    contrast = np.array([one[0, 0, 0] - one[3, 0, 0] for one in changed]) / 40 / brightness
+    brightness = np.array([photo.mean() for photo in changed]) / 120
+    contrast = np.array([photo[0, 0, 0] - photo[3, 0, 0] for photo in changed]) / 40 / brightness
     for factors in (brightness, contrast):
         assert 1 - STRENGTH - 0.03 < factors.min() < 1 - 0.8 * STRENGTH
         assert 1 + 0.8 * STRENGTH < factors.max() < 1 + STRENGTH + 0.03
@@ -54,12 +54,12 @@ def test_a_camera_changes_light_and_sharpness_but_not_what_is_where(photo: np.nd
     scene = np.full((height, width, 3), 60, np.uint8)
     scene[20:60, 10:40] = 200
     seen = [jitter_photo(scene, 0, 0.5, np.random.default_rng(seed)) for seed in range(60)]
-    changed = [one for one in seen if one is not scene]
+    changed = [view for view in seen if view is not scene]
     assert 18 <= len(changed) <= 42
-    for one in changed:
-        assert one.shape == scene.shape
-        inside, outside = one[25:55, 15:35].mean(), one[66:, 45:].mean()
+    for view in changed:
+        assert view.shape == scene.shape
+        inside, outside = view[25:55, 15:35].mean(), view[66:, 45:].mean()
         assert inside > 1.5 * outside
-    brightness = [one.mean() for one in changed]
+    brightness = [view.mean() for view in changed]
     assert max(brightness) > 1.4 * min(brightness)
     assert jitter_photo(photo, 0, 0, np.random.default_rng(0)) is photo

@@ -85,7 +85,7 @@ def test_losses_equal_faster_rcnns_by_plain_loops(network: ProposalNetwork) -> N
     product = [3.0, 5.0, 29.0, 26.0]
     with torch.no_grad():
         maps = network(photos(1))
-        named = {str(level): one for level, one in enumerate(maps)}
+        named = {str(level): level_map for level, level_map in enumerate(maps)}
         logits, deltas = network.rpn.head(list(network.fpn(named).values()))
         losses = network.losses(maps, [torch.tensor([product])])
     # [1, A, H, W] to cells in reading order, the shapes of a cell together.

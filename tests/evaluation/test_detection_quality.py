@@ -50,7 +50,7 @@ def test_a_photo_without_any_box_counts() -> None:
     assert "precision" not in quality.figures  # of no box at all
 
 
-def test_true_boxes_tell_recall_and_precision_of_all_products_and_boxes() -> None:
+def test_true_boxes_give_recall_and_precision_of_all_products_and_boxes() -> None:
     photos = [
         photo(boxes(LEFT, NOWHERE, (50, 0, 60, 10)), 2, boxes(LEFT, RIGHT)),
         photo(boxes(LEFT, LEFT), 1, boxes(LEFT)),  # a product counts once

@@ -29,8 +29,8 @@ def lists(tmp_path: Path) -> Path:
 
 def write_list(path: Path, labels: dict[str, str]) -> None:
     lines = [
-        f"{item}#####标题#####https://a/{item}.jpg#####http://b#####{of}"
-        for item, of in labels.items()
+        f"{item}#####标题#####https://a/{item}.jpg#####http://b#####{label}"
+        for item, label in labels.items()
     ]
     path.write_text("".join(line + "\r\n" for line in lines), "utf-8", newline="")
 
@@ -232,13 +232,13 @@ def test_as_released_scores_every_file_as_the_released_script_does(
 
     def text(rows: Iterable[tuple[str, str]]) -> str:
         return "".join(
-            f"{item}#####标题#####http://a#####http://b#####{of}\r\n" for item, of in rows
+            f"{item}#####标题#####http://a#####http://b#####{label}\r\n" for item, label in rows
         )
 
     lists = {
         "gallery": text(gallery),
-        "test": text((query, "#;#".join(of)) for query, of in test),
-        "dev": text((query, "#;#".join(of)) for query, of in dev),
+        "test": text((query, "#;#".join(labels)) for query, labels in test),
+        "dev": text((query, "#;#".join(labels)) for query, labels in dev),
     }
     ranked = "".join(f"{line}\n" for line in lines)
     with tempfile.TemporaryDirectory() as scratch:

@@ -65,7 +65,7 @@ def test_the_job_runs_the_same_image_and_section_on_the_nodes_asked_for(
             "uid": "11-22",
         }
     ], "the job goes when the run is deleted, not when a pod of it is replaced"
-    environment = {one["name"]: one["value"] for one in trainer["env"]}
+    environment = {variable["name"]: variable["value"] for variable in trainer["env"]}
     assert environment["MLFLOW_RUN_ID"] == "run-5"
     assert environment["PRODUCT1M_IMAGE"] == trainer["image"]
     assert environment["PRODUCT1M_WORK"] == str(tmp_path / "work")
@@ -83,7 +83,7 @@ def test_a_command_line_gives_the_section_it_was_made_of() -> None:
     command = step_command(STEP, [Path("/a"), Path("/b")], Path("/c"), section)
     assert command[:5] == ["product1m", "capture-pretraining", "/a", "/b", "/c"]
     assert command[5] == "--preset=reference"
-    overrides = [one.removeprefix("--set=") for one in command[6:]]
+    overrides = [option.removeprefix("--set=") for option in command[6:]]
     assert load_config("reference", overrides).capture_pretraining == section
     assert len(overrides) < len(CapturePretrainingConfig.model_fields)
 
@@ -170,7 +170,7 @@ def as_a_node(node: Node, port: int) -> int:
     trainer = node.body["spec"]["trainer"]
     environment = {
         **os.environ,
-        **{one["name"]: one["value"] for one in trainer["env"]},
+        **{variable["name"]: variable["value"] for variable in trainer["env"]},
         "PET_NNODES": str(trainer["numNodes"]),
         "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
         "PET_NODE_RANK": str(node.number),

@@ -36,7 +36,7 @@ def test_a_step_tried_again_goes_on_with_the_job_of_the_attempt_before(
     assert open_artifact(tmp_path / "checkpoint", STEP).manifest.metrics == {"loss/total": 1.5}
 
 
-def test_a_step_that_is_told_to_end_takes_its_job_with_it(
+def test_a_step_that_has_to_end_takes_its_job_with_it(
     api: TrainerWorld, features: list[Path], tmp_path: Path
 ) -> None:
     def endless(node: Node) -> int:

@@ -51,7 +51,7 @@ def test_a_missing_right_is_named(api: TrainerWorld, features: list[Path], tmp_p
     assert not api.created
 
 
-def test_a_cluster_without_trainer_is_told(
+def test_a_cluster_without_trainer_is_named(
     api: TrainerWorld, features: list[Path], tmp_path: Path
 ) -> None:
     api.faults.append(Fault("POST", "trainjobs", 404))

@@ -53,7 +53,11 @@ def _unknown_fields(given: Any, understood: Any, path: str = "") -> list[str]:
         ]
     if isinstance(given, list):
         pairs = enumerate(zip(given, understood, strict=True))
-        return [f for i, (one, two) in pairs for f in _unknown_fields(one, two, f"{path}[{i}]")]
+        return [
+            f
+            for i, (first, second) in pairs
+            for f in _unknown_fields(first, second, f"{path}[{i}]")
+        ]
     return []
 
 
@@ -114,11 +118,11 @@ def test_a_field_that_trainer_does_not_have_is_found(
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_what_manifests_refer_to_is_there_or_documented_as_to_be_made(name: str) -> None:
     resources = overlay(name)
-    there = existing(resources) | documented_secrets(name)
+    present = existing(resources) | documented_secrets(name)
     missing = [
         (owner, reference)
         for owner, reference in references(resources)
-        if reference.kind != "Volume" and reference not in there
+        if reference.kind != "Volume" and reference not in present
     ]
     assert missing == []
     assert volumes_without_source(resources) == []
@@ -157,7 +161,7 @@ def _executors() -> list[Resource]:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_compiled_pipeline_finds_its_addresses_secrets_and_volume(name: str) -> None:
     resources = overlay(name)
-    there = existing(resources) | documented_secrets(name)
+    present = existing(resources) | documented_secrets(name)
     assert len(_executors()) > len(STEPS)
     for executor in _executors():
         for config in executor["configMapAsEnv"]:
@@ -165,11 +169,11 @@ def test_a_compiled_pipeline_finds_its_addresses_secrets_and_volume(name: str) -
                 key = Reference(
                     "ConfigMap", RUNS[name], config["configMapName"], mapping["configMapKey"]
                 )
-                assert key in there or config.get("optional")
+                assert key in present or config.get("optional")
         for claim in executor.get("pvcMount", ()):
             volume = Reference("PersistentVolumeClaim", RUNS[name], claim["constant"], "")
-            assert volume in there
-    assert _read_by_pipelines(RUNS[name]) <= there
+            assert volume in present
+    assert _read_by_pipelines(RUNS[name]) <= present
 
 
 def test_secrets_of_the_local_overlay_are_those_that_it_reads() -> None:

@@ -65,7 +65,7 @@ def test_only_the_server_and_its_migration_reach_the_local_database() -> None:
         owner: _pod(resources, owner)
         for owner in ("Deployment/mlflow", "Job/mlflow-migration", "Job/mlflow-roles")
     }
-    opened = {who for who, pod in clients.items() if reaches(resources, pod, postgres, 5432)}
+    opened = {client for client, pod in clients.items() if reaches(resources, pod, postgres, 5432)}
     assert opened == {"Deployment/mlflow", "Job/mlflow-migration"}
     assert not reaches(resources, step, postgres, 5432)
     assert reaches(resources, clients["Deployment/mlflow"], s3, 8333)

@@ -33,10 +33,13 @@ def requested(resources: list[Resource], key: str) -> float:
         replicas = resource["spec"].get("replicas", 1)
         spec = resource["spec"]["template"]["spec"]
         pods = [
-            sum(quantity(one["resources"]["requests"][key]) for one in spec["containers"]),
+            sum(
+                quantity(container["resources"]["requests"][key])
+                for container in spec["containers"]
+            ),
             *(
-                quantity(one["resources"]["requests"][key])
-                for one in spec.get("initContainers", [])
+                quantity(container["resources"]["requests"][key])
+                for container in spec.get("initContainers", [])
             ),
         ]
         total += replicas * max(pods)

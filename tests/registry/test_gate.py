@@ -45,7 +45,7 @@ def test_products_found_may_not_fall_behind_the_champion() -> None:
         assert outcomes(candidate, champion)[rule] == outcome
     one_lost = {query: 3 - (query == "q0") for query in QUERIES}  # of 240 products
     gate = decide(evidence(found=one_lost, products=PRODUCTS), champion)
-    (shown,) = [each for each in gate.rules if each.name == rule]
+    (shown,) = [entry for entry in gate.rules if entry.name == rule]
     assert shown.value == pytest.approx(-1 / 240)
     assert shown.outcome == "pass"
     unknown = Champion("7", evidence())

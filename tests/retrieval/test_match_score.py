@@ -36,8 +36,8 @@ def gallery(vectors: np.ndarray) -> GalleryIndex:
     return GalleryIndex(index, pd.DataFrame({"id": ids, "labels": LABELS}))
 
 
-def weighted_mean(one: np.ndarray, other: np.ndarray) -> float:
-    return float(one[:4] @ other[:4] + 0.5 * one[4:7] @ other[4:7]) / 1.5
+def weighted_mean(first: np.ndarray, second: np.ndarray) -> float:
+    return float(first[:4] @ second[:4] + 0.5 * first[4:7] @ second[4:7]) / 1.5
 
 
 def test_evidence_compares_an_answer_with_the_other_products(

@@ -186,7 +186,9 @@ def test_detection_is_counted_from_instances_and_labels(
     test = tiny_queries.rows[tiny_queries.rows["split"] == "test"]
     assert instances["query_id"].drop_duplicates().tolist() == test["id"].tolist()
     found = instances.groupby("query_id").size()
-    errors = [found[query] - len(of) for query, of in zip(test["id"], test["labels"], strict=True)]
+    errors = [
+        found[query] - len(labels) for query, labels in zip(test["id"], test["labels"], strict=True)
+    ]
     figures = read_json(tiny_evaluation, "metrics.json")["detection"]
     assert figures["error"]["mean"] == pytest.approx(np.mean(errors))
     assert figures["exact"]["mean"] == pytest.approx(np.mean(np.array(errors) == 0))
@@ -235,8 +237,12 @@ def test_the_same_inputs_give_the_same_digest(
     again = open_artifact(tmp_path / "again", "evaluation")
     assert again.manifest.metrics == metrics
     figures = [
-        {name: value for name, value in of.manifest.metrics.items() if "latency" not in name}
-        for of in (again, tiny_evaluation)
+        {
+            name: value
+            for name, value in evaluation.manifest.metrics.items()
+            if "latency" not in name
+        }
+        for evaluation in (again, tiny_evaluation)
     ]
     assert figures[0] == figures[1]
     assert (

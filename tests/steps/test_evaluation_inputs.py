@@ -123,7 +123,7 @@ def test_queries_are_sliced_by_the_training_titles_that_ingestion_counted(
     features = FeatureSet(open_artifact(world.queries_features, "feature_extraction"))
     labels = dict(zip(features.rows["id"], features.rows["labels"], strict=True))
     for query, named in slices["named_in_train"].items():
-        assert named == ("yes" if all(titles[of] for of in labels[str(query)]) else "no")
+        assert named == ("yes" if all(titles[label] for label in labels[str(query)]) else "no")
 
 
 def test_a_query_label_that_the_gallery_lacks_is_counted_and_reported(

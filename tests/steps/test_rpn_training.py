@@ -123,9 +123,9 @@ def test_every_pass_shows_every_training_scene_once(scenes: Artifact) -> None:
     passes = [
         shown[start : start + len(positions)] for start in range(0, len(shown), len(positions))
     ]
-    whole = [one for one in passes if len(one) == len(positions)]
+    whole = [ids for ids in passes if len(ids) == len(positions)]
     assert len(whole) == RPN.num_epochs
-    assert all(sorted(one) == sorted(read.id(i) for i in positions) for one in whole)
+    assert all(sorted(ids) == sorted(read.id(i) for i in positions) for ids in whole)
     assert whole[0] != whole[1]
 
 

@@ -47,7 +47,7 @@ full disk, recorded on a tmpfs of 512 KiB."""
 
 
 @pytest.mark.parametrize("error", RAW, ids=lambda error: str(error)[:30])
-def test_a_full_disk_is_told_with_the_folder_and_the_free_space(
+def test_a_full_disk_is_reported_with_the_folder_and_the_free_space(
     error: Exception, tmp_path: Path
 ) -> None:
     explained = explain(error, [tmp_path])
@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_with_the_folder_and_the_free_space(
         (sqlite3.OperationalError("unable to open database file"), "HERE: no permission"),
     ],
 )
-def test_other_refusals_are_told_with_what_to_do(
+def test_other_refusals_are_reported_with_what_to_do(
     error: Exception, message: str, tmp_path: Path
 ) -> None:
     explained = explain(error, [tmp_path])
@@ -137,7 +137,7 @@ def only_small_files() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("library", WRITERS)
-def test_what_a_library_could_not_write_is_told(library: str, tmp_path: Path) -> None:
+def test_what_a_library_could_not_write_is_reported(library: str, tmp_path: Path) -> None:
     refused = pytest.raises(DiskError, match=re.escape(str(tmp_path)))
     with refused, whole_folder(tmp_path / "artifact") as partial, only_small_files():
         WRITERS[library](partial / "file.png")
@@ -181,7 +181,7 @@ def test_listings_pass_lost_and_found_and_name_dead_links_and_loops(tmp_path: Pa
         list(store.files())
 
 
-def test_a_home_folder_that_is_not_known_is_told() -> None:
+def test_a_home_folder_that_is_not_known_is_an_error() -> None:
     with (
         pytest.raises(DiskError, match="no home folder of that user; write the whole path"),
         disk_errors_explained(Path.cwd()),

@@ -134,7 +134,7 @@ def test_a_damaged_object_is_named_after_a_second_read(
         fetch_verified(store, shard, tmp_path / "back", "ingestion")
 
 
-def test_a_page_instead_of_s3_is_told(
+def test_a_page_instead_of_s3_is_an_error(
     proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_client, "ATTEMPTS", 2)
@@ -151,7 +151,7 @@ def test_a_page_instead_of_s3_is_told(
             ask()
 
 
-def test_a_name_below_which_something_lies_is_told_as_that(s3: S3Server, tmp_path: Path) -> None:
+def test_a_name_below_which_something_lies_is_named_as_that(s3: S3Server, tmp_path: Path) -> None:
     store = open_store(f"s3://{BUCKET}/{tmp_path.name}")
     store.publish("artifacts/one/manifest.json", b"{}")
     message = rf"s3://{BUCKET}/.*/artifacts/one: cannot be written, because .*/one/manifest.json"

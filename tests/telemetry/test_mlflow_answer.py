@@ -62,7 +62,7 @@ def test_a_step_logs_what_it_waits_for(
         ("mssql+pyodbc://ann@host/mlflow", "driver pyodbc is not installed here; install it"),
     ],
 )
-def test_an_address_that_nothing_here_can_open_is_told(
+def test_an_address_that_nothing_here_can_open_is_an_error(
     monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

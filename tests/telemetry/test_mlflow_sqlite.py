@@ -55,7 +55,7 @@ def test_two_first_runs_on_one_new_store_both_work(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_that_a_killed_process_left_half_made_is_made_anew(tmp_path: Path) -> None:
+def test_a_database_that_a_killed_process_left_half_made_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     killed = subprocess.run(
         [sys.executable, "-c", MAKE_IN_PLACE, uri_of(path), "400000"],

@@ -345,9 +345,9 @@ def test_fewer_scenes_or_items_than_ranks_are_refused(
         small = RpnTrainingConfig(**{**RPN.model_dump(), "batch_size": 1})
         with pytest.raises(ConfigError, match=r"batch_size=1: with 2 processes, some would get no"):
             SceneBatches(read, read.split("train"), SceneBatchSettings.from_config(small))
-        one = CapturePretrainingConfig(**{**PRETRAINING.model_dump(), "batch_size": 1})
+        single_items = CapturePretrainingConfig(**{**PRETRAINING.model_dump(), "batch_size": 1})
         with pytest.raises(TrainingError, match=r"batches of 1 items leave none .* of 2 ranks"):
-            PretrainingBatches(items, pasted, tokenizer, batch_settings(one))
+            PretrainingBatches(items, pasted, tokenizer, batch_settings(single_items))
 
     on_ranks(tmp_path, check)
 

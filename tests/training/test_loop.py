@@ -261,7 +261,9 @@ def _one_rank(rank: int, folder: Path) -> None:
 def test_a_large_network_is_updated_like_a_small_one() -> None:
     large, first = nn.Parameter(torch.ones(MIN_FUSED // 100, 100)), torch.randn(100)
     small = nn.Parameter(torch.ones(1, 100))
-    optimizers = [make_optimizer([ParameterGroup([one])], 0.1, 0.01) for one in (large, small)]
+    optimizers = [
+        make_optimizer([ParameterGroup([parameter])], 0.1, 0.01) for parameter in (large, small)
+    ]
     for step in range(3):
         for parameter, optimizer in zip((large, small), optimizers, strict=True):
             parameter.grad = (first * (step + 1)).expand_as(parameter).clone()

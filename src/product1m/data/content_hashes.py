@@ -35,7 +35,7 @@ def content_hashes(root: Path, names: Iterator[str]) -> Iterator[tuple[str, str]
     A file is read only if its size, times or inode differ from when it was hashed. If the hashes
     cannot be kept, every file is read.
 
-    Raises StorageError for a file that cannot be read, or that was removed meanwhile.
+    Raises StorageError for a file that cannot be read or no longer exists.
     """
     with (
         _reading_explained(root),

@@ -46,8 +46,8 @@ class Texts(Sequence[str]):
         self, places: Int[np.ndarray, " n"], others: "Texts", their_places: Int[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
         """Whether the texts at some places equal others at theirs."""
-        one, other = self._column.take(places), others._column.take(their_places)
-        return np.asarray(pc.equal(one, other), bool)
+        ours, theirs = self._column.take(places), others._column.take(their_places)
+        return np.asarray(pc.equal(ours, theirs), bool)
 
 
 class Places:

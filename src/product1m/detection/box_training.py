@@ -125,10 +125,10 @@ class BoxBatches:
 
     def _interiors_of(self, number: int, num_scenes: int) -> list[int]:
         """The drawn photos of this rank's share of a batch; they take turns."""
-        each = -(-num_scenes // SCENES_PER_INTERIOR)
-        first = (number * distributed.world_size() + distributed.rank()) * each
+        share = -(-num_scenes // SCENES_PER_INTERIOR)
+        first = (number * distributed.world_size() + distributed.rank()) * share
         total = self._settings.num_interiors
-        return [place % total for place in range(first, first + each)] if total else []
+        return [place % total for place in range(first, first + share)] if total else []
 
     def _interior(self, place: int) -> BoxBatch:
         key = (f"interior-{place}", 0)
@@ -177,11 +177,11 @@ def _around(true_xyxy: Float[Tensor, "K 4"]) -> list[Float[Tensor, "K 4"]]:
 
 def around_pairs(true_xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, "P 4"]:
     """The boxes around any two products that are near each other."""
-    one, other = torch.triu_indices(len(true_xyxy), len(true_xyxy), offset=1)
-    low = torch.minimum(true_xyxy[one, :2], true_xyxy[other, :2])
-    high = torch.maximum(true_xyxy[one, 2:], true_xyxy[other, 2:])
+    first, second = torch.triu_indices(len(true_xyxy), len(true_xyxy), offset=1)
+    low = torch.minimum(true_xyxy[first, :2], true_xyxy[second, :2])
+    high = torch.maximum(true_xyxy[first, 2:], true_xyxy[second, 2:])
     areas = (true_xyxy[:, 2:] - true_xyxy[:, :2]).prod(dim=1)
-    near = areas[one] + areas[other] > MIN_PAIR_SHARE * (high - low).prod(dim=1)
+    near = areas[first] + areas[second] > MIN_PAIR_SHARE * (high - low).prod(dim=1)
     return torch.cat([low, high], dim=1)[near]
 
 

@@ -97,7 +97,7 @@ def detection_quality(
         index=pd.Index(query_ids),
     )
     per_query = _counts(photos).set_index(means.index)
-    known = {name: of for name, of in _RATIOS.items() if of[0] in per_query}
+    known = {name: ratio for name, ratio in _RATIOS.items() if ratio[0] in per_query}
     figures = bootstrap_ratios(per_query, known, plan) if known else {}
     figures |= bootstrap_intervals(means.astype(float), plan)
     table = pd.crosstab(np.minimum(labeled, MANY), np.minimum(num_found, MANY))

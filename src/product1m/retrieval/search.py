@@ -153,14 +153,14 @@ class Searcher:
         """
         nearest = self.nearest(vectors, weights, depth, count)
         rankings = self.named(nearest)
-        scores = there = None
+        scores = in_catalogue = None
         if scorer is not None:
             evidence = self.evidence(vectors, boxes.scores, nearest, weights)
             # No answer is given as more probable than the one before it.
             scores = [np.minimum.accumulate(scorer.scores(own)).tolist() for own in evidence]
-            there = [scorer.in_catalogue(own) for own in evidence]
+            in_catalogue = [scorer.in_catalogue(own) for own in evidence]
         merged = merge(rankings, depth, self.settings.merge)
-        return SearchResult(boxes, rankings, merged, scores, there)
+        return SearchResult(boxes, rankings, merged, scores, in_catalogue)
 
     def rank_vectors(
         self,

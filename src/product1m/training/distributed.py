@@ -94,9 +94,9 @@ def barrier() -> None:
 
 def share(num_rows: int) -> slice:
     """This rank's part of `num_rows` rows; if they do not divide, the first ranks have one more."""
-    each, left_over = divmod(num_rows, world_size())
-    start = rank() * each + min(rank(), left_over)
-    return slice(start, start + each + (rank() < left_over))
+    least, left_over = divmod(num_rows, world_size())
+    start = rank() * least + min(rank(), left_over)
+    return slice(start, start + least + (rank() < left_over))
 
 
 def weigh(mean: Float[Tensor, ""], num_rows: int) -> Float[Tensor, ""]:

@@ -14,7 +14,8 @@ def test_queries_are_chosen_best_worst_and_at_random_without_overlap() -> None:
     ap = pd.Series(np.linspace(0, 1, 101), [f"q{n:03d}" for n in range(101)])
     chosen = choose_queries(ap, 11, seed=0)
     by_tag = {
-        tag: [q for q, of in chosen.items() if of == tag] for tag in ("best", "worst", "random")
+        tag: [q for q, query_tag in chosen.items() if query_tag == tag]
+        for tag in ("best", "worst", "random")
     }
     assert by_tag["best"] == ["q100", "q099", "q098"]
     assert by_tag["worst"] == ["q000", "q001", "q002"]

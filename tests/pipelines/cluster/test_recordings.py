@@ -86,12 +86,12 @@ def _answers(server: KfpServer) -> list[Any]:
 
 def _stories(runs: list[Any]) -> set[Any]:
     details = [run.get("run_details", {}).get("task_details", []) for run in runs]
-    return {node_story(detail) for each in details for detail in each}
+    return {node_story(detail) for entries in details for detail in entries}
 
 
 def _histories(runs: list[Any]) -> set[tuple[str, ...]]:
     states = [[status.get("state") for status in run["state_history"]] for run in runs]
-    return {tuple(state for state in each if state) for each in states}
+    return {tuple(state for state in entries if state) for entries in states}
 
 
 def test_the_fake_answers_runs_with_fields_and_values_that_were_recorded(
@@ -129,7 +129,7 @@ def test_the_fake_lists_and_runs_of_schedules_have_fields_that_were_recorded(
     scheduled = [run for run in all_runs() if "recurring_run_id" in run]
     run = world.tick(schedule.recurring_run_id, "FAILED")
     assert shape(to_json(run)) - set().union(*map(shape, scheduled)) == set()
-    names = [each["display_name"] for each in scheduled] + [run.display_name]
+    names = [entry["display_name"] for entry in scheduled] + [run.display_name]
     pattern = rf"({run_prefix('every-two')}|{run_prefix('every30')})[a-z0-9]{{5}}-\d+-\d+"
     assert [name for name in names if not re.fullmatch(pattern, name)] == []
 

@@ -132,7 +132,7 @@ def test_without_its_pod_a_log_is_read_from_the_pipeline_root(
     assert "the first attempt" not in shown
 
 
-def test_a_log_that_is_nowhere_is_said_with_the_places(kfp_server: KfpServer) -> None:
+def test_a_log_that_is_nowhere_is_an_error_with_the_places(kfp_server: KfpServer) -> None:
     run_id = failed_run(kfp_server)
     add_pod(kfp_server, run_id, "rpn-training", {"terminated": ERROR})
     shown = runs("show", run_id).output
@@ -306,7 +306,7 @@ def test_a_run_that_succeeded_ends_with_figures_gate_version_and_the_next_step(
     assert any("product1m registry show 1" in line for line in lines)
 
 
-def test_a_run_that_registered_nothing_or_an_mlflow_away_is_said(
+def test_a_run_that_registered_nothing_or_a_missing_mlflow_is_reported(
     kfp_server: KfpServer, mlflow: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = kfp_server.world.replay("whole-run")

@@ -97,7 +97,7 @@ def test_what_makes_no_difference_replaces_nothing(file: Path) -> None:
     assert reasons(file, ENTRY | {"set": ["indexing.probes=64"]}) == []
 
 
-def test_a_description_of_an_earlier_revision_is_told_as_such(
+def test_a_description_of_an_earlier_revision_is_named_as_such(
     file: Path, kfp_server: KfpServer
 ) -> None:
     reasons(file, ENTRY, "--yes")

@@ -48,7 +48,9 @@ def test_a_catalogue_is_scheduled_as_a_pipeline_of_its_own(
     names = {pipeline.display_name for pipeline in kfp_server.world.pipelines.values()}
     assert names == {"product1m-catalogue", "product1m-training"}
     (recurring,) = [
-        each for each in kfp_server.world.schedules.values() if each.display_name == "shop"
+        schedule
+        for schedule in kfp_server.world.schedules.values()
+        if schedule.display_name == "shop"
     ]
     parameters = recurring.runtime_config.parameters
     assert set(parameters) == {"dataset_uri", "model", "catalogue"}

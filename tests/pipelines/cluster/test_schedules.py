@@ -63,7 +63,7 @@ def run(*arguments: str | Path) -> Result:
         ("0 0 4 1 * 5", "whichever comes", "2026-11-27 04:00:00"),
     ],
 )
-def test_a_cron_expression_is_told_in_words_and_times(
+def test_a_cron_expression_is_shown_in_words_and_times(
     cron: str, words: str | None, coming: str
 ) -> None:
     assert checked_cron(cron) == cron
@@ -170,9 +170,7 @@ def test_a_schedule_is_made_as_the_file_says(server: KfpServer, tmp_path: Path) 
     assert all(request.startswith("GET") for request in server.requests[before:])
 
 
-def test_a_changed_schedule_is_replaced_and_what_changed_is_said(
-    server: KfpServer, tmp_path: Path
-) -> None:
+def test_a_replaced_schedules_changes_are_shown(server: KfpServer, tmp_path: Path) -> None:
     file = write(tmp_path / "s.yaml", NIGHTLY)
     run("apply", "--file", file, "--yes")
     (old,) = server.world.schedules
@@ -198,10 +196,14 @@ def test_a_commit_that_changes_nothing_here_replaces_nothing(
     assert "nothing to do" in run("apply", "--file", file, "--yes").output
     write(file, NIGHTLY | {"profile": "gpu-1"})
     assert "replace  nightly" in run("apply", "--file", file, "--yes").output
-    assert {one.name.split("-")[1] for one in server.world.versions.values()} == {
+    assert {found.name.split("-")[1] for found in server.world.versions.values()} == {
         "0123456789ab",
         "fedcba987654",
     }
+
+
+def statuses(server: KfpServer) -> dict[str, str]:
+    return {key: schedule.status for key, schedule in server.world.schedules.items()}
 
 
 def changed_while_it_runs(server: KfpServer, tmp_path: Path) -> tuple[Path, str, Any]:
@@ -213,14 +215,12 @@ def changed_while_it_runs(server: KfpServer, tmp_path: Path) -> tuple[Path, str,
     return write(file, NIGHTLY | {"cron": "0 0 2 * * *"}), old, in_flight
 
 
-def test_a_schedule_is_replaced_when_no_run_of_it_is_in_flight(
-    server: KfpServer, tmp_path: Path
-) -> None:
+def test_a_schedule_without_a_run_in_flight_is_replaced(server: KfpServer, tmp_path: Path) -> None:
     file, old, in_flight = changed_while_it_runs(server, tmp_path)
     shown = run("apply", "--file", file, "--yes").output
     assert f"not replaced yet, its run {in_flight.run_id} is in flight; apply again" in shown
     assert in_flight.state == "RUNNING"
-    assert {key: one.status for key, one in server.world.schedules.items()} == {old: "ENABLED"}
+    assert statuses(server) == {old: "ENABLED"}
     server.world.end(in_flight, "SUCCEEDED")
     shown = run("apply", "--file", file, "--yes").output
     assert "replace  nightly (cron: 0 30 1 * * * -> 0 0 2 * * *)" in shown
@@ -234,7 +234,7 @@ def test_apply_can_wait_for_the_run_of_a_schedule_that_it_replaces(
     file, old, in_flight = changed_while_it_runs(server, tmp_path)
 
     def end_run(_: float) -> None:
-        assert {key: one.status for key, one in server.world.schedules.items()} == {old: "DISABLED"}
+        assert statuses(server) == {old: "DISABLED"}
         server.world.end(in_flight, "SUCCEEDED")
 
     replace_clock(monkeypatch, "pipelines.cluster.reconcile", sleep=end_run)
@@ -312,7 +312,7 @@ def test_what_is_not_in_the_file_goes_and_what_is_not_ours_stays(
     assert "nothing to do" in shown
     foreign.description = "product1m schedule 0123456789abcdef"
     assert "delete   nightly (not in the file)" in run("apply", "--file", file, "--yes").output
-    assert [one.display_name for one in server.world.schedules.values()] == ["weekly"]
+    assert [schedule.display_name for schedule in server.world.schedules.values()] == ["weekly"]
 
 
 def test_a_failure_between_old_and_new_leaves_the_old_one_on(
@@ -351,9 +351,7 @@ def test_a_pinned_version_has_to_be_there(server: KfpServer, tmp_path: Path) -> 
     assert "version git-000000000000-0000000000 is not on the cluster" in result.output
 
 
-def test_the_list_says_when_what_and_how_the_last_run_went(
-    server: KfpServer, tmp_path: Path
-) -> None:
+def test_the_list_shows_how_the_last_run_ended(server: KfpServer, tmp_path: Path) -> None:
     run("apply", "--file", write(tmp_path / "s.yaml", NIGHTLY), "--yes")
     (made,) = server.world.schedules
     last = server.world.tick(made, "FAILED")
@@ -365,7 +363,7 @@ def test_the_list_says_when_what_and_how_the_last_run_went(
     assert "UTC" in next(line for line in shown.splitlines() if "next" in line)
 
 
-def test_the_list_says_when_a_run_last_succeeded(server: KfpServer, tmp_path: Path) -> None:
+def test_the_list_shows_when_a_run_last_succeeded(server: KfpServer, tmp_path: Path) -> None:
     run("apply", "--file", write(tmp_path / "s.yaml", NIGHTLY), "--yes")
     (made,) = server.world.schedules
     succeeded = server.world.tick(made, "SUCCEEDED")

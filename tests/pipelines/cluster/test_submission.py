@@ -226,7 +226,7 @@ def test_a_run_that_started_without_an_answer_in_time_is_found(
     assert list(server.world.runs) == [run.run_id]
 
 
-def test_a_version_that_somebody_uploads_meanwhile_is_taken(server: KfpServer) -> None:
+def test_a_version_that_somebody_uploads_at_the_same_time_is_taken(server: KfpServer) -> None:
     cluster, made = Cluster(server.url), compiled()
     other = ensure_version(cluster, made)
     # As if it had come between the look and the upload: the listing misses it once.
@@ -244,7 +244,7 @@ def test_a_version_that_somebody_uploads_meanwhile_is_taken(server: KfpServer) -
     assert server.asked(f"POST {UPLOAD}") == 2
 
 
-def test_a_conflict_that_nothing_explains_is_told(server: KfpServer) -> None:
+def test_a_conflict_that_nothing_explains_is_an_error(server: KfpServer) -> None:
     server.fault("POST", f"{RUNS}$", "409")
     with pytest.raises(ClusterError, match=r"starting a run at .*: 409 .*: injected 409"):
         started(server)

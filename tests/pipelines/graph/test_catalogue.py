@@ -42,5 +42,7 @@ def test_its_pod_has_the_account_of_the_catalogue_and_the_reviewers_key() -> Non
     values = {pair["name"]: pair["value"] for pair in container["container"]["env"]}
     assert values["PRODUCT1M_TRUSTED_KEY"] == f"{keys['mountPath']}/reviewer.pub"
     assert values["MLFLOW_EXPERIMENT_NAME"] == "product1m-catalogues"
-    from_map = [pair["envVar"] for each in executor["configMapAsEnv"] for pair in each["keyToEnv"]]
+    from_map = [
+        pair["envVar"] for source in executor["configMapAsEnv"] for pair in source["keyToEnv"]
+    ]
     assert "MLFLOW_EXPERIMENT_NAME" not in from_map

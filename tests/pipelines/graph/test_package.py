@@ -189,9 +189,11 @@ def test_a_work_volume_is_mounted_where_training_keeps_checkpoints() -> None:
 def test_without_a_cache_every_task_always_runs() -> None:
     cached = executors(package(Variant("sample")))
     uncached = executors(package(Variant("sample", cache=False)))
-    always = [name for name, one in cached.items() if not one["task"]["cachingOptions"]]
+    always = [name for name, executor in cached.items() if not executor["task"]["cachingOptions"]]
     assert always == ["exec-data-state"]
-    assert not any(one["task"]["cachingOptions"].get("enableCache") for one in uncached.values())
+    assert not any(
+        executor["task"]["cachingOptions"].get("enableCache") for executor in uncached.values()
+    )
 
 
 def test_a_run_on_two_nodes_is_compiled_alike_for_compile_submit_and_a_schedule(

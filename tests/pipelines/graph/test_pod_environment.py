@@ -92,8 +92,10 @@ def test_a_step_may_log_with_what_its_pod_has(
         client = MlflowClient(server.uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         found = client.search_runs([experiment.experiment_id])
-    (parent,) = [each for each in found if each.info.run_name.startswith("pipeline ")]
-    run = next(each for each in found if each.info.run_name == "ingestion")
+    (parent,) = [
+        candidate for candidate in found if candidate.info.run_name.startswith("pipeline ")
+    ]
+    run = next(candidate for candidate in found if candidate.info.run_name == "ingestion")
     assert (run.info.status, parent.info.status) == ("FINISHED", "RUNNING")
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.data.tags["pipeline_run"].startswith("c7677a3d")

@@ -58,7 +58,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         thread.join()
 
 
-def test_a_failure_is_told_with_its_cause_and_the_next_command(receiver: Receiver) -> None:
+def test_a_failure_is_reported_with_its_cause_and_the_next_command(receiver: Receiver) -> None:
     ended = STARTED + timedelta(minutes=12)
     story = Story("/runs/mine", "FAILED", [], STARTED, ended, "indexing", ["Error: disk full"])
     story.advice = "`python -m pipelines runs resume /runs/mine` continues"
@@ -70,7 +70,7 @@ def test_a_failure_is_told_with_its_cause_and_the_next_command(receiver: Receive
     }
 
 
-def test_a_candidate_is_told_to_wait_for_review(receiver: Receiver) -> None:
+def test_a_candidate_is_reported_as_waiting_for_review(receiver: Receiver) -> None:
     story = Story("weekly", "SUCCEEDED", [], results={"model": "product1m-candidate version 3"})
     story.links = {"model page": "http://mlflow/#/models/product1m-candidate/versions/3"}
     notify_end(story)
@@ -83,7 +83,7 @@ def test_a_candidate_is_told_to_wait_for_review(receiver: Receiver) -> None:
     ]
 
 
-def test_a_run_that_prints_nothing_is_told_once(
+def test_a_run_that_prints_nothing_is_reported_once(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRODUCT1M_STUCK_MINUTES", "0.001")

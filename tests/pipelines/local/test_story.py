@@ -52,7 +52,7 @@ def test_a_step_that_fails_ends_the_command_with_exit_code_1(
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-def test_a_failed_local_run_is_told_the_same_way(stopped: Path) -> None:
+def test_a_failed_local_run_is_described_the_same_way(stopped: Path) -> None:
     shown = runs("show", stopped).output
     assert "FAILED" in shown.splitlines()[0]
     lines = [line.split() for line in shown.splitlines()]
@@ -117,7 +117,7 @@ def test_a_local_run_that_was_killed_is_known(stopped: Path, tmp_path: Path) -> 
     assert "is still running" in runs("resume", tmp_path).output
 
 
-def test_a_folder_without_a_run_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     result = runs("show", tmp_path)
     assert result.exit_code == 1
     assert "expected the --output folder of `python -m pipelines run`" in result.output

@@ -84,7 +84,10 @@ def released(lists: Mapping[str, str], ranking_file: str, depth: int) -> list[fl
     labels = {name: _labels(lists[name]) for name in ("gallery", "test", "dev")}
     query_labels = dict(labels["test"])
     query_labels.update(labels["dev"])
-    truth = (query_labels, {item: of[0] for item, of in labels["gallery"].items()})
+    truth = (
+        query_labels,
+        {item: item_labels[0] for item, item_labels in labels["gallery"].items()},
+    )
     sums, count = [0.0, 0.0, 0.0], 0
     for line in ranking_file.splitlines():
         query, *ranking = line.strip().split(",")

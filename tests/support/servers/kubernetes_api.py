@@ -35,9 +35,11 @@ def check_train_job(body: Json) -> None:
     assert len(name) <= 63 - len("-node-0-0-abcde"), "its pods' names would be too long"
     assert len(trainer["image"]) <= 500
     assert len(trainer["command"]) <= 128
-    assert all(len(one) <= 65_536 for one in trainer["command"])
+    assert all(len(argument) <= 65_536 for argument in trainer["command"])
     assert len(trainer["env"]) <= 128
-    assert not [one for one in trainer["env"] if one["name"].startswith("PET_")], "Trainer's own"
+    assert not [variable for variable in trainer["env"] if variable["name"].startswith("PET_")], (
+        "Trainer's own"
+    )
     assert body["spec"]["activeDeadlineSeconds"] >= 1
 
 
@@ -92,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, _status(200, "")
             return 200, self.api.jobs[name]
         if path == PODS:
-            wanted = dict(one.split("=") for one in query["labelSelector"].split(","))
+            wanted = dict(pair.split("=") for pair in query["labelSelector"].split(","))
             found = [
                 pod
                 for pod in self.api.pods.values()

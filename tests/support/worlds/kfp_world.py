@@ -65,7 +65,10 @@ class World:
         return _page(found, query, api.V2beta1ListExperimentsResponse, "experiments")
 
     def create_experiment(self, wanted: api.V2beta1Experiment) -> Any:
-        if any(one.display_name == wanted.display_name for one in self.experiments.values()):
+        if any(
+            experiment.display_name == wanted.display_name
+            for experiment in self.experiments.values()
+        ):
             raise Refusal(409, 6, f"Experiment {wanted.display_name} already exists")
         wanted.experiment_id = self._id("experiment")
         self.experiments[wanted.experiment_id] = wanted
@@ -76,7 +79,7 @@ class World:
         return _page(found, query, api.V2beta1ListPipelinesResponse, "pipelines")
 
     def create_pipeline(self, wanted: api.V2beta1Pipeline) -> Any:
-        if any(one.name == wanted.name for one in self.pipelines.values()):
+        if any(pipeline.name == wanted.name for pipeline in self.pipelines.values()):
             raise Refusal(409, 6, f"Pipeline {wanted.name} already exists")
         wanted.pipeline_id = self._id("pipeline")
         self.pipelines[wanted.pipeline_id] = wanted
@@ -84,7 +87,7 @@ class World:
 
     def upload_version(self, text: str, pipelineid: str, name: str, display_name: str) -> Any:
         self._need(self.pipelines, pipelineid, "Pipeline")
-        if any(one.name == name for one in self._versions_of(pipelineid)):
+        if any(version.name == name for version in self._versions_of(pipelineid)):
             raise Refusal(409, 6, "Failed to create a pipeline version")
         try:
             spec, platform = yaml.safe_load_all(text)
@@ -284,7 +287,7 @@ class World:
             raise Refusal(400, 3, f"parameters unknown: {unknown}, missing: {missing}")
 
     def _versions_of(self, pipeline_id: str) -> list[Any]:
-        return [one for one in self.versions.values() if one.pipeline_id == pipeline_id]
+        return [version for version in self.versions.values() if version.pipeline_id == pipeline_id]
 
     def _need(self, kept: Mapping[str, Any], id: str, kind: str) -> Any:
         if id not in kept:
@@ -318,11 +321,14 @@ def _filtered(kept: Iterable[Any], query: Mapping[str, str]) -> list[Any]:
     for predicate in predicates:
         assert predicate["operation"] == "EQUALS", predicate
     return [
-        one
-        for one in kept
-        if all(getattr(one, each["key"]) == each["string_value"] for each in predicates)
-        and query.get("experiment_id") in (None, getattr(one, "experiment_id", None))
-        and query.get("recurring_run_id") in (None, getattr(one, "recurring_run_id", None))
+        record
+        for record in kept
+        if all(
+            getattr(record, predicate["key"]) == predicate["string_value"]
+            for predicate in predicates
+        )
+        and query.get("experiment_id") in (None, getattr(record, "experiment_id", None))
+        and query.get("recurring_run_id") in (None, getattr(record, "recurring_run_id", None))
     ]
 
 

@@ -89,7 +89,10 @@ def image_variables() -> dict[str, str]:
 
 
 def _from_config_maps(settings: Resource, resources: list[Resource]) -> dict[str, str]:
-    maps = {one["metadata"]["name"]: one["data"] for one in of_kind(resources, "ConfigMap")}
+    maps = {
+        config_map["metadata"]["name"]: config_map["data"]
+        for config_map in of_kind(resources, "ConfigMap")
+    }
     values = {}
     for entry in settings["configMapAsEnv"]:
         data = maps[entry["configMapName"]]

@@ -251,10 +251,10 @@ def _box_cards(
                 _answer(item, match, points, truth, labels, own, gallery)
                 for item, match, points in zip_longest(items, matches[: len(items)], pairs)
             ],
-            there,
+            is_known,
             queries.box(query, tuple(box)) if pairs and len(pairs[0]) else None,
         )
-        for box, score, own, items, matches, there, pairs in zip(
+        for box, score, own, items, matches, is_known, pairs in zip(
             boxes.boxes_xyxy.tolist(),
             boxes.scores.tolist(),
             right,

@@ -46,9 +46,9 @@ def findings(*arguments: str) -> dict[str, dict[str, Any]]:
 
 def problems(*arguments: str) -> dict[str, str]:
     """Subject to what was seen, of what stops a run; each says what is needed and what to do."""
-    found = [one for one in findings(*arguments).values() if one["level"] == "problem"]
-    assert all(one["needed"] and one["advice"] for one in found)
-    return {one["subject"]: one["seen"] for one in found}
+    found = [finding for finding in findings(*arguments).values() if finding["level"] == "problem"]
+    assert all(finding["needed"] and finding["advice"] for finding in found)
+    return {finding["subject"]: finding["seen"] for finding in found}
 
 
 def test_a_healthy_cluster_has_no_problem_and_is_left_as_it_was(cluster: Objects) -> None:

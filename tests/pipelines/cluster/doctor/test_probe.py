@@ -116,7 +116,7 @@ def test_a_bucket_that_is_not_there_is_a_problem(cluster: Objects) -> None:
     assert "NoSuchBucket" in found.seen
 
 
-def test_an_image_that_cannot_be_pulled_is_told_at_once(cluster: Objects) -> None:
+def test_an_image_that_cannot_be_pulled_is_reported_at_once(cluster: Objects) -> None:
     cluster.waiting = {"reason": "ErrImagePull", "message": "not found"}
     found = probed()["images"]
     assert (found.level, "ErrImagePull not found" in found.seen) == ("problem", True)
