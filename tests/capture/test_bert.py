@@ -80,7 +80,7 @@ def test_the_text_stream_computes_what_the_berts_first_layers_compute(folder: Pa
     bert = BertModel.from_pretrained(folder).eval()
     packing = Packing.from_padding(padding)
     with torch.no_grad():
-        found = stream(tokens, packing)
+        found = stream(stream.embedding.word(packing.pack(tokens)), packing)
         states = bert(tokens, attention_mask=(~padding).long(), output_hidden_states=True)
     torch.testing.assert_close(found, packing.pack(states.hidden_states[2]), atol=1e-5, rtol=1e-4)
 

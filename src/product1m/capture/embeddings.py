@@ -20,10 +20,13 @@ class TextEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, tokens: Int[Tensor, " P"], positions: Int[Tensor, " P"]
+        self, words: Float[Tensor, "P D"], positions: Int[Tensor, " P"]
     ) -> Float[Tensor, "P D"]:
-        """Embed tokens at their positions in the title; all have type 0 (released code)."""
-        summed = self.word(tokens) + self.position(positions) + self.segment.weight[0]
+        """Add positions in the title to word embeddings; all have type 0 (released code).
+
+        The caller looks the words up in `word`, once for all that it needs them for.
+        """
+        summed = words + self.position(positions) + self.segment.weight[0]
         hidden: Tensor = self.dropout(self.norm(summed))
         return hidden
 

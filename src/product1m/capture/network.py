@@ -119,13 +119,14 @@ class Capture(nn.Module):
         features = self.standardization(region_packing.pack(pairs.features))
         if hidden_regions is not None:
             features = features.masked_fill(region_packing.pack(hidden_regions)[:, None], 0.0)
-        text = self.text(pairs.tokens, text_packing)
+        words = self.text.embedding.word(text_packing.pack(pairs.tokens))
+        text = self.text(words, text_packing)
         regions = self.visual(features, region_packing.pack(pairs.places), region_packing)
         text_embedding = self.projections["stream_text"](text[rows_of_first(text_packing)])
         first = rows_of_first(region_packing)
         image_embedding = self.projections["stream_image"](regions[first])
         if self.skips:
-            text_embedding = self.skips["text"](text_embedding, self._mean_word(pairs))
+            text_embedding = self.skips["text"](text_embedding, _mean_word(words, text_packing))
             image_embedding = self.skips["image"](image_embedding, features[first])
         return StreamStates(
             text, text_packing, regions, region_packing, text_embedding, image_embedding
@@ -150,13 +151,14 @@ class Capture(nn.Module):
             self.projections["joint_image"](regions[rows_of_first(region_packing)]),
         )
 
-    def _mean_word(self, pairs: Pairs) -> Float[Tensor, "B D"]:
-        """Mean word embedding between [CLS] and [SEP]; zero for an empty title."""
-        places = torch.arange(pairs.tokens.shape[1], device=pairs.tokens.device)
-        lengths = (~pairs.text_padding).sum(1, keepdim=True)
-        words = ((places > 0) & (places < lengths - 1))[:, :, None]  # [B, T, 1]
-        embedded: Tensor = self.text.embedding.word(pairs.tokens) * words
-        return embedded.sum(1) / words.sum(1).clamp(min=1)
+
+def _mean_word(words: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "B D"]:
+    """Mean word embedding between [CLS] and [SEP]; zero for an empty title."""
+    lengths = (~packing.padding).sum(1, keepdim=True)
+    places = torch.arange(packing.padding.shape[1], device=lengths.device)
+    ordinary = (places > 0) & (places < lengths - 1)  # [B, T]
+    total = (packing.unpack(words) * ordinary[:, :, None]).sum(1)
+    return total / ordinary.sum(1, keepdim=True).clamp(min=1)
 
 
 def _with_first(masked: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

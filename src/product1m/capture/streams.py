@@ -1,6 +1,6 @@
 """The text and the visual transformer, each for one modality."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from product1m.capture.blocks import LayerSizes, Packing, PostNormBlock, SelfAttentionLayers
@@ -15,10 +15,9 @@ class TextStream(nn.Module):
         self.embedding = TextEmbedding(vocabulary_size, max_tokens, dim, sizes.dropouts.hidden)
         self.layers = SelfAttentionLayers(PostNormBlock, dim, sizes)
 
-    def forward(self, tokens: Int[Tensor, "B T"], packing: Packing) -> Float[Tensor, "P D"]:
-        """Packed hidden states of the real tokens."""
-        embedded = self.embedding(packing.pack(tokens), packing.places())
-        hidden: Tensor = self.layers(embedded, packing)
+    def forward(self, words: Float[Tensor, "P D"], packing: Packing) -> Float[Tensor, "P D"]:
+        """Packed hidden states of the real tokens, from their word embeddings."""
+        hidden: Tensor = self.layers(self.embedding(words, packing.places()), packing)
         return hidden
 
 

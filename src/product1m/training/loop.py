@@ -32,6 +32,7 @@ from product1m.training.checkpoint import (
 )
 from product1m.training.memory import (
     is_out_of_memory,
+    keep_freed_memory,
     keep_num_parts,
     read_num_parts,
     release_memory,
@@ -97,6 +98,8 @@ def train(
     kept), a checkpoint that does not fit, ranks that do not share `work`, and too little memory.
     """
     device = distributed.device()
+    if device.type == "cpu":
+        keep_freed_memory()
     module.to(device).train()
     distributed.check_shared(work)
     training = _Training.resume(module, plan, work, report, groups, max_parts)
