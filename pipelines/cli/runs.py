@@ -241,8 +241,10 @@ def _local_lines(folder: Path) -> list[str]:
 
     records = [(path.parent, read_record(path.parent)) for path in folder.rglob(RECORD)]
     records.sort(key=lambda pair: pair[1].started, reverse=True)
+    width = max((len(str(path)) for path, _ in records), default=0)
     return [
-        f"{path}  {record.started:%Y-%m-%d %H:%M}  {record.state:<11} {record.failed_step}".rstrip()
+        f"{path!s:<{width}}  {record.started:%Y-%m-%d %H:%M}  {record.state:<11} "
+        f"{record.failed_step}".rstrip()
         for path, record in records
     ]
 
@@ -261,4 +263,9 @@ def _resume_here(folder: Path) -> None:
     record = read_record(folder)
     if record.state == "RUNNING":
         raise PipelineError(f"{folder}: is still running, as process {record.pid}")
+    if record.state == "SUCCEEDED":
+        raise PipelineError(
+            f"{folder}: the run succeeded, and only a failed or stopped run can be resumed; "
+            "`python -m pipelines run` with the same options runs what has changed"
+        )
     run_and_show(request_of(record))

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipelines.local.figures import Figures
@@ -89,6 +89,10 @@ def local_story(folder: Path) -> Story:
     return story
 
 
+def _after(started: datetime | None, seconds: float) -> datetime | None:
+    return started + timedelta(seconds=seconds) if started else None
+
+
 def _add_model(story: Story, summary: Path) -> None:
     """The registered version and where a reviewer starts, if the summary can be read."""
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -98,5 +102,8 @@ def _add_model(story: Story, summary: Path) -> None:
             story.results["gate"] = gate
         story.results["model"] = f"{name} version {version}"
         story.links["report"] = content["report"]
+        for task in story.tasks:
+            task.started = story.started
+            task.ended = _after(story.started, content["steps"][task.name]["wall_seconds"])
         uri = content["mlflow"]["tracking_uri"]
         story.advice = f"`MLFLOW_TRACKING_URI={uri} product1m registry show {version}`"

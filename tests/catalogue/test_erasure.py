@@ -49,7 +49,7 @@ def test_nothing_that_is_served_holds_an_erased_item_and_it_is_not_taken_in_agai
     assert result.exit_code == 0, result.output
     assert "2 items erased" in result.output  # the other shows the same photo
     assert f"still contains their photos: {tmp_path / 'old'} (catalogue)" in result.output
-    assert "artifacts with their photos: 1; places searched: 3" in result.output
+    assert "artifacts with their photos: 1, searched: 3" in result.output
     refresh(shop, model, index, cache, max_shrinkage=1.0)
     for folder in (shop, index, cache):
         for content in (photo, b"an unmistakable title"):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pipelines.__main__ import app as pipelines_app
 from product1m import __version__
 from product1m.cli.app import app
+from product1m.cli.ui import INTERRUPTED
 from product1m.registry.versions import ModelVersion, list_versions
 from tests.support.servers.ports import free_port
 from tests.support.worlds.registered_model import MlflowStore
@@ -62,3 +63,17 @@ def test_the_address_of_a_versions_page_is_printed(registered: ModelVersion) -> 
     assert line.strip().endswith(
         f"http://127.0.0.1:{port}/#/models/{registered.model}/versions/{registered.number}"
     )
+
+
+@pytest.mark.slow  # it starts MLflow's server
+@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("registered")
+def test_an_interrupt_while_mlflow_starts_is_no_bug() -> None:
+    command = [sys.executable, "-m", "product1m", "ui", "--port", str(free_port()), "--no-open"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("starting MLflow at http://"))
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(MAX_WAIT_S) == INTERRUPTED
+    assert "bug" not in rest

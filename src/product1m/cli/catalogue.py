@@ -140,7 +140,7 @@ def erase(
     holding = erasure.holders(places, erased.photos, versions)
     for holder in holding:
         typer.echo(f"still contains their photos: {holder}")
-    typer.echo(f"artifacts with their photos: {len(holding)}; places searched: {len(places)}")
+    typer.echo(f"artifacts with their photos: {len(holding)}, searched: {len(places) or 'none'}")
     say_next(*after_erasure(catalogue, index, model, has_holders=bool(holding)))
 
 
@@ -161,7 +161,7 @@ def log(
         typer.echo(_line(edit))
     if not edits:
         typer.echo(f"{catalogue}: no edits yet", err=True)
-    say_next(f"product1m catalogue status {catalogue} --index build/catalogue")
+    say_next(f"product1m catalogue status {catalogue}")
 
 
 @catalogue_app.command(epilog="Example: `product1m catalogue status shop --index build/catalogue`")
@@ -175,6 +175,10 @@ def status(
     """Show how many items the list has, and which of them the index lacks."""
     from product1m.catalogue.status import status_of
 
+    if index and not index.exists():
+        raise DatasetError(
+            f"{index}: no index yet; `product1m catalogue refresh {catalogue} {index}` builds it"
+        )
     state = status_of(_store(catalogue), index)
     if as_json:
         typer.echo(json.dumps(state))

@@ -91,7 +91,9 @@ def after_champion(version: "ModelVersion") -> Sequence[str]:
 
 
 def after_status(catalogue: str, index: Path | None, state: Mapping[str, Any]) -> Sequence[str]:
-    """A refresh where the index lacks something, else how to search it."""
+    """An edit if there are no items, a refresh if the index lacks something, else a search."""
+    if not state["items"]:
+        return (f"product1m catalogue add {catalogue} --from DATASET",)
     if index is None or state["not_indexed_yet"] or state["indexed_but_removed"]:
         return (f"product1m catalogue refresh {catalogue} {index or 'build/catalogue'}",)
     return (f'product1m search PHOTO --title "…" --catalogue {index}',)
@@ -105,14 +107,14 @@ def after_erasure(
         f"product1m catalogue refresh {catalogue} {index or 'build/catalogue'} --model {model}"
     )
     served = f"{refresh} --register takes them out of what is served"
-    left = "delete the artifacts above, then product1m storage gc with the address of their storage"
-    return (left, served) if has_holders else (served,)
+    left = "then delete the artifacts above, and run product1m storage gc on their storage"
+    return (served, left) if has_holders else (served,)
 
 
 def after_refresh(dataset: str, index: Path, model: str, *, registered: bool) -> Sequence[str]:
     """How to try a catalogue that passed its checks, and how to serve it."""
     if registered:
-        return ("product1m serve follows it; one that runs answers from it within a minute",)
+        return ("product1m serve answers from it; a running server follows within a minute",)
     return (
         f'product1m search PHOTO --title "…" --model {model} --catalogue {index}',
         f"product1m catalogue refresh {dataset} {index} --model {model} --register serves it",

@@ -19,6 +19,8 @@ from product1m.registry.roles import CHALLENGER, ModelNames
 
 START_S = 600.0
 """How long MLflow may take to listen (ours)."""
+INTERRUPTED = 130
+"""Exit code after Ctrl+C, as of a shell."""
 
 
 def ui(
@@ -60,8 +62,12 @@ def _running(store: str, site: str, port: int) -> "Iterator[subprocess.Popen[byt
     server = subprocess.Popen(
         [*command, "--port", str(port)], stderr=subprocess.DEVNULL, start_new_session=True
     )
+    typer.echo(f"starting MLflow at {site}", err=True)
     try:
-        _wait_for(server, site)
+        try:
+            _wait_for(server, site)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
         yield server
     except KeyboardInterrupt:
         typer.echo("stopped")

@@ -238,7 +238,7 @@ def _signs(
         config.seed,
     )
     for sign in signs:
-        word = "DRIFTED" if sign.drifted else "as before"
+        word = "DRIFTED" if sign.drifted else "within"
         logger.info("catalogue: %s %.3f, limit %g: %s", sign.name, sign.value, sign.limit, word)
     return signs
 

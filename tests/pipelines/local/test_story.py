@@ -115,6 +115,9 @@ def test_a_local_run_that_was_killed_is_known(stopped: Path, tmp_path: Path) -> 
     record.write(tmp_path)
     assert "RUNNING" in runs("show", tmp_path).output.splitlines()[0]
     assert "is still running" in runs("resume", tmp_path).output
+    record.state = "SUCCEEDED"
+    record.write(tmp_path)
+    assert "the run succeeded" in runs("resume", tmp_path).output
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
