@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -89,8 +89,10 @@ def local_story(folder: Path) -> Story:
     return story
 
 
-def _after(started: datetime | None, seconds: float) -> datetime | None:
-    return started + timedelta(seconds=seconds) if started else None
+def _timed(task: TaskState, started: datetime | None, seconds: float) -> TaskState:
+    """The task with its duration; when it started within the run is not known."""
+    ended = started + timedelta(seconds=seconds) if started else None
+    return replace(task, started=started, ended=ended)
 
 
 def _add_model(story: Story, summary: Path) -> None:
@@ -102,8 +104,7 @@ def _add_model(story: Story, summary: Path) -> None:
             story.results["gate"] = gate
         story.results["model"] = f"{name} version {version}"
         story.links["report"] = content["report"]
-        for task in story.tasks:
-            task.started = story.started
-            task.ended = _after(story.started, content["steps"][task.name]["wall_seconds"])
+        took = {name: step["wall_seconds"] for name, step in content["steps"].items()}
+        story.tasks = [_timed(task, story.started, took[task.name]) for task in story.tasks]
         uri = content["mlflow"]["tracking_uri"]
         story.advice = f"`MLFLOW_TRACKING_URI={uri} product1m registry show {version}`"
