@@ -249,6 +249,11 @@ def _retrieval(config: Config) -> list[Cell]:
     points = Cell(
         "without-points", "answers not checked by points", {"evaluation.points_weights": [0.0]}
     )
+    pattern = Cell(
+        "without-pattern",
+        "colors not compared where points lie",
+        {"evaluation.pattern_weights": [0.0]},
+    )
     neighbors = Cell(
         "without-neighbors",
         "answers not compared with the best of them",
@@ -258,7 +263,7 @@ def _retrieval(config: Config) -> list[Cell]:
         Cell(FULL, "every part as configured"),
         Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
         *([ocr] if config.feature_extraction.ocr != "off" and blocks else []),
-        *([points] if config.feature_extraction.gallery_points else []),
+        *([points, pattern] if config.feature_extraction.gallery_points else []),
         neighbors,
     ]
 

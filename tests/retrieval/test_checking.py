@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 
 from product1m.errors import RetrievalError
-from product1m.retrieval.checking import Nearest, check_answers, compare_with_best
+from product1m.retrieval.checking import Nearest, check_answers, compare_with_best, share_answers
 from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 
 BLOCKS = {"image": 1.0, "text": 0.5}
-COUNTS = {(0, 3): (7.0, 0.0), (1, 6): (1.0, 20.0)}
+COUNTS = {(0, 3): (7.0, 0.0, 0.0), (1, 6): (1.0, 20.0, -0.5)}
 
 
 def count(place: int, positions: np.ndarray) -> np.ndarray:
-    return np.array([COUNTS.get((place, int(row)), (0.0, 0.0)) for row in positions])
+    return np.array([COUNTS.get((place, int(row)), (0.0, 0.0, 0.0)) for row in positions])
 
 
 def nearest() -> Nearest:
@@ -41,6 +41,16 @@ def test_points_of_other_colors_count_less() -> None:
     assert checked.scores[1, 0] == pytest.approx(0.45 + added)
     assert checked.strengths is not None
     np.testing.assert_allclose(checked.strengths[0], [np.log(8), 0, 0, 0])
+
+
+def test_the_pattern_of_colors_adds_its_agreement_and_takes_its_disagreement() -> None:
+    checked = check_answers(nearest(), {**BLOCKS, "points": 0.1, "pattern": 0.4}, count, 3)
+    # The pattern disagrees by half of 0.4 times 1.5, and a single point adds log 2.
+    expected = 0.45 + 0.15 * np.log(2) - 0.3
+    assert checked.positions[1].tolist() == [4, 6, -1, -1]
+    assert checked.scores[1, 1] == pytest.approx(expected)
+    assert checked.agreements is not None
+    np.testing.assert_allclose(checked.agreements[1], [0, -0.5, 0, 0])
 
 
 def test_only_the_first_answers_are_checked() -> None:
@@ -97,3 +107,26 @@ def test_unused_places_stay_behind_the_answers(gallery: GalleryIndex) -> None:
 def test_without_a_weight_nothing_is_compared(gallery: GalleryIndex) -> None:
     given = nearest()
     assert compare_with_best(given, BLOCKS, gallery, LAYOUT) is given
+
+
+def test_an_answer_loses_what_another_box_of_its_photo_claims() -> None:
+    given = Nearest(
+        np.array([[2.0, 1.9, -9], [2.3, 1.2, 1.0], [2.5, 0.1, 0.0]], np.float32),
+        np.array([[5, 6, -1], [5, 7, 6], [5, 8, 9]]),
+    )
+    # The first two boxes are of one photo, the third is alone in its own.
+    shared = share_answers(given, {**BLOCKS, "claims": 1.0}, np.array([0, 2, 3]))
+    unit = 0.1 * 1.5
+    lost = unit * np.log(1 + np.exp((2.3 - 2.0) / unit))
+    assert shared.positions.tolist() == [[6, 5, -1], [5, 7, 6], [5, 8, 9]]
+    assert shared.scores[0, 1] == pytest.approx(2.0 - lost)
+    assert shared.scores[0, 0] == pytest.approx(1.9 - unit * np.log1p(np.exp(-0.9 / unit)))
+    assert shared.scores[1, 1] == np.float32(1.2)
+    np.testing.assert_array_equal(shared.scores[2], given.scores[2])
+
+
+def test_a_product_that_a_photo_shows_twice_stays_first_in_both_boxes() -> None:
+    given = Nearest(np.array([[2.0, 1.9], [2.0, 1.9]], np.float32), np.array([[5, 6], [5, 6]]))
+    shared = share_answers(given, {**BLOCKS, "claims": 1.0}, np.array([0, 2]))
+    assert shared.positions.tolist() == given.positions.tolist()
+    assert share_answers(given, BLOCKS, np.array([0, 2])) is given

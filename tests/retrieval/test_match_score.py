@@ -46,10 +46,13 @@ def test_evidence_compares_an_answer_with_the_other_products(
     (query,) = blocks(1, 1)
     _, (positions,) = gallery.search(query[None] * LAYOUT.scale(WEIGHTS), len(LABELS))
     strengths = np.array([0.5, 2.0, 0.0, 1.0, 0.0, 0.25])
-    evidence = describe_answers(query, 0.75, positions, strengths, gallery, LAYOUT, WEIGHTS)
+    agreements = strengths[::-1] / 2
+    checks = strengths, agreements
+    evidence = describe_answers(query, 0.75, positions, *checks, gallery, LAYOUT, WEIGHTS)
     # Items without a label are products of their own.
     product = ["rose", "rose", "lily", "g3", "g4", "lily"]
     strength_of = dict(zip(positions.tolist(), strengths.tolist(), strict=True))
+    agreement_of = dict(zip(positions.tolist(), agreements.tolist(), strict=True))
     for place, item in enumerate(positions.tolist()):
         others = [other for other in range(len(LABELS)) if product[other] != product[item]]
         own = weighted_mean(query, vectors[item])
@@ -61,6 +64,8 @@ def test_evidence_compares_an_answer_with_the_other_products(
             "distinct": own - look_alike,
             "points": strength_of[item],
             "points_lead": strength_of[item] - max(strength_of[other] for other in others),
+            "pattern": agreement_of[item],
+            "pattern_lead": agreement_of[item] - max(agreement_of[other] for other in others),
             "first": float(place == 0),
             "detector_score": 0.75,
             "cosine_image": float(query[:4] @ vectors[item][:4]),
@@ -75,8 +80,8 @@ def test_a_gallery_of_one_product_has_no_rivals(vectors: np.ndarray) -> None:
     index = faiss.IndexFlatIP(LAYOUT.dim)
     index.add(vectors[:2])
     alone = GalleryIndex(index, pd.DataFrame({"id": ["a", "b"], "labels": [["rose"], ["rose"]]}))
-    rows = np.arange(2)
-    evidence = describe_answers(vectors[0], 1.0, rows, np.zeros(2), alone, LAYOUT, WEIGHTS)
+    checks = np.arange(2), np.zeros(2), np.zeros(2)
+    evidence = describe_answers(vectors[0], 1.0, *checks, alone, LAYOUT, WEIGHTS)
     assert all(np.isfinite(values).all() for values in evidence.values())
 
 

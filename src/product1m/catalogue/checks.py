@@ -12,7 +12,13 @@ from product1m.artifacts.folder import Artifact
 from product1m.catalogue.indexing import Changes, FilledIndex, Vectors
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.checking import Nearest, check_answers
-from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT, Matcher, PreparedItems
+from product1m.retrieval.shared_points import (
+    COLORS_WEIGHT,
+    PATTERN_WEIGHT,
+    POINTS_WEIGHT,
+    Matcher,
+    PreparedItems,
+)
 from product1m.serving.model_folder import ServingConfig
 
 CANARY_CHECK = "canaries"
@@ -44,7 +50,8 @@ class CanaryRanking:
     @classmethod
     def from_config(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
         """The ranking for an index with these blocks and a model with this configuration."""
-        of_points = {name: config.weights.get(name, 0.0) for name in (POINTS_WEIGHT, COLORS_WEIGHT)}
+        checks = (POINTS_WEIGHT, COLORS_WEIGHT, PATTERN_WEIGHT)
+        of_points = {name: config.weights.get(name, 0.0) for name in checks}
         return cls({**dict.fromkeys(blocks, 1.0), **of_points}, config.evaluation.checked_answers)
 
 

@@ -50,10 +50,18 @@ class EvaluationConfig(StepConfig):
     """How much shared points lose if their colors differ: with 1, a mean difference of 20 in a and
     b of CIELAB leaves 1 / e of them. Values tried on the dev queries together with
     `points_weights`; use 0 where photos are taken in other light than the catalogue's (ours)."""
+    pattern_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 1.0)
+    """What the agreement of colors between a box and an answer, -1 to 1, adds to their similarity,
+    if they share points: values tried on the dev queries. It needs
+    `feature_extraction.gallery_points` (ours)."""
     neighbors_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 1.0)
     """What an answer's similarity to the best two answers of its box adds to its own similarity:
     values tried on the dev queries, for the shipped ranking. It helps where products have several
     photos (ours)."""
+    claims_weight: NonNegativeFloat = 1.0
+    """How much of its score an answer loses that other boxes of the photo like as well or better,
+    because a photo rarely shows a product twice. Not chosen on dev queries, because the merged
+    ranking hardly changes; 0 for nothing (ours)."""
     checked_answers: PositiveInt = 20
     """Number of first answers of a box that are checked by their points (ours)."""
     removed_share: Fraction = 0.2

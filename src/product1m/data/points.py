@@ -2,9 +2,9 @@
 
 A feature set with points holds `points.arrow`, an uncompressed Arrow file with one row per item, in
 the order of `items.parquet`: `points` (float32 pixels: x, y, x, y, …), `descriptors` (128 bytes a
-point), `colors` (2 bytes a point), `width` and `height` of the photo. The file is mapped, not
-loaded, so memory does not grow with the number of items. An index has the same file for its
-gallery.
+point), `colors` (2 bytes a point), `width` and `height` of the photo, `chroma` (2 bytes a pixel of
+a small copy of the photo) and `chroma_width`. The file is mapped, not loaded, so memory does not
+grow with the number of items. An index has the same file for its gallery.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +24,8 @@ SCHEMA = pa.schema(
         ("colors", pa.binary()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("chroma", pa.binary()),
+        ("chroma_width", pa.int32()),
     ]
 )
 DESCRIPTOR_BYTES = 128
@@ -43,6 +45,10 @@ class Points:
     """Width and height of the photo."""
     colors: UInt8[np.ndarray, "P 2"] | None = None
     """Values a and b of CIELAB around each point, plus 128; None in files without colors."""
+    chroma: UInt8[np.ndarray, "h w 2"] | None = None
+    """The same values for the pixels of a small copy of the photo; None in files without it."""
+    area_xyxy: Float32[np.ndarray, "4"] | None = None
+    """The box that the points lie in, in pixels of the photo; None for the whole photo."""
 
     def __len__(self) -> int:
         return len(self.points_xy)
@@ -57,6 +63,7 @@ class Points:
             points_xy=self.points_xy[rows],
             descriptors=self.descriptors[rows],
             colors=colors,
+            area_xyxy=box_xyxy,
         )
 
 
@@ -84,6 +91,8 @@ class PointWriter(RowWriter):
                 "colors": points.colors.tobytes() if points.colors is not None else None,
                 "width": width,
                 "height": height,
+                "chroma": points.chroma.tobytes() if points.chroma is not None else None,
+                "chroma_width": points.chroma.shape[1] if points.chroma is not None else None,
             }
         )
 
@@ -106,9 +115,17 @@ class PointTable:
             np.frombuffer(descriptors, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
             (batch["width"][row].as_py(), batch["height"][row].as_py()),
             _colors(batch, row),
+            _chroma(batch, row),
         )
 
 
 def _colors(batch: pa.RecordBatch, row: int) -> UInt8[np.ndarray, "P 2"] | None:
     stored = batch["colors"][row].as_buffer() if "colors" in batch.schema.names else None
     return np.frombuffer(stored, np.uint8).reshape(-1, 2) if stored is not None else None
+
+
+def _chroma(batch: pa.RecordBatch, row: int) -> UInt8[np.ndarray, "h w 2"] | None:
+    stored = batch["chroma"][row].as_buffer() if "chroma" in batch.schema.names else None
+    if stored is None:
+        return None
+    return np.frombuffer(stored, np.uint8).reshape(-1, batch["chroma_width"][row].as_py(), 2)

@@ -21,6 +21,8 @@ MIN_CONTRAST = 0.02
 """Half of OpenCV's default, because products in a room are small and dim (ours)."""
 COLOR_SIDE_PX = 5
 """Side of the square around a point whose mean color it has (ours)."""
+GALLERY_CHROMA_SIDE_PX, QUERY_CHROMA_SIDE_PX = 48, 128
+"""Longer side of the small copy of a photo's colors; a product is a part of a query (ours)."""
 LENGTH = 512
 """Length of a stored descriptor, for which products of its bytes add up exactly in float32."""
 
@@ -32,6 +34,8 @@ class PointFinder:
     max_points: int
     max_side_px: int
     """A larger photo is reduced to this longer side first; 0 for none."""
+    chroma_side_px: int = QUERY_CHROMA_SIDE_PX
+    """Longer side of the small copy of the photo's colors."""
 
     @classmethod
     def from_config(
@@ -44,7 +48,8 @@ class PointFinder:
         if not config.gallery_points or part not in POINT_PARTS:
             return None
         if part == "gallery":
-            return cls(config.gallery_points, config.gallery_points_side_px)
+            side_px = config.gallery_points_side_px
+            return cls(config.gallery_points, side_px, GALLERY_CHROMA_SIDE_PX)
         return cls(config.query_points, config.query_points_side_px)
 
     def find(self, photo: Photo) -> Points:
@@ -68,7 +73,8 @@ class PointFinder:
         # OpenCV returns more points than asked for if some are equally strong.
         strongest = np.lexsort((*by_place, -strengths))[: self.max_points]
         rows = strongest[np.lexsort([key[strongest] for key in by_place])]
-        return Points(places[rows], descriptors[rows], size_px, colors[rows])
+        chroma = _chroma(sized, self.chroma_side_px)
+        return Points(places[rows], descriptors[rows], size_px, colors[rows], chroma)
 
     def with_points(self, photo: Photo, regions: Regions) -> Regions:
         """The regions of a photo with its points."""
@@ -77,11 +83,21 @@ class PointFinder:
 
 def _colors(photo: Photo, places_xy: Float32[np.ndarray, "P 2"]) -> UInt8[np.ndarray, "P 2"]:
     """Values a and b of CIELAB around places of a photo, plus 128."""
-    lab = cv2.cvtColor(photo, cv2.COLOR_RGB2LAB)[:, :, 1:]
-    smooth = cv2.blur(lab, (COLOR_SIDE_PX, COLOR_SIDE_PX))
+    smooth = cv2.blur(_lab_colors(photo), (COLOR_SIDE_PX, COLOR_SIDE_PX))
     columns, rows = np.rint(places_xy).astype(np.int64).T
     height, width = photo.shape[:2]
     return np.asarray(smooth[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)])
+
+
+def _chroma(photo: Photo, side_px: int) -> UInt8[np.ndarray, "h w 2"]:
+    """The values a and b of a small copy of a photo."""
+    small = resize_photo(photo, min(1.0, side_px / max(photo.shape[:2])))
+    return np.ascontiguousarray(_lab_colors(small))
+
+
+def _lab_colors(photo: Photo) -> UInt8[np.ndarray, "h w 2"]:
+    """Values a and b of CIELAB, plus 128."""
+    return np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2LAB)[:, :, 1:])
 
 
 def _rooted(descriptors: Float32[np.ndarray, "P 128"]) -> UInt8[np.ndarray, "P 128"]:

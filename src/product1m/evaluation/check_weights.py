@@ -9,10 +9,10 @@ import numpy as np
 from product1m.evaluation.fusion import DevQueries, Fusion, FusionSettings, elect
 from product1m.evaluation.metrics import score_queries
 from product1m.evaluation.statistics import MAIN_DEPTH
-from product1m.retrieval.checking import NEIGHBORS_WEIGHT
+from product1m.retrieval.checking import CLAIMS_WEIGHT, NEIGHBORS_WEIGHT
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher
-from product1m.retrieval.shared_points import COLORS_WEIGHT, POINTS_WEIGHT
+from product1m.retrieval.shared_points import COLORS_WEIGHT, PATTERN_WEIGHT, POINTS_WEIGHT
 
 
 def with_checks(
@@ -23,17 +23,24 @@ def with_checks(
     settings: FusionSettings,
     whole_photo: bool,
 ) -> Fusion:
-    """The fusion with weights of shared points and their colors, then of neighbors.
+    """The fusion with weights of shared points and their colors, of color patterns, of neighbors.
 
     Block weights stay as they are. Resamples of the dev queries elect among the tried weights, as
     for blocks. The mean of the elected weights is used if it improves the dev score; otherwise the
-    check has no weight.
+    check has no weight. Claims of other boxes are not elected, because they change which box has an
+    answer, and hardly the merged ranking.
     """
     rank = _Scores(searcher, queries, dev, whole_photo)
     if queries.shared is not None:
         tried = {POINTS_WEIGHT: settings.points_weights, COLORS_WEIGHT: settings.colors_weights}
         fusion = _with_best(fusion, tried, rank, settings)
-    return _with_best(fusion, {NEIGHBORS_WEIGHT: settings.neighbors_weights}, rank, settings)
+        if POINTS_WEIGHT in fusion.weights:
+            fusion = _with_best(fusion, {PATTERN_WEIGHT: settings.pattern_weights}, rank, settings)
+    fusion = _with_best(fusion, {NEIGHBORS_WEIGHT: settings.neighbors_weights}, rank, settings)
+    if whole_photo or not settings.claims_weight:
+        return fusion
+    weights = fusion.weights | {CLAIMS_WEIGHT: settings.claims_weight}
+    return replace(fusion, weights=weights, dev_map_at_10=float(rank.ap(weights).mean()))
 
 
 def _with_best(

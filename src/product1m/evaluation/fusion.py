@@ -46,6 +46,10 @@ class FusionSettings:
     """Weights of the colors of shared points that are tried."""
     neighbors_weights: tuple[float, ...] = ()
     """Weights of the likeness to the best answers that are tried."""
+    pattern_weights: tuple[float, ...] = ()
+    """Weights of the agreement of color patterns that are tried."""
+    claims_weight: float = 0.0
+    """How much an answer loses that other boxes of the photo like."""
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "FusionSettings":
@@ -58,6 +62,8 @@ class FusionSettings:
             config.points_weights,
             config.colors_weights,
             config.neighbors_weights,
+            config.pattern_weights,
+            config.claims_weight,
         )
 
 

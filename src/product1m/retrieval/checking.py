@@ -1,12 +1,14 @@
 """Reorder the answers of boxes: by shared points, and by their similarity to the best answers.
 
-The first answers are checked by the points that their photos share with the box. Then the
+The first answers are checked by the points that their photos share with the box, and by the colors
+where these points lie. Then the
 similarity of each answer to the best two is added to its score: a product has several photos, and
 some of them resemble another one more than the box (ours: weighted query expansion without a second
-search; Radenović et al., TPAMI 2018).
+search; Radenović et al., TPAMI 2018). Last, an answer loses what other boxes of its photo claim.
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.shared_points import (
     COLORS_WEIGHT,
+    PATTERN_WEIGHT,
     POINTS_WEIGHT,
     CountShared,
     strength,
@@ -25,10 +28,15 @@ from product1m.retrieval.shared_points import (
 
 NEIGHBORS_WEIGHT = "neighbors"
 """Key in the weights of a ranking: the factor of an answer's mean cosine with the best answers."""
-CHECKS = (POINTS_WEIGHT, COLORS_WEIGHT, NEIGHBORS_WEIGHT)
-"""Keys in the weights of a ranking that are not blocks, in the order of the checks."""
+CLAIMS_WEIGHT = "claims"
+"""Key in the weights of a ranking: how much an answer loses that other boxes of the photo like."""
+CHECKS = (POINTS_WEIGHT, COLORS_WEIGHT, PATTERN_WEIGHT, NEIGHBORS_WEIGHT, CLAIMS_WEIGHT)
+"""Keys in the weights of a ranking that are not blocks, in the order of the checks. Colors and
+their pattern count only if points have a weight."""
 NUM_NEIGHBORS = 2
 """Number of best answers; a third one is too often another product (ours)."""
+CLAIM_RANGE = 0.1
+"""Lead in mean cosine at which another box's claim to an answer counts e times as much (ours)."""
 NEIGHBOR_POWER = 3
 """Power of a best answer's score that weights it (Radenović et al., TPAMI 2018)."""
 
@@ -43,6 +51,8 @@ class Nearest:
     """Gallery rows; -1 in unused places."""
     strengths: Float64[np.ndarray, "I N"] | None = None
     """What points say about each answer, see `shared_points.strength`; None if not checked."""
+    agreements: Float64[np.ndarray, "I N"] | None = None
+    """How well colors agree, see `color_pattern.pattern_agreement`; None if not checked."""
 
     def first(self, depth: int) -> "Nearest":
         """Only the first items of each box."""
@@ -59,8 +69,9 @@ class Nearest:
         return self._select((np.arange(len(order))[:, None], order))
 
     def _select(self, places: Any) -> "Nearest":
-        strengths = self.strengths[places] if self.strengths is not None else None
-        return Nearest(self.scores[places], self.positions[places], strengths)
+        checks = (self.strengths, self.agreements)
+        chosen = [None if values is None else values[places] for values in checks]
+        return Nearest(self.scores[places], self.positions[places], *chosen)
 
 
 def block_weights(weights: Mapping[str, float]) -> dict[str, float]:
@@ -90,12 +101,16 @@ def check_answers(
             "feature_extraction and indexing again with feature_extraction.gallery_points"
         )
     scores, positions, first = nearest.scores.copy(), nearest.positions, slice(num_checked)
-    strengths, colors = np.zeros(scores.shape), weights.get(COLORS_WEIGHT, 0.0)
-    unit = weight * sum(block_weights(weights).values())
+    strengths, agreements = np.zeros(scores.shape), np.zeros(scores.shape)
+    unit, colors = sum(block_weights(weights).values()), weights.get(COLORS_WEIGHT, 0.0)
+    of_pattern = weights.get(PATTERN_WEIGHT, 0.0)
     for place, row in enumerate(positions[:, first]):
-        strengths[place, first] = strength(count(place, row), colors)
-        scores[place, first] += (unit * strengths[place, first]).astype(np.float32)
-    return Nearest(scores, positions, strengths).ordered()
+        shared = count(place, row)
+        strengths[place, first] = strength(shared, colors)
+        agreements[place, first] = shared[:, 2]
+        added = weight * strengths[place, first] + of_pattern * agreements[place, first]
+        scores[place, first] += (unit * added).astype(np.float32)
+    return Nearest(scores, positions, strengths, agreements).ordered()
 
 
 def compare_with_best(
@@ -121,3 +136,47 @@ def compare_with_best(
         # BLAS would give equal rows different results, depending on their position.
         own[: len(items)] += np.float32(weight) * np.einsum("nd,d->n", items, mixed * scale)
     return replace(nearest, scores=scores).ordered()
+
+
+def share_answers(
+    nearest: Nearest, weights: Mapping[str, float], starts: Int64[np.ndarray, " P1"]
+) -> Nearest:
+    """Take from each answer what other boxes of its photo claim, and sort again.
+
+    Args:
+        nearest: best first.
+        weights: of the ranking.
+        starts: row where each photo's boxes begin, and the number of rows at the end.
+    """
+    if not weights.get(CLAIMS_WEIGHT, 0.0):
+        return nearest
+    rows = list(nearest.boxes())
+    scores = [
+        lessened(rows[row], [*rows[first:row], *rows[row + 1 : last]], weights)
+        for first, last in itertools.pairwise(starts.tolist())
+        for row in range(first, last)
+    ]
+    return replace(nearest, scores=np.concatenate(scores)).ordered()
+
+
+def lessened(
+    own: Nearest, others: Sequence[Nearest], weights: Mapping[str, float]
+) -> Float32[np.ndarray, "1 N"]:
+    """The scores of a box's answers without what other boxes of its photo claim.
+
+    A box's share of an answer is a softmax over the boxes, and an answer loses the logarithm of the
+    share (ours). What two boxes like alike loses as much as all that look like it, so a photo may
+    show a product twice.
+    """
+    positions = own.positions[0]
+    unit = CLAIM_RANGE * sum(block_weights(weights).values())
+    shares = np.zeros(len(positions))
+    for other in others:
+        order = np.argsort(other.positions[0], kind="stable")
+        known, claims = other.positions[0][order], other.scores[0][order].astype(np.float64)
+        places = np.minimum(np.searchsorted(known, positions), len(known) - 1)
+        leads = (claims[places] - own.scores[0]) / unit
+        both = (known[places] == positions) & (positions >= 0)
+        shares = np.where(both, np.logaddexp(shares, leads), shares)
+    lost = weights[CLAIMS_WEIGHT] * unit * shares
+    return np.asarray(own.scores - lost.astype(np.float32))

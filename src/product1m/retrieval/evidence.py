@@ -9,7 +9,7 @@ from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import AnswerEvidence
 
-OF_POINTS = ("points", "points_lead")
+OF_POINTS = ("points", "points_lead", "pattern", "pattern_lead")
 """Evidence that needs points."""
 RIVALS = 20
 """An answer is compared with this many first answers of its box (ours)."""
@@ -20,6 +20,7 @@ def describe_answers(
     detector_score: float,
     positions: Int64[np.ndarray, " n"],
     strengths: Float64[np.ndarray, " n"],
+    agreements: Float64[np.ndarray, " n"],
     gallery: GalleryIndex,
     layout: BlockLayout,
     weights: Mapping[str, float],
@@ -27,12 +28,14 @@ def describe_answers(
     """Evidence for each answer of a box.
 
     `query` is the box's unweighted vector, `positions` are the answers' gallery rows, best first,
-    `strengths` what shared points say about them, `weights` those of blocks.
+    `strengths` what shared points say about them, `agreements` how well colors agree, `weights`
+    those of blocks.
 
     Returns `similarity` (weighted mean of cosines), `lead` (less that of the most similar answer
     with another product), `distinct` (less the similarity of the answer's item with the most
     similar such item: small if the product is missing), `points` (strength of shared points) and
-    `points_lead`, `first` (1 for the first answer, else 0), `detector_score`, cosines of blocks.
+    `points_lead`, `pattern` (agreement of colors) and `pattern_lead`, `first` (1 for the first
+    answer, else 0), `detector_score`, cosines of blocks.
     """
     items = gallery.vectors(positions)
     products = gallery.products[positions]
@@ -46,6 +49,8 @@ def describe_answers(
         "distinct": similarity - _largest(among, other),
         "points": strengths,
         "points_lead": strengths - _best_rival(strengths, other),
+        "pattern": agreements,
+        "pattern_lead": agreements - _best_rival(agreements, other),
         "first": (np.arange(len(positions)) == 0).astype(np.float64),
         "detector_score": np.full(len(positions), detector_score, np.float64),
         **_cosines(items, query, layout, weights),

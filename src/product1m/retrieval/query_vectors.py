@@ -15,7 +15,7 @@ from product1m.retrieval.shared_points import CountShared, Matcher, PreparedItem
 class SharedCounts:
     """Numbers of points that boxes share with gallery items, each computed only once.
 
-    Rankings with different weights need mostly the same pairs. A pair takes 24 bytes of memory; the
+    Rankings with different weights need mostly the same pairs. A pair takes 32 bytes of memory; the
     points stay on disk, except those of the most recently compared gallery items.
     """
 
@@ -33,10 +33,10 @@ class SharedCounts:
         row: int,
         box_xyxy: Float32[np.ndarray, "4"] | None,
         positions: Int64[np.ndarray, " n"],
-    ) -> Float64[np.ndarray, "n 2"]:
+    ) -> Float64[np.ndarray, "n 3"]:
         """Counts for a box of the query at a row of its feature set; None for the whole photo."""
         key = (row, b"" if box_xyxy is None else box_xyxy.tobytes())
-        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty((0, 2))))
+        known, counts = self._known.get(key, (np.empty(0, np.int64), np.empty((0, 3))))
         new = np.setdiff1d(positions, known)
         if len(new):
             points = self._queries.points(row)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.lineage import require_built_with
@@ -22,6 +22,7 @@ from product1m.retrieval.checking import (
     block_weights,
     check_answers,
     compare_with_best,
+    share_answers,
 )
 from product1m.retrieval.embedding import FIRST_AUTHOR, BlockEncoder, BlockLayout
 from product1m.retrieval.evidence import describe_answers
@@ -151,7 +152,8 @@ class Searcher:
 
         `count` counts the points that the boxes share with gallery items.
         """
-        nearest = self.nearest(vectors, weights, depth, count)
+        whole = np.array([0, len(vectors)])
+        nearest = self.nearest(vectors, weights, depth, count, whole)
         rankings = self.named(nearest)
         scores = in_catalogue = None
         if scorer is not None:
@@ -168,9 +170,10 @@ class Searcher:
         weights: Mapping[str, float],
         depth: int,
         count: CountShared | None = None,
+        starts: Int64[np.ndarray, " P1"] | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """Gallery ids and similarities for each vector, best first."""
-        return self.named(self.nearest(vectors, weights, depth, count))
+        """Gallery ids and similarities for each vector, best first; see `nearest`."""
+        return self.named(self.nearest(vectors, weights, depth, count, starts))
 
     def nearest(
         self,
@@ -178,13 +181,19 @@ class Searcher:
         weights: Mapping[str, float],
         depth: int,
         count: CountShared | None = None,
+        starts: Int64[np.ndarray, " P1"] | None = None,
     ) -> Nearest:
-        """The nearest items of each vector, after all checks."""
+        """The nearest items of each vector, after all checks.
+
+        `starts` says where each photo's vectors begin, and their number at the end; None if every
+        vector is alone in its photo.
+        """
         if FIRST_AUTHOR in weights:
             return self.checked(self._by_products(vectors, depth), weights, count)
         stored = vectors[:, : self.layout.dim]
         found = self.gallery.search(stored * self.layout.scale(block_weights(weights)), depth)
-        return self.checked(Nearest(*found), weights, count)
+        checked = self.checked(Nearest(*found), weights, count)
+        return checked if starts is None else share_answers(checked, weights, starts)
 
     def _by_products(self, vectors: Float32[np.ndarray, "I D"], depth: int) -> Nearest:
         if self.first_author is None:
@@ -224,12 +233,17 @@ class Searcher:
         weights: Mapping[str, float],
     ) -> AnswerEvidence:
         """Evidence for each answer of a box; `nearest` belongs to this box only."""
-        used, strengths = nearest.positions[0] >= 0, nearest.strengths
+        used, unchecked = nearest.positions[0] >= 0, np.zeros(nearest.positions.shape)
+        strengths, agreements = (
+            unchecked if values is None else values
+            for values in (nearest.strengths, nearest.agreements)
+        )
         return describe_answers(
             vector,
             float(detector_score),
             nearest.positions[0][used],
-            np.zeros(used.sum()) if strengths is None else strengths[0][used],
+            strengths[0][used],
+            agreements[0][used],
             self.gallery,
             self.layout,
             block_weights(weights),
@@ -282,6 +296,7 @@ class Searcher:
                 weights,
                 self.settings.depth,
                 queries.counting(whole_photo, int(starts[first])),
+                starts[first : last + 1] - starts[first],
             )
             for row in range(first, last):
                 yield rankings[starts[row] - starts[first] : starts[row + 1] - starts[first]]

@@ -3,8 +3,8 @@
 Another photo of a pack shows the same printing. Points of both photos are paired by descriptors,
 and RANSAC keeps the pairs that agree with one rotation, scale and shift (ours; ratio test: Lowe,
 IJCV 2004). Another shade of a product has the same printing in another color, so points count less
-if their colors differ (ours). All computations are exact or in a fixed order, so the number
-of threads changes nothing.
+if their colors differ, and the colors between them are compared too (ours). All computations are
+exact or in a fixed order, so the number of threads changes nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,15 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from product1m.data.points import Points, PointTable
+from product1m.retrieval.color_pattern import pattern_agreement
 
 POINTS_WEIGHT = "points"
 """Key in the weights of a ranking: the factor of `strength`, added to a mean of cosines."""
 COLORS_WEIGHT = "colors"
 """Key in the weights of a ranking: how much shared points lose by differences of color."""
+PATTERN_WEIGHT = "pattern"
+"""Key in the weights of a ranking: the factor of the agreement of colors, see
+`color_pattern.pattern_agreement`, added to a mean of cosines."""
 COLOR_RANGE = 20.0
 """Mean difference of the colors, |Δa| + |Δb|, at which shared points count 1 / e for a weight of 1
 (ours)."""
@@ -38,7 +42,7 @@ RANSAC_STEPS = 500
 MAX_PREPARED = 512
 """Gallery photos whose points stay prepared for comparison, about 75 MB (ours)."""
 
-CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, "n 2"]]
+CountShared = Callable[[int, Int64[np.ndarray, " n"]], Float64[np.ndarray, "n 3"]]
 """Gives what `Matcher.count` gives for a box and gallery rows; the box is named by its position
 among those that search."""
 
@@ -66,9 +70,9 @@ class SharedPoints:
         ]
 
 
-def strength(shared: Float64[np.ndarray, "n 2"], colors_weight: float) -> Float64[np.ndarray, " n"]:
+def strength(shared: Float64[np.ndarray, "n 3"], colors_weight: float) -> Float64[np.ndarray, " n"]:
     """Strength of what `Matcher.count` gives: logarithmic in the number of points."""
-    numbers, differences = shared.T
+    numbers, differences, _ = shared.T
     return np.asarray(np.log1p(numbers * np.exp(-colors_weight * differences / COLOR_RANGE)))
 
 
@@ -95,14 +99,15 @@ class Matcher:
         self._items = items
         self._rows: dict[tuple[int, int], _Rows] = {}
 
-    def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+    def count(self, place: int, positions: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 3"]:
         """Numbers of points that a box shares with gallery items, and how their colors differ.
 
-        The first column is the number minus `CHANCE_POINTS`, the second the mean of |Δa| + |Δb|;
-        both are 0 if there are too few to count, and for row -1.
+        The first column is the number minus `CHANCE_POINTS`, the second the mean of |Δa| + |Δb|,
+        the third the agreement of color patterns, -1 to 1; all are 0 if there are too few points to
+        count, and for row -1.
         """
-        counts = [self._count(place, row) if row >= 0 else (0.0, 0.0) for row in positions.tolist()]
-        return np.array(counts, np.float64).reshape(-1, 2)
+        counts = [self._count(place, row) if row >= 0 else _NO_COUNT for row in positions.tolist()]
+        return np.array(counts, np.float64).reshape(-1, 3)
 
     def shared(self, place: int, row: int) -> SharedPoints:
         """The points that a box shares with a gallery item; none if there are too few to count."""
@@ -112,14 +117,17 @@ class Matcher:
             self._boxes[place].points.points_xy[own], item.points_xy[other], item.size_px
         )
 
-    def _count(self, place: int, row: int) -> tuple[float, float]:
+    def _count(self, place: int, row: int) -> tuple[float, float, float]:
         own, other = self._compared(place, row)
         number = float(max(len(own) - CHANCE_POINTS, 0))
-        of_box, of_item = self._boxes[place].points.colors, self._items[row].points.colors
-        if not number or of_box is None or of_item is None:
-            return number, 0.0
-        apart = of_box[own].astype(np.int64) - of_item[other]
-        return number, float(np.abs(apart).sum()) / len(own)
+        if not number:
+            return _NO_COUNT
+        box, item = self._boxes[place].points, self._items[row].points
+        agreement = pattern_agreement(box, item, box.points_xy[own], item.points_xy[other])
+        if box.colors is None or item.colors is None:
+            return number, 0.0, agreement
+        apart = box.colors[own].astype(np.int64) - item.colors[other]
+        return number, float(np.abs(apart).sum()) / len(own), agreement
 
     def _compared(self, place: int, row: int) -> "_Rows":
         if (place, row) not in self._rows:
@@ -150,6 +158,7 @@ class _Prepared:
 _Rows = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
 """Rows of a box's points and of an item's that go together."""
 _NONE = np.empty(0, np.int64)
+_NO_COUNT = (0.0, 0.0, 0.0)
 
 
 def _shared(box: _Prepared, item: _Prepared) -> _Rows:
