@@ -54,6 +54,12 @@ class Nearest:
     agreements: Float64[np.ndarray, "I N"] | None = None
     """How well colors agree, see `color_pattern.pattern_agreement`; None if not checked."""
 
+    @property
+    def checks(self) -> Float64[np.ndarray, "2 I N"]:
+        """Strengths and agreements; 0 where nothing was checked."""
+        nothing, values = np.zeros(self.scores.shape), (self.strengths, self.agreements)
+        return np.stack([nothing if own is None else own for own in values])
+
     def first(self, depth: int) -> "Nearest":
         """Only the first items of each box."""
         return self._select(np.s_[:, :depth])

@@ -233,17 +233,14 @@ class Searcher:
         weights: Mapping[str, float],
     ) -> AnswerEvidence:
         """Evidence for each answer of a box; `nearest` belongs to this box only."""
-        used, unchecked = nearest.positions[0] >= 0, np.zeros(nearest.positions.shape)
-        strengths, agreements = (
-            unchecked if values is None else values
-            for values in (nearest.strengths, nearest.agreements)
-        )
+        used = nearest.positions[0] >= 0
+        strengths, agreements = nearest.checks[:, 0, used]
         return describe_answers(
             vector,
             float(detector_score),
             nearest.positions[0][used],
-            strengths[0][used],
-            agreements[0][used],
+            strengths,
+            agreements,
             self.gallery,
             self.layout,
             block_weights(weights),
