@@ -13,13 +13,18 @@ from urllib.parse import quote, unquote
 HIDDEN = "***"
 """Replaces a secret in messages (ours)."""
 _WORD = r"[\w.%\[\]~-]*"
-_TELLING = "sig|token|secret|passw|pwd|credential|access_?key|api_?key|auth|session|jwt|hmac"
+_TELLING = "sig|token|secret|passw|pwd|credential|access[_-]?key|api[_-]?key|auth|session|jwt|hmac"
 _PARAMETER = re.compile(rf"([?&;#]{_WORD}(?:{_TELLING}){_WORD}=)[^&;#\s'\"<>)]*", re.IGNORECASE)
 _KEY_PARAMETER = re.compile(r"([?&;#](?:k|key|s|pass)=)[^&;#\s'\"<>)]*", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+_USER = re.compile(r"(?:(?<=://)|(?<=:\\/\\/))[^\s/?#'\"<>]*@")
+_PASSWORD = re.compile(r"(?<=://)[^\s/?#'\"<>:@\[]*:(?!\d+[/?#])([^\s'\"<>]*)@")
+"""A user with a password, also one with `/`, `?` or `#`, which should have been quoted."""
+_QUOTED_USER = re.compile(
+    r"(?<=%3A%2F%2F)(?:[^\s/?#&'\"<>%]|%(?!2F|3F|23|26|40))*%40", re.IGNORECASE
+)
+"""User and password of an address that is a parameter of another one."""
 _HEADER = re.compile(r"(\b(?:Basic|Bearer) )[\w.~+/=-]{6,}")
 _SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN)$")
-_PASSWORD = re.compile(r"://[^\s/?#'\"<>:@]*:([^\s'\"<>]*)@")
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode's categories of characters that are invisible, or change the characters around them."""
 _SHORTEST = 6
@@ -35,7 +40,9 @@ def redacted(text: str) -> str:
     """
     for secret in _environment_secrets():
         text = text.replace(secret, HIDDEN)
-    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _QUOTED_USER.sub(f"{HIDDEN}%40", text)
+    for pattern in (_USER, _PASSWORD):
+        text = pattern.sub(f"{HIDDEN}@", text)
     for pattern in (_PARAMETER, _KEY_PARAMETER, _HEADER):
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text

@@ -28,6 +28,17 @@ from tests.support.worlds.registered_model import MlflowStore
         ("https://b/x?OSSAccessKeyId=LT&Expires=9", "https://b/x?OSSAccessKeyId=***&Expires=9"),
         ("https://b/x#access_token=abc", "https://b/x#access_token=***"),
         ("https://b/x?key=abc&id=7", "https://b/x?key=***&id=7"),
+        ("https://b/x?X-Api-Key=abc&id=7", "https://b/x?X-Api-Key=***&id=7"),
+        ("mysql+pymysql://u:p/s?x#y@db:3306/m", "mysql+pymysql://***@db:3306/m"),
+        (
+            "http://[::1]:80/a@2x.jpg, http://h:80/a@2x",
+            "http://[::1]:80/a@2x.jpg, http://h:80/a@2x",
+        ),
+        (
+            "https://resize.example/?url=http%3A%2F%2Fme%3Apass%40host%2Fa%402x.jpg",
+            "https://resize.example/?url=http%3A%2F%2F***%40host%2Fa%402x.jpg",
+        ),
+        (r'"http:\/\/me:pass@host\/x"', r'"http:\/\/***@host\/x"'),
         ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic ***'}"),
         ("s3://bucket/photos/a.jpg, mail me@host", "s3://bucket/photos/a.jpg, mail me@host"),
     ],
