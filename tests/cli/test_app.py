@@ -1,6 +1,7 @@
 """The command line: help with examples, errors without tracebacks, nothing heavy for either."""
 
 import ast
+import contextlib
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from product1m.cli.app import app
 from product1m.config import STEPS, load_config
 from tests.support.paths import ROOT
 from tests.support.worlds.small_datasets import small_dataset
+from tests.support.worlds.small_disk import small_disk
 
 runner = CliRunner()
 
@@ -197,3 +199,16 @@ def test_a_disk_error_outside_of_a_step_is_told(tmp_path: Path) -> None:
     result = runner.invoke(app, ["make-sample", str(tmp_path / "file" / "new")])
     assert result.exit_code == 1
     assert f"error: {tmp_path / 'file'}" in result.stderr
+
+
+def test_a_full_disk_is_told_by_commands_that_write_and_nothing_stays(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 0) as disk:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        for command in ("make-sample", "registry new-key --folder"):
+            result = runner.invoke(app, [*command.split(), str(disk / "new")])
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"error: {disk}")
+            assert "the disk is full: 0.0 MiB of 0.1 MiB free" in result.stderr
+            assert [path for path in disk.rglob("*") if path.is_file()] == [disk / "filler"]

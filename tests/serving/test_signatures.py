@@ -150,6 +150,10 @@ def test_keys_come_from_the_environment_or_from_where_new_key_writes_them(
     assert private.stat().st_mode & 0o777 == 0o600
     with pytest.raises(RegistryError, match="exists; a new key would make its champions untrusted"):
         new_key(tmp_path / "product1m")
+    written = public.read_bytes()
+    public.unlink()  # as if the process had been killed before it wrote the second file
+    assert new_key(tmp_path / "product1m") == (private, public)
+    assert public.read_bytes() == written
     monkeypatch.setenv("PRODUCT1M_TRUSTED_KEY", os.pathsep.join(["/a", "/b"]))
     monkeypatch.setenv("PRODUCT1M_ALLOW_UNSIGNED", "true")
     assert Trust.from_options() == Trust(keys=(Path("/a"), Path("/b")), allow_unsigned=True)

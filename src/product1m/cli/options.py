@@ -1,8 +1,10 @@
 """What the commands of `product1m` and `pipelines` share: options, help, errors."""
 
+import contextlib
 import os
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from product1m.jobs.retries import is_temporary
 from product1m.storage.disk import explain
 from product1m.telemetry.provenance import git_revision
 
+_ARGUMENTS = "product1m.arguments"
+"""Key of a command's arguments in typer's context."""
 BUG_EXIT_CODE = 70
 """Exit code for an error that no message explains (`EX_SOFTWARE` of sysexits.h)."""
 
@@ -70,6 +74,7 @@ class FriendlyGroup(TyperGroup):
                     f"error: argument '{shown}': expected text in UTF-8; rename it", err=True
                 )
                 raise typer.Exit(2)
+        ctx.meta[_ARGUMENTS] = list(args)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
@@ -86,9 +91,18 @@ class FriendlyGroup(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")) or _is_broken_pipe(error):
                 raise
-            explained = explain(error, [Path.cwd()])
+            explained = explain(error, _written_places(ctx.meta[_ARGUMENTS]))
             typer.echo(f"error: {printable(str(explained or _bug(error)))}", err=True)
             raise typer.Exit(1 if explained else BUG_EXIT_CODE) from error
+
+
+def _written_places(arguments: Sequence[str]) -> list[Path]:
+    """Where a command may write: this folder, its standard output, whatever its arguments name."""
+    places = [Path.cwd(), *(Path(word.rpartition("=")[2]) for word in arguments)]
+    with contextlib.suppress(OSError):  # no terminal, no pipe
+        if (output := Path("/proc/self/fd/1").readlink()).is_file():
+            places.append(output)
+    return places
 
 
 def _is_broken_pipe(error: Exception) -> bool:

@@ -30,6 +30,7 @@ from product1m.evaluation.metrics import (
     mean_scores,
     score_queries,
 )
+from product1m.storage.disk import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ def read_rankings(path: Path, as_released: bool = False) -> RankingLines:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(
-            f"{path}: cannot be read as UTF-8 text ({error}); expected one line per query: "
-            "query id, then gallery ids, joined by commas"
+            f"{path}: cannot be read as UTF-8 text ({reason_of(error)}); expected one line per "
+            "query: query id, then gallery ids, joined by commas"
         ) from error
     if not any(lines):
         raise RetrievalError(f"{path}: no rankings; expected one line per query")
@@ -248,7 +249,8 @@ def _released_list(path: Path) -> dict[str, tuple[str, ...]]:
                 labels[fields[0]] = tuple(fields[4].split(LABEL_SEPARATOR))
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
-            f"{path}: cannot be read ({error}); the released script needs {_RELEASED_LISTS}"
+            f"{path}: cannot be read ({reason_of(error)}); the released script needs "
+            f"{_RELEASED_LISTS}"
         ) from error
     return labels
 

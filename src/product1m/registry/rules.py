@@ -11,6 +11,7 @@ from product1m.config.loading import Preset, parse_config, preset_values
 from product1m.errors import ConfigError
 from product1m.evaluation.statistics import BootstrapPlan
 from product1m.registry.evidence import Evidence, Rules
+from product1m.storage.disk import reason_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_rules(source: str) -> ReviewRules:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(
                 f"{source}: expected a preset ({', '.join(get_args(Preset))}) or a YAML file with "
-                f"a section registration ({error})"
+                f"a section registration ({reason_of(error)})"
             ) from error
     config = parse_config(values)
     return _rules(config.registration, config.evaluation)

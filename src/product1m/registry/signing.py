@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from product1m.artifacts.atomic import whole_file
 from product1m.errors import RegistryError
 from product1m.serving.signatures import (
     PUBLIC_KEY,
@@ -13,6 +14,7 @@ from product1m.serving.signatures import (
     every_byte,
     public_pem,
 )
+from product1m.storage.disk import reason_of
 
 PRIVATE_KEY = "reviewer.key"
 """Name of the private key in `default_folder`."""
@@ -71,17 +73,24 @@ def sign_folder(folder: Path, signature: Path, by: Signer) -> None:
         config.sign(folder, signature)
     except (ValueError, TypeError, OSError) as error:
         raise RegistryError(
-            f"{by.key}: cannot sign ({error}); expected a private key in PEM on the curve P-256, "
-            f"P-384 or P-521, its password in {PASSWORD} if it has one"
+            f"{by.key}: cannot sign ({reason_of(error, signature.parent)}); expected a private key "
+            f"in PEM on the curve P-256, P-384 or P-521, its password in {PASSWORD} if it has one"
         ) from error
 
 
 def new_key(folder: Path) -> tuple[Path, Path]:
-    """Make a pair of keys, readable by its owner only; RegistryError if one exists."""
+    """Make a pair of keys, readable by its owner only; RegistryError if one exists.
+
+    The public key of a private one that is alone, as a killed process or a full disk left it, is
+    written without asking for another pair.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
+    if private.exists() and not public.exists():
+        _write_public(private, public)
+        return private, public
     for path in (private, public):
         if path.exists():
             raise RegistryError(
@@ -99,25 +108,40 @@ def new_key(folder: Path) -> tuple[Path, Path]:
     encoded = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
     )
-    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with whole_file(private) as partial, open(partial, "xb", opener=_for_owner_only) as file:
         file.write(encoded)
-    public.write_bytes(public_pem(key.public_key()))
+    _write_public(private, public)
     return private, public
+
+
+def _for_owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _write_public(private: Path, public: Path) -> None:
+    with whole_file(public) as partial:
+        partial.write_bytes(_public_of(private))
 
 
 def trust_in(by: Signer, scratch: Path) -> Trust:
     """Trust in what `by` signs with its key, or in what the environment names for certificates."""
     if by.certificate:
         return Trust.from_options()
+    public = scratch / PUBLIC_KEY
+    public.write_bytes(_public_of(by.key))
+    return Trust(keys=(public,))
+
+
+def _public_of(private: Path) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key = serialization.load_pem_private_key(by.key.read_bytes(), _password())
+        key = serialization.load_pem_private_key(private.read_bytes(), _password())
     except (ValueError, TypeError, OSError) as error:
-        raise RegistryError(f"{by.key}: not a private key that can be used ({error})") from error
-    public = scratch / PUBLIC_KEY
-    public.write_bytes(public_pem(key.public_key()))
-    return Trust(keys=(public,))
+        raise RegistryError(
+            f"{private}: not a private key that can be used ({reason_of(error)})"
+        ) from error
+    return public_pem(key.public_key())
 
 
 def _password() -> bytes | None:

@@ -19,6 +19,7 @@ from product1m.errors import ArtifactError
 from product1m.retrieval.match_score import MatchScorer
 from product1m.serving.signatures import DOWNLOADED_FROM, SIGNATURE
 from product1m.storage.base import sha256_of
+from product1m.storage.disk import reason_of
 
 MODEL_FOLDER = "model"
 """Name of the MLflow artifact that is this folder."""
@@ -58,7 +59,9 @@ class ServingConfig(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise ArtifactError(f"{path}: not a serving configuration ({error})") from error
+            raise ArtifactError(
+                f"{path}: not a serving configuration ({reason_of(error)})"
+            ) from error
 
     def write(self, model: Path) -> None:
         """Write it into a model folder."""

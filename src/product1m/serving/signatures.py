@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from product1m.errors import RegistryError
+from product1m.storage.disk import reason_of
 
 SIGNATURE = "champion.sig"
 """Name of the signature among a version's files; it is not in the folder that is signed."""
@@ -151,7 +152,7 @@ def _read_bundle(signature: Path) -> dict[str, Any]:
         bundle: dict[str, Any] = json.loads(signature.read_text("utf-8"))
         bundle["verificationMaterial"].keys()
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        raise RegistryError(f"{signature.name}: not a signature ({error})") from error
+        raise RegistryError(f"{signature.name}: not a signature ({reason_of(error)})") from error
     return bundle
 
 
@@ -190,7 +191,9 @@ def fingerprint_of(public_key: Path) -> str:
     try:
         key = serialization.load_pem_public_key(public_key.read_bytes())
     except (OSError, ValueError) as error:
-        raise RegistryError(f"{public_key}: expected a public key in PEM ({error})") from error
+        raise RegistryError(
+            f"{public_key}: expected a public key in PEM ({reason_of(error)})"
+        ) from error
     return hashlib.sha256(public_pem(key)).hexdigest()
 
 

@@ -85,6 +85,11 @@ def disk_errors_explained(*folders: Path) -> Iterator[None]:
         raise explained from error
 
 
+def reason_of(error: BaseException, *folders: Path) -> str:
+    """An error in words for a message in brackets: explained if it comes from a file system."""
+    return str(explain(error, folders) or error)
+
+
 def explain(error: BaseException, folders: Sequence[Path] = ()) -> DiskError | None:
     """The error of a file system or database behind `error`, in words; None if there is none."""
     for cause in causes_of(error):

@@ -86,17 +86,29 @@ def _acquired(lock: Path, place: Path, wait: bool) -> Iterator[TextIO]:
             "another folder"
         ) from None
     except OSError as error:
-        # Creating the missing parents fails like this if one of them is a file.
-        number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
-        named = lock if number == errno.EISDIR else place
-        explained = explain(OSError(number, error.strerror, str(named)))
-        raise explained or StorageError(f"{place}: cannot be written: {error.strerror}") from error
+        raise _cannot_be_written(lock, place, error) from error
     with file:
-        file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
-        file.flush()
+        try:
+            _write_holder(file)
+        except OSError as error:
+            lock.unlink(missing_ok=True)
+            raise _cannot_be_written(lock, place, error) from error
         yield file
+
+
+def _write_holder(file: TextIO) -> None:
+    file.truncate(0)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    os.write(file.fileno(), json.dumps(holder).encode())  # a buffer would be written on closing too
+
+
+def _cannot_be_written(lock: Path, place: Path, error: OSError) -> StorageError:
+    # Creating the missing parents fails like this if one of them is a file.
+    number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
+    named = lock if number == errno.EISDIR else place
+    explained = explain(OSError(number, error.strerror, str(named)))
+    return explained or StorageError(f"{place}: cannot be written: {error.strerror}")
 
 
 def _open_locked(lock: Path, wait: bool) -> TextIO:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from product1m.errors import StorageError
+from product1m.storage.disk import reason_of
 
 LIST = "examples.jsonl"
 """File beside the photos: a line `{"photo": "set.jpg", "title": "…"}` for each, in their order."""
@@ -25,7 +26,7 @@ def read_examples(folder: Path) -> tuple[ExamplePhoto, ...]:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{path}: cannot be read ({error}); expected the list of photos"
+            f"{path}: cannot be read ({reason_of(error)}); expected the list of photos"
         ) from None
     return tuple(
         _read(folder, line, f"{path}:{place}")
@@ -47,4 +48,6 @@ def _read(folder: Path, line: str, where: str) -> ExamplePhoto:
     try:
         return ExamplePhoto((folder / name).read_bytes(), title)
     except OSError as error:
-        raise StorageError(f"{where}: photo {name!r} cannot be read ({error})") from error
+        raise StorageError(
+            f"{where}: photo {name!r} cannot be read ({reason_of(error)})"
+        ) from error

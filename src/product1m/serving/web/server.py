@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from product1m.config import ServerConfig
 from product1m.errors import StorageError
 from product1m.serving.web.limits import MAX_HEADER_BYTES, PunctualConnection
+from product1m.storage.disk import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,9 @@ def check_temporary_folder() -> None:
             file.flush()
     except OSError as error:
         raise StorageError(
-            f"no temporary folder can be written ({error}); uploads above 1 MiB and downloaded "
-            "models need one: set TMPDIR to a writable folder, or mount one at /tmp (in Kubernetes "
-            "an emptyDir)"
+            f"no temporary folder can be written ({reason_of(error)}); uploads above 1 MiB and "
+            "downloaded models need one: set TMPDIR to a writable folder, or mount one at /tmp (in "
+            "Kubernetes an emptyDir)"
         ) from error
 
 
@@ -66,13 +67,15 @@ def check_kept_queries(folder: str) -> None:
     """StorageError unless photos can be kept in `serving.keep_queries`, if it is set."""
     if not folder:
         return
+    place = Path(folder).expanduser()
     try:
-        place = Path(folder).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise StorageError(f"serving.keep_queries={folder}: cannot be written ({error})") from error
+        raise StorageError(
+            f"serving.keep_queries={folder}: cannot be written ({reason_of(error, place)})"
+        ) from error
 
 
 def run_server(
