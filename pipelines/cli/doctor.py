@@ -10,8 +10,8 @@ from pipelines.cli.options import SCHEDULES, Endpoint, Namespace, ProfileName, W
 from product1m.cli.next_steps import say_next
 
 if TYPE_CHECKING:
+    from pipelines.cluster.doctor.cluster_reader import Wanted
     from pipelines.cluster.doctor.finding import Finding
-    from pipelines.cluster.doctor.view import Wanted
 
 EPILOG = "Examples: `python -m pipelines doctor`, `python -m pipelines doctor --probe --json`"
 ServiceAccount = Annotated[str, typer.Option(help="Service account of the pods.")]
@@ -38,7 +38,7 @@ def doctor(
     Every line says what was seen; where something is missing also what is needed and what to do.
     Exit code: 0 a run can work, 1 it could not.
     """
-    from pipelines.cluster.doctor.view import Wanted
+    from pipelines.cluster.doctor.cluster_reader import Wanted
     from pipelines.cluster.pods import DEFAULT_NAMESPACE
     from pipelines.cluster.schedules import read_schedules
 
@@ -56,17 +56,17 @@ def doctor(
 def _report(wanted: "Wanted", endpoint: str, namespace: str, bucket: str, as_json: bool) -> None:
     """Print every finding as it comes, or all of them as JSON; probe if a bucket is named."""
     from components.images import locked_images
+    from pipelines.cluster.doctor.cluster_reader import ClusterReader
     from pipelines.cluster.doctor.examine import examine, pipeline_api
     from pipelines.cluster.doctor.finding import as_rows, exit_code
     from pipelines.cluster.doctor.probe import Probe, probe
-    from pipelines.cluster.doctor.view import View
 
     def findings() -> Iterator["Finding"]:
         yield pipeline_api(endpoint, namespace)
-        view = View(wanted)
-        yield from examine(view)
+        reader = ClusterReader(wanted)
+        yield from examine(reader)
         if bucket:
-            yield from probe(view, Probe(locked_images(), bucket))
+            yield from probe(reader, Probe(locked_images(), bucket))
 
     found = []
     for finding in findings():

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 from pipelines.cluster.api import Cluster, ClusterError
 from pipelines.cluster.doctor import installation, settings, sizes, trainer, tried_versions
+from pipelines.cluster.doctor.cluster_reader import ClusterReader, HiddenError
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import HiddenError, View
 
-Check = Callable[[View], Iterator[Finding]]
+Check = Callable[[ClusterReader], Iterator[Finding]]
 CHECKS: dict[str, Check] = {
     "versions": tried_versions.versions,
     "namespace": installation.pod_security,
@@ -24,11 +24,11 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def examine(view: View) -> Iterator[Finding]:
+def examine(reader: ClusterReader) -> Iterator[Finding]:
     """Every finding; what may not be read is a finding too."""
     for subject, check in CHECKS.items():
         try:
-            yield from check(view)
+            yield from check(reader)
         except HiddenError as error:
             advice = "ask someone who may read it, or rely on `check-cluster`"
             yield Finding(subject, "unknown", str(error), "the right to read it", advice)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import yaml
 
+from pipelines.cluster.doctor.cluster_reader import SYSTEM_NAMESPACE, ClusterReader
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import SYSTEM_NAMESPACE, View
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 _ENFORCING = ("calico", "cilium", "kindnet", "kube-router", "antrea", "weave", "ovn", "canal")
@@ -13,10 +13,10 @@ _ENFORCING = ("calico", "cilium", "kindnet", "kube-router", "antrea", "weave", "
 _TIMEZONE = "CRON_SCHEDULE_TIMEZONE"
 
 
-def retries(view: View) -> Iterator[Finding]:
+def retries(reader: ClusterReader) -> Iterator[Finding]:
     """The policy that Argo adds to every step's retries."""
     path = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/workflow-controller-configmap"
-    config_map = view.get(path)
+    config_map = reader.get(path)
     if config_map is None:
         yield Finding("retries", "unknown", "no workflow-controller-configmap", "", "")
         return
@@ -37,10 +37,10 @@ def retries(view: View) -> Iterator[Finding]:
         yield Finding("retries", "ok", seen)
 
 
-def time_zone(view: View) -> Iterator[Finding]:
+def time_zone(reader: ClusterReader) -> Iterator[Finding]:
     """The zone in which the scheduler reads cron expressions."""
     path = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/ml-pipeline-scheduledworkflow"
-    deployment = view.get(path)
+    deployment = reader.get(path)
     if deployment is None:
         yield Finding(
             "time zone", "unknown", "no deployment ml-pipeline-scheduledworkflow",
@@ -50,17 +50,17 @@ def time_zone(view: View) -> Iterator[Finding]:
     (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     values = {entry["name"]: entry.get("value", "") for entry in container.get("env") or ()}
     zone = values.get(_TIMEZONE) or "UTC"
-    wanted = view.wanted.timezone
+    wanted = reader.wanted.timezone
     level, advice = ("ok", "") if zone == wanted else (
         "note", f"write `timezone: {zone}` in manifests/schedules.yaml",
     )  # fmt: skip
     yield Finding("time zone", level, zone, f"{wanted}, as schedules.yaml says", advice)  # type: ignore[arg-type]
 
 
-def pod_security(view: View) -> Iterator[Finding]:
+def pod_security(reader: ClusterReader) -> Iterator[Finding]:
     """The Pod Security Standard of the namespace; steps keep to `restricted`."""
-    namespace = view.wanted.namespace
-    existing = view.get(f"/api/v1/namespaces/{namespace}")
+    namespace = reader.wanted.namespace
+    existing = reader.get(f"/api/v1/namespaces/{namespace}")
     if existing is None:
         yield Finding(
             "namespace", "problem", f"{namespace} does not exist", namespace,
@@ -73,11 +73,11 @@ def pod_security(view: View) -> Iterator[Finding]:
     )
 
 
-def network(view: View) -> Iterator[Finding]:
+def network(reader: ClusterReader) -> Iterator[Finding]:
     """Whether there are policies, and a plug-in that is known to enforce them."""
-    namespace = view.wanted.namespace
-    policies = view.items(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")
-    daemons = view.items("/apis/apps/v1/namespaces/kube-system/daemonsets")
+    namespace = reader.wanted.namespace
+    policies = reader.items(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")
+    daemons = reader.items("/apis/apps/v1/namespaces/kube-system/daemonsets")
     names = [str(daemon["metadata"]["name"]) for daemon in daemons]
     known = sorted(name for name in names if any(plug in name for plug in _ENFORCING))
     seen = f"{len(policies)} in {namespace}; plug-in: {', '.join(known) or 'none that is known'}"

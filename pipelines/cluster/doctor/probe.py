@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster.api import ClusterError
+from pipelines.cluster.doctor.cluster_reader import ClusterReader, Json
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import Json, View
 from pipelines.cluster.pods import TIMEOUT, core, short
 from pipelines.graph.resources import (
     CONFIG_MAP,
@@ -40,14 +40,14 @@ class Probe:
     """Longest wait, enough for large images and a busy cluster."""
 
 
-def probe(view: View, wanted: Probe) -> Iterator[Finding]:
+def probe(reader: ClusterReader, wanted: Probe) -> Iterator[Finding]:
     """Every finding; the pods are deleted in the end."""
     tag = secrets.token_hex(3)
-    yield from _run(view, wanted, step_pod(view, wanted, f"product1m-doctor-{tag}"))
-    yield from _run(view, wanted, closed_pod(view, wanted, f"product1m-doctor-{tag}-closed"))
+    yield from _run(reader, wanted, step_pod(reader, wanted, f"product1m-doctor-{tag}"))
+    yield from _run(reader, wanted, closed_pod(reader, wanted, f"product1m-doctor-{tag}-closed"))
 
 
-def step_pod(view: View, wanted: Probe, name: str) -> Json:
+def step_pod(reader: ClusterReader, wanted: Probe, name: str) -> Json:
     """A pod with a step's labels, account and environment, which pulls every image first."""
     pulled = sorted(set(wanted.images.values()) - {wanted.images["ingestion"]})
     first = [
@@ -55,15 +55,15 @@ def step_pod(view: View, wanted: Probe, name: str) -> Json:
     ]
     command = ["python", "-c", SCRIPT.read_text("utf-8"), "step", wanted.bucket]
     main = _container("main", wanted.images["ingestion"], command, environment())
-    return _pod(view, name, _LABELS, first, main)
+    return _pod(reader, name, _LABELS, first, main)
 
 
-def closed_pod(view: View, wanted: Probe, name: str) -> Json:
+def closed_pod(reader: ClusterReader, wanted: Probe, name: str) -> Json:
     """A pod without a step's labels, which MLflow's network policy does not let in."""
     command = ["python", "-c", SCRIPT.read_text("utf-8"), "closed"]
     addresses = [entry for entry in environment() if entry["name"] in REQUIRED_SETTINGS]
     main = _container("main", wanted.images["ingestion"], command, addresses)
-    return _pod(view, name, {"app.kubernetes.io/component": "doctor"}, [], main)
+    return _pod(reader, name, {"app.kubernetes.io/component": "doctor"}, [], main)
 
 
 def environment() -> list[Json]:
@@ -80,14 +80,16 @@ def environment() -> list[Json]:
     return variables
 
 
-def _pod(view: View, name: str, labels: Mapping[str, str], first: list[Json], main: Json) -> Json:
+def _pod(
+    reader: ClusterReader, name: str, labels: Mapping[str, str], first: list[Json], main: Json
+) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": dict(labels)},
         "spec": {
             "restartPolicy": "Never",
-            "serviceAccountName": view.wanted.service_account,
+            "serviceAccountName": reader.wanted.service_account,
             "automountServiceAccountToken": False,
             "securityContext": {
                 "runAsNonRoot": True,
@@ -122,25 +124,25 @@ def _container(name: str, image: str, command: list[str], env: list[Json]) -> Js
     }
 
 
-def _run(view: View, wanted: Probe, pod: Json) -> Iterator[Finding]:
+def _run(reader: ClusterReader, wanted: Probe, pod: Json) -> Iterator[Finding]:
     name = pod["metadata"]["name"]
     try:
-        view.request("POST", view.own("pods"), pod)
+        reader.request("POST", reader.own("pods"), pod)
     except ClusterError as error:
         advice = "`doctor --probe` needs the right to create pods there"
         yield Finding("probe pod", "unknown", str(error), "a pod may start", advice)
         return
     try:
-        yield from _outcome(view, wanted, name)
+        yield from _outcome(reader, wanted, name)
     finally:
-        view.request("DELETE", view.own("pods", name))
+        reader.request("DELETE", reader.own("pods", name))
 
 
-def _outcome(view: View, wanted: Probe, name: str) -> Iterator[Finding]:
+def _outcome(reader: ClusterReader, wanted: Probe, name: str) -> Iterator[Finding]:
     deadline = time.monotonic() + wanted.max_wait_s
     reported = ""
     while True:
-        pod = view.get(view.own("pods", name)) or {}
+        pod = reader.get(reader.own("pods", name)) or {}
         phase = pod.get("status", {}).get("phase", "")
         if phase in ("Succeeded", "Failed"):
             break
@@ -157,7 +159,7 @@ def _outcome(view: View, wanted: Probe, name: str) -> Iterator[Finding]:
     if pod["spec"]["initContainers"]:
         count = len(set(wanted.images.values()))
         yield Finding("images", "ok", f"all {count} could be pulled and started")
-    yield from _read(view, name, phase)
+    yield from _read(reader, name, phase)
 
 
 def _waits(pod: Mapping[str, Any]) -> str:
@@ -174,11 +176,11 @@ def _waits(pod: Mapping[str, Any]) -> str:
     return ""
 
 
-def _read(view: View, name: str, phase: str) -> Iterator[Finding]:
+def _read(reader: ClusterReader, name: str, phase: str) -> Iterator[Finding]:
     try:
         answer = core().read_namespaced_pod_log(
             name,
-            view.wanted.namespace,
+            reader.wanted.namespace,
             container="main",
             _preload_content=False,  # the client would take a line of JSON for an object
             _request_timeout=TIMEOUT,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from pipelines.cluster.doctor.cluster_reader import ClusterReader
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import View
 from pipelines.graph.resources import (
     CONFIG_MAP,
     CREDENTIALS,
@@ -16,20 +16,20 @@ APPLY = "`kubectl apply -k manifests/overlays/local` (or your overlay)"
 SECRETS = "make it as manifests/README.md says under Secrets"
 
 
-def account(view: View) -> Iterator[Finding]:
+def account(reader: ClusterReader) -> Iterator[Finding]:
     """The service account that `--service-account` names."""
-    name = view.wanted.service_account
-    if view.get(view.own("serviceaccounts", name)) is None:
-        where = f"{name} in {view.wanted.namespace}"
+    name = reader.wanted.service_account
+    if reader.get(reader.own("serviceaccounts", name)) is None:
+        where = f"{name} in {reader.wanted.namespace}"
         yield Finding("service account", "problem", "does not exist", where, APPLY)
     else:
         yield Finding("service account", "ok", name)
 
 
-def addresses(view: View) -> Iterator[Finding]:
+def addresses(reader: ClusterReader) -> Iterator[Finding]:
     """The ConfigMap with addresses and experiment."""
     subject = f"ConfigMap {CONFIG_MAP}"
-    config_map = view.get(view.own("configmaps", CONFIG_MAP))
+    config_map = reader.get(reader.own("configmaps", CONFIG_MAP))
     if config_map is None:
         needed = f"keys {', '.join(REQUIRED_SETTINGS)}"
         yield Finding(subject, "problem", "does not exist", needed, APPLY)
@@ -44,11 +44,11 @@ def addresses(view: View) -> Iterator[Finding]:
     yield Finding(subject, "ok", ", ".join(f"{key}={data[key]}" for key in shown))
 
 
-def secrets(view: View) -> Iterator[Finding]:
+def secrets(reader: ClusterReader) -> Iterator[Finding]:
     """The Secrets with credentials; only the names of their keys are looked at."""
     for name, keys in CREDENTIALS.items():
         subject = f"Secret {name}"
-        secret = view.get(view.own("secrets", name))
+        secret = reader.get(reader.own("secrets", name))
         missing = [key for key in keys if key not in ((secret or {}).get("data") or {})]
         seen = "does not exist" if secret is None else f"without {', '.join(missing)}"
         if not missing:
@@ -62,25 +62,25 @@ def secrets(view: View) -> Iterator[Finding]:
             yield Finding(subject, "problem", seen, ", ".join(keys), SECRETS)
 
 
-def volume(view: View) -> Iterator[Finding]:
+def volume(reader: ClusterReader) -> Iterator[Finding]:
     """The claim that `--work-volume` names, and whether several nodes can mount it."""
-    name = view.wanted.work_volume
+    name = reader.wanted.work_volume
     if not name:
-        if view.wanted.num_nodes > 1:
+        if reader.wanted.num_nodes > 1:
             yield Finding(
                 "work volume", "problem", "none is named", "a volume that all nodes mount",
                 "name its claim: --work-volume CLAIM",
             )  # fmt: skip
         return
     subject = f"work volume {name}"
-    claim = view.get(view.own("persistentvolumeclaims", name))
+    claim = reader.get(reader.own("persistentvolumeclaims", name))
     if claim is None:
         yield Finding(subject, "problem", "does not exist", f"the claim {name}", APPLY)
         return
     modes, phase = claim["spec"]["accessModes"], claim.get("status", {}).get("phase", "Pending")
     if phase == "Lost":
         yield Finding(subject, "problem", phase, "Bound", "see `kubectl describe pvc`")
-    elif view.wanted.num_nodes > 1 and "ReadWriteMany" not in modes:
+    elif reader.wanted.num_nodes > 1 and "ReadWriteMany" not in modes:
         advice = "name a storage class that allows ReadWriteMany"
         yield Finding(subject, "problem", f"access {', '.join(modes)}", "ReadWriteMany", advice)
     elif phase != "Bound":

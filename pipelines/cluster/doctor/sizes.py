@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.cluster.doctor.cluster_reader import ClusterReader
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import View
 from pipelines.graph.resources import PROFILES, TRAINING_STEPS, Resources
 
 _UNITS = {
@@ -20,11 +20,11 @@ def quantity(text: object) -> float:
     return float(match[1]) * _UNITS.get(match[2], 0.0) if match else 0.0
 
 
-def nodes(view: View) -> Iterator[Finding]:
+def nodes(reader: ClusterReader) -> Iterator[Finding]:
     """Whether the largest pods of the profile fit on a node, alone and beside what runs there."""
-    listed = view.items("/api/v1/nodes")
+    listed = reader.items("/api/v1/nodes")
     free = [_free(node) for node in listed if not node["spec"].get("unschedulable")]
-    pods = view.items("/api/v1/pods")
+    pods = reader.items("/api/v1/pods")
     taken = {
         node["metadata"]["name"]: _requested(pods, node["metadata"]["name"]) for node in listed
     }
@@ -32,7 +32,7 @@ def nodes(view: View) -> Iterator[Finding]:
         {key: size - taken[name].get(key, 0.0) for key, size in sizes.items()}
         for name, sizes in free
     ]
-    subject, wanted = f"nodes for profile {view.wanted.profile}", _largest(view)
+    subject, wanted = f"nodes for profile {reader.wanted.profile}", _largest(reader)
     needed = ", ".join(f"{key} {size}" for key, size in wanted.requests.items())
     largest = _describe([sizes for _, sizes in free])
     if not any(_fits(wanted, sizes) for _, sizes in free):
@@ -49,11 +49,11 @@ def nodes(view: View) -> Iterator[Finding]:
         yield Finding(subject, "ok", f"{len(free)}, largest {largest}", needed)
 
 
-def quota(view: View) -> Iterator[Finding]:
+def quota(reader: ClusterReader) -> Iterator[Finding]:
     """Whether a ResourceQuota leaves room for one pod of each size."""
-    wanted = _largest(view)
-    count = view.wanted.num_nodes
-    for quota_object in view.items(view.own("resourcequotas")):
+    wanted = _largest(reader)
+    count = reader.wanted.num_nodes
+    for quota_object in reader.items(reader.own("resourcequotas")):
         name = f"quota {quota_object['metadata']['name']}"
         status = quota_object.get("status") or {}
         hard = status.get("hard") or quota_object["spec"].get("hard", {})
@@ -71,11 +71,11 @@ def quota(view: View) -> Iterator[Finding]:
             yield Finding(name, "ok", ", ".join(f"{key} {value}" for key, value in hard.items()))
 
 
-def _largest(view: View) -> Resources:
+def _largest(reader: ClusterReader) -> Resources:
     """The largest pod of the profile, by GPUs and processors."""
-    steps = PROFILES[view.wanted.profile].items()
+    steps = PROFILES[reader.wanted.profile].items()
     chosen = [
-        sizes for step, sizes in steps if view.wanted.num_nodes == 1 or step in TRAINING_STEPS
+        sizes for step, sizes in steps if reader.wanted.num_nodes == 1 or step in TRAINING_STEPS
     ]
     return max(chosen, key=lambda sizes: (sizes.gpus, quantity(sizes.requests["cpu"])))
 

@@ -2,26 +2,26 @@
 
 from collections.abc import Iterator
 
+from pipelines.cluster.doctor.cluster_reader import ClusterReader
 from pipelines.cluster.doctor.finding import Finding, Level
-from pipelines.cluster.doctor.view import View
 
 GROUP = "trainer.kubeflow.org"
 _INSTALL = "install Kubeflow Trainer 2.2 or later, see manifests/README.md"
 
 
-def trainer(view: View) -> Iterator[Finding]:
+def trainer(reader: ClusterReader) -> Iterator[Finding]:
     """Problems only where the run trains on several nodes."""
-    bad: Level = "problem" if view.wanted.num_nodes > 1 else "note"
+    bad: Level = "problem" if reader.wanted.num_nodes > 1 else "note"
     needed = "only for training_job.num_nodes above 1"
-    definition = view.get(
+    definition = reader.get(
         f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trainjobs.{GROUP}"
     )
     if definition is None:
         yield Finding("Kubeflow Trainer", bad, "is not installed", needed, _INSTALL)
         return
     yield Finding("Kubeflow Trainer", "ok", "knows TrainJob")
-    name = view.wanted.runtime
-    runtime = view.get(f"/apis/{GROUP}/v1alpha1/clustertrainingruntimes/{name}")
+    name = reader.wanted.runtime
+    runtime = reader.get(f"/apis/{GROUP}/v1alpha1/clustertrainingruntimes/{name}")
     if runtime is None:
         advice = (
             "`kubectl apply -k manifests/base/training`; Trainer's webhook refuses it until "

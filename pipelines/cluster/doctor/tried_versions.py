@@ -3,21 +3,21 @@
 import re
 from collections.abc import Iterator
 
+from pipelines.cluster.doctor.cluster_reader import SYSTEM_NAMESPACE, ClusterReader, image_version
 from pipelines.cluster.doctor.finding import Finding
-from pipelines.cluster.doctor.view import SYSTEM_NAMESPACE, View, image_version
 
 TRIED = {"Kubernetes": "1.34", "Kubeflow Pipelines": "2.17", "Argo Workflows": "4.0"}
 OLDEST = {"Kubernetes": "1.32", "Kubeflow Pipelines": "2.17", "Argo Workflows": "3.7"}
 _DEPLOYMENTS = {"Kubeflow Pipelines": "ml-pipeline", "Argo Workflows": "workflow-controller"}
 
 
-def versions(view: View) -> Iterator[Finding]:
+def versions(reader: ClusterReader) -> Iterator[Finding]:
     """A finding each."""
-    answer = view.get("/version") or {}
+    answer = reader.get("/version") or {}
     yield compared("Kubernetes", str(answer.get("gitVersion", "")).removeprefix("v"))
     for name, deployment in _DEPLOYMENTS.items():
         path = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{deployment}"
-        deployment_object = view.get(path)
+        deployment_object = reader.get(path)
         if deployment_object is None:
             yield Finding(
                 name,

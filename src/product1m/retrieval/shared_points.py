@@ -83,11 +83,11 @@ class PreparedItems:
         self._table = table
         self._item = lru_cache(MAX_PREPARED)(self._prepare)
 
-    def __getitem__(self, row: int) -> "_Prepared":
+    def __getitem__(self, row: int) -> "_PreparedPoints":
         return self._item(row)
 
-    def _prepare(self, row: int) -> "_Prepared":
-        return _Prepared.from_points(self._table[row])
+    def _prepare(self, row: int) -> "_PreparedPoints":
+        return _PreparedPoints.from_points(self._table[row])
 
 
 class Matcher:
@@ -95,7 +95,7 @@ class Matcher:
 
     def __init__(self, boxes: Sequence[Points], items: PreparedItems) -> None:
         """`boxes` are the points of the boxes that search."""
-        self._boxes = [_Prepared.from_points(box) for box in boxes]
+        self._boxes = [_PreparedPoints.from_points(box) for box in boxes]
         self._items = items
         self._rows: dict[tuple[int, int], _Rows] = {}
 
@@ -136,7 +136,7 @@ class Matcher:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedPoints:
     """Points, prepared to be compared with many others."""
 
     points: Points
@@ -146,7 +146,7 @@ class _Prepared:
     """See `_places`."""
 
     @classmethod
-    def from_points(cls, points: Points) -> "_Prepared":
+    def from_points(cls, points: Points) -> "_PreparedPoints":
         descriptors = points.descriptors.astype(np.float32)
         squares = np.asarray(np.einsum("pd,pd->p", descriptors, descriptors))
         return cls(points, descriptors, squares, _places(points.points_xy))
@@ -161,7 +161,7 @@ _NONE = np.empty(0, np.int64)
 _NO_COUNT = (0.0, 0.0, 0.0)
 
 
-def _shared(box: _Prepared, item: _Prepared) -> _Rows:
+def _shared(box: _PreparedPoints, item: _PreparedPoints) -> _Rows:
     """Rows of the box's points and of the item's that go together, each place of the item once.
 
     SIFT finds several points at a place with several directions.
@@ -196,7 +196,7 @@ def _places(points_xy: Float32[np.ndarray, "P 2"]) -> Int64[np.ndarray, " P"]:
     return np.concatenate([[0], np.cumsum(moves)])
 
 
-def _pairs(box: _Prepared, item: _Prepared) -> _Rows:
+def _pairs(box: _PreparedPoints, item: _PreparedPoints) -> _Rows:
     """Each point of the box with the item's most similar one, if no other is nearly as similar."""
     # Sums of products of bytes below 2^24 are exact, in whatever order they are added.
     # By PyTorch, because a server limits its threads; those of NumPy's library wait busily.

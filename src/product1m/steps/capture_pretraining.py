@@ -67,12 +67,12 @@ def run(
         if distributed.rank() > 0:
             inputs = _open(train_features, scene_features)
             work = work_folder(checkpoint, STEP, config, inputs)
-            _Training.prepare(inputs, config).train(work)
+            _Pretraining.prepare(inputs, config).train(work)
             return {}
         with open_step(STEP, config, checkpoint) as step:
             inputs = step.read(_open(train_features, scene_features))
             work = step.work_folder()
-            training = _Training.prepare(inputs, config)
+            training = _Pretraining.prepare(inputs, config)
             curve = training.train(work, step.tracking)
             training.tokenizer.save(step.folder)
             save_file(plain_state(training.capture), step.folder / WEIGHTS)
@@ -89,7 +89,7 @@ def run(
 
 
 @dataclass
-class _Training:
+class _Pretraining:
     """Inputs, tokenizer and network of a training: equal on every rank and in every attempt."""
 
     config: CapturePretrainingConfig
@@ -100,7 +100,9 @@ class _Training:
     groups: list[ParameterGroup]
 
     @classmethod
-    def prepare(cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig) -> "_Training":
+    def prepare(
+        cls, inputs: dict[str, Artifact], config: CapturePretrainingConfig
+    ) -> "_Pretraining":
         torch.manual_seed(config.seed)
         items, scenes = FeatureSet(inputs["train_features"]), FeatureSet(inputs["scene_features"])
         from_scratch = config.text_model == SCRATCH

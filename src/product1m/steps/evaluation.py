@@ -113,7 +113,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _Queries:
     """The queries in every variant, and their ground truth."""
 
     features: FeatureSet
@@ -147,7 +147,7 @@ def _open(
     return inputs
 
 
-def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepared:
+def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Queries:
     features = FeatureSet(inputs["query_features"])
     settings = SearchSettings.from_config(config, inputs["query_features"])
     searcher = Searcher.load(inputs["index"], inputs["capture"], settings)
@@ -161,11 +161,11 @@ def _prepare(inputs: Mapping[str, Artifact], config: EvaluationConfig) -> _Prepa
             variants["test"], searcher, features, test, photos, inputs["rpn"]
         )
     titles = read_train_titles(inputs["queries"])
-    return _Prepared(features, searcher, truth, boxes, variants, rows, titles)
+    return _Queries(features, searcher, truth, boxes, variants, rows, titles)
 
 
 def _measure(
-    prepared: _Prepared,
+    prepared: _Queries,
     choice: Choice,
     ranked: Mapping[str, RankingsByMethod],
     config: EvaluationConfig,
@@ -205,7 +205,7 @@ def _measure(
 
 
 def _latency(
-    prepared: _Prepared, weights: Mapping[str, float], match: MatchQuality | None, num_timed: int
+    prepared: _Queries, weights: Mapping[str, float], match: MatchQuality | None, num_timed: int
 ) -> pd.DataFrame:
     scorer = match.scorer if match else None
     searcher, rows = prepared.searcher, prepared.rows["test"]
@@ -213,7 +213,7 @@ def _latency(
 
 
 def _match_scores(
-    prepared: _Prepared, weights: Mapping[str, float], settings: MatchSettings, plan: BootstrapPlan
+    prepared: _Queries, weights: Mapping[str, float], settings: MatchSettings, plan: BootstrapPlan
 ) -> MatchQuality | None:
     """Fit match scores on the dev queries, measure them on the test queries."""
     dev, test = (
@@ -234,7 +234,7 @@ def _on_held_out_scenes(rpn: Artifact, selection: BoxSelection) -> dict[str, flo
 def _write(
     writer: ArtifactWriter,
     inputs: Mapping[str, Artifact],
-    prepared: _Prepared,
+    prepared: _Queries,
     findings: Findings,
     ranked: Mapping[str, RankingsByMethod],
     config: EvaluationConfig,
@@ -364,7 +364,7 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     return scalars
 
 
-def _counts(prepared: _Prepared) -> dict[str, float]:
+def _counts(prepared: _Queries) -> dict[str, float]:
     lacking = set(prepared.truth.missing_labels)
     counts: dict[str, float] = {"num_queries_with_boxes": float(prepared.boxes.num_known)}
     for split, variants in prepared.variants.items():

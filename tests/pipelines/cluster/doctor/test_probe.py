@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.cluster.doctor import probe as doctor_probe
+from pipelines.cluster.doctor.cluster_reader import ClusterReader, Wanted
 from pipelines.cluster.doctor.finding import Finding
 from pipelines.cluster.doctor.probe import Probe, closed_pod, probe, step_pod
-from pipelines.cluster.doctor.view import View, Wanted
 from product1m.config import STEPS
 from product1m.registry.roles import EXPERIMENT, PIPELINE
 from tests.support.servers.kubernetes_objects import Objects, serving_objects
@@ -70,7 +70,9 @@ def cluster(
 
 
 def probed(bucket: str = BUCKET) -> dict[str, Finding]:
-    return {found.subject: found for found in probe(View(WANTED), Probe(IMAGES, bucket, 60.0))}
+    return {
+        found.subject: found for found in probe(ClusterReader(WANTED), Probe(IMAGES, bucket, 60.0))
+    }
 
 
 def test_the_probe_writes_and_reads_where_a_step_would(
@@ -131,8 +133,8 @@ def test_mlflow_out_of_reach_of_a_stranger_means_that_policies_hold(cluster: Obj
 
 
 def test_the_pods_are_like_a_steps_but_the_closed_one_bears_no_label(cluster: Objects) -> None:
-    view, wanted = View(WANTED), Probe(IMAGES, BUCKET)
-    step, closed = step_pod(view, wanted, "step"), closed_pod(view, wanted, "closed")
+    reader, wanted = ClusterReader(WANTED), Probe(IMAGES, BUCKET)
+    step, closed = step_pod(reader, wanted, "step"), closed_pod(reader, wanted, "closed")
     pulled = {container["image"] for container in step["spec"]["initContainers"]}
     assert pulled | {step["spec"]["containers"][0]["image"]} == set(IMAGES.values())
     assert step["metadata"]["labels"]["app.kubernetes.io/name"] == "product1m"

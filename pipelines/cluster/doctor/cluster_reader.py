@@ -34,8 +34,8 @@ class Wanted:
     timezone: str = "UTC"
 
 
-class View:
-    """A cluster, as the kubeconfig or the pod's own account may read it."""
+class ClusterReader:
+    """Reads a cluster with the credentials of the kubeconfig or of the pod's own account."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
