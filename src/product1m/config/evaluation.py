@@ -59,7 +59,7 @@ class EvaluationConfig(StepConfig):
     values tried on the dev queries, for the shipped ranking. It helps where products have several
     photos (ours)."""
     claims_weight: NonNegativeFloat = 1.0
-    """How much of its score an answer loses that other boxes of the photo like as well or better,
+    """How much score an answer loses if it matches other boxes of the photo as well or better,
     because a photo rarely shows a product twice. Not chosen on dev queries, because the merged
     ranking hardly changes; 0 for nothing (ours)."""
     checked_answers: PositiveInt = 20

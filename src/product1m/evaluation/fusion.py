@@ -49,7 +49,7 @@ class FusionSettings:
     pattern_weights: tuple[float, ...] = ()
     """Weights of the agreement of color patterns that are tried."""
     claims_weight: float = 0.0
-    """How much an answer loses that other boxes of the photo like."""
+    """How much score an answer loses if it matches other boxes of the photo."""
 
     @classmethod
     def from_config(cls, config: EvaluationConfig) -> "FusionSettings":

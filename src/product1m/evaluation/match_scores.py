@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from product1m.config import EvaluationConfig
 from product1m.evaluation.statistics import BootstrapPlan, Interval, bootstrap_ratios
-from product1m.retrieval.checking import CLAIMS_WEIGHT, Nearest, block_weights, lessened
+from product1m.retrieval.checking import CLAIMS_WEIGHT, Nearest, block_weights, without_claims
 from product1m.retrieval.evidence import OF_POINTS, RIVALS
 from product1m.retrieval.match_score import AnswerEvidence, MatchScorer, Probability, logistic
 from product1m.retrieval.query_vectors import QueryVectors
@@ -184,7 +184,7 @@ def _answered(
         for case, kept in box.cases():
             own = alone[number] if kept.all() else answers(place, box, kept)
             if weights.get(CLAIMS_WEIGHT):
-                own = replace(own, scores=lessened(own, others, weights)).ordered()
+                own = replace(own, scores=without_claims(own, others, weights)).ordered()
             yield box, case, own.first(RIVALS)
 
 

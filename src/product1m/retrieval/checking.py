@@ -29,7 +29,7 @@ from product1m.retrieval.shared_points import (
 NEIGHBORS_WEIGHT = "neighbors"
 """Key in the weights of a ranking: the factor of an answer's mean cosine with the best answers."""
 CLAIMS_WEIGHT = "claims"
-"""Key in the weights of a ranking: how much an answer loses that other boxes of the photo like."""
+"""Key in the weights of a ranking: how much score an answer loses if it matches other boxes."""
 CHECKS = (POINTS_WEIGHT, COLORS_WEIGHT, PATTERN_WEIGHT, NEIGHBORS_WEIGHT, CLAIMS_WEIGHT)
 """Keys in the weights of a ranking that are not blocks, in the order of the checks. Colors and
 their pattern count only if points have a weight."""
@@ -158,21 +158,21 @@ def share_answers(
         return nearest
     rows = list(nearest.boxes())
     scores = [
-        lessened(rows[row], [*rows[first:row], *rows[row + 1 : last]], weights)
+        without_claims(rows[row], [*rows[first:row], *rows[row + 1 : last]], weights)
         for first, last in itertools.pairwise(starts.tolist())
         for row in range(first, last)
     ]
     return replace(nearest, scores=np.concatenate(scores)).ordered()
 
 
-def lessened(
+def without_claims(
     own: Nearest, others: Sequence[Nearest], weights: Mapping[str, float]
 ) -> Float32[np.ndarray, "1 N"]:
     """The scores of a box's answers without what other boxes of its photo claim.
 
     A box's share of an answer is a softmax over the boxes, and an answer loses the logarithm of the
-    share (ours). What two boxes like alike loses as much as all that look like it, so a photo may
-    show a product twice.
+    share (ours). A product that matches two boxes equally well loses as much as similar products
+    do, so a photo may show a product twice.
     """
     positions = own.positions[0]
     unit = CLAIM_RANGE * sum(block_weights(weights).values())

@@ -83,10 +83,10 @@ def _inside(places: Float64[np.ndarray, "m 2"], box: Points) -> Bool[np.ndarray,
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Of both colors together, each around its own mean."""
-    apart, other = (
+    first_centered, second_centered = (
         values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
         for values in (first, second)
     )
-    noise = NOISE * len(apart)
-    scale = ((apart**2).sum() + noise) * ((other**2).sum() + noise)
-    return float((apart * other).sum() / np.sqrt(scale))
+    noise = NOISE * len(first)
+    scale = ((first_centered**2).sum() + noise) * ((second_centered**2).sum() + noise)
+    return float((first_centered * second_centered).sum() / np.sqrt(scale))

@@ -90,16 +90,14 @@ def train(
     any, appear in errors. All ranks share `work`. All parameters train at the plan's rate unless
     `groups` says otherwise. Returns the curve since step 1, earlier attempts included.
 
-    If memory runs out in one process, this and all later batches are split, up to `max_parts`:
-    `losses(module, batch, num_parts)` must give those of the whole batch (`training.memory`). Ranks
-    cannot do that, because the others wait within the step.
+    A single process that runs out of memory splits this and all later batches, up to `max_parts`:
+    `losses(module, batch, num_parts)` must give those of the whole batch (`training.memory`).
 
     Raises TrainingError, on every rank, for a loss that is not finite (the last good checkpoint is
     kept), a checkpoint that does not fit, ranks that do not share `work`, and too little memory.
     """
     device = distributed.device()
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     module.to(device).train()
     distributed.check_shared(work)
     training = _Training.resume(module, plan, work, report, groups, max_parts)

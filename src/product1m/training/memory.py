@@ -46,13 +46,15 @@ def release_memory() -> None:
     torch.cuda.empty_cache()  # does nothing where no GPU is in use
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next one, up to 2 GiB.
+def keep_freed_memory(device: torch.device) -> None:
+    """Let the C library keep the memory that a step on a CPU frees for the next one, up to 2 GiB.
 
-    Else a step on the CPU gets its memory anew from the system, which clears it first: a tenth of
-    the step's time. Only glibc can do this; elsewhere this does nothing.
+    Without this, each step gets memory from the system, which clears it first: a tenth of the
+    step's time. Only glibc can do this; elsewhere, and on a GPU, this does nothing.
     """
-    if sys.platform.startswith("linux") and hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
         for option, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 32 << 20)):
             library.mallopt(option, value)
 
