@@ -259,12 +259,15 @@ def _retrieval(config: Config) -> list[Cell]:
         "answers not compared with the best of them",
         {"evaluation.neighbors_weights": [0.0]},
     )
+    claimed = {"evaluation.claims_weight": 0.0}
+    claims = Cell("without-claims", "answers keep what other boxes claim", claimed)
     return [
         Cell(FULL, "every part as configured"),
         Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
         *([ocr] if config.feature_extraction.ocr != "off" and blocks else []),
         *([points, pattern] if config.feature_extraction.gallery_points else []),
         neighbors,
+        claims,
     ]
 
 

@@ -67,6 +67,7 @@ def test_the_parts_of_finding_a_product_are_left_out_without_training_anything()
         "without-points": ({"evaluation.points_weights": [0.0]}, "shipped"),
         "without-pattern": ({"evaluation.pattern_weights": [0.0]}, "shipped"),
         "without-neighbors": ({"evaluation.neighbors_weights": [0.0]}, "shipped"),
+        "without-claims": ({"evaluation.claims_weight": 0.0}, "shipped"),
     }
     assert "without-ocr" not in {cell.name for cell in make_grid("retrieval", SAMPLE).cells}
 
