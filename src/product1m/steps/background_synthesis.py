@@ -113,7 +113,8 @@ def _count_cutouts(attempts: Sequence[CutAttempt], counts: Mapping[str, float]) 
     accepted_share = accepted / max(1, len(attempts))
     titled_single = 1 - counts["items/of_sets"] / max(1, counts["items"])
     for reason in REASONS:
-        logger.info("%s: %d cut-outs rejected: %s", STEP, reasons[reason], reason)
+        if reasons[reason]:
+            logger.info("%s: cut-outs rejected as %s: %d", STEP, reason, reasons[reason])
     return {
         "cutouts/tried": float(len(attempts)),
         "cutouts/accepted": float(accepted),

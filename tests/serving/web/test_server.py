@@ -219,6 +219,9 @@ def test_a_parameter_that_is_wrong_is_explained_as_every_other_error(server: Sea
         response = server.get(address)
         assert response.status_code == 400, address
         assert message in response.json()["error"]
+    for missing in (server.get("/nowhere"), server.get("/search")):
+        assert missing.status_code in (404, 405)
+        assert "/docs lists" in missing.json()["error"]
 
 
 def test_a_client_that_leaves_in_the_middle_is_no_error_of_the_server(

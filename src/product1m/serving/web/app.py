@@ -225,7 +225,11 @@ def _pages(server: Server, pages: Pages) -> APIRouter:
 
 def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": printable(error.detail)}, error.status_code, error.headers)
+    message = {
+        "Not Found": f"there is nothing at this address; {API_PAGE} lists the addresses",
+        "Method Not Allowed": f"this address does not take this method; {API_PAGE} lists both",
+    }.get(error.detail, error.detail)
+    return JSONResponse({"error": printable(message)}, error.status_code, error.headers)
 
 
 def _refuse_parameters(_: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from product1m.serving.web.schema import DEFAULT_ANSWERS, ModelRole
 from product1m.serving.web.searching import describe
 
 API_PAGE = "/docs"
-"""Path of the page that describes the addresses for programs."""
+"""Path of the page that describes the API."""
 
 
 class Pages:
