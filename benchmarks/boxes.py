@@ -44,7 +44,7 @@ def main() -> None:
 
     def count(name: str, photos: Iterable[Photo]) -> list[Boxes]:
         boxes = [shown(network, photo, settings) for photo in track(list(photos), name)]
-        numbers = np.array([len(found) for found in boxes])
+        numbers = np.array([len(own) for own in boxes])
         single, none = (numbers == 1).mean(), (numbers == 0).mean()
         print(
             f"{name}: {len(boxes)} photos, {numbers.mean():.3f} boxes a photo, "

@@ -59,8 +59,8 @@ def main() -> None:
     for size in sizes:
         with tempfile.TemporaryDirectory() as scratch:
             write_world(Path(scratch), size)
-            for part, found in peaks.items():
-                found.append(peak_of(part, Path(scratch)))
+            for part, part_peaks in peaks.items():
+                part_peaks.append(peak_of(part, Path(scratch)))
     print(f"growth from {sizes[0]:,} to {sizes[1]:,} items")
     for part, (few, many) in peaks.items():
         growth = (many - few) * 1024 / (sizes[1] - sizes[0])

@@ -113,10 +113,10 @@ def plain_loops(
             sums[depth, "mAP"] += gain / hits if hits else 0.0
             sums[depth, "Prec"] += sum(ranking[rank] in positives for rank in range(cut)) / cut
             occurrences = Counter(asked)
-            found = Counter(gallery_label[item] for item in ranking[:depth])
+            labels = Counter(gallery_label[item] for item in ranking[:depth])
             for label, count in occurrences.items():
                 expected = min(count * (depth // len(asked)), len(items_of[label]))
-                sums[depth, "mAR"] += min(found[label], expected) / expected / len(occurrences)
+                sums[depth, "mAR"] += min(labels[label], expected) / expected / len(occurrences)
     return {key: total / len(rankings) for key, total in sums.items()}
 
 

@@ -138,14 +138,14 @@ def read_run(options: argparse.Namespace) -> RunVectors:
         SearchSettings.from_config(config, queries.artifact),
     )
     boxes = true_boxes(queries)
-    found = embed_queries(searcher, queries, boxes).detected
+    detected = embed_queries(searcher, queries, boxes).detected
     gallery = searcher.gallery
-    shown = box_products(found, boxes, GroundTruth.from_rows(queries.rows, gallery.rows))
+    shown = box_products(detected, boxes, GroundTruth.from_rows(queries.rows, gallery.rows))
     return RunVectors(
         dict(searcher.layout.widths),
         gallery.vectors(np.arange(len(gallery))),
         [labels[0] for labels in gallery.rows["labels"]],
-        found.box_vectors[:, : searcher.layout.dim],
+        detected.box_vectors[:, : searcher.layout.dim],
         [names[0] if len(names) == 1 else "" for query in shown for names in query],
         shipped_weights(evaluation),
     )

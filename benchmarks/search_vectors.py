@@ -78,12 +78,12 @@ class Catalogue:
         )
         means, brands = group_means(run.gallery, products), np.zeros(products.max() + 1, np.int64)
         brands[products] = all_brands
-        of_brands = group_means(means, brands)
-        self._mean = of_brands.mean(axis=0)
+        brand_means = group_means(means, brands)
+        self._mean = brand_means.mean(axis=0)
         self._photos = _deviations(run.gallery, means, products)
-        self._products = _deviations(means, of_brands, brands)
+        self._products = _deviations(means, brand_means, brands)
         # The run has few brands: the directions are those of its products, the sizes of its brands.
-        self._brands = self._sized_as(means - self._mean, of_brands - self._mean)
+        self._brands = self._sized_as(means - self._mean, brand_means - self._mean)
         places = {label: row for row, label in enumerate(np.unique(run.labels).tolist())}
         known = [row for row, label in enumerate(run.query_labels) if label in places]
         shown = [places[run.query_labels[row]] for row in known]

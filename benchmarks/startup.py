@@ -54,7 +54,7 @@ class Start:
 
 def starts() -> list[Start]:
     """Every command and step that is measured."""
-    found = [
+    times = [
         Start(f"{name} --help", help_of(module, words))
         for name, module, words in (
             ("product1m", "product1m.cli.app", ()),
@@ -64,7 +64,7 @@ def starts() -> list[Start]:
             ("python -m pipelines run", "pipelines.__main__", ("run",)),
         )
     ]
-    return found + [
+    return times + [
         Start(
             f"step {step}",
             IMPORTS.format(modules=f"kfp.dsl.executor_main, product1m.steps.{step}", heavy=HEAVY)

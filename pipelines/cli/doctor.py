@@ -61,21 +61,21 @@ def _report(wanted: "Wanted", endpoint: str, namespace: str, bucket: str, as_jso
     from pipelines.cluster.doctor.finding import as_rows, exit_code
     from pipelines.cluster.doctor.probe import Probe, probe
 
-    def findings() -> Iterator["Finding"]:
+    def checks() -> Iterator["Finding"]:
         yield pipeline_api(endpoint, namespace)
         reader = ClusterReader(wanted)
         yield from examine(reader)
         if bucket:
             yield from probe(reader, Probe(locked_images(), bucket))
 
-    found = []
-    for finding in findings():
-        found.append(finding)
+    findings = []
+    for finding in checks():
+        findings.append(finding)
         if not as_json:
             print(finding.line(), flush=True)
-    code = exit_code(found)
+    code = exit_code(findings)
     if as_json:
-        print(json.dumps({"works": not code, "findings": as_rows(found)}, indent=2))
+        print(json.dumps({"works": not code, "findings": as_rows(findings)}, indent=2))
     else:
         print("a run could NOT work here" if code else "nothing found that would stop a run")
         wrong = "do what the lines above name, and run `python -m pipelines doctor` again"

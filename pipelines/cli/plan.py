@@ -48,9 +48,9 @@ def plan(
     earlier = output if output and output.is_dir() else None
     measured = chosen_rates(rates or earlier, preset)
     runs = _tasks_that_run(config, dataset, backgrounds, earlier, measured)
-    found = price(config, sizes_of(dataset), measured, runs, profile)
-    show_price(found)
-    found.check(max_minutes, max_gpu_hours)
+    expected = price(config, sizes_of(dataset), measured, runs, profile)
+    show_price(expected)
+    expected.check(max_minutes, max_gpu_hours)
     local_run = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
     cluster_run = f"submit --preset {preset} --profile {profile} --dataset {dataset}"
     typer.echo(f"next         `python -m pipelines {cluster_run if profile else local_run}`")
@@ -109,9 +109,9 @@ def check_price(variant: "Variant", dataset: str, limits: Limits, *, is_readable
     config, sizes = variant.configuration(), sizes_of(dataset)
     runs = {*work(config, sizes), "registration"}
     profile = variant.profile or default_profile(variant.preset)
-    found = price(config, sizes, measured, runs, profile)
-    show_price(found)
-    found.check(limits.max_minutes, limits.max_gpu_hours)
+    expected = price(config, sizes, measured, runs, profile)
+    show_price(expected)
+    expected.check(limits.max_minutes, limits.max_gpu_hours)
 
 
 def chosen_rates(folder: Path | None, preset: str) -> "Rates":
@@ -120,13 +120,13 @@ def chosen_rates(folder: Path | None, preset: str) -> "Rates":
 
     if folder:
         return read_rates(folder)
-    found = newest_rates(BUILD, preset)
-    if found is None:
+    rates = newest_rates(BUILD, preset)
+    if rates is None:
         raise PipelineError(
             f"no earlier run of preset {preset} below {BUILD.resolve()}, so no rates are known; "
             "name the output folder of a run with --rates, for example of `make sample`"
         )
-    return found
+    return rates
 
 
 def show_price(price: "Price") -> None:

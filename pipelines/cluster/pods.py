@@ -105,8 +105,8 @@ def workflow_of(run_id: str, namespace: str = "") -> Workflow | None:
 
 def latest_pod(pods: Iterable[Pod], task: str) -> Pod | None:
     """The task's last attempt."""
-    of_task = [pod for pod in pods if pod.task == task]
-    return max(of_task, key=lambda pod: pod.attempt, default=None)
+    attempts = [pod for pod in pods if pod.task == task]
+    return max(attempts, key=lambda pod: pod.attempt, default=None)
 
 
 def latest_node(nodes: Sequence[Node], task: str) -> Node | None:

@@ -129,12 +129,12 @@ def runs_of(cluster: Cluster, schedule: api.V2beta1RecurringRun) -> list[api.V2b
         sort_by="created_at desc",
     )
     name = re.escape(run_prefix(str(schedule.display_name)))
-    of_name = re.compile(rf"{name}[a-z0-9]{{5}}-\d+-\d+")
+    name_pattern = re.compile(rf"{name}[a-z0-9]{{5}}-\d+-\d+")
     return [
         run
         for run in listed
         if run.recurring_run_id == schedule.recurring_run_id
-        or (run.recurring_run_id and of_name.fullmatch(run.display_name or ""))
+        or (run.recurring_run_id and name_pattern.fullmatch(run.display_name or ""))
     ]
 
 

@@ -52,10 +52,10 @@ def names_of(cluster: Cluster, existing: Iterable[api.V2beta1RecurringRun]) -> N
     for pipeline, version in references:
         method = cluster.pipelines.pipeline_service_get_pipeline_version
         try:
-            found = cluster.call("reading a version", method, pipeline, version)
+            stored = cluster.call("reading a version", method, pipeline, version)
         except NotFoundError:
             continue
-        versions[version] = str(found.display_name)
+        versions[version] = str(stored.display_name)
     return Names({entry.experiment_id: entry.display_name for entry in experiments}, versions)
 
 

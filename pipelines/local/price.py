@@ -138,10 +138,10 @@ def expected_seconds(config: Config, preset: str, dataset: str, output: Path) ->
         rates = rates or newest_rates(output.parent, preset)
         if rates is None:
             return {}
-        found = price(config, sizes_of(dataset), rates, set(rates.summary.steps))
+        expected = price(config, sizes_of(dataset), rates, set(rates.summary.steps))
     except Product1MError:
         return {}
-    return {task.task: task.seconds for task in found.tasks}
+    return {task.task: task.seconds for task in expected.tasks}
 
 
 def price(

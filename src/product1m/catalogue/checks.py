@@ -51,8 +51,10 @@ class CanaryRanking:
     def from_config(cls, blocks: Iterable[str], config: ServingConfig) -> "CanaryRanking":
         """The ranking for an index with these blocks and a model with this configuration."""
         checks = (POINTS_WEIGHT, COLORS_WEIGHT, PATTERN_WEIGHT)
-        of_points = {name: config.weights.get(name, 0.0) for name in checks}
-        return cls({**dict.fromkeys(blocks, 1.0), **of_points}, config.evaluation.checked_answers)
+        check_weights = {name: config.weights.get(name, 0.0) for name in checks}
+        return cls(
+            {**dict.fromkeys(blocks, 1.0), **check_weights}, config.evaluation.checked_answers
+        )
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ def write_canaries(
 ) -> None:
     """Write the canaries of a catalogue: those known whose items stayed, and new ones at random."""
     present = set(filled.rows["id"])
-    kept = [item for item, found in known.items() if item in present and found in present]
+    kept = [item for item, answer in known.items() if item in present and answer in present]
     others = sorted(present - set(kept))
     number = min(len(others), max(0, num_canaries - len(kept)))
     new = np.random.default_rng(seed).choice(np.array(others, object), number, replace=False)
     chosen = filled.rows[filled.rows["id"].isin({*kept, *new.tolist()})]
     answers = _answers(filled, chosen, vectors, 1, ranking)
-    canaries = {item: found[0] for item, found in answers.items()}
+    canaries = {item: answer[0] for item, answer in answers.items()}
     (folder / CANARIES).write_text(json.dumps(canaries, indent=1), "utf-8")
 
 
@@ -132,10 +134,10 @@ def _check_canaries(
     ranking: CanaryRanking,
 ) -> Check:
     moved = {*changes.removed, *changes.changed}
-    asked = {item: found for item, found in canaries.items() if not {item, found} & moved}
+    asked = {item: answer for item, answer in canaries.items() if not {item, answer} & moved}
     rows = filled.rows[filled.rows["id"].isin(asked)]
     answers = _answers(filled, rows, vectors, limits.canary_depth, ranking)
-    lost = sorted(item for item, found in asked.items() if found not in answers.get(item, ()))
+    lost = sorted(item for item, answer in asked.items() if answer not in answers.get(item, ()))
     num_found = len(asked) - len(lost)
     reason = f"{num_found} of {len(asked)} canaries find what they found before"
     if lost:
@@ -162,8 +164,8 @@ def _answers(
         matcher = Matcher([table[item] for item in items], PreparedItems(table))
         nearest = check_answers(nearest, ranking.weights, matcher.count, ranking.num_checked)
     positions = nearest.first(depth).positions.tolist()
-    found = [gallery.ids.at([place for place in row if place >= 0]) for row in positions]
-    return dict(zip(rows["id"], found, strict=True))
+    answers = [gallery.ids.at([place for place in row if place >= 0]) for row in positions]
+    return dict(zip(rows["id"], answers, strict=True))
 
 
 def _check_size(num_items: int, changes: Changes, limits: CheckLimits) -> Check:

@@ -145,25 +145,25 @@ def holders(places: Iterable[str], photos: Collection[str], model: str = "") -> 
 
     With `model`, also versions of this registered model of catalogues.
     """
-    found = []
+    artifacts = []
     for place in places:
         store = open_store(place)
         for name, manifest in _manifests(store):
             if _holds(_tables(store, name, manifest), photos):
-                found.append(f"{store.address(name.removesuffix(MANIFEST))} ({manifest.key})")
-    return [*found, *_holding_versions(model, photos)] if model else found
+                artifacts.append(f"{store.address(name.removesuffix(MANIFEST))} ({manifest.key})")
+    return [*artifacts, *_holding_versions(model, photos)] if model else artifacts
 
 
 def _holding_versions(model: str, photos: Collection[str]) -> list[str]:
-    found = []
+    versions = []
     live = live_version(model)
     for version in list_versions(model):
         with scratch_folder() as scratch:
             table = download(version.uri, GALLERY, scratch)
             if _holds([pq.read_table(table)], photos):
                 served = ", served now" if live and live.number == version.number else ""
-                found.append(f"{version.title}{served}")
-    return found
+                versions.append(f"{version.title}{served}")
+    return versions
 
 
 def _manifests(store: Store) -> Iterator[tuple[str, Manifest]]:

@@ -40,18 +40,18 @@ def gc(
     """
     from product1m.artifacts.cleaning import find_leftovers, remove_leftovers
 
-    found = find_leftovers(root, older_than_days, named_in or ())
-    for file in found.unnamed:
+    leftovers = find_leftovers(root, older_than_days, named_in or ())
+    for file in leftovers.unnamed:
         typer.echo(f"{file.num_bytes:>14}  {file.name}")
     typer.echo(
-        f"{counted(len(found.unnamed), 'object')} that no artifact uses, "
-        f"{found.num_bytes / 1e6:.1f} MB; {found.young} more are younger than "
-        f"{older_than_days:g} days and stay, {found.named} belong to artifacts"
+        f"{counted(len(leftovers.unnamed), 'object')} that no artifact uses, "
+        f"{leftovers.num_bytes / 1e6:.1f} MB; {leftovers.young} more are younger than "
+        f"{older_than_days:g} days and stay, {leftovers.named} belong to artifacts"
     )
     if yes:
-        removed = remove_leftovers(root, found)
+        removed = remove_leftovers(root, leftovers)
         typer.echo(f"{counted(removed, 'object')} removed")
-    elif found.unnamed:
+    elif leftovers.unnamed:
         typer.echo("nothing was removed; add --yes to remove them")
         say_next(f"product1m storage gc {root} --yes")
     else:

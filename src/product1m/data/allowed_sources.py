@@ -70,8 +70,8 @@ class AllowedSources:
         Raises PhotoError if there is none, and OSError if the name is unknown.
         """
         host = host.strip("[]")
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        resolved = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        resolved = list(dict.fromkeys(str(entry[4][0]) for entry in answers))
         if host.lower().rstrip(".") in self._hosts:
             return resolved
         allowed = [address for address in resolved if self._allows(address)]

@@ -81,8 +81,8 @@ class Places:
             at, open_rows = at[same], open_rows[same]
             if not len(open_rows):
                 return places
-            found = self._order[at]
-            equal = self._texts.equal(found, wanted, open_rows)
-            places[open_rows[equal]] = found[equal]
+            candidates = self._order[at]
+            equal = self._texts.equal(candidates, wanted, open_rows)
+            places[open_rows[equal]] = candidates[equal]
             open_rows = open_rows[~equal]
             following[open_rows] += 1

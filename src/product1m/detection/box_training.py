@@ -151,10 +151,8 @@ class BoxBatches:
 
     def _of_scene(self, batch: SceneBatch, place: int) -> BoxBatch:
         inputs = batch.inputs
-        of_scene = slice(place, place + 1)
-        own = (
-            [level[of_scene] for level in inputs] if isinstance(inputs, list) else inputs[of_scene]
-        )
+        rows = slice(place, place + 1)
+        own = [level[rows] for level in inputs] if isinstance(inputs, list) else inputs[rows]
         return self._row(batch.item_ids[place], own, batch.boxes_xyxy[place])
 
     @torch.inference_mode()

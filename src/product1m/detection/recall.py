@@ -38,5 +38,5 @@ def precision_and_recall(
     pairs = [match_boxes(ours, true, min_iou) for ours, true in zip(boxes, truth, strict=True)]
     matched = np.concatenate([ours for ours, _ in pairs])
     taken = np.concatenate([true for _, true in pairs])
-    precision, found = (float(own.mean()) if len(own) else 0.0 for own in (matched, taken))
-    return precision, found
+    precision, recall = (float(own.mean()) if len(own) else 0.0 for own in (matched, taken))
+    return precision, recall

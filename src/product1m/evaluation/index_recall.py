@@ -25,8 +25,8 @@ def searched_recall(
     """Share of the nearest stored vectors that the index finds; its codes count as exact."""
     gallery, layout = searcher.gallery, searcher.layout
     chosen = np.unique(np.linspace(0, len(box_vectors) - 1, MAX_BOXES, dtype=int))
-    of_blocks = {name: weight for name, weight in weights.items() if name in layout.widths}
-    asked = box_vectors[chosen, : layout.dim] * layout.scale(of_blocks)
+    weights_by_block = {name: weight for name, weight in weights.items() if name in layout.widths}
+    asked = box_vectors[chosen, : layout.dim] * layout.scale(weights_by_block)
     exact = ExactSearch(asked, RECALL_DEPTH)
     for start in range(0, len(gallery), _CHUNK):
         exact.add(gallery.vectors(np.arange(start, min(start + _CHUNK, len(gallery)))))

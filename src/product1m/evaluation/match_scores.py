@@ -219,19 +219,19 @@ def _boxes(
 ) -> Iterator[_Box]:
     labels = _labels(searcher)
     items_of = pd.Series(labels).value_counts().to_dict()
-    of_box = [list(own) for query in products for own in query]
+    by_box = [list(own) for query in products for own in query]
     scores = np.concatenate([boxes.scores for boxes in queries.boxes])
     query_of = np.repeat(np.arange(len(products)), [len(boxes) for boxes in queries.boxes])
-    removed = max((sum(items_of.get(label, 0) for label in own) for own in of_box), default=0)
+    removed = max((sum(items_of.get(label, 0) for label in own) for own in by_box), default=0)
     depth = max(searcher.settings.depth, RIVALS + removed)
-    for start in range(0, len(of_box), _CHUNK):
-        rows = range(start, min(start + _CHUNK, len(of_box)))
+    for start in range(0, len(by_box), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(by_box)))
         vectors = queries.box_vectors[rows.start : rows.stop]
         nearest = searcher.nearest(vectors, block_weights(weights), depth)
         for row, similarities, positions in zip(
             rows, nearest.scores, nearest.positions, strict=True
         ):
-            used, own = positions >= 0, of_box[row]
+            used, own = positions >= 0, by_box[row]
             yield _Box(
                 int(query_of[row]),
                 queries.box_vectors[row],

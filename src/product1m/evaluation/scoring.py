@@ -72,7 +72,7 @@ def score(
     lines = read_rankings(rankings, as_released)
     truth, splits = _released_truth(lists) if as_released else _truth(lists)
     if split is not None:
-        lines, splits = _of_split(lines, splits, split, rankings)
+        lines, splits = _rankings_of_split(lines, splits, split, rankings)
     unranked = _unranked(lines, splits)
     if unranked:
         logger.warning(
@@ -91,7 +91,7 @@ def score(
     return ScoreReport(scores, counts)
 
 
-def _of_split(
+def _rankings_of_split(
     lines: RankingLines, splits: Mapping[str, list[str]], split: str, rankings: Path
 ) -> tuple[RankingLines, dict[str, list[str]]]:
     """The rankings of the split's queries, and the queries of the split."""

@@ -102,11 +102,12 @@ def _check_every_file(version: ModelVersion, folder: Path) -> None:
         listed = _DIGESTS.validate_json(path.read_bytes())
     except ValidationError as error:
         raise RegistryError(f"{version.title}: {FILES} is damaged: {error}; {_ADVICE}") from error
-    found = digests_by_name(folder)
-    for name in sorted(listed.keys() | found.keys()):
-        if found.get(name) != listed.get(name):
-            what = "added" if name not in listed else "missing" if name not in found else "changed"
-            raise RegistryError(f"{version.title}: {name} is {what}; {_ADVICE}")
+    present = digests_by_name(folder)
+    for name in sorted(listed.keys() | present.keys()):
+        if present.get(name) != listed.get(name):
+            change = "changed" if name in present else "missing"
+            change = change if name in listed else "added"
+            raise RegistryError(f"{version.title}: {name} is {change}; {_ADVICE}")
 
 
 def read_question(folder: Path, title: str) -> pd.DataFrame:

@@ -140,8 +140,8 @@ def _settle(claimed: ModelVersion) -> None:
 def _require_unchanged(claimed: ModelVersion, previous: str) -> None:
     """RegistryError if someone moved the alias, or marked this claim as abandoned."""
     now = list_versions(claimed.model)
-    found = champion_among(now)
-    champion = found.number if found else NONE
+    current = champion_among(now)
+    champion = current.number if current else NONE
     own = next(version for version in now if version.number == claimed.number)
     if champion != previous or own.tags.get(STATE) != CLAIMED:
         _set_state(claimed, LOST)

@@ -41,13 +41,13 @@ class Rules(RegistrationConfig):
 
 def rules_for(config: RegistrationConfig, lineage: Mapping[str, Summary]) -> Rules:
     """The configuration's rules; a data set that carries the mark of a sample counts as one."""
-    of_sample = any(
+    has_sample_data = any(
         summary.details.get(SAMPLE_DATA)
         for summary in lineage.values()
         if summary.step == "ingestion"
     )
     values = config.model_dump()
-    return Rules.model_validate(values | {SAMPLE_DATA: config.sample_data or of_sample})
+    return Rules.model_validate(values | {SAMPLE_DATA: config.sample_data or has_sample_data})
 
 
 class Remeasured(BaseModel):

@@ -123,8 +123,8 @@ def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
     again = measured if is_of_champion else None
     same = known and (known.queries, known.gallery) == (candidate.queries, candidate.gallery)
     if known and same and known.ap.keys() == candidate.ap.keys():
-        found = known.found or (again.found if again else {})
-        return Rivalry(pd.Series(known.ap), known.top, "", _counts(found))
+        counts = known.found or (again.found if again else {})
+        return Rivalry(pd.Series(known.ap), known.top, "", _counts(counts))
     if again and again.ap.keys() == candidate.ap.keys():
         note = "champion measured again on these queries"
         return Rivalry(pd.Series(again.ap), again.top, note, _counts(again.found))
@@ -140,8 +140,8 @@ def rivalry(candidate: Evidence, champion: Champion) -> Rivalry:
     return Rivalry(None, {}, note)
 
 
-def _counts(found: Mapping[str, int]) -> pd.Series | None:
-    return pd.Series(found) if found else None
+def _counts(num_found: Mapping[str, int]) -> pd.Series | None:
+    return pd.Series(num_found) if num_found else None
 
 
 def _absolute(candidate: Evidence) -> Iterator[Rule]:
@@ -188,8 +188,8 @@ def _relative(
     name, limit = "not behind the champion", -_allowed_loss(candidate)
     expected = f"interval above {limit:+.3f}"
     if rival is None:
-        found = "there is no champion yet"
-        yield Rule(name=name, expected=expected, found=found, outcome="pass", limit=limit)
+        reason = "there is no champion yet"
+        yield Rule(name=name, expected=expected, found=reason, outcome="pass", limit=limit)
         return
     if rival.ap is None:
         yield Rule(
@@ -225,8 +225,8 @@ def _box_precision(candidate: Evidence) -> Iterator[Rule]:
             high=share.high,
         )
     elif limit > 0:
-        found = "unknown: the queries have no true boxes"
-        yield Rule(name=name, expected=f"≥ {limit:.3f}", found=found, outcome="fail", limit=limit)
+        reason = "unknown: the queries have no true boxes"
+        yield Rule(name=name, expected=f"≥ {limit:.3f}", found=reason, outcome="fail", limit=limit)
 
 
 def _products_found(candidate: Evidence, rival: Rivalry) -> Iterator[Rule]:
@@ -238,8 +238,8 @@ def _products_found(candidate: Evidence, rival: Rivalry) -> Iterator[Rule]:
     expected = f"interval above {limit:+.3f}"
     ours = pd.Series(candidate.found)
     if rival.found is None or set(rival.found.index) != set(ours.index):
-        found = "the champion's are unknown"
-        yield Rule(name=name, expected=expected, found=found, outcome="not compared", limit=limit)
+        reason = "the champion's are unknown"
+        yield Rule(name=name, expected=expected, found=reason, outcome="not compared", limit=limit)
         return
     counts = pd.DataFrame({"gain": ours - rival.found, "products": pd.Series(candidate.products)})
     ratios = {"gain": ("gain", "products")}
@@ -285,8 +285,8 @@ def _worst_slice(config: Rules, slices: list[SliceChange]) -> Rule:
     name, limit = "worst slice", -config.max_slice_loss
     expected = f"no interval below {limit:+.3f}"
     if not slices:
-        found = f"no slice has {config.min_slice_queries} queries in {MIN_SLICE_GROUPS} groups"
-        return Rule(name=name, expected=expected, found=found, outcome="pass", limit=limit)
+        reason = f"no slice has {config.min_slice_queries} queries in {MIN_SLICE_GROUPS} groups"
+        return Rule(name=name, expected=expected, found=reason, outcome="pass", limit=limit)
     worst = min(slices, key=lambda change: change.high)
     return Rule(
         name=name,
@@ -300,16 +300,16 @@ def _worst_slice(config: Rules, slices: list[SliceChange]) -> Rule:
     )
 
 
-def _interval_above(name: str, found: Interval, limit: float, note: str = "") -> Rule:
+def _interval_above(name: str, interval: Interval, limit: float, note: str = "") -> Rule:
     return Rule(
         name=name,
         expected=f"interval above {limit:+.3f}",
-        found=found.signed + (f", {note}" if note else ""),
-        outcome=_outcome(found.low > limit),
-        value=found.mean,
+        found=interval.signed + (f", {note}" if note else ""),
+        outcome=_outcome(interval.low > limit),
+        value=interval.mean,
         limit=limit,
-        low=found.low,
-        high=found.high,
+        low=interval.low,
+        high=interval.high,
     )
 
 

@@ -30,8 +30,8 @@ def remove_left_by_registrations() -> None:
         attempts = {active.info.run_id: own}
         for tag in ATTEMPT_TAGS:
             if tag in own.data.tags:
-                found = _runs(client, own.info.experiment_id, tag, own.data.tags[tag])
-                attempts |= {run.info.run_id: run for run in found}
+                runs = _runs(client, own.info.experiment_id, tag, own.data.tags[tag])
+                attempts |= {run.info.run_id: run for run in runs}
         ended = [
             run
             for run_id, run in attempts.items()

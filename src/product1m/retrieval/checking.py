@@ -109,12 +109,12 @@ def check_answers(
     scores, positions, first = nearest.scores.copy(), nearest.positions, slice(num_checked)
     strengths, agreements = np.zeros(scores.shape), np.zeros(scores.shape)
     unit, colors = sum(block_weights(weights).values()), weights.get(COLORS_WEIGHT, 0.0)
-    of_pattern = weights.get(PATTERN_WEIGHT, 0.0)
+    pattern_weight = weights.get(PATTERN_WEIGHT, 0.0)
     for place, row in enumerate(positions[:, first]):
         shared = count(place, row)
         strengths[place, first] = strength(shared, colors)
         agreements[place, first] = shared[:, 2]
-        added = weight * strengths[place, first] + of_pattern * agreements[place, first]
+        added = weight * strengths[place, first] + pattern_weight * agreements[place, first]
         scores[place, first] += (unit * added).astype(np.float32)
     return Nearest(scores, positions, strengths, agreements).ordered()
 

@@ -191,8 +191,8 @@ class Searcher:
         if FIRST_AUTHOR in weights:
             return self.checked(self._by_products(vectors, depth), weights, count)
         stored = vectors[:, : self.layout.dim]
-        found = self.gallery.search(stored * self.layout.scale(block_weights(weights)), depth)
-        checked = self.checked(Nearest(*found), weights, count)
+        nearest = self.gallery.search(stored * self.layout.scale(block_weights(weights)), depth)
+        checked = self.checked(Nearest(*nearest), weights, count)
         return checked if starts is None else share_answers(checked, weights, starts)
 
     def _by_products(self, vectors: Float32[np.ndarray, "I D"], depth: int) -> Nearest:
@@ -318,9 +318,9 @@ class Searcher:
             firsts = np.cumsum([0, *(len(query.views) for query in batch)])[:-1]
             photo_vectors.append(vectors[firsts])
             box_vectors.append(np.delete(vectors, firsts, axis=0))
-        of_boxes, of_photos = np.concatenate(box_vectors), np.concatenate(photo_vectors)
+        each_box, each_photo = np.concatenate(box_vectors), np.concatenate(photo_vectors)
         shared = self._shared(queries)
-        return QueryVectors(ids, boxes, of_boxes, of_photos, shared, range(len(ids)))
+        return QueryVectors(ids, boxes, each_box, each_photo, shared, range(len(ids)))
 
     def _shared(self, queries: FeatureSet) -> SharedCounts | None:
         if self.gallery.points is None or not queries.has_points:

@@ -101,10 +101,10 @@ def search(
         opened = open_catalogue(catalogue, model_digest(model), name)
         service, small_photos = service.with_catalogue(opened), catalogue / THUMBNAILS
     try:
-        (found,) = service.answer([photo.encoded], [title], top_k)
+        (result,) = service.answer([photo.encoded], [title], top_k)
     except RetrievalError as error:
         raise RetrievalError(f"{photo.path}: {error}") from error
-    answer = service.row(found)
+    answer = service.row(result)
     thumbnails = Thumbnails(small_photos)
     boxes = box_cards(answer, thumbnails)
     merged = list(zip(answer["ids"], answer["labels"], strict=True))

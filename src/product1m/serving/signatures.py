@@ -234,9 +234,11 @@ def _refusals(meaning: str) -> Iterator[None]:
 def _differences(message: str) -> str:
     """Names of the files in the library's message, without its digests; empty if it is another."""
     plain = message.replace("\\'", "'")
-    found = {
+    names_by_fault = {
         "changed": re.findall(r"Hash mismatch for '([^']+)'", plain),
         "added": re.findall(r"Extra files found in model '[^']*': ([^\"']+)", plain),
         "missing": re.findall(r"Missing files in model '[^']*': ([^\"']+)", plain),
     }
-    return "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
+    return "; ".join(
+        f"{fault}: {', '.join(names)}" for fault, names in names_by_fault.items() if names
+    )

@@ -85,7 +85,7 @@ def run(
     ):
         source = photos_of(dataset, kept, config)
         store = open_store(dataset)
-        erased, of_sample = erased_photos(store), is_sample(store)
+        erased, has_sample_data = erased_photos(store), is_sample(store)
         lists = find_lists(list_folder, dataset)
         writers = {role: step.writers[role] for role in ROLES}
         keys = {
@@ -98,7 +98,7 @@ def run(
         _report_labels(writers)
         for writer in writers.values():
             writer.details["content"] = content_digest(writer.folder)
-            writer.details[SAMPLE_DATA] = of_sample
+            writer.details[SAMPLE_DATA] = has_sample_data
     return step.all_metrics()
 
 

@@ -121,9 +121,9 @@ def agreed(read: Callable[[], T], digest: Callable[[T], Hashable], expected: Has
     seen: set[Hashable] = set()
     for _ in range(READS):
         value = read()
-        if (found := digest(value)) == expected or found in seen:
+        if (actual := digest(value)) == expected or actual in seen:
             break
-        seen.add(found)
+        seen.add(actual)
     return value
 
 

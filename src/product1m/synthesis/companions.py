@@ -80,7 +80,7 @@ class _Neighbors:
     positions: Int[np.ndarray, " K"]
     different: Bool[np.ndarray, " K"]
     """Whether each seems to show another product."""
-    of_brand: bool
+    same_brand: bool
     """Whether they are from its brand; otherwise they only have similar titles."""
 
 
@@ -106,13 +106,13 @@ class Companions:
         """Sources of a source's brand, or those with the most similar titles."""
         alike = self._heads.similarity(position) >= _SAME_BRAND
         near = np.flatnonzero(alike & (self._keys != self._keys[position]))
-        of_brand = len(near) >= _MIN_OF_BRAND
-        if not of_brand:
+        same_brand = len(near) >= _MIN_OF_BRAND
+        if not same_brand:
             count = max(_MIN_NEIGHBORS, round(_NEIGHBOR_SHARE * len(self._keys)))
             near = self.nearest(position)[:count]
         sameness = self._sameness(position, near)
         bound = np.quantile(sameness, 1 - _MAX_SAMENESS_RANK) if len(near) else 0.0
-        return _Neighbors(near, sameness <= bound, of_brand)
+        return _Neighbors(near, sameness <= bound, same_brand)
 
     def _sameness(self, position: int, others: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         sameness = _TITLE_WEIGHT * self._names.similarity(position)[others]
@@ -176,13 +176,13 @@ class Wordings:
                 texts_with[ngram].append(position)
         limit = max(max_share * len(texts), 2)
         self._texts_with = {
-            ngram: np.array(found, np.int32)
-            for ngram, found in texts_with.items()
-            if len(found) <= limit
+            ngram: np.array(holders, np.int32)
+            for ngram, holders in texts_with.items()
+            if len(holders) <= limit
         }
         self._weights = {
-            ngram: _WEIGHTS[favored](len(found) / len(texts))
-            for ngram, found in self._texts_with.items()
+            ngram: _WEIGHTS[favored](len(holders) / len(texts))
+            for ngram, holders in self._texts_with.items()
         }
         self._ngrams = [[n for n in ngrams if n in self._weights] for ngrams in ngrams_of]
         squares = [sum(self._weights[n] ** 2 for n in ngrams) for ngrams in self._ngrams]

@@ -183,7 +183,7 @@ class SourcePool:
         if alike:
             for _ in range(_MAX_FIRSTS):
                 first = int(rng.integers(len(self.sources)))
-                if self._companions.neighbors(first).of_brand:
+                if self._companions.neighbors(first).same_brand:
                     break
             chosen = self._companions.draw(first, number, rng)
             if len(chosen) >= min(number, 2):

@@ -48,8 +48,10 @@ def require_database(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or path.exists():
         return
-    found = sorted(Path("build").glob(f"*/{DATABASE}"), key=lambda file: -file.stat().st_mtime)
-    known = f"; there is {', '.join(sqlite_uri(file) for file in found[:3])}" if found else ""
+    databases = sorted(Path("build").glob(f"*/{DATABASE}"), key=lambda file: -file.stat().st_mtime)
+    known = (
+        f"; there is {', '.join(sqlite_uri(file) for file in databases[:3])}" if databases else ""
+    )
     raise RegistryError(
         f"{path}: MLFLOW_TRACKING_URI names this database, and there is no such file; a run writes "
         f"{DATABASE} into its output folder (`make sample`, or `python -m pipelines run`){known}"

@@ -56,8 +56,8 @@ class ParentRun:
 
     def _find(self) -> str:
         """The oldest parent, if there is one."""
-        found = self._search(f"tags.`{KIND_TAG}` = '{PIPELINE}'")
-        runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        parents = self._search(f"tags.`{KIND_TAG}` = '{PIPELINE}'")
+        runs = sorted(parents, key=lambda run: (run.info.start_time, run.info.run_id))
         return str(runs[0].info.run_id) if runs else ""
 
     def _create(self) -> str:

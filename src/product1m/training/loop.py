@@ -287,8 +287,8 @@ class _NotFiniteError(Exception):
 
 
 def _kept(work: Path) -> str:
-    found = checkpoints(work)
-    kept = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+    folders = checkpoints(work)
+    kept = f"the last good checkpoint is {folders[-1]}" if folders else "there is no checkpoint yet"
     return f"the loss must be finite; {kept}; try a lower learning rate or float32"
 
 
