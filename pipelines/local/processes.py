@@ -11,6 +11,7 @@ from types import FrameType
 import psutil
 
 from product1m.storage.locks import hold
+from product1m.telemetry.processes import ENDING
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +45,22 @@ def is_alive(pid: int, since: float) -> bool:
 
 @contextlib.contextmanager
 def steps_end_with_run() -> Iterator[None]:
-    """Make SIGTERM end the running step within the block, then raise KeyboardInterrupt."""
+    """Make SIGTERM end the running step within the block, then raise KeyboardInterrupt.
+
+    So does SIGHUP, which a closed terminal sends, unless it is ignored, as `nohup` does.
+    """
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         _end(psutil.Process().children(recursive=True))
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    ignored = [n for n in ENDING if signal.getsignal(n) == signal.SIG_IGN]
+    before = {n: signal.signal(n, end) for n in ENDING if n not in ignored}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _works_in(process: psutil.Process, work: Path) -> bool:

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -195,3 +197,42 @@ def test_a_damaged_photo_is_stored_whole_or_refused_never_anything_else(
         stored(bytes(raw))
     except PhotoError as refused:
         assert str(refused)  # noqa: PT017  either outcome is right
+
+
+MEMORY_OF_WORKERS = """
+import io, threading
+import psutil
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from product1m.config import IngestionConfig
+from product1m.data.intake import normalize_photo, unrestricted_pillow
+from product1m.data.limits import PhotoLimits, PixelBudget
+
+limits = PhotoLimits.from_config(IngestionConfig())
+files = []
+for kind, options in (("PNG", {}), ("JPEG", {"quality": 10, "progressive": True})):
+    file = io.BytesIO()
+    Image.new("RGB", (10_000, 5_000), "teal").save(file, kind, **options)
+    files.append(file.getvalue())
+own, ended, used = psutil.Process(), threading.Event(), []
+def watch():
+    while not ended.wait(0.01):
+        used.append(own.memory_info().rss)
+watcher = threading.Thread(target=watch)
+start, budget = own.memory_info().rss, PixelBudget(limits.max_pixels)
+watcher.start()
+with unrestricted_pillow(), ThreadPoolExecutor(8) as workers:
+    list(workers.map(lambda file: normalize_photo(file, limits, budget), files * 4))
+ended.set()
+watcher.join()
+print((max(used) - start) >> 20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the C library of Linux")
+def test_eight_workers_need_little_more_memory_than_one_photo_of_50_megapixels() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_WORKERS], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 700  # one such photo takes 200 MiB in Pillow, 150 as an array

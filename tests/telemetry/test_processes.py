@@ -70,7 +70,8 @@ def test_a_step_ends_with_the_run_that_started_it_through_a_shell() -> None:
     assert gone([step])
 
 
-def test_sigterm_lets_a_step_clean_up() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_closed_terminal_let_a_step_clean_up(number: signal.Signals) -> None:
     step = started("""
         import time
         from product1m.telemetry.processes import ended_by_sigterm
@@ -82,10 +83,10 @@ def test_sigterm_lets_a_step_clean_up() -> None:
             print("cleaned up", flush=True)
     """)
     assert line_of(step) == "ready"
-    step.terminate()
+    step.send_signal(number)
     rest, _ = step.communicate(timeout=30)
     assert rest == "cleaned up\n"
-    assert step.returncode == 128 + signal.SIGTERM
+    assert step.returncode == 128 + number
 
 
 @pytest.mark.parametrize(("in_kfp", "spared"), [("true", True), ("false", False)])

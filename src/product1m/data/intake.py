@@ -1,5 +1,7 @@
 """Photo files to stored photos: checked before decoding, decoded once, upright, limited in size."""
 
+import contextlib
+import ctypes
 import io
 import re
 import warnings
@@ -24,6 +26,10 @@ from product1m.errors import PhotoError
 
 Read = TypeVar("Read")
 
+_M_MMAP_THRESHOLD = -3
+"""Parameter of glibc's `mallopt`: from what size on a block is a mapping of its own."""
+_LARGE_BYTES = 4 << 20
+"""Blocks of this size go back to the system as soon as they are free (ours)."""
 _OBJECT = re.compile(r" ?<[^<>]*0x[0-9a-f]+>")
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -97,19 +103,22 @@ def _normalized(raw: bytes, limits: PhotoLimits, budget: PixelBudget | None) -> 
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
         original_px = image.size
         check_photo_size(*original_px, limits)
-        orientation = _orientation(image)
-        keep = _can_be_kept(image, orientation, limits)
+        is_small = _is_small_jpeg(image, limits)
         # A JPEG decodes directly to a half, a quarter or an eighth of its size; a progressive one
         # still needs memory for all its coefficients.
         image.draft("RGB", (limits.max_side_px, limits.max_side_px))
         width, height = original_px if image.info.get("progressive") else image.size
         budget = budget or PixelBudget(limits.max_pixels)
         with budget.decoding(width * height):
+            orientation = _orientation(image)  # for which Pillow decodes a PNG
             photo = _decode(image, orientation, limits.max_side_px)
+            image.close()  # its pixels go before the next photo is decoded
     height, width = photo.shape[:2]
     if min(width, height) < limits.min_side_px:
         raise PhotoError(f"{width} x {height} px after downscaling: too narrow")
-    encoded = without_segments(raw, EXIF_AND_XMP) if keep else encode_jpeg(photo)
+    encoded = (
+        without_segments(raw, EXIF_AND_XMP) if is_small and orientation == 1 else encode_jpeg(photo)
+    )
     return StoredPhoto(encoded, width, height, max(width, height) / max(original_px))
 
 
@@ -128,8 +137,11 @@ def photo_errors() -> Iterator[None]:
 def unrestricted_pillow() -> Iterator[None]:
     """Switch off Pillow's warnings and its pixel limit; `normalize_photo` checks its own limit.
 
-    It affects the whole process, so enter it before threads start.
+    It affects the whole process, so enter it before threads start. Memory of decoded photos is
+    given back to the system from then on; otherwise every thread keeps that of its largest one.
     """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -154,12 +166,12 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def _can_be_kept(image: Image.Image, orientation: int, limits: PhotoLimits) -> bool:
+def _is_small_jpeg(image: Image.Image, limits: PhotoLimits) -> bool:
+    """Whether a photo is stored byte for byte if it is upright."""
     return (
         image.format == "JPEG"
         and image.mode in ("RGB", "L")
         and max(image.size) <= limits.max_side_px
-        and orientation == 1
     )
 
 

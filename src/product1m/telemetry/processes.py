@@ -18,6 +18,8 @@ import psutil
 
 PARENT = "PRODUCT1M_PARENT"
 """Environment variable of a step: id of the process that it must not outlive."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""What asks a process to end: the system or an operator, and a terminal that is closed."""
 _PR_SET_PDEATHSIG = 1
 _watched: set[int] = set()
 
@@ -26,21 +28,22 @@ _watched: set[int] = set()
 def ended_by_sigterm() -> Iterator[None]:
     """Within the block SIGTERM raises SystemExit, so that everything started is cleaned up.
 
-    Does nothing outside the main thread, or where SIGTERM has a handler already.
+    SIGHUP, which a closed terminal sends, does too. Does nothing outside the main thread, or for a
+    signal that has a handler already or is ignored, as `nohup` does.
     """
-    own = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if threading.current_thread() is not threading.main_thread() or not own:
-        yield
-        return
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    is_main = threading.current_thread() is threading.main_thread()
+    own = [n for n in ENDING if is_main and signal.getsignal(n) == signal.SIG_DFL]
+    for number in own:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in own:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @functools.cache
