@@ -159,7 +159,7 @@ def _restored(
     target = to or previous
     if target == NONE:
         raise RegistryError(
-            f"{champion.title} has no previous champion; name a version to go back to"
+            f"{champion.title} has no previous champion; name the version to restore with --to"
         )
     restored = show(models.champion, target)
     if restored.number == champion.number:
