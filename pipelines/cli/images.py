@@ -55,7 +55,9 @@ class BuiltImage:
 def build(
     base_image: Annotated[
         str,
-        typer.Option(envvar="BASE_IMAGE", help="Has python3.11; default: see the Dockerfile."),
+        typer.Option(
+            envvar="BASE_IMAGE", help="Image with python3.11; default: see the Dockerfile."
+        ),
     ] = "",
     options: Annotated[
         str,

@@ -27,7 +27,7 @@ def plan(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of an earlier run on this machine, whose cache counts; default: none."
+            help="Folder of an earlier run here, whose results are reused; default: none."
         ),
     ] = None,
     backgrounds: Annotated[

@@ -63,8 +63,8 @@ def apply(
     """Show how file and cluster differ; with --yes, make the cluster match the file.
 
     A changed schedule is replaced, one that is not in the file is deleted. No run is ended: while a
-    run is in flight, its schedule stays and the next `apply` replaces or deletes it, or this one
-    with --wait. So there are never more runs at once than a schedule allows.
+    run is in flight, its schedule stays, and the next `apply` replaces or deletes it; with --wait,
+    this `apply` waits for the run. So there are never more runs at once than a schedule allows.
     """
     from pipelines.cluster import reconcile
     from pipelines.cluster.api import Cluster

@@ -369,7 +369,7 @@ def search(
 def clean_uploads(
     address: Annotated[str, typer.Argument(help="s3://BUCKET or s3://BUCKET/PREFIX to clean.")],
     older_than_hours: Annotated[
-        float, typer.Option(help="Keep uploads that began later.", min=0)
+        float, typer.Option(help="Keep uploads younger than this.", min=0)
     ] = 24,
 ) -> None:
     """Abort multipart uploads that killed processes left unfinished; they take space."""

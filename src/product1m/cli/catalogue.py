@@ -122,7 +122,7 @@ def erase(
     index: Index = None,
     model: Model = CHAMPION_URI,
 ) -> None:
-    """Erase items for good: photos, lines, vectors; no step takes their photos in again.
+    """Erase items for good: photos, lines, vectors; no step reads their photos again.
 
     Prints the earlier artifacts that still contain them: delete these, or make them again.
     """

@@ -47,10 +47,8 @@ Model = Annotated[str, typer.Option(help="A registered model, or its folder.")]
 SecondModel = Annotated[
     str, typer.Option(help="A second model, shown beside the first; it need not be signed.")
 ]
-Host = Annotated[
-    str, typer.Option(help="Address to listen on; 0.0.0.0: every address of this machine.")
-]
-Port = Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")]
+Port = Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)]
 Examples = Annotated[
     Path | None,
     typer.Option(help="Folder with example photos for the page and an examples.jsonl."),
@@ -59,7 +57,7 @@ Review = Annotated[
     bool,
     typer.Option(
         "--review",
-        help="Also show a page to promote and reject candidates, as you; this machine only.",
+        help="Also show a page where you promote and reject candidates; on this machine only.",
     ),
 ]
 OpenPage = Annotated[

@@ -23,7 +23,7 @@ def gc(
     root: Annotated[str, typer.Argument(help="The address in `storage.root`.")],
     older_than_days: Annotated[
         float,
-        typer.Option(help="Keep objects written later: a running step may need them."),
+        typer.Option(help="Keep objects younger than this: a running step may need them."),
     ] = 14,
     named_in: Annotated[
         list[str] | None,
