@@ -42,12 +42,13 @@ from product1m.catalogue.indexing import (
 from product1m.catalogue.intake import SOURCES
 from product1m.catalogue.listing import Listing, stamped
 from product1m.catalogue.new_items import from_photo
+from product1m.catalogue.points import SHARD_ROWS
 from product1m.catalogue.registering import COUNTS, register_catalogue
 from product1m.catalogue.store import CatalogueStore
 from product1m.config import CatalogueConfig, RegistrationConfig
 from product1m.data.items import ItemWriter
 from product1m.data.lists import ListFile
-from product1m.data.points import POINTS, PointTable, PointWriter
+from product1m.data.points import PointTable, PointWriter
 from product1m.retrieval.embedding import normalize
 from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP
@@ -221,13 +222,11 @@ class Shop:
         known.add(vector_keys(rows), vectors(rows), self._scratch / "vectors", self.config)
         with write_artifact(folder, STEP, self.config) as writer:
             filled = refresh_index(None, rows, vectors, settings(FACTORY), writer.folder)
-            self._write(writer, filled, real, places)
+            points = self._write(writer, filled, real, places)
             ranking = CanaryRanking.from_config(
                 self.opened.index.manifest.details["blocks"], self.opened.config
             )
-            filled = replace(
-                filled, gallery=filled.gallery.with_points(PointTable(writer.folder / POINTS))
-            )
+            filled = replace(filled, gallery=filled.gallery.with_points(PointTable(*points)))
             write_canaries(writer.folder, filled, {}, vectors, 50, 0, ranking)
             writer.details.update(self.opened.index.manifest.details)
             writer.details.update({MODEL: self.opened.digest, "checks": []})
@@ -248,8 +247,8 @@ class Shop:
 
     def _write(
         self, writer: ArtifactWriter, filled: FilledIndex, real: GalleryIndex, places: Sequence[int]
-    ) -> None:
-        """Everything beside the index, as a refresh writes it."""
+    ) -> list[Path]:
+        """Everything beside the index, as a refresh writes it; returns the files of points."""
         folder = writer.folder
         pq.write_table(pa.Table.from_pandas(filled.rows, preserve_index=False), folder / GALLERY)
         listed = stamped(
@@ -261,9 +260,12 @@ class Shop:
             (folder / name).write_bytes(self.opened.index.file(name).read_bytes())
         points = real.points
         assert points is not None, "the sample's model gives shared points a weight"
-        with PointWriter(folder) as written:
-            for place in places:
-                written.add(points[place])
+        files: list[Path] = []
+        for start in range(0, len(places), SHARD_ROWS):
+            files.append(folder / f"points-{len(files):05d}.arrow")
+            with PointWriter(folder, files[-1].name) as written:
+                for place in places[start : start + SHARD_ROWS]:
+                    written.add(points[place])
         small = Thumbnails(self.folder / THUMBNAILS)
         config = RegistrationConfig(thumbnail_side_px=self.config.thumbnail_side_px)
         with (
@@ -275,6 +277,7 @@ class Shop:
                 assert jpeg is not None
                 thumbnails.add(item, jpeg, (96, 96), caption=item, labels=[])
         writer.timed.add(f"{THUMBNAILS}/{MANIFEST}")
+        return files
 
 
 def change(shop: Shop, num_changes: int) -> tuple[bytes, str, str]:

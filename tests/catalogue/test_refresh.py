@@ -13,7 +13,7 @@ from product1m.capture.network import load_capture
 from product1m.catalogue.new_items import from_dataset, from_photo
 from product1m.catalogue.store import CatalogueStore
 from product1m.config import IndexingConfig
-from product1m.data.points import PointTable
+from product1m.data.points import open_points
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, CatalogueError, RetrievalError
 from product1m.retrieval.building import IndexSettings, build_index
@@ -121,19 +121,26 @@ def test_an_index_that_was_changed_answers_like_one_that_was_built_from_the_list
 def points_by_item(index: Path) -> dict[str, np.ndarray]:
     """Places and descriptors of every item's points."""
     ids = pq.read_table(index / "gallery.parquet")["id"].to_pylist()
-    table = PointTable(index / "points.arrow")
+    table = open_points(open_artifact(index, "catalogue"))
+    assert table is not None
     assert len(table) == len(ids)
     return {
         item: np.c_[table[row].points_xy, table[row].descriptors] for row, item in enumerate(ids)
     }
 
 
+def write_model_with_points(made: TinyArtifacts, folder: Path) -> Path:
+    """A model that gives shared points a weight."""
+    model = small_catalogue.write_model(made, folder)
+    weights = {"image": 1.0, "text": 1.0, "points": 0.1}
+    ServingConfig.read(model).model_copy(update={"weights": weights}).write(model)
+    return model
+
+
 def test_points_stay_with_their_items_whatever_is_added_and_removed(
     shop: Path, made: TinyArtifacts, tmp_path: Path
 ) -> None:
-    model = small_catalogue.write_model(made, tmp_path / "model")
-    weights = {"image": 1.0, "text": 1.0, "points": 0.1}
-    ServingConfig.read(model).model_copy(update={"weights": weights}).write(model)
+    model = write_model_with_points(made, tmp_path / "model")
     store, index = CatalogueStore(str(tmp_path / "shop")), tmp_path / "index"
     shutil.copytree(shop / "shop", tmp_path / "shop")
     refresh(tmp_path / "shop", model, index, tmp_path / "cache")
@@ -152,6 +159,28 @@ def test_points_stay_with_their_items_whatever_is_added_and_removed(
     np.testing.assert_array_equal(after["gallery-7"], before["gallery-7"])
     assert len(after["new"]) > 0
     np.testing.assert_array_equal(after["gallery-4"], after["new"])
+
+
+def test_files_of_points_that_did_not_change_are_not_written_again(
+    shop: Path, made: TinyArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("product1m.catalogue.points.SHARD_ROWS", 4)
+    monkeypatch.setattr("product1m.catalogue.points.LEAST_ROWS", 2)
+    model = write_model_with_points(made, tmp_path / "model")
+    store, index = CatalogueStore(str(tmp_path / "shop")), tmp_path / "index"
+    shutil.copytree(shop / "shop", tmp_path / "shop")
+    refresh(tmp_path / "shop", model, index, tmp_path / "cache")
+    before = points_by_item(index)
+    files = [path.stat().st_ino for path in sorted(index.glob("points-*"))]
+    assert len(files) == 2
+    store.add([from_photo(write_photo(tmp_path / "new.jpg", 41), "new", "Lumi oat")], "Ann")
+    refresh(tmp_path / "shop", model, index, tmp_path / "cache")
+    after = points_by_item(index)
+    assert [path.stat().st_ino for path in sorted(index.glob("points-*"))][:2] == files
+    assert after.keys() - before.keys() == {"new"}
+    for item, points in before.items():
+        np.testing.assert_array_equal(points, after[item])
+    open_artifact(index, "catalogue").verify()
 
 
 def test_the_catalogue_of_another_model_is_refused_by_name_and_built_anew(

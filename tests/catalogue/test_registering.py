@@ -43,9 +43,11 @@ def test_live_moves_to_a_catalogue_that_passed_and_to_no_other(
     assert live is not None
     assert live.number == "2"
 
-    (tmp_path / "fetched").mkdir()
     digest = model_digest(model)
-    folder = fetch_catalogue(live, digest, "the champion", tmp_path / "fetched")
-    assert (folder / "index.faiss").read_bytes() == (index / "index.faiss").read_bytes()
+    fetched = fetch_catalogue(live, digest, "the champion", tmp_path / "fetched")
+    assert (fetched.folder / "index.faiss").read_bytes() == (index / "index.faiss").read_bytes()
+    again = fetch_catalogue(live, digest, "the champion", tmp_path / "again", fetched)
+    assert again.digest == fetched.digest
+    assert (tmp_path / "again/index.faiss").samefile(fetched.folder / "index.faiss")
     with pytest.raises(ArtifactError, match=r"shop-catalogue version 2.*another one has"):
         fetch_catalogue(live, "0" * 64, "another one", tmp_path)

@@ -45,6 +45,7 @@ from product1m.artifacts.shards import (
 from product1m.config import StepConfig
 from product1m.errors import ArtifactError, Product1MError
 from product1m.storage.base import Store, sha256_of
+from product1m.storage.folder import link_or_copy
 from product1m.storage.locks import only_writer
 from product1m.storage.opening import open_store
 from product1m.telemetry.usage import Meter, Usage
@@ -94,11 +95,13 @@ class Artifact:
         path = self._whole(name) if self.is_here else None
         return Shard(self.manifest.storage, self._id(name).place, path)
 
+    def names(self, pattern: str) -> list[str]:
+        """Names of the files that match a glob, sorted."""
+        return [name for name in sorted(self.manifest.files) if PurePosixPath(name).match(pattern)]
+
     def files(self, pattern: str) -> list[Path]:
         """Verified paths of the files that match a glob, sorted by name."""
-        return [
-            self.file(name) for name in sorted(self.manifest.files) if Path(name).match(pattern)
-        ]
+        return [self.file(name) for name in self.names(pattern)]
 
     def verify(self) -> None:
         """Check every file; ArtifactError names the first damaged file and both digests.
@@ -110,6 +113,21 @@ class Artifact:
                 check_stored(self._store(), self._id(name), self.manifest.step)
             else:
                 self.file(name)
+
+    def take_from(self, other: "Artifact") -> list[str]:
+        """Link the files that another artifact has too; the names of those that it has not.
+
+        For an artifact of which only the manifest was fetched. A linked file is not read again.
+        """
+        same = {entry.sha256: name for name, entry in other.manifest.files.items()}
+        missing = []
+        for name, entry in self.manifest.files.items():
+            try:
+                if link_or_copy(other.file(same[entry.sha256]), self.folder / name):
+                    self._verified.add(name)
+            except (KeyError, Product1MError):
+                missing.append(name)
+        return missing
 
     def require_files(self) -> None:
         """Check that every file exists, without reading any; ArtifactError names a missing one.
@@ -170,6 +188,8 @@ class ArtifactWriter:
         self.folder = folder
         self.manifest = manifest
         self._uploads = uploads
+        self.kept: dict[str, str] = {}
+        """Names of files that are links to another artifact's, and their digests."""
         self.timed: set[str] = set()
         """Names of files with measured times. They differ between runs, so they are not part of
         the digest, which shows whether two runs gave the same result."""
@@ -192,6 +212,11 @@ class ArtifactWriter:
     def store(self, path: Path) -> None:
         """Store a finished bulk file of `folder`; it moves to the storage root if there is one."""
         self._uploads.move(path, path.relative_to(self.folder).as_posix())
+
+    def keep(self, artifact: Artifact, name: str, own_name: str) -> None:
+        """Take over a file of another artifact: linked, so not read again, if disks allow it."""
+        if link_or_copy(artifact.file(name), self.folder / own_name):
+            self.kept[own_name] = artifact.manifest.files[name].sha256
 
 
 def open_artifact(folder: Path, step: str, part: str = "") -> Artifact:
@@ -274,7 +299,7 @@ def _written(
                 )
         for name, value in asdict(meter.read()).items():
             setattr(manifest, name, value)
-        _finish(partial, manifest, writer.timed)
+        _finish(partial, manifest, writer)
     cost = manifest.model_dump(include=set(Usage.__annotations__))
     figures = (manifest.key, folder, manifest.seconds, manifest.digest[:12])
     logger.info("%s: %s in %.1f s, digest %s", *figures, extra={"fields": cost})
@@ -332,12 +357,14 @@ def _lineage(inputs: Mapping[str, Artifact]) -> dict[str, Summary]:
     return lineage
 
 
-def _finish(partial: Path, manifest: Manifest, timed: set[str]) -> None:
+def _finish(partial: Path, manifest: Manifest, writer: ArtifactWriter) -> None:
     for path in partial.rglob("*"):
         if path.is_file():
             name = path.relative_to(partial).as_posix()
             manifest.files[name] = FileEntry(
-                sha256=sha256_of(path), num_bytes=path.stat().st_size, timed=name in timed
+                sha256=writer.kept.get(name) or sha256_of(path),
+                num_bytes=path.stat().st_size,
+                timed=name in writer.timed,
             )
     # In the order of paths, so that the digest does not depend on where a file is stored.
     manifest.files = dict(sorted(manifest.files.items(), key=lambda item: PurePosixPath(item[0])))

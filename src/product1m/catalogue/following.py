@@ -4,6 +4,7 @@ import logging
 import threading
 from pathlib import Path
 
+from product1m.artifacts.folder import Artifact
 from product1m.catalogue.registering import fetch_catalogue, live_version
 from product1m.errors import Product1MError
 from product1m.registry.versions import ModelVersion
@@ -25,6 +26,7 @@ class CatalogueFollower:
         self._name = name
         self._model = live.current  # keeps the files of its own gallery as long as it is served
         self._number = ""
+        self._catalogue: Artifact | None = None
         self._failure = ""
         self._ended = threading.Event()
 
@@ -52,8 +54,11 @@ class CatalogueFollower:
         self._ended.set()
 
     def _load(self, version: ModelVersion, scratch: Path) -> ServedModel:
-        folder = fetch_catalogue(version, self._model.model_digest, self._model.name, scratch)
-        return with_catalogue(self._model, folder)
+        digest, name = self._model.model_digest, self._model.name
+        catalogue = fetch_catalogue(version, digest, name, scratch, self._catalogue)
+        served = with_catalogue(self._model, catalogue)
+        self._catalogue = catalogue
+        return served
 
     def _run(self, interval_s: float) -> None:
         while not self._ended.wait(interval_s):

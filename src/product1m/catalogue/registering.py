@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.manifest import MANIFEST
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.logged_models import logged_model, own_experiment
 from product1m.registry.roles import CATALOGUES
 from product1m.registry.versions import ModelVersion, ensure_model, list_versions
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.serving.catalogue_folder import MODEL, STEP, open_catalogue
-from product1m.telemetry.mlflow_client import download, talking_to_registry
+from product1m.telemetry.mlflow_client import talking_to_registry
+from product1m.telemetry.mlflow_transfers import download_files, local_folder, upload_files
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def register_catalogue(folder: Path, name: str, champion: str = "") -> str:
         logger.info("%s: %s has this content already", name, live.title)
         return live.number
     with _logged(catalogue, name) as (client, logged):
-        client.log_model_artifacts(logged.model_id, str(folder))
+        upload_files(client, logged.model_id, folder)
     with talking_to_registry(f"registering a version of {name}") as client:
         ensure_model(client, name)
         version = client.create_model_version(
@@ -74,7 +76,9 @@ def register_catalogue(folder: Path, name: str, champion: str = "") -> str:
     return str(version)
 
 
-def fetch_catalogue(version: ModelVersion, digest: str, title: str, folder: Path) -> Path:
+def fetch_catalogue(
+    version: ModelVersion, digest: str, title: str, folder: Path, known: Artifact | None = None
+) -> Artifact:
     """Download a version into an empty folder and verify every file of it.
 
     Args:
@@ -82,24 +86,53 @@ def fetch_catalogue(version: ModelVersion, digest: str, title: str, folder: Path
         digest: of the model that will answer with it; empty for any.
         title: name of that model, for messages.
         folder: where to write it.
+        known: an earlier version; what it has too is not downloaded and verified again.
 
     Raises ArtifactError if it is damaged or another model's, RegistryError if it does not exist.
     """
+    catalogue = _downloaded(version, digest, title, folder, known)
+    catalogue.verify()
+    return catalogue
+
+
+def open_registered(version: ModelVersion, digest: str, title: str, folder: Path) -> Artifact:
+    """A version where MLflow keeps it, if that is on this machine, else downloaded to a folder.
+
+    A file is verified when it is first used. Arguments and errors as in `fetch_catalogue`.
+    """
+    source = local_folder(version.uri)
+    if source is None:
+        return _downloaded(version, digest, title, folder)
+    return _opened(version, digest, title, source)
+
+
+def _downloaded(
+    version: ModelVersion, digest: str, title: str, folder: Path, known: Artifact | None = None
+) -> Artifact:
     stated = version.tags.get(MODEL_DIGEST, "none")
     if digest and stated != digest:  # before a large download
         raise ArtifactError(
             f"{version.title}: a catalogue of the model with digest {stated[:12]}, but {title} has "
             f"digest {digest[:12]}; refresh the catalogue with that model"
         )
-    fetched = download(version.uri, "", folder)
-    catalogue = open_catalogue(fetched, digest, title) if digest else open_artifact(fetched, STEP)
-    catalogue.verify()
-    if catalogue.digest != version.tags.get(DIGEST):
+    folder.mkdir(parents=True, exist_ok=True)
+    download_files(version.uri, [MANIFEST], folder)
+    catalogue = _opened(version, digest, title, folder)
+    files = catalogue.take_from(known) if known else list(catalogue.manifest.files)
+    download_files(version.uri, files, folder)
+    return catalogue
+
+
+def _opened(version: ModelVersion, digest: str, title: str, folder: Path) -> Artifact:
+    """Open a version's folder, whose manifest must be what its tag says."""
+    catalogue = open_catalogue(folder, digest, title) if digest else open_artifact(folder, STEP)
+    actual, stated = catalogue.manifest.content_digest(), version.tags.get(DIGEST, "none")
+    if not actual == catalogue.digest == stated:
         raise RegistryError(
-            f"{version.title}: its files have the digest {catalogue.digest[:12]}, its tag says "
-            f"{version.tags.get(DIGEST, 'none')[:12]}; refresh the catalogue"
+            f"{version.title}: its files have the digest {actual[:12]}, its tag says "
+            f"{stated[:12]}; refresh the catalogue"
         )
-    return fetched
+    return catalogue
 
 
 def _tags(catalogue: Artifact, champion: str) -> dict[str, str]:

@@ -4,19 +4,25 @@ A feature set with points holds `points.arrow`, an uncompressed Arrow file with 
 the order of `items.parquet`: `points` (float32 pixels: x, y, x, y, …), `descriptors` (128 bytes a
 point), `colors` (2 bytes a point), `width` and `height` of the photo, `chroma` (2 bytes a pixel of
 a small copy of the photo) and `chroma_width`. The file is mapped, not loaded, so memory does not
-grow with the number of items. An index has the same file for its gallery.
+grow with the number of items. An index has the same file for its gallery. A catalogue, of which few
+items change a day, has `points-00000.arrow`, `points-00001.arrow` and so on instead, whose rows
+follow each other.
 """
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, UInt8
 
+from product1m.artifacts.folder import Artifact
 from product1m.data.arrow_rows import RowWriter
 
-POINTS = "points.arrow"
+POINTS, POINT_SHARDS = "points.arrow", "points-*.arrow"
 SCHEMA = pa.schema(
     [
         ("points", pa.binary()),
@@ -78,8 +84,8 @@ NO_POINTS = Points(
 class PointWriter(RowWriter):
     """Writes the points of photos in the order of the item table."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / POINTS, SCHEMA, ROWS_PER_BATCH)
+    def __init__(self, folder: Path, name: str = POINTS) -> None:
+        super().__init__(folder / name, SCHEMA, ROWS_PER_BATCH)
 
     def add(self, points: Points) -> None:
         """Append the next photo's points."""
@@ -98,17 +104,24 @@ class PointWriter(RowWriter):
 
 
 class PointTable:
-    """The points of items; read from the mapped file when they are used. Threads may share it."""
+    """The points of items; read from the mapped files when they are used. Threads may share it.
 
-    def __init__(self, path: Path) -> None:
-        with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
-            self._batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+    Args:
+        paths: the files, whose rows follow each other.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self._batches = [batch for path in paths for batch in _batches(path)]
+        self._starts = list(accumulate((len(batch) for batch in self._batches), initial=0))
 
     def __len__(self) -> int:
-        return sum(len(batch) for batch in self._batches)
+        return self._starts[-1]
 
     def __getitem__(self, position: int) -> Points:
-        batch, row = self._batches[position // ROWS_PER_BATCH], position % ROWS_PER_BATCH
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        number = bisect_right(self._starts, position) - 1
+        batch, row = self._batches[number], position - self._starts[number]
         places, descriptors = (batch[name][row].as_buffer() for name in ("points", "descriptors"))
         return Points(
             np.frombuffer(places, "<f4").reshape(-1, 2),
@@ -117,6 +130,22 @@ class PointTable:
             _colors(batch, row),
             _chroma(batch, row),
         )
+
+
+def point_files(artifact: Artifact) -> list[str]:
+    """Names of an artifact's files of points, in the order of their rows; none without points."""
+    return [POINTS] if POINTS in artifact.manifest.files else artifact.names(POINT_SHARDS)
+
+
+def open_points(artifact: Artifact) -> PointTable | None:
+    """The points of an artifact's items, verified; None if it has none."""
+    names = point_files(artifact)
+    return PointTable(*(artifact.file(name) for name in names)) if names else None
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as reader:
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
 def _colors(batch: pa.RecordBatch, row: int) -> UInt8[np.ndarray, "P 2"] | None:

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from product1m.artifacts.folder import Artifact
 from product1m.data.early_checks import POINTS_PER_CELL, too_few_to_train
 from product1m.data.items import read_items
-from product1m.data.points import POINTS, PointTable
+from product1m.data.points import PointTable, open_points
 from product1m.data.texts import Places, Texts
 from product1m.errors import RetrievalError
 from product1m.retrieval.copies import find_copies
@@ -235,7 +235,7 @@ class GalleryIndex:
         self.points = points
         if points is not None and len(points) != len(rows):
             raise RetrievalError(
-                f"{POINTS} holds the points of {len(points)} items but {GALLERY} lists "
+                f"its files hold the points of {len(points)} items but {GALLERY} lists "
                 f"{len(rows)}; run indexing again"
             )
         self._copies = find_copies(rows, self.vectors)
@@ -268,8 +268,7 @@ class GalleryIndex:
     def load(cls, artifact: Artifact) -> "GalleryIndex":
         """Read an indexing artifact."""
         rows = read_items(artifact, GALLERY)
-        points = PointTable(artifact.file(POINTS)) if POINTS in artifact.manifest.files else None
-        return cls(read_index(artifact.file(INDEX)), rows, points)
+        return cls(read_index(artifact.file(INDEX)), rows, open_points(artifact))
 
     def __len__(self) -> int:
         return len(self.ids)

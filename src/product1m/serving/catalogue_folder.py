@@ -47,11 +47,16 @@ def open_catalogue(folder: Path, digest: str, title: str) -> Artifact:
         title: name of that model, for the message.
     """
     catalogue = open_artifact(folder, STEP)
+    require_model(catalogue, digest, title)
+    return catalogue
+
+
+def require_model(catalogue: Artifact, digest: str, title: str) -> None:
+    """ArtifactError, by name, if a catalogue was built with another model than this one."""
     built_with = str(catalogue.manifest.details.get(MODEL, "none"))
     if built_with != digest:
         raise ArtifactError(
-            f"{folder}: a catalogue of the model with digest {built_with[:12]}, but {title} has "
-            f"digest {digest[:12]}; refresh the catalogue with that model: `product1m catalogue "
-            "refresh --help`"
+            f"{catalogue.folder}: a catalogue of the model with digest {built_with[:12]}, but "
+            f"{title} has digest {digest[:12]}; refresh the catalogue with that model: `product1m "
+            "catalogue refresh --help`"
         )
-    return catalogue

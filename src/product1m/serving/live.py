@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from product1m.serving.catalogue_folder import model_digest, open_catalogue
+from product1m.artifacts.folder import Artifact
+from product1m.serving.catalogue_folder import model_digest, require_model
 from product1m.serving.model_folder import (
     INDEX,
     MODEL_FOLDER,
@@ -61,16 +62,16 @@ def load_served(folder: Path, name: str, is_signed: bool, is_sample: bool = Fals
     )
 
 
-def with_catalogue(served: ServedModel, folder: Path) -> ServedModel:
+def with_catalogue(served: ServedModel, catalogue: Artifact) -> ServedModel:
     """The same model with a catalogue in the place of its own gallery.
 
     Raises ArtifactError if the catalogue is damaged or of another model, by name.
     """
-    catalogue = open_catalogue(folder, served.model_digest, served.name)
+    require_model(catalogue, served.model_digest, served.name)
     return replace(
         served,
         service=served.service.with_catalogue(catalogue),
-        thumbnails=Thumbnails(folder / THUMBNAILS),
+        thumbnails=Thumbnails(catalogue.folder / THUMBNAILS),
         catalogue_digest=catalogue.digest,
     )
 

@@ -38,8 +38,8 @@ from product1m.catalogue.intake import SOURCES, Intake, read_rows, take_in
 from product1m.catalogue.points import write_catalogue_points
 from product1m.catalogue.registering import (
     MODEL_DIGEST,
-    fetch_catalogue,
     live_version,
+    open_registered,
     register_catalogue,
 )
 from product1m.catalogue.small_photos import write_small_photos
@@ -92,7 +92,7 @@ def run(
         filled = refresh_index(
             old, taken.rows, vectors.select, _settings(config, opened), step.folder
         )
-        filled = _with_points(filled, opened, taken, old, step.folder)
+        filled = _with_points(filled, opened, taken, old, step.writer)
         changes = Changes.between(_rows(old), taken.rows)
         checks = _check(old, filled, changes, vectors.select, config, opened, step.folder)
         signs = _signs(filled, checks, vectors.select, config, opened)
@@ -128,8 +128,7 @@ def refresh_live(
         live = live_version(config.catalogue_model)
         old = None
         if live and live.tags.get(MODEL_DIGEST) == model_digest(folder):
-            before.mkdir()
-            old = fetch_catalogue(live, model_digest(folder), model, before)
+            old = open_registered(live, model_digest(folder), model, before).folder
         metrics = run(dataset, folder, catalogue, config, old, storage_root)
     register_catalogue(catalogue, config.catalogue_model, model)
     require_passed(catalogue)
@@ -176,14 +175,18 @@ def _settings(config: CatalogueConfig, model: CatalogueModel) -> CatalogueIndexS
 
 
 def _with_points(
-    filled: FilledIndex, model: CatalogueModel, taken: Intake, old: Artifact | None, folder: Path
+    filled: FilledIndex,
+    model: CatalogueModel,
+    taken: Intake,
+    old: Artifact | None,
+    writer: ArtifactWriter,
 ) -> FilledIndex:
     """Write the items' points too, if the model gives shared points a weight."""
     finder = model.finder()
     if finder is None:
         return filled
     num_workers = model.config.feature_extraction.num_workers
-    table = write_catalogue_points(filled.rows, taken.read, old, folder, finder, num_workers)
+    table = write_catalogue_points(filled.rows, taken.read, old, writer, finder, num_workers)
     return replace(filled, gallery=filled.gallery.with_points(table))
 
 

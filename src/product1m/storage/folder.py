@@ -64,6 +64,24 @@ def remove_unfinished(folder: Path) -> None:
             _partial(target).unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a file a second name, in a folder that is created if missing; True if that worked.
+
+    On another file system, or one without links, the file is copied. Raises StorageError if
+    `source` is missing, DiskError for a full disk.
+    """
+    with disk_errors_explained(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise StorageError(f"{source}: no such file") from None
+        except OSError:
+            shutil.copyfile(source, target)
+            return False
+    return True
+
+
 def _left(entry: "os.DirEntry[str]") -> "re.Match[str] | None":
     return None if entry.is_dir() else _UNFINISHED.fullmatch(entry.name)
 
