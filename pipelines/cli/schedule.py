@@ -188,8 +188,9 @@ def _show(action: "Action", file: "ScheduleFile") -> None:
 
 
 def _describe(schedule: "Schedule") -> str:
-    is_training = schedule.pipeline == "training"
-    return schedule.preset if is_training else f"catalogue of {schedule.model}"
+    if schedule.kind == "drift":
+        return f"{schedule.preset} if the catalogue drifted from {schedule.model}"
+    return f"catalogue of {schedule.model}" if schedule.kind == "catalogue" else schedule.preset
 
 
 def _in_words(file: "ScheduleFile", name: str) -> list[str]:

@@ -7,7 +7,7 @@ that tree; it gives only the ids of a node's children, and an id is a hash of th
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import kfp_server_api as api
@@ -58,10 +58,15 @@ def workflow_name(details: Iterable[api.V2beta1PipelineTaskDetail]) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def executor_ids(workflow: str, task: str) -> dict[str, int]:
-    """Ids that the pods of a task's step can have, with the attempt."""
+def executor_ids(workflow: str, task: str, conditions: tuple[str, ...] = ()) -> Mapping[str, int]:
+    """Ids that the pods of a task's step can have, with the attempt.
+
+    The task is at the root of the graph, or below one of the conditions there.
+    """
     outer = range(_MAX_OUTER_ATTEMPTS)
+    places = [f"{workflow}({a}).root({b})" for a, b in product(outer, outer)]
+    places += [f"{place}.{name}({c})" for place, name, c in product(places, conditions, outer)]
     return {
-        node_id(workflow, f"{workflow}({a}).root({b}).{task}({c}).{EXECUTOR}({attempt})"): attempt
-        for a, b, c, attempt in product(outer, outer, outer, range(_MAX_EXECUTOR_ATTEMPTS))
+        node_id(workflow, f"{place}.{task}({c}).{EXECUTOR}({attempt})"): attempt
+        for place, c, attempt in product(places, outer, range(_MAX_EXECUTOR_ATTEMPTS))
     }

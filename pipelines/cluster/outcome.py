@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.local.figures import Figures
 from product1m.errors import TrackingError
 from product1m.evaluation.methods import SHIPPED, TITLES
+from product1m.registry.roles import CATALOGUES
 from product1m.telemetry.mlflow_client import talking_to_mlflow
 from product1m.telemetry.pipeline_runs import PARENT_TAG, PIPELINE_RUN_TAG
 
@@ -18,6 +19,8 @@ _SCORE = re.compile(
 )
 _LEAD = re.compile(r"evaluation/difference/(?P<method>\w+)/(?P<end>mean|low|high)")
 """Names of metrics of the registration's MLflow run."""
+_SIGN = "catalogue/drift/"
+"""Prefix of those metrics of the catalogue's MLflow run that are signs of drift."""
 
 
 @dataclass
@@ -46,13 +49,42 @@ def outcome_of(run_id: str, registration: str) -> Outcome:
             }
         )
     try:
+        drift = _drift(uri, run_id)
         version, run = _registered(uri, run_id)
     except TrackingError as error:
         return Outcome(results={"figures": f"unknown: {error}"})
+    if registration == "SKIPPED":
+        return Outcome(results=drift | {"model": "not retrained: nothing is beyond its limit"})
     if version is None:
         cached = "; registration came from the cache" if registration == "CACHED" else ""
-        return Outcome(results={"model": f"this run registered no version at {uri}{cached}"})
-    return _described(uri, version, run)
+        missing = {"model": f"this run registered no version at {uri}{cached}"}
+        return Outcome(results=drift | missing)
+    described = _described(uri, version, run)
+    return replace(described, results=drift | described.results)
+
+
+def _drift(uri: str, run_id: str) -> dict[str, str]:
+    """How far the catalogue that the run refreshed has moved from its model; empty if it did not.
+
+    The limits are those of the section `catalogue`.
+    """
+    from mlflow import MlflowClient
+
+    with talking_to_mlflow("looking for the run's catalogue", uri):
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(CATALOGUES)
+        if experiment is None:
+            return {}
+        runs = client.search_runs(
+            [experiment.experiment_id], f"tags.{PIPELINE_RUN_TAG} = '{run_id}'"
+        )
+    figures = {name: value for run in runs for name, value in run.data.metrics.items()}
+    signs = [
+        f"{name.removeprefix(_SIGN)} {value:.3f}"
+        for name, value in sorted(figures.items())
+        if name.startswith(_SIGN)
+    ]
+    return {"drift": ", ".join(signs)} if signs else {}
 
 
 def _registered(uri: str, run_id: str) -> tuple[Any | None, Any | None]:

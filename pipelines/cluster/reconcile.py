@@ -201,7 +201,7 @@ def _create(cluster: Cluster, action: Action, made: Package | None) -> None:
 def _version(cluster: Cluster, schedule: Schedule, made: Package | None) -> UploadedVersion:
     if made is not None:
         return ensure_version(cluster, made)
-    version = find_version(cluster, schedule.version, NAMES[schedule.pipeline])
+    version = find_version(cluster, schedule.version, NAMES[schedule.kind])
     if version is None:
         raise PipelineError(
             f"{schedule.name}: version {schedule.version} is not on the cluster; upload it, or "

@@ -10,6 +10,7 @@ from product1m.errors import PipelineError
 _WITHOUT_LOG = {
     "CACHED": "came from the cache and did not run",
     "NOT RUN": "did not run",
+    "SKIPPED": "was not needed, because the catalogue has not drifted",
     "PENDING": "has not started yet",
 }
 

@@ -85,10 +85,10 @@ class Schedule(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")]
     cron: Annotated[str, AfterValidator(checked_cron)]
-    pipeline: PipelineKind = "training"
+    pipeline: Literal["training", "catalogue"] = "training"
     """`catalogue` refreshes what can be found; its one task finds out itself what changed."""
     model: str = CHAMPION_URI
-    """For a catalogue: the promoted model that builds it."""
+    """For a catalogue, and with `when: drifted`: the promoted model that builds it."""
     dataset: str
     dataset_digest: str = ""
     """A name for the state of the data; the cache is valid for one name."""
@@ -97,8 +97,9 @@ class Schedule(BaseModel):
     profile: Profile | None = None
     overrides: Annotated[tuple[str, ...], Field(alias="set")] = ()
     """`section.key=value` as on the command line."""
-    when: Literal["changed", "always"] = "changed"
-    """What a run does: what changed data require, or every task each time."""
+    when: Literal["changed", "drifted", "always"] = "changed"
+    """What a run does: what changed data require, every task each time, or a refresh of the
+    catalogue, and what changed data require only if it has moved too far from the model."""
     cache: bool = True
     """False is the same as `when: always`."""
     work_volume: str = ""
@@ -115,22 +116,30 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _fits_its_pipeline(self) -> "Schedule":
         """ValueError for a field that the other pipeline has."""
-        own = ("model",) if self.pipeline == "training" else OF_TRAINING
-        if misplaced := [name for name in own if name in self.model_fields_set]:
-            raise ValueError(f"pipeline {self.pipeline} has no {', '.join(misplaced)}")
+        excluded = {"training": ("model",), "catalogue": OF_TRAINING, "drift": ()}[self.kind]
+        if misplaced := [name for name in excluded if name in self.model_fields_set]:
+            hint = "" if self.pipeline == "catalogue" else " without `when: drifted`"
+            raise ValueError(f"pipeline {self.pipeline} has no {', '.join(misplaced)}{hint}")
+        if self.when == "drifted" and not self.cache:
+            raise ValueError("cache: false runs every task, whatever drifted; leave one of the two")
         return self
+
+    @property
+    def kind(self) -> PipelineKind:
+        """Which graph its runs have."""
+        return "drift" if self.when == "drifted" else self.pipeline
 
     @property
     def wanted(self) -> Variant:
         """What its runs do, all overrides included."""
-        cache = self.cache and self.when == "changed"
+        cache = self.cache and self.when != "always"
         return Variant(
             self.preset,
             self.profile,
             cache,
             self.work_volume,
             self.overrides,
-            kind=self.pipeline,
+            kind=self.kind,
         )
 
     @property
@@ -140,11 +149,11 @@ class Schedule(BaseModel):
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of its runs."""
-        if self.pipeline == "catalogue":
-            data = {"dataset_uri": self.dataset, "model": self.model}
-        else:
+        data = {"dataset_uri": self.dataset}
+        if self.pipeline == "training":
             data = stated_parameters(self.dataset, self.backgrounds, self.dataset_digest)
-        return {**data, **self.wanted.run_parameters()}
+        model = {} if self.kind == "training" else {"model": self.model}
+        return {**data, **model, **self.wanted.run_parameters()}
 
     def fingerprint(self, version: str) -> str:
         """A digest of everything that requires a replacement when it changes.
@@ -153,7 +162,7 @@ class Schedule(BaseModel):
         nothing. Enabling and disabling needs no replacement.
         """
         excluded = {"enabled", "version", "when"}
-        if self.pipeline == "training":  # the same fingerprint as before catalogues existed
+        if self.kind == "training":  # the same fingerprint as before there were other pipelines
             excluded |= {"pipeline", "model"}
         what = {
             **self.model_dump(mode="json", exclude=excluded),

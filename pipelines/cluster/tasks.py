@@ -1,6 +1,8 @@
 """A run's state and its tasks, from the many nodes that the cluster lists for it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -21,6 +23,8 @@ from pipelines.local.story import TaskState
 
 FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _EPOCH_YEAR = 1970
+_CONDITION = re.compile(r"condition-\d+")
+"""KFP's names for the tasks below a `dsl.If`."""
 
 
 def graph_of(cluster: Cluster, run: api.V2beta1Run) -> dict[str, str]:
@@ -39,12 +43,26 @@ def graph_of(cluster: Cluster, run: api.V2beta1Run) -> dict[str, str]:
 
 
 def graph_of_spec(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The same from a pipeline spec, alone or beside its platform spec; a task after its inputs."""
+    """The same from a pipeline spec, alone or beside its platform spec; a task after its inputs.
+
+    A condition at the root is no task; the tasks that depend on it stand in its place.
+    """
     alone: Mapping[str, Any] = spec.get("pipeline_spec", spec)
-    tasks = alone.get("root", {}).get("dag", {}).get("tasks", {})
+    graph: dict[str, str] = {}
+    for key, task in _in_order(alone.get("root", {})):
+        if _CONDITION.fullmatch(key):
+            inner = _in_order(alone.get("components", {}).get(task["componentRef"]["name"], {}))
+        else:
+            inner = [(key, task)]
+        graph |= {key: task["taskInfo"]["name"].replace("-", "_") for key, task in inner}
+    return graph
+
+
+def _in_order(component: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The tasks of a component that is a graph, each after its inputs."""
+    tasks = component.get("dag", {}).get("tasks", {})
     needs = {key: task.get("dependentTasks", []) for key, task in tasks.items()}
-    order = TopologicalSorter(needs).static_order()
-    return {key: tasks[key]["taskInfo"]["name"].replace("-", "_") for key in order}
+    return [(key, tasks[key]) for key in TopologicalSorter(needs).static_order()]
 
 
 def run_state(run: api.V2beta1Run) -> str:
@@ -85,10 +103,17 @@ def task_states(run: api.V2beta1Run, graph: Mapping[str, str]) -> list[TaskState
     keys = list(graph) or [name for name in by_start if _is_task(name, workflow)]
     started = _executors(named)
     are_retried = any(is_attempt(name) for name in latest)
+    conditions = _conditions(latest)
+    is_skipped = any(latest[name].state == "SKIPPED" for name in conditions)
     states = []
     for key in keys:
-        ran = not are_retried or not started.isdisjoint(executor_ids(workflow, key))
+        ran = not are_retried or not started.isdisjoint(executor_ids(workflow, key, conditions))
         states.append(_task(run, key, graph.get(key, key), latest.get(key), ran))
+    if is_skipped:
+        states = [
+            replace(task, state="SKIPPED") if task.state in ("NOT RUN", "PENDING") else task
+            for task in states
+        ]
     drivers = (_task(run, name, name, latest[name], True) for name in latest if _is_driver(name))
     return states + [driver for driver in drivers if driver.state == "FAILED"]
 
@@ -100,7 +125,7 @@ def last_pod_name(run: api.V2beta1Run, key: str) -> str:
     """
     named = [detail for detail in _details(run) if detail.display_name]
     workflow = workflow_name(named)
-    attempts = executor_ids(workflow, key)
+    attempts = executor_ids(workflow, key, _conditions(_latest(named)))
     ids = [node for node in _executors(named) if node in attempts]
     if not ids:
         return ""
@@ -154,9 +179,15 @@ def _start(detail: api.V2beta1PipelineTaskDetail) -> float:
     return started.timestamp() if started else 0.0
 
 
+def _conditions(names: Iterable[str]) -> tuple[str, ...]:
+    """The nodes of conditions, whose tasks run only if they hold."""
+    return tuple(sorted(name for name in names if _CONDITION.fullmatch(name)))
+
+
 def _is_task(name: str, workflow: str) -> bool:
     """Whether a node is a task; others are attempts, the root, drivers and the workflow."""
     is_other = name in ("root", EXECUTOR, workflow) or _is_driver(name)
+    is_other = is_other or bool(_CONDITION.fullmatch(name))
     return not (is_other or is_attempt(name))
 
 

@@ -38,7 +38,11 @@ def catalogue_pipeline(config: Config, platform: TaskSetup | None = None) -> Bas
         storage: dict[str, Any] = parameter(config, "storage"),
     ) -> CatalogueArtifacts:
         task = components.catalogue(
-            dataset_uri=dataset_uri, model=model, config=catalogue, storage=storage
+            dataset_uri=dataset_uri,
+            model=model,
+            model_required=True,
+            config=catalogue,
+            storage=storage,
         )
         task.set_caching_options(False)
         if platform:

@@ -15,6 +15,8 @@ from kfp.dsl.base_component import BaseComponent
 from components.images import locked_images
 from pipelines.graph.catalogue import NAME as CATALOGUE_NAME
 from pipelines.graph.catalogue import catalogue_pipeline
+from pipelines.graph.drifted import NAME as DRIFT_NAME
+from pipelines.graph.drifted import drift_pipeline
 from pipelines.graph.parameters import parameter
 from pipelines.graph.resources import Platform, Profile, default_profile, training_job
 from pipelines.graph.training import NAME, training_pipeline
@@ -22,12 +24,17 @@ from product1m.config import RUN_SECTIONS, Config, Preset, load_config
 from product1m.errors import PipelineError
 from product1m.telemetry.provenance import UNKNOWN, git_revision
 
-PipelineKind = Literal["training", "catalogue"]
-"""The two graphs."""
-NAMES: dict[PipelineKind, str] = {"training": NAME, "catalogue": CATALOGUE_NAME}
+PipelineKind = Literal["training", "catalogue", "drift"]
+"""The graphs; `drift` is both others, the training only if it is needed."""
+NAMES: dict[PipelineKind, str] = {
+    "training": NAME,
+    "catalogue": CATALOGUE_NAME,
+    "drift": DRIFT_NAME,
+}
 SECTIONS_OF: dict[PipelineKind, tuple[str, ...]] = {
     "training": RUN_SECTIONS,
     "catalogue": ("catalogue", "storage"),
+    "drift": (*RUN_SECTIONS, "catalogue"),
 }
 """The sections that are parameters of its runs."""
 COMPILED_SECTION = "training_job"
@@ -135,9 +142,10 @@ def package(variant: Variant) -> Package:
         variant.work_volume,
         config.training_job.num_nodes,
     )
-    if variant.kind == "catalogue":
-        refresh = catalogue_pipeline(config, platform)
-        return Package(refresh, _compiled(refresh), CATALOGUE_NAME)
+    if variant.kind != "training":
+        build = catalogue_pipeline if variant.kind == "catalogue" else drift_pipeline
+        graph = build(config, platform)
+        return Package(graph, _compiled(graph), NAMES[variant.kind])
     pipeline = training_pipeline(config, platform, variant.cache, variant.rerun)
     names = {
         task.task_info.name.replace("-", "_")

@@ -82,18 +82,18 @@ def training_pipeline(
     ) -> Artifacts:
         given = dict(locals())  # every parameter by its name
         chain = evaluated_chain(given, given)
-        registered = _register(chain, registration)
-        _set_up((*chain, registered), platform, cache, rerun)
+        registered = register(chain, registration)
+        set_up((*chain, registered), platform, cache, rerun)
         return _artifacts(chain, registered)
 
     return training
 
 
-def _set_up(
+def set_up(
     tasks: Iterable[PipelineTask],
     platform: TaskSetup | None,
-    cache: bool,
-    rerun: Collection[str],
+    cache: bool = True,
+    rerun: Collection[str] = (),
 ) -> None:
     """Set what the tasks need on the platform, and which of them do not use the cache."""
     for task in tasks:
@@ -103,7 +103,7 @@ def _set_up(
             platform.apply(task)
 
 
-def _register(chain: Chain, config: Any) -> PipelineTask:
+def register(chain: Chain, config: Any) -> PipelineTask:
     """Add the task that registers the candidate."""
     return components.registration(
         rpn=chain.rpn.outputs["checkpoint"],

@@ -1,16 +1,14 @@
 """Whether a run is needed: the catalogue is refreshed first, which measures how far it drifted."""
 
 import json
-import os
 from typing import Any
 
 from pipelines.local.catalogue_run import CatalogueRun, run_catalogue
 from pipelines.local.mlflow_run import store_of
 from pipelines.local.run import LocalRun
 from product1m.artifacts.atomic import write_text
-from product1m.registry.versions import list_versions
+from product1m.registry.versions import is_registered
 from product1m.telemetry.environment import environment_set
-from product1m.telemetry.mlflow_files import sqlite_path
 
 DRIFT = "drift.json"
 """What was measured, in the output folder of a run."""
@@ -24,7 +22,7 @@ def refresh_and_measure(run: LocalRun, model: str) -> tuple[list[dict[str, Any]]
     """
     output = run.output.expanduser().resolve()
     with environment_set({"MLFLOW_TRACKING_URI": store_of(output)}):
-        if not _has_model(model):
+        if not is_registered(model):
             return [], {}
         request = CatalogueRun(run.config, run.dataset, model, output / "catalogue", run.runner)
         made = run_catalogue(request)
@@ -33,13 +31,3 @@ def refresh_and_measure(run: LocalRun, model: str) -> tuple[list[dict[str, Any]]
     figures["drifted"] = made.metrics["drifted"]
     write_text(output / DRIFT, json.dumps({**figures, "signs": signs}, indent=1))
     return signs, figures
-
-
-def _has_model(model: str) -> bool:
-    """Whether a model, as in `models:/product1m@champion`, is there to compare with."""
-    name, _, alias = model.removeprefix("models:/").partition("@")
-    if not alias:  # a folder or a numbered version: the refresh says if it is missing
-        return True
-    database = sqlite_path(os.environ["MLFLOW_TRACKING_URI"])
-    is_empty = database is not None and not database.exists()
-    return not is_empty and any(alias in version.aliases for version in list_versions(name))

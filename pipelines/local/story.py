@@ -22,7 +22,8 @@ class TaskState:
     name: str
     """Name that is shown: `feature_extraction/scenes`."""
     state: str
-    """KFP's states, and `CACHED`, `STOPPED`, `NOT RUN`."""
+    """KFP's states, `SKIPPED` below a condition that does not hold; and `CACHED`, `STOPPED`,
+    `NOT RUN`."""
     started: datetime | None = None
     ended: datetime | None = None
 

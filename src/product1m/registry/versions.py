@@ -5,6 +5,7 @@ of the champion model, is in `acts`. A version's files are read by `version_file
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any
 from product1m.errors import RegistryError, printable
 from product1m.registry.roles import CHALLENGER, CHAMPION, ModelNames
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
+from product1m.telemetry.mlflow_files import sqlite_path
 
 LINEAGE, GATE, CARD = "lineage.json", "gate.json", "model_card.md"
 PAGE, PICTURE = "reviewer.html", "regressions.jpg"
@@ -182,6 +184,19 @@ def find(reference: str, models: ModelNames) -> ModelVersion:
         return show(model, which, models)
     name = models.champion if reference == CHAMPION else models.candidate
     return show(name, reference, models)
+
+
+def is_registered(model: str) -> bool:
+    """Whether there is a version of an address like `models:/product1m@champion`.
+
+    True for a folder or a numbered version: whoever loads it says what is missing.
+    """
+    name, _, alias = model.removeprefix("models:/").partition("@")
+    if not alias:
+        return True
+    database = sqlite_path(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    is_empty = database is not None and not database.exists()
+    return not is_empty and any(alias in version.aliases for version in list_versions(name))
 
 
 def champion_among(versions: Iterable[ModelVersion]) -> ModelVersion | None:

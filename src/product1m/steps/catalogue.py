@@ -46,6 +46,7 @@ from product1m.catalogue.small_photos import write_small_photos
 from product1m.config import CatalogueConfig, IndexingConfig, RegistrationConfig
 from product1m.errors import CatalogueError
 from product1m.registry.loading import fetch_model
+from product1m.registry.versions import is_registered
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP, model_digest
@@ -55,6 +56,9 @@ from product1m.steps.bracket import open_step
 from product1m.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
+
+DRIFTED = "drifted"
+"""Metric: 1 if any sign of drift is beyond its limit."""
 
 
 def run(
@@ -101,12 +105,18 @@ def run(
         step.metrics.update(_metrics(step.folder, taken, filled, changes, checks))
         step.metrics["photos_extracted"] = float(vectors.num_extracted)
         step.metrics.update({f"drift/{sign.name}": sign.value for sign in signs})
-        step.metrics["drifted"] = float(any(sign.drifted for sign in signs))
+        step.metrics[DRIFTED] = float(any(sign.drifted for sign in signs))
     return step.all_metrics()
 
 
 def refresh_live(
-    dataset: str, model: str, catalogue: Path, config: CatalogueConfig, storage_root: str = ""
+    dataset: str,
+    model: str,
+    catalogue: Path,
+    config: CatalogueConfig,
+    storage_root: str = "",
+    *,
+    model_required: bool = True,
 ) -> dict[str, float]:
     """Refresh the catalogue that is served, register the new one, and move `live` to it.
 
@@ -116,10 +126,17 @@ def refresh_live(
         catalogue: folder to write.
         config: of the step.
         storage_root: what is computed is kept below it, unless `config.cache` is set.
+        model_required: otherwise, before the first promotion, nothing is refreshed, and `drifted`
+            is 1: whoever asks trains a model.
 
     Raises what `run` raises, RegistryError if the model may not be loaded or MLflow refuses, and
     CatalogueError if the checks did not pass; `live` stays where it was then.
     """
+    if not model_required and not is_registered(model):
+        logger.info(
+            "catalogue: %s: there is no such model yet, so there is nothing to refresh", model
+        )
+        return {DRIFTED: 1.0}
     with scratch_folder() as scratch:
         fetched, before = scratch / "fetched", scratch / "before"
         fetched.mkdir()
