@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from product1m.artifacts.folder import open_artifact
+from product1m.artifacts.model_parts import STEP_OF
 from product1m.config import RegistrationConfig
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
@@ -23,7 +24,6 @@ from product1m.evaluation.statistics import Interval
 from product1m.registry.versions import ModelVersion, list_versions, shorten
 from product1m.retrieval.match_score import MatchScorer
 from product1m.retrieval.search import Searcher, SearchSettings
-from product1m.serving.model_folder import STEP_OF
 from product1m.steps import registration
 from product1m.telemetry.environment import environment_set
 from product1m.telemetry.mlflow_client import registry_mlflow

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.catalogue.batches import (
     FEATURES,
     VECTORS_PART,
@@ -26,7 +27,7 @@ from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.retrieval.embedding import OCR, BlockEncoder
 from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.serving.catalogue_folder import STEP, model_digest
-from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
+from product1m.serving.model_folder import ServingConfig, open_part
 from product1m.telemetry.progress import track
 
 CHUNK = 256

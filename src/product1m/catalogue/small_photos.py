@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.model_parts import THUMBNAILS
 from product1m.config import RegistrationConfig
 from product1m.data.items import ItemTable, ItemWriter, read_photo
-from product1m.serving.model_folder import THUMBNAILS
 from product1m.serving.thumbnails import PART, STEP, add_thumbnail
 
 

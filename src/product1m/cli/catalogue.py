@@ -253,8 +253,8 @@ def _refresh(
 @contextmanager
 def _fetched(model: str, trust: Trust) -> Iterator[Path]:
     """The folder of a verified model."""
+    from product1m.artifacts.model_parts import model_in
     from product1m.registry.loading import fetch_model
-    from product1m.serving.model_folder import model_in
     from product1m.storage.scratch import scratch_folder
 
     with scratch_folder() as scratch:

@@ -9,6 +9,7 @@ from typing import Any
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
+from product1m.artifacts.model_parts import THUMBNAILS
 from product1m.data.items import ItemTable
 from product1m.errors import RegistryError
 from product1m.evaluation.artifact_files import read_metrics
@@ -36,7 +37,7 @@ from product1m.registry.versions import (
     champion_among,
     list_versions,
 )
-from product1m.serving.model_folder import CODE, THUMBNAILS
+from product1m.serving.model_folder import CODE
 from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 from product1m.telemetry.pipeline_runs import ATTEMPT_TAGS, LAST_STEP

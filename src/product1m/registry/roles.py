@@ -10,6 +10,8 @@ files of every model that was logged to it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from product1m.artifacts.model_parts import MODELS
+
 PIPELINE, REVIEWER = "product1m-pipeline", "product1m-reviewer"
 CATALOGUE = "product1m-catalogue"
 """Names of the three roles, and of their users unless others are given."""
@@ -17,8 +19,6 @@ EXPERIMENT = "product1m-training"
 """Experiment that the pipeline logs to, unless another name is given."""
 CHALLENGER, CHAMPION = "challenger", "champion"
 """Aliases: the newest candidate, and the version that is served."""
-MODELS = "models:/"
-"""How MLflow's addresses of models begin."""
 CHAMPION_URI = f"{MODELS}product1m@{CHAMPION}"
 """Address of the promoted model, unless other names are given."""
 CHAMPIONS = "product1m-champions"

@@ -7,15 +7,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from product1m.artifacts.manifest import Summary
+from product1m.artifacts.model_parts import SERVING, STEP_OF, THUMBNAILS
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.evidence import EVIDENCE, Champion, Evidence
 from product1m.registry.versions import DIGESTS, LINEAGE, ModelVersion
-from product1m.serving.model_folder import (
-    SERVING,
-    STEP_OF,
-    THUMBNAILS,
-    open_part,
-)
+from product1m.serving.model_folder import open_part
 from product1m.storage.base import sha256_of
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import (

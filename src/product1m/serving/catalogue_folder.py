@@ -9,10 +9,11 @@ import json
 from pathlib import Path
 
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.errors import ArtifactError
 from product1m.retrieval.embedding import STANDARDIZATION
 from product1m.retrieval.text import VOCABULARY, WEIGHTS
-from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
+from product1m.serving.model_folder import ServingConfig, open_part
 
 STEP = "catalogue"
 MODEL = "model"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
+from product1m.artifacts.model_parts import SERVING, STEP_OF, THUMBNAILS
 from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.errors import ArtifactError
 from product1m.retrieval.match_score import MatchScorer
@@ -21,17 +22,6 @@ from product1m.serving.signatures import DOWNLOADED_FROM, SIGNATURE
 from product1m.storage.base import sha256_of
 from product1m.storage.disk import reason_of
 
-MODEL_FOLDER = "model"
-"""Name of the MLflow artifact that is this folder."""
-RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
-STEP_OF = {
-    RPN: "rpn_training",
-    CAPTURE: "capture_pretraining",
-    INDEX: "indexing",
-    THUMBNAILS: "registration",
-}
-"""Folder to the step that wrote it."""
-SERVING = "serving.json"
 CODE = Path(__file__).with_name("mlflow_model.py")
 """The Python file that MLflow runs the folder with; logged beside it under its own name."""
 FILES = "files.json"
@@ -66,11 +56,6 @@ class ServingConfig(BaseModel):
     def write(self, model: Path) -> None:
         """Write it into a model folder."""
         (model / SERVING).write_text(self.model_dump_json(indent=2), "utf-8")
-
-
-def model_in(folder: Path) -> Path:
-    """The model folder among a version's files, or `folder` itself if it is one."""
-    return folder if (folder / SERVING).is_file() else folder / "artifacts" / MODEL_FOLDER
 
 
 def open_part(model: Path, name: str) -> Artifact:

@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
+from product1m.artifacts.model_parts import THUMBNAILS, model_in
 from product1m.data.intake import upright_image
 from product1m.errors import PhotoError, RetrievalError, StorageError
 from product1m.evaluation.report.cards import AnswerCard, BoxCard
 from product1m.evaluation.report.html import html_templates
 from product1m.serving.catalogue_folder import model_digest, open_catalogue
-from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
 from product1m.storage.opening import read_file

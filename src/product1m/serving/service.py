@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.data.geometry import BoxSelection
 from product1m.data.intake import StoredPhoto, normalize_photo
 from product1m.data.limits import PhotoLimits, title_fault
@@ -28,7 +29,7 @@ from product1m.retrieval.embedding import OCR
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
 from product1m.retrieval.shared_points import POINTS_WEIGHT, SharedPoints
-from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, open_part
+from product1m.serving.model_folder import ServingConfig, open_part
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.model_parts import CAPTURE
 from product1m.artifacts.work import work_folder
 from product1m.capture.batches import (
     BatchSettings,
@@ -30,11 +31,10 @@ from product1m.capture.tokens import TitleTokenizer, bert_tokenizer, train_token
 from product1m.config import CapturePretrainingConfig
 from product1m.data.regions import FeatureSet
 from product1m.errors import ArtifactError, ConfigError
-from product1m.registry.warm_start import num_passes, weights_of
-from product1m.serving.model_folder import CAPTURE
 from product1m.steps.bracket import open_step
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
+from product1m.training.earlier_weights import num_passes, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact
 from product1m.artifacts.manifest import MANIFEST
+from product1m.artifacts.model_parts import THUMBNAILS, model_in
 from product1m.artifacts.work import work_root
 from product1m.catalogue.checks import (
     CANARY_CHECK,
@@ -50,7 +51,6 @@ from product1m.registry.versions import is_registered
 from product1m.retrieval.building import RECALL_DEPTH
 from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP, model_digest
-from product1m.serving.model_folder import THUMBNAILS, model_in
 from product1m.serving.signatures import Trust
 from product1m.steps.bracket import open_step
 from product1m.storage.scratch import scratch_folder

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from product1m.artifacts.folder import Artifact, open_artifact
+from product1m.artifacts.model_parts import RPN
 from product1m.artifacts.work import work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import CHOSEN_BOXES, MIN_SCORE, NMS_IOU, Boxes, BoxSelection
@@ -41,13 +42,12 @@ from product1m.detection.same_products import image_only_map, keep_if_apart
 from product1m.detection.scene_batches import SceneBatches, SceneBatchSettings, Scenes, losses
 from product1m.detection.scene_proposals import propose_on
 from product1m.detection.untrained_boxes import grabcut_box, usual_places, whole_image_box
-from product1m.registry.warm_start import num_passes, weights_of
-from product1m.serving.model_folder import RPN
 from product1m.steps.bracket import open_step
 from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
+from product1m.training.earlier_weights import num_passes, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import Report, TrainingPlan, train
 from product1m.training.weights import load_weights, plain_state

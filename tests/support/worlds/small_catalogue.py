@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from product1m.artifacts.folder import open_artifact
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.config import CatalogueConfig
 from product1m.data.photos import encode_jpeg
-from product1m.serving.model_folder import CAPTURE, INDEX, RPN, ServingConfig, link_parts
+from product1m.serving.model_folder import ServingConfig, link_parts
 from product1m.steps import catalogue as step
 from tests.support.worlds.tiny_chain import CONFIG, NAMES, compose
 from tests.support.worlds.tiny_world import TinyArtifacts
