@@ -30,7 +30,7 @@ from serving import ask, questions, running
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, write_artifact
 from product1m.artifacts.manifest import MANIFEST
-from product1m.artifacts.model_parts import MODEL_FOLDER, THUMBNAILS
+from product1m.artifacts.model_parts import THUMBNAILS
 from product1m.catalogue.batches import VECTORS_PART, Batches, KnownVectors, vector_keys
 from product1m.catalogue.checks import CanaryRanking, write_canaries
 from product1m.catalogue.embedding import CatalogueModel, vectors_address
@@ -53,6 +53,7 @@ from product1m.data.points import PointTable, PointWriter
 from product1m.retrieval.embedding import normalize
 from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP
+from product1m.serving.model_folder import MODEL_FOLDER
 from product1m.serving.thumbnails import PART, Thumbnails
 from product1m.steps.catalogue import refresh_live
 from product1m.storage.opening import open_store

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from product1m.artifacts.model_parts import MODEL_FOLDER
 from product1m.errors import ArtifactError
 from product1m.registry.small_copy import write_small_copy
 from product1m.registry.versions import ModelVersion
+from product1m.serving.model_folder import MODEL_FOLDER
 from product1m.serving.search_page import read_photo, search
 from tests.support.paths import ROOT
 from tests.support.worlds.registered_model import MlflowStore

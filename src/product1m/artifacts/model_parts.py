@@ -4,8 +4,8 @@ from pathlib import Path
 
 MODELS = "models:/"
 """How MLflow's addresses of models begin."""
-MODEL_FOLDER = "model"
-"""Name of the MLflow artifact that is this folder."""
+LOGGED = "artifacts/model"
+"""Where the folder is among the files of a version, which MLflow wrote."""
 RPN, CAPTURE, INDEX, THUMBNAILS = "rpn", "capture", "index", "thumbnails"
 STEP_OF = {
     RPN: "rpn_training",
@@ -19,4 +19,4 @@ SERVING = "serving.json"
 
 def model_in(folder: Path) -> Path:
     """The model folder among a version's files, or `folder` itself if it is one."""
-    return folder if (folder / SERVING).is_file() else folder / "artifacts" / MODEL_FOLDER
+    return folder if (folder / SERVING).is_file() else folder / LOGGED

@@ -13,12 +13,11 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from product1m.artifacts.manifest import Summary
-from product1m.artifacts.model_parts import MODEL_FOLDER
 from product1m.errors import RegistryError
 from product1m.registry.evidence import EVIDENCE, Evidence
 from product1m.registry.version_files import MISSING, digests_of, parse_evidence, parse_lineage
 from product1m.registry.versions import DIGESTS, FILES_DIGEST, LINEAGE, ModelVersion
-from product1m.serving.model_folder import CODE, FILES, digests_by_name
+from product1m.serving.model_folder import CODE, FILES, MODEL_FOLDER, digests_by_name
 from product1m.serving.signatures import DOWNLOADED_FROM
 from product1m.storage.base import sha256_of
 from product1m.telemetry.mlflow_client import download

@@ -14,7 +14,7 @@ import numpy as np
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.artifacts.manifest import Summary
-from product1m.artifacts.model_parts import CAPTURE, INDEX, MODEL_FOLDER, RPN
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
 from product1m.data.items import ItemTable
@@ -44,7 +44,7 @@ from product1m.retrieval.building import RECALL, IndexSettings, build_index
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.retrieval.shared_points import POINTS_WEIGHT
-from product1m.serving.model_folder import ServingConfig, open_part
+from product1m.serving.model_folder import MODEL_FOLDER, ServingConfig, open_part
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from product1m.artifacts.model_parts import MODEL_FOLDER
 from product1m.errors import ArtifactError, RegistryError
 from product1m.registry.candidate_files import CandidateFiles, read_question
 from product1m.registry.claims import PROCESS, Source
@@ -25,7 +24,7 @@ from product1m.registry.signing import Signer, sign_folder, trust_in
 from product1m.registry.version_files import digests_of, lineage_json, write_digests
 from product1m.registry.versions import GATE, LINEAGE, ModelVersion
 from product1m.serving.asking import ask_apart
-from product1m.serving.model_folder import CODE, copy_parts
+from product1m.serving.model_folder import CODE, MODEL_FOLDER, copy_parts
 from product1m.serving.packaging import NAME, save_model
 from product1m.serving.signatures import SIGNATURE
 from product1m.storage.base import sha256_of

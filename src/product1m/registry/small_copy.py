@@ -18,7 +18,7 @@ from torch import Tensor
 
 from product1m.artifacts.atomic import whole_folder
 from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, write_artifact
-from product1m.artifacts.model_parts import CAPTURE, INDEX, MODEL_FOLDER, RPN, STEP_OF, THUMBNAILS
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN, STEP_OF, THUMBNAILS
 from product1m.capture.network import WEIGHTS as CAPTURE_WEIGHTS
 from product1m.config import CapturePretrainingConfig, IndexingConfig, RpnTrainingConfig
 from product1m.config.section import StepConfig
@@ -38,7 +38,7 @@ from product1m.retrieval.index import (
     write_index,
 )
 from product1m.retrieval.text import VOCABULARY, WEIGHTS, TextEncoder
-from product1m.serving.model_folder import ServingConfig, open_part
+from product1m.serving.model_folder import MODEL_FOLDER, ServingConfig, open_part
 
 FACTORY = "SQfp16"
 """Index of a small copy: every vector in half precision, searched exactly."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from product1m.artifacts.folder import Artifact
-from product1m.artifacts.model_parts import INDEX, MODEL_FOLDER, THUMBNAILS
+from product1m.artifacts.model_parts import INDEX, THUMBNAILS
 from product1m.serving.catalogue_folder import model_digest, require_model
-from product1m.serving.model_folder import open_part
+from product1m.serving.model_folder import MODEL_FOLDER, open_part
 from product1m.serving.service import SearchService
 from product1m.serving.thumbnails import Thumbnails
 from product1m.storage.scratch import scratch_folder

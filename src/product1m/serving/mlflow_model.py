@@ -22,10 +22,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from product1m.artifacts.model_parts import MODEL_FOLDER
 from product1m.data.limits import photo_from_text
 from product1m.errors import PhotoError, Product1MError, QueryError
-from product1m.serving.model_folder import CODE
+from product1m.serving.model_folder import CODE, MODEL_FOLDER
 from product1m.serving.service import SearchService
 from product1m.serving.signatures import Trust, remove_bytecode, require_signed, signature_of
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
-from product1m.artifacts.model_parts import SERVING, STEP_OF, THUMBNAILS
+from product1m.artifacts.model_parts import LOGGED, SERVING, STEP_OF, THUMBNAILS
 from product1m.config import EvaluationConfig, FeatureExtractionConfig, IngestionConfig
 from product1m.errors import ArtifactError
 from product1m.retrieval.match_score import MatchScorer
@@ -22,6 +22,8 @@ from product1m.serving.signatures import DOWNLOADED_FROM, SIGNATURE
 from product1m.storage.base import sha256_of
 from product1m.storage.disk import reason_of
 
+MODEL_FOLDER = LOGGED.rpartition("/")[2]
+"""Name of the MLflow artifact that is this folder."""
 CODE = Path(__file__).with_name("mlflow_model.py")
 """The Python file that MLflow runs the folder with; logged beside it under its own name."""
 FILES = "files.json"

@@ -12,9 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from product1m.artifacts.model_parts import MODEL_FOLDER
 from product1m.evaluation.examples import Example
-from product1m.serving.model_folder import CODE, digests_by_name
+from product1m.serving.model_folder import CODE, MODEL_FOLDER, digests_by_name
 from product1m.serving.signatures import ALLOW
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.environment import environment_set

@@ -8,7 +8,7 @@ from pathlib import Path
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.lineage import require_built_with, require_descends
 from product1m.artifacts.manifest import Summary
-from product1m.artifacts.model_parts import CAPTURE, INDEX, MODEL_FOLDER, RPN, THUMBNAILS
+from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN, THUMBNAILS
 from product1m.config import RegistrationConfig
 from product1m.evaluation.artifact_files import match_scorer, shipped_weights
 from product1m.evaluation.examples import agreement, read_examples
@@ -27,6 +27,7 @@ from product1m.registry.leftovers import remove_left_by_registrations
 from product1m.registry.roles import ModelNames
 from product1m.registry.versions import GATE, PAGE, PAGES, finish_registration, register
 from product1m.serving.model_folder import (
+    MODEL_FOLDER,
     ServingConfig,
     digests_by_name,
     link_parts,

@@ -11,7 +11,7 @@ from typing import Any
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
-from product1m.artifacts.model_parts import MODELS, MODEL_FOLDER, STEP_OF, model_in
+from product1m.artifacts.model_parts import LOGGED, MODELS, STEP_OF, model_in
 from product1m.config import CapturePretrainingConfig, RpnTrainingConfig
 from product1m.config.capture_pretraining import ARCHITECTURE as CAPTURE_ARCHITECTURE
 from product1m.config.rpn_training import ARCHITECTURE as RPN_ARCHITECTURE
@@ -36,7 +36,7 @@ def weights_of(
     address, step = section.warm_start, STEP_OF[part]
     with scratch_folder() as scratch:
         if address.startswith(MODELS):
-            path = f"artifacts/{MODEL_FOLDER}/{part}"
+            path = f"{LOGGED}/{part}"
             wanted = f"{path}/{MANIFEST}" if only_manifest else path
             fetched = download(address, wanted, scratch)
             folder = fetched.parent if only_manifest else fetched
