@@ -1,8 +1,10 @@
 """The catalogue's graph: one task that refreshes, checks and registers, between retrainings."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl
+from kfp.dsl import PipelineTask
 from kfp.dsl.base_component import BaseComponent
 
 import components
@@ -37,16 +39,24 @@ def catalogue_pipeline(config: Config, platform: TaskSetup | None = None) -> Bas
         catalogue: dict[str, Any] = parameter(config, "catalogue"),
         storage: dict[str, Any] = parameter(config, "storage"),
     ) -> CatalogueArtifacts:
-        task = components.catalogue(
-            dataset_uri=dataset_uri,
-            model=model,
-            model_required=True,
-            config=catalogue,
-            storage=storage,
-        )
-        task.set_caching_options(False)
-        if platform:
-            platform.apply(task)
+        task = refresh_task(dict(locals()), model_required=True, platform=platform)
         return CatalogueArtifacts(catalogue=task.outputs["catalogue"])
 
     return refresh
+
+
+def refresh_task(
+    given: Mapping[str, Any], *, model_required: bool, platform: TaskSetup | None
+) -> PipelineTask:
+    """Add the task that refreshes to the current graph; `given` has its parameters by name."""
+    task: PipelineTask = components.catalogue(
+        dataset_uri=given["dataset_uri"],
+        model=given["model"],
+        model_required=model_required,
+        config=given["catalogue"],
+        storage=given["storage"],
+    )
+    task.set_caching_options(False)
+    if platform:
+        platform.apply(task)
+    return task

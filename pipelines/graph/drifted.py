@@ -9,7 +9,7 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-import components
+from pipelines.graph.catalogue import refresh_task
 from pipelines.graph.chain import evaluated_chain
 from pipelines.graph.parameters import parameter
 from pipelines.graph.training import TaskSetup, register, set_up
@@ -27,8 +27,7 @@ def drift_pipeline(config: Config, platform: TaskSetup | None = None) -> BaseCom
     """
 
     @dsl.pipeline(
-        name=NAME,
-        description="Refresh what can be found, and retrain if it has moved away from the model.",
+        name=NAME, description="Refresh what can be found, and retrain if that has drifted."
     )
     def retrain_if_drifted(
         dataset_uri: str,
@@ -49,14 +48,7 @@ def drift_pipeline(config: Config, platform: TaskSetup | None = None) -> BaseCom
         training_job: dict[str, Any] = parameter(config, "training_job"),
     ) -> None:
         given = dict(locals())  # every parameter by its name
-        refreshed = components.catalogue(
-            dataset_uri=dataset_uri,
-            model=model,
-            model_required=False,
-            config=catalogue,
-            storage=storage,
-        )
-        set_up([refreshed], platform, cache=False)
+        refreshed = refresh_task(given, model_required=False, platform=platform)
         with dsl.If(refreshed.outputs["drifted"] == "true", name="drifted"):
             chain = evaluated_chain(given, given)
             set_up([*chain, register(chain, registration)], platform)

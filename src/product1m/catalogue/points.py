@@ -4,7 +4,7 @@ They are in shards, whose rows follow each other as the items do. Few items chan
 shards hold the same rows as before: such a file becomes part of the new catalogue as it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -46,14 +46,10 @@ def write_catalogue_points(
     """
     known, places = _known(rows, before)
     plan = list(plan_shards(places, _shards(before) if before else {}))
-    photos = ItemTable(read)
-    new_places = {photo: place for place, photo in enumerate(photos.rows["sha256"])}
-    sha256 = rows["sha256"].tolist()
+    find = _finder_of_new(rows, read, finder)
 
     def points(row: int) -> Points:
-        if known is not None and places[row] != NEW:
-            return known[places[row]]
-        return finder.find(photos.photo(new_places[sha256[row]]))
+        return known[places[row]] if known and places[row] != NEW else find(row)
 
     written = (row for piece in plan if isinstance(piece, range) for row in piece)
     num_workers = max(1, num_workers)
@@ -68,6 +64,15 @@ def write_catalogue_points(
             elif before is not None:
                 writer.keep(before, piece, name)
     return PointTable(*(writer.folder / name for name in names))
+
+
+def _finder_of_new(
+    rows: pd.DataFrame, read: Artifact, finder: PointFinder
+) -> Callable[[int], Points]:
+    """What finds the points of a row's photo, which was read now."""
+    photos, sha256 = ItemTable(read), rows["sha256"].tolist()
+    places = {photo: place for place, photo in enumerate(photos.rows["sha256"])}
+    return lambda row: finder.find(photos.photo(places[sha256[row]]))
 
 
 def _known(rows: pd.DataFrame, before: Artifact | None) -> tuple[PointTable | None, list[int]]:

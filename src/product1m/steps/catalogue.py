@@ -133,9 +133,7 @@ def refresh_live(
     CatalogueError if the checks did not pass; `live` stays where it was then.
     """
     if not model_required and not is_registered(model):
-        logger.info(
-            "catalogue: %s: there is no such model yet, so there is nothing to refresh", model
-        )
+        logger.info("catalogue: there is no %s yet, so there is nothing to refresh", model)
         return {DRIFTED: 1.0}
     with scratch_folder() as scratch:
         fetched, before = scratch / "fetched", scratch / "before"
