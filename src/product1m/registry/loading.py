@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from product1m.artifacts.model_parts import MODELS
 from product1m.errors import RegistryError, StorageError
 from product1m.registry.evidence import EVIDENCE
-from product1m.artifacts.model_parts import MODELS
 from product1m.registry.roles import CHALLENGER, CHAMPION, CHAMPION_URI
 from product1m.registry.version_files import parse_evidence
 from product1m.registry.versions import (
