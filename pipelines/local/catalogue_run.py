@@ -18,7 +18,12 @@ from product1m.artifacts.folder import open_artifact
 from product1m.artifacts.manifest import Manifest
 from product1m.config import Config
 from product1m.errors import redacted
+from product1m.registry.logged_models import own_experiment
+from product1m.registry.roles import CATALOGUES
 from product1m.serving.signatures import KEYS, ROOTS, Trust
+from product1m.telemetry.environment import environment_set
+from product1m.telemetry.mlflow_client import talking_to_registry
+from product1m.telemetry.mlflow_files import sqlite_path
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,20 @@ def trusted_files() -> dict[str, list[Path]]:
     trust = Trust.from_options()
     named = {KEYS: trust.keys, ROOTS: trust.roots}
     return {name: [path.absolute() for path in paths] for name, paths in named.items() if paths}
+
+
+def _make_experiment(uri: str) -> None:
+    """Make the catalogues' experiment, whose files are beside the database.
+
+    A step in a container sees a server instead, which would put them inside its own container.
+    """
+    if sqlite_path(uri) is None:
+        return
+    with (
+        environment_set({"MLFLOW_TRACKING_URI": uri}),
+        talking_to_registry(f"making the experiment {CATALOGUES}") as client,
+    ):
+        own_experiment(client, CATALOGUES, str)
 
 
 def run_catalogue(run: CatalogueRun) -> Manifest:
@@ -68,6 +87,7 @@ def run_catalogue(run: CatalogueRun) -> Manifest:
         request = {"pipeline": NAME, **arguments}
         with tracked.ended(), recorded(output, request, shown_names(pipeline), mlflow):
             if containers:
+                _make_experiment(tracked.uri)
                 with containers.running(), containers.tracking_server(tracked.uri) as server:
                     environment["MLFLOW_TRACKING_URI"] = server
                     _, made = run_graph(pipeline, arguments, output, environment, "", containers)

@@ -69,9 +69,10 @@ class Containers:
     """The containers of one output folder."""
 
     def __init__(self, output: Path, read: Sequence[Path]) -> None:
-        """Steps can write below `output` only, and read the folders `read`."""
+        """Steps can write below `output` and MLflow's files only, and read the folders `read`."""
         self._output = output
         self._read = read
+        self._files = output / FILES
         self._labels = {RUN_LABEL: str(output)}
         self._since = int(time.time())
         self._ended: set[str] = set()
@@ -98,7 +99,7 @@ class Containers:
         passed = {
             name: value for name, value in os.environ.items() if name.startswith(PASSED_PREFIXES)
         }
-        writable = [self._output / name for name in ("work", FILES)]
+        writable = [self._output / "work", self._files]
         return local.DockerRunner(
             **_LOCKED,
             user=self._user,
@@ -127,6 +128,8 @@ class Containers:
         address = f"http://127.0.0.1:{port}"
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not folder.is_relative_to(self._output):
+            self._files = folder / FILES  # a step reads and writes these past the server
+            self._files.mkdir(exist_ok=True)
             _give_to_images(folder)
         command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
         try:
