@@ -200,6 +200,10 @@ class SceneBatches:
         """Views of each scene whose maps are cached; 0 if the backbone runs at every step."""
         return len(self._cached.views) if self._cached is not None else 0
 
+    def scenes_of(self, num_batches: int) -> set[int]:
+        """Row positions of the scenes in the first batches."""
+        return {position for number in range(num_batches) for position in self._members(number)}
+
     def item_ids(self, number: int) -> list[str]:
         """The scenes of this rank's share of batch `number`."""
         members = self._members(number)

@@ -34,7 +34,7 @@ from product1m.errors import ArtifactError, ConfigError
 from product1m.steps.bracket import open_step
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
-from product1m.training.earlier_weights import num_passes, weights_of
+from product1m.training.earlier_weights import num_steps, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup
@@ -222,11 +222,10 @@ def pretext_tasks(config: CapturePretrainingConfig) -> PretextTasks:
 
 
 def _plan(config: CapturePretrainingConfig, batches_per_epoch: int) -> TrainingPlan:
-    num_batches = batches_per_epoch * num_passes(config.num_epochs, config)
-    min_steps = num_passes(config.min_steps, config)
-    num_steps = max(1, min_steps, num_batches // config.accumulation_steps)
+    steps_of_passes = batches_per_epoch * config.num_epochs // config.accumulation_steps
+    steps = num_steps(max(1, config.min_steps, steps_of_passes), config)
     return TrainingPlan(
-        num_steps=num_steps,
+        num_steps=steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_share=config.warmup_share,
@@ -234,7 +233,7 @@ def _plan(config: CapturePretrainingConfig, batches_per_epoch: int) -> TrainingP
         accumulation_steps=config.accumulation_steps,
         precision=config.precision,
         checkpoint_interval_steps=config.checkpoint_interval_steps,
-        report_interval_steps=max(1, num_steps // NUM_POINTS),
+        report_interval_steps=max(1, steps // NUM_POINTS),
         seed=config.seed,
     )
 

@@ -26,7 +26,7 @@ from product1m.detection.box_training import (
 )
 from product1m.detection.held_out_boxes import HeldOutBoxes
 from product1m.detection.instances import InstanceBatches, instance_losses
-from product1m.detection.map_cache import CacheSettings, cache_maps
+from product1m.detection.map_cache import CacheSettings, MapCache, cache_maps
 from product1m.detection.measuring import (
     DEPTHS,
     IMAGE_ONLY,
@@ -47,7 +47,7 @@ from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
-from product1m.training.earlier_weights import num_passes, weights_of
+from product1m.training.earlier_weights import num_steps, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import Report, TrainingPlan, train
 from product1m.training.weights import load_weights, plain_state
@@ -128,16 +128,20 @@ def _train(
     if config.instance_weight and config.trainable_stages:
         report = _reporter(tracking, "backbone_")
         kept_apart = _train_backbone(network, scenes, config, work / "backbone", report)
-    cached = cache_maps(network, scenes.items, positions, CacheSettings.from_config(config))
 
-    def batches(num_epochs: int) -> SceneBatches:
-        settings = SceneBatchSettings.from_config(config)
-        settings = replace(settings, num_epochs=num_passes(num_epochs, config))
+    def batches(num_epochs: int, cached: MapCache | None = None) -> SceneBatches:
+        settings = replace(SceneBatchSettings.from_config(config), num_epochs=num_epochs)
         return SceneBatches(scenes, positions, settings, cached)
 
-    _train_proposals(network, batches(config.num_epochs), config, work, _reporter(tracking, ""))
-    report = _reporter(tracking, "box_")
-    _train_boxes(network, batches(config.box_num_epochs), config, work / "box_head", report)
+    longest = batches(max(config.num_epochs, config.box_num_epochs))
+    seen = longest.scenes_of(_plan(config, longest.num_steps).num_steps)
+    shown = [position for position in positions if position in seen]
+    cached = cache_maps(network, scenes.items, shown, CacheSettings.from_config(config))
+    first, second = (
+        batches(number, cached) for number in (config.num_epochs, config.box_num_epochs)
+    )
+    _train_proposals(network, first, config, work, _reporter(tracking, ""))
+    _train_boxes(network, second, config, work / "box_head", _reporter(tracking, "box_"))
     return kept_apart
 
 
@@ -149,7 +153,6 @@ def _train_backbone(
     In any case it is frozen afterwards. Returns retrieval by image alone.
     """
     settings = SceneBatchSettings.from_config(config)
-    settings = replace(settings, num_epochs=num_passes(config.num_epochs, config))
     batches = SceneBatches(scenes, scenes.split("train"), settings)
     sides_px = config.short_side_px, config.long_side_px
     instances = InstanceBatches(batches, scenes, sides_px)
@@ -210,21 +213,22 @@ def _train_boxes(
     """
     network.box_head.requires_grad_(True)
     boxes = BoxBatches(batches, frozen_copy(network), BoxBatchSettings.from_config(config))
-    network.box_head.fit(boxes.examples(FITTED_BATCHES), MIN_PRODUCTS)
+    plan = _plan(config, batches.num_steps)
+    network.box_head.fit(boxes.examples(min(FITTED_BATCHES, plan.num_steps)), MIN_PRODUCTS)
     train(
         network.box_head,
         box_losses,
         boxes,
-        _plan(config, batches.num_steps),
+        plan,
         work=work,
         report=report,
         description="second stage",
     )
 
 
-def _plan(config: RpnTrainingConfig, num_steps: int) -> TrainingPlan:
+def _plan(config: RpnTrainingConfig, steps_of_passes: int) -> TrainingPlan:
     return TrainingPlan(
-        num_steps=max(num_passes(config.min_steps, config), num_steps),
+        num_steps=num_steps(max(config.min_steps, steps_of_passes), config),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_share=config.warmup_share,

@@ -49,8 +49,8 @@ def weights_of(
         yield artifact
 
 
-def num_passes(configured: int, section: TrainingConfig) -> int:
-    """Passes over the data: fewer where training starts from an earlier model's weights."""
+def num_steps(configured: int, section: TrainingConfig) -> int:
+    """Optimizer steps: fewer where training starts from an earlier model's weights."""
     return max(1, round(section.warm_share * configured)) if section.warm_start else configured
 
 
