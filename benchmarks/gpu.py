@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pretraining_step import F, V, random_batch
+from pretraining_step import random_batch
 from reference_inputs import write_features, write_photos, write_rpn, write_scenes
+from released_model import F, V
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
