@@ -147,7 +147,7 @@ def time_ours(
     size: int, steps: int, regions: tuple[int, int], precision: str, num_views: int = 0
 ) -> Step:
     """Our step, in a process that keeps freed memory as `train` has it."""
-    keep_freed_memory()
+    keep_freed_memory(torch.device("cpu"))
     changes = {"scene_contrast_weight": float(num_views > 0), "precision": precision}
     config = CapturePretrainingConfig().model_copy(update=changes)
     network = build_capture(network_sizes(config), heads_for(config), V, F)
