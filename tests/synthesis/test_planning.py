@@ -144,3 +144,20 @@ def test_scenes_follow_the_cut_outs_between_a_minimum_and_the_configured_number(
     assert sized.num_scenes == expected
     assert sized.num_held_out == round(expected / 10)
     assert planned(num_scenes=12).sized(num_cutouts, 3).num_scenes == 12
+
+
+@pytest.mark.parametrize("num_photos", [2, 9, 60])
+def test_train_and_held_out_scenes_share_no_background_and_no_source(num_photos: int) -> None:
+    settings = planned(num_scenes=60)
+    split = split_sources(all_sources(), settings)
+    photos = [f"s3://backgrounds/{number}.jpg" for number in range(num_photos)]
+    plans = list(plan_scenes(split, photos, settings))
+    tried = {name: {b for p in plans if p.split == name for b in p.backgrounds} for name in split}
+    pasted = {
+        name: {s.candidate.id for p in plans if p.split == name for s in p.sources}
+        for name in split
+    }
+    for used in (tried, pasted):
+        assert used["train"]
+        assert used["held_out"]
+        assert not used["train"] & used["held_out"]
