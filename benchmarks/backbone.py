@@ -55,7 +55,13 @@ def losses(variant: str, network: ProposalNetwork, batch: InstanceBatch) -> dict
 def measured(options: argparse.Namespace, scenes: ScenesOfRun, variant: str, seed: int) -> str:
     """Figures of one training."""
     config: RpnTrainingConfig = load_config(options.preset).rpn_training
-    config = config.model_copy(update={"seed": seed, "trainable_stages": options.stages})
+    changes = {
+        "seed": seed,
+        "trainable_stages": options.stages,
+        "short_side_px": options.short_side_px,
+        "long_side_px": options.short_side_px * 3 // 2,
+    }
+    config = config.model_copy(update=changes)
     held_out = scenes.split("held_out")
     torch.manual_seed(seed)
     network = ProposalNetwork(NetworkSettings.from_config(config), config.weights)
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=68)
     parser.add_argument("--stages", type=int, default=3, help="rpn_training.trainable_stages")
+    parser.add_argument("--short-side-px", type=int, default=384)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:2])

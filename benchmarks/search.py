@@ -2,7 +2,7 @@
 
     python benchmarks/search.py INDEX CAPTURE QUERIES EVALUATION                  # 40,000 items
     python benchmarks/search.py INDEX CAPTURE QUERIES EVALUATION --items 1200000 \
-        --factory "IVF2048,PQ256x4fs,Refine(SQ8)"
+        --factory "RR1024,IVF4096,PQ256x4fs,Refine(SQ8)"
 
 The target (1.2 million items, 2 cores): recall@100 of at least 0.99 at 1,000 queries a second, in
 at most 1.5 GB. The arguments are artifacts of one run: of indexing, pretraining, the queries'

@@ -35,8 +35,8 @@ class IndexingConfig(StepConfig):
     factory: str = "IVF1024,SQ8"
     """FAISS factory string. Use about 4 √items cells: the paper's gallery has 40,033 items. One
     byte a dimension costs 0.003 of recall@100. For a million items
-    `IVF2048,PQ256x4fs,Refine(SQ8)` is faster: half a byte for four dimensions chooses what bytes
-    compare; it cannot be changed in place (ours, decision 17)."""
+    `RR1024,IVF4096,PQ256x4fs,Refine(SQ8)` is faster: half a byte for four dimensions chooses what
+    bytes compare; it cannot be changed in place (ours, decision 17)."""
     probes: PositiveInt = 64
     """Minimum number of cells visited per query (IVF), or breadth of the search (HNSW); more are
     visited until `min_recall` is reached (ours)."""
