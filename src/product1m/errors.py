@@ -19,6 +19,8 @@ _KEY_PARAMETER = re.compile(r"([?&;#](?:k|key|s|pass)=)[^&;#\s'\"<>)]*", re.IGNO
 _USER = re.compile(r"(?:(?<=://)|(?<=:\\/\\/))[^\s/?#'\"<>]*@")
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#'\"<>:@\[]*:(?!\d+[/?#])([^\s'\"<>]*)@")
 """A user with a password, also one with `/`, `?` or `#`, which should have been quoted."""
+_WITH_SPACES = re.compile(r"[\w+.-]+://[^\s/?#:@\[]*:(?!\d+[/?#])([^\n]* [^\n]*)@[^@\s]+")
+"""A variable that is nothing but such an address, whose password holds spaces."""
 _QUOTED_USER = re.compile(
     r"(?<=%3A%2F%2F)(?:[^\s/?#&'\"<>%]|%(?!2F|3F|23|26|40))*%40", re.IGNORECASE
 )
@@ -71,6 +73,8 @@ def _environment_secrets() -> Iterator[str]:
         secrets = [value] if _SECRET_VARIABLE.search(name) else []
         if "://" in value:
             secrets += _PASSWORD.findall(value)
+            if whole := _WITH_SPACES.fullmatch(value):
+                secrets.append(whole[1])
         if name.endswith("WEBHOOK"):
             secrets.append(value.partition("://")[2].partition("/")[2])  # whoever has it may post
         for secret in secrets:

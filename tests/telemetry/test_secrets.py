@@ -72,9 +72,11 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:half%2Fway@store:9000")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
     monkeypatch.setenv("PRODUCT1M_WEBHOOK", "https://hooks.example/services/T0/hook")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:two words@db/mlflow")
     text = "keys a/secret key, a%2Fsecret%20key, half/way, half%2Fway, hush-hush, halfway"
     assert redacted(text) == "keys ***, ***, ***, ***, ***, halfway"
     assert redacted("refused: /services/T0/hook") == "refused: /***"
+    assert redacted("at postgresql://me:two words@db/mlflow") == "at postgresql://***@db/mlflow"
 
 
 def test_errors_and_log_lines_hide_secrets() -> None:

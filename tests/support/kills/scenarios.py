@@ -95,8 +95,9 @@ def index(world: Path, sandbox: Path) -> None:
 
 
 def evaluate(world: Path, sandbox: Path) -> None:
-    """Evaluation, with few samples of the intervals and one photo in the report."""
-    section = CONFIG.evaluation.model_copy(update={"num_bootstrap": 20, "num_report_queries": 1})
+    """Evaluation without crops, with few samples of the intervals and one photo in the report."""
+    changes = {"num_bootstrap": 20, "num_report_queries": 1, "encode_crops": False}
+    section = CONFIG.evaluation.model_copy(update=changes)
     evaluation.run(
         world / "queries_features",
         world / "capture",
