@@ -60,14 +60,14 @@ def test_a_manifest_tells_what_the_folder_is(
 
 
 def test_a_digest_covers_names_and_content_and_nothing_else(tmp_path: Path) -> None:
-    one, two = write(tmp_path / "one"), write(tmp_path / "two")
+    first, second = write(tmp_path / "one"), write(tmp_path / "two")
     lines = [
         f"a.txt {hashlib.sha256(b'content').hexdigest()}",
         f"sub/b.txt {hashlib.sha256(b'more').hexdigest()}",
     ]
-    assert one.digest == hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    assert one.digest == two.digest
-    assert write(tmp_path / "three", text="contents").digest != one.digest
+    assert first.digest == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert first.digest == second.digest
+    assert write(tmp_path / "three", text="contents").digest != first.digest
 
 
 def test_a_file_of_measured_times_is_checked_but_no_part_of_the_digest(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_a_file_of_measured_times_is_checked_but_no_part_of_the_digest(tmp_path:
             writer.timed.add("times.txt")
         return open_artifact(folder, "ingestion")
 
-    one, two = timed(tmp_path / "one", "0.1"), timed(tmp_path / "two", "0.2")
-    assert one.digest == two.digest
-    one.verify()
-    (one.folder / "times.txt").write_text("9.9")
+    first, second = timed(tmp_path / "one", "0.1"), timed(tmp_path / "two", "0.2")
+    assert first.digest == second.digest
+    first.verify()
+    (first.folder / "times.txt").write_text("9.9")
     with pytest.raises(ArtifactError, match=r"times.txt: damaged"):
-        open_artifact(one.folder, "ingestion").verify()
+        open_artifact(first.folder, "ingestion").verify()
 
 
 def test_an_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:

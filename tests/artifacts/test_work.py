@@ -24,17 +24,17 @@ def test_a_work_folder_belongs_to_inputs_and_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRODUCT1M_WORK", str(tmp_path / "work"))
-    one, two = write(tmp_path / "one"), write(tmp_path / "two", text="other")
+    first, second = write(tmp_path / "one"), write(tmp_path / "two", text="other")
 
     def folder(artifact: Artifact, probes: int, output: str = "out") -> Path:
         config = IndexingConfig(probes=probes)
         return work_folder(tmp_path / output, "indexing", config, {"gallery": artifact})
 
-    assert folder(one, 1) == folder(one, 1, output="next attempt")
-    assert folder(one, 1).parent == tmp_path / "work"
-    assert len({folder(one, 1), folder(one, 2), folder(two, 1)}) == 3
+    assert folder(first, 1) == folder(first, 1, output="next attempt")
+    assert folder(first, 1).parent == tmp_path / "work"
+    assert len({folder(first, 1), folder(first, 2), folder(second, 1)}) == 3
     monkeypatch.delenv("PRODUCT1M_WORK")
-    assert folder(one, 1).parent == tmp_path / ".work"
+    assert folder(first, 1).parent == tmp_path / ".work"
 
 
 def test_a_second_run_with_the_same_inputs_is_told_who_uses_the_work_folder(

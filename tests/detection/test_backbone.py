@@ -56,8 +56,8 @@ def test_the_packaged_weights_fill_the_layers_they_were_trained_for(lite0: Backb
 def test_pixels_are_normalized_as_the_packaged_weights_expect(lite0: Backbone) -> None:
     photo = noise(0)
     expected = lite0.body((photo.float() - 127) / 128)
-    for one, two in zip(lite0(photo), expected[-3:], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    for first, second in zip(lite0(photo), expected[-3:], strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not SHARED, reason="PRODUCT1M_SHARED_DATA is not set")
@@ -157,8 +157,8 @@ def test_folded_batch_norms_give_the_same_maps(lite0: Backbone) -> None:
         norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert norms == []
         with torch.no_grad():
-            for one, two in zip(backbone(noise(1)), folded(noise(1)), strict=True):
-                torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+            for first, second in zip(backbone(noise(1)), folded(noise(1)), strict=True):
+                torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_in_a_safetensors_file_are_used(tmp_path: Path) -> None:

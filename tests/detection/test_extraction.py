@@ -145,10 +145,10 @@ def test_a_photos_regions_do_not_depend_on_its_batch(
     sized = [sized_photo(network, photo, SETTINGS) for photo in photos]
     together = extract_sized(network, sized, SETTINGS)
     alone = [extract_sized(network, [photo], SETTINGS)[0] for photo in sized]
-    for (one, _), (two, _) in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one.features, two.features, atol=1e-4)
-        np.testing.assert_allclose(one.boxes_xyxy, two.boxes_xyxy, atol=1e-2)
-        np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+    for (first, _), (second, _) in zip(together, alone, strict=True):
+        np.testing.assert_allclose(first.features, second.features, atol=1e-4)
+        np.testing.assert_allclose(first.boxes_xyxy, second.boxes_xyxy, atol=1e-2)
+        np.testing.assert_allclose(first.scores, second.scores, atol=1e-4)
 
 
 def test_the_whole_photo_comes_first_and_the_rest_by_falling_score(

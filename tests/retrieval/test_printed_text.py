@@ -71,8 +71,8 @@ def test_items_have_unit_length(encoder: PrintedTextEncoder) -> None:
 
 
 def test_neither_blanks_case_nor_the_order_of_lines_count(encoder: PrintedTextEncoder) -> None:
-    one, other = encoder.encode([["Sour cream", "CHAZZ"], ["chazz", "SOUR  CREAM"]])
-    np.testing.assert_array_equal(one, other)
+    first, second = encoder.encode([["Sour cream", "CHAZZ"], ["chazz", "SOUR  CREAM"]])
+    np.testing.assert_array_equal(first, second)
 
 
 def test_only_the_most_frequent_terms_are_kept() -> None:

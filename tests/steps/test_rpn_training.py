@@ -137,12 +137,12 @@ def test_a_batch_is_a_function_of_its_number_and_keeps_boxes_on_products(scenes:
     ]
     sizes = set()
     for number in (5, 3, 0):
-        one, two = (made(number) for made in batches)
-        assert isinstance(one.inputs, torch.Tensor)
-        assert isinstance(two.inputs, torch.Tensor)
-        assert torch.equal(one.inputs, two.inputs)
-        sizes.add(one.inputs.shape)
-        for photo, boxes in zip(one.inputs, one.boxes_xyxy, strict=True):
+        first, second = (made(number) for made in batches)
+        assert isinstance(first.inputs, torch.Tensor)
+        assert isinstance(second.inputs, torch.Tensor)
+        assert torch.equal(first.inputs, second.inputs)
+        sizes.add(first.inputs.shape)
+        for photo, boxes in zip(first.inputs, first.boxes_xyxy, strict=True):
             for left, top, right, bottom in boxes.round().int().tolist():
                 product = photo[:, top + 3 : bottom - 3, left + 3 : right - 3].float()
                 assert product.std(dim=(1, 2)).max() < 25  # one color, whatever the jitter

@@ -77,14 +77,14 @@ def test_ingestion_from_and_to_s3_equals_ingestion_here(
     expected = ingestion.run(str(data), *here, INGESTION)
     assert ingestion.run(address, *there, INGESTION, root) == expected
     for local, stored, role in zip(here, there, ROLES, strict=True):
-        one, two = (open_artifact(folder, "ingestion", role) for folder in (local, stored))
-        assert one.digest == two.digest
+        first, second = (open_artifact(folder, "ingestion", role) for folder in (local, stored))
+        assert first.digest == second.digest
         assert list(local.glob("*.tar"))
         assert sorted(path.name for path in stored.iterdir()) == sorted(
             path.name for path in local.iterdir() if path.suffix != ".tar"
         )
-        two.verify()
-        photos, expected_photos = ItemTable(two), ItemTable(one)
+        second.verify()
+        photos, expected_photos = ItemTable(second), ItemTable(first)
         for position in range(5):
             assert photos.encoded(position) == expected_photos.encoded(position)
     copies = [path for path in (tmp_path / "scratch").glob("*") if path.suffix == ".tar"]
@@ -200,15 +200,15 @@ def test_of_two_writers_of_one_artifact_both_end_with_a_whole_one(
     s3: S3Server, root: str, tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda name: write_features(tmp_path / name, root), ("one", "two"))
-    assert one.digest == two.digest
-    for artifact in (one, two):
+        first, second = pool.map(lambda name: write_features(tmp_path / name, root), ("one", "two"))
+    assert first.digest == second.digest
+    for artifact in (first, second):
         artifact.verify()
     prefix = root.removeprefix(f"s3://{BUCKET}/")
     (manifest,) = s3.keys(f"{prefix}/artifacts/")
     published = json.loads(s3.client().get_object(Bucket=BUCKET, Key=manifest)["Body"].read())
-    seconds = [artifact.manifest.seconds for artifact in (one, two)]
-    assert published["digest"] == one.digest
+    seconds = [artifact.manifest.seconds for artifact in (first, second)]
+    assert published["digest"] == first.digest
     assert published["seconds"] in seconds
 
 

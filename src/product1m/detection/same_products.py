@@ -67,7 +67,7 @@ def keep_if_apart(
     scenes: Scenes,
     held_out: Sequence[int],
 ) -> dict[str, float]:
-    """Give a network the backbone of a trained one, unless products are told apart less well.
+    """Give a network the backbone of a trained one, unless it distinguishes products less well.
 
     In any case it is frozen afterwards. Returns retrieval by image alone with both, that of the
     backbone that stays, and whether this is the trained one. All ranks decide the same.

@@ -117,7 +117,7 @@ def test_text_stands_out_from_what_is_behind_it(
             assert ratio >= 4.5, (front, behind, ratio)
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """WCAG 2.2's ratio of two colors written as #rrggbb."""
 
     def luminance(color: str) -> float:
@@ -125,7 +125,7 @@ def contrast(one: str, other: str) -> float:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    low, high = sorted((luminance(one), luminance(other)))
+    low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
 

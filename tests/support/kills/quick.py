@@ -1,7 +1,7 @@
 """What a process of a campaign does quicker than a user's, where no written file depends on it.
 
 A model's answers, figures and versions of installed packages are the same in every attempt, and
-computing them anew takes most of its time. So figures are a few bytes, versions are looked up
+computing them again takes most of its time. So figures are a few bytes, versions are looked up
 once, and a model's answers are computed by the attempt that asks first and kept for the others.
 """
 
