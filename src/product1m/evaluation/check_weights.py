@@ -23,20 +23,21 @@ def with_checks(
     settings: FusionSettings,
     whole_photo: bool,
 ) -> Fusion:
-    """The fusion with weights of shared points and their colors, of color patterns, of neighbors.
+    """The fusion with weights of shared points and their colors, of neighbors, of color patterns.
 
-    Block weights stay as they are. Resamples of the dev queries elect among the tried weights, as
-    for blocks. The mean of the elected weights is used if it improves the dev score; otherwise the
-    check has no weight. Claims of other boxes are not elected, because they change which box has an
-    answer, and hardly the merged ranking.
+    Block weights stay as they are; a check's weight is chosen with those before it in place.
+    Resamples of the dev queries elect among the tried weights, as for blocks. The mean of the
+    elected weights is used if it improves the dev score; otherwise the check has no weight. Claims
+    of other boxes are not elected, because they change which box has an answer, and hardly the
+    merged ranking.
     """
     rank = _Scores(searcher, queries, dev, whole_photo)
     if queries.shared is not None:
         tried = {POINTS_WEIGHT: settings.points_weights, COLORS_WEIGHT: settings.colors_weights}
         fusion = _with_best(fusion, tried, rank, settings)
-        if POINTS_WEIGHT in fusion.weights:
-            fusion = _with_best(fusion, {PATTERN_WEIGHT: settings.pattern_weights}, rank, settings)
     fusion = _with_best(fusion, {NEIGHBORS_WEIGHT: settings.neighbors_weights}, rank, settings)
+    if POINTS_WEIGHT in fusion.weights:
+        fusion = _with_best(fusion, {PATTERN_WEIGHT: settings.pattern_weights}, rank, settings)
     if whole_photo or not settings.claims_weight:
         return fusion
     weights = fusion.weights | {CLAIMS_WEIGHT: settings.claims_weight}
