@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.artifacts.work import work_root
+from product1m.catalogue.erasure import holders
 from product1m.config import BackgroundSynthesisConfig, IngestionConfig, parse_config
 from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
@@ -183,6 +184,8 @@ def test_source_photos_are_kept_where_a_training_asks_for_them(
     for row, item in enumerate(kept.rows["id"].tolist()):
         assert kept.encoded(row) == train.encoded(rows[item])
         assert kept.rows["group"].iloc[row] == train.rows["group"].iloc[rows[item]]
+    (holder,) = holders([str(tmp_path)], [str(kept.rows["sha256"].iloc[0])])  # for an erasure
+    assert holder.startswith(str(tmp_path / "scenes"))
 
 
 def test_titles_fit_and_tell_of_their_products_only(products: Path, scenes: Path) -> None:

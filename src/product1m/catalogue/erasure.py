@@ -19,7 +19,7 @@ from product1m.catalogue.store import LIST, LISTS, CatalogueStore, Edit, Line
 from product1m.config import IngestionConfig
 from product1m.data.checking import ERASED, digests_of
 from product1m.data.intake import normalize_photo
-from product1m.data.items import ITEMS
+from product1m.data.items import ITEMS, SOURCES
 from product1m.data.limits import PhotoLimits
 from product1m.data.lists import ListItem
 from product1m.data.photo_sources import photos_of
@@ -31,7 +31,7 @@ from product1m.storage.opening import open_store
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
 
-TABLES = (ITEMS, GALLERY, KEYS)
+TABLES = (ITEMS, SOURCES + ITEMS, GALLERY, KEYS)
 """Files of an artifact that name the photos it was made from, by digest."""
 
 
@@ -184,7 +184,7 @@ def _tables(store: Store, name: str, manifest: Manifest) -> Iterator[pa.Table]:
         entry = manifest.files.get(table)
         if entry is None:
             continue
-        beside = str(PurePosixPath(name).with_name(table))
+        beside = str(PurePosixPath(name).parent / table)
         objects = [file.name for file in store.files(_object(prefix, entry.sha256))]
         place = next(iter(objects if published else []), beside)
         if store.find(place) is not None:
