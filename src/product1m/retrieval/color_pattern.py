@@ -6,9 +6,11 @@ over the query photo as shared points lie, and their correlation is measured (ou
 fixed order, so the number of threads changes nothing.
 """
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Complex128, Float32, Float64, UInt8
 
 from product1m.data.points import Points
 
@@ -34,31 +36,40 @@ def pattern_agreement(
     """
     if box.chroma is None or item.chroma is None:
         return 0.0
-    places = _moved(_pixel_places(item), item_xy, box_xy)
+    height, width = item.chroma.shape[:2]
+    places = _moved(_pixel_places(height, width, item.size_px), item_xy, box_xy)
     inside = _inside(places, box)
     if np.count_nonzero(inside) < MIN_PIXELS:
         return 0.0
     height, width = box.chroma.shape[:2]
-    scale = np.array([width, height]) / box.size_px
-    across, down = (places[inside] * scale - 0.5).astype(np.float32).T[:, None]
+    kept = places[inside]
+    across, down = (
+        (side * (pixels / length) - 0.5).astype(np.float32)[None]
+        for side, pixels, length in zip(
+            (kept.real, kept.imag), (width, height), box.size_px, strict=True
+        )
+    )
     seen = cv2.remap(box.chroma, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
     return _correlation(seen, item.chroma.reshape(-1, 2)[inside])
 
 
-def _pixel_places(points: Points) -> Float64[np.ndarray, "m 2"]:
-    """Centers of the pixels of a photo's small copy, in pixels of the photo."""
-    assert points.chroma is not None
-    height, width = points.chroma.shape[:2]
-    across = (np.arange(width) + 0.5) * points.size_px[0] / width
-    down = (np.arange(height) + 0.5) * points.size_px[1] / height
-    return np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+@lru_cache(64)
+def _pixel_places(
+    height: int, width: int, size_px: tuple[int, int]
+) -> Complex128[np.ndarray, " m"]:
+    """Centers x + iy of the pixels of a photo's small copy, in pixels of the photo."""
+    across = (np.arange(width) + 0.5) * size_px[0] / width
+    down = (np.arange(height) + 0.5) * size_px[1] / height
+    places: Complex128[np.ndarray, " m"] = (across + 1j * down[:, None]).reshape(-1)
+    places.setflags(write=False)  # shared by all callers
+    return places
 
 
 def _moved(
-    places: Float64[np.ndarray, "m 2"],
+    places: Complex128[np.ndarray, " m"],
     source_xy: Float32[np.ndarray, "n 2"],
     target_xy: Float32[np.ndarray, "n 2"],
-) -> Float64[np.ndarray, "m 2"]:
+) -> Complex128[np.ndarray, " m"]:
     """Places under the rotation, scale and shift that fit the pairs of points best.
 
     (least squares; Umeyama, TPAMI 1991)
@@ -67,24 +78,25 @@ def _moved(
     from_center, to_center = source - source.mean(), target - target.mean()
     spread = max(float((np.abs(from_center) ** 2).sum()), 1e-12)
     turn = (from_center.conj() * to_center).sum() / spread
-    moved = target.mean() + turn * (_complex(places) - source.mean())
-    return np.stack([moved.real, moved.imag], axis=-1)
+    return np.asarray(target.mean() + turn * (places - source.mean()))
 
 
 def _complex(places: Float64[np.ndarray, "n 2"]) -> np.ndarray:
     return np.asarray(places[:, 0] + 1j * places[:, 1])
 
 
-def _inside(places: Float64[np.ndarray, "m 2"], box: Points) -> Bool[np.ndarray, " m"]:
-    area = (0, 0, *box.size_px) if box.area_xyxy is None else box.area_xyxy
-    low, high = np.array(area[:2]), np.array(area[2:])
-    return np.asarray(((places >= low) & (places < high)).all(axis=1))
+def _inside(places: Complex128[np.ndarray, " m"], box: Points) -> Bool[np.ndarray, " m"]:
+    left, top, right, bottom = (
+        (0, 0, *box.size_px) if box.area_xyxy is None else box.area_xyxy.tolist()
+    )
+    across, down = places.real, places.imag
+    return np.asarray((across >= left) & (across < right) & (down >= top) & (down < bottom))
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+def _correlation(first: UInt8[np.ndarray, "n 2"], second: UInt8[np.ndarray, "n 2"]) -> float:
     """Of both colors together, each around its own mean."""
     first_centered, second_centered = (
-        values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+        values - np.array(cv2.sumElems(values[:, None])[:2]) / len(values)
         for values in (first, second)
     )
     noise = NOISE * len(first)
