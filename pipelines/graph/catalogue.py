@@ -9,7 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import components
 from pipelines.graph.parameters import parameter
-from pipelines.graph.training import TaskSetup
+from pipelines.graph.training import TaskSetup, set_up
 from product1m.config import Config
 from product1m.registry.roles import CHAMPION_URI
 
@@ -56,7 +56,5 @@ def refresh_task(
         config=given["catalogue"],
         storage=given["storage"],
     )
-    task.set_caching_options(False)
-    if platform:
-        platform.apply(task)
+    set_up([task], platform, cache=False)
     return task

@@ -17,6 +17,7 @@ from product1m.capture.masking import Masking, mask_pairs
 from product1m.capture.pairs import OnDevice, Pairs, collate
 from product1m.capture.scene_views import KeptRegions, SceneViews, rows_of_sources
 from product1m.capture.tokens import TitleTokenizer
+from product1m.data.items import item_groups
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import ArtifactError, TrainingError
 from product1m.training import distributed
@@ -153,7 +154,7 @@ class PretrainingBatches:
         return PretrainingBatch(
             pairs,
             self._mask(pairs, num_items, own),
-            torch.from_numpy(item_groups(self._train, items)),
+            torch.from_numpy(item_groups(self._train.rows, items)),
             torch.from_numpy(sources),
             num_items,
             self._ids.iloc[items].tolist(),
@@ -235,12 +236,6 @@ def _places(
 def shown(batch: PretrainingBatch) -> Pairs:
     """The batch's pairs as input of the model: masked tokens are replaced."""
     return replace(batch.pairs, tokens=batch.masking.tokens)
-
-
-def item_groups(train: FeatureSet, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The duplicate group of every row's item; an item without a group gets its own."""
-    groups = train.rows["group"].to_numpy(np.int64)[rows]
-    return np.where(groups >= 0, groups, -1 - rows)
 
 
 def feature_moments(

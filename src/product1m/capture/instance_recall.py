@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from product1m.capture.batches import item_groups
 from product1m.capture.network import Embeddings, LoadedCapture
 from product1m.capture.scene_views import SceneViews, rows_of_sources
+from product1m.data.items import item_groups
 from product1m.data.regions import FeatureSet, Regions
 
 MAX_INSTANCES = 1000
@@ -45,8 +45,8 @@ def instance_recall(
             depth,
             query_vectors,
             gallery_vectors,
-            item_groups(train, sources),
-            item_groups(train, gallery),
+            item_groups(train.rows, sources),
+            item_groups(train.rows, gallery),
         )
         for name, (query_vectors, gallery_vectors) in spaces.items()
         for depth in DEPTHS

@@ -1,7 +1,5 @@
 """Photo files to stored photos: checked before decoding, decoded once, upright, limited in size."""
 
-import contextlib
-import ctypes
 import io
 import re
 import warnings
@@ -23,11 +21,10 @@ from product1m.data.limits import (
 )
 from product1m.data.photos import Photo, encode_jpeg, resize_photo
 from product1m.errors import PhotoError
+from product1m.telemetry.allocator import MMAP_THRESHOLD, set_allocator
 
 Read = TypeVar("Read")
 
-_M_MMAP_THRESHOLD = -3
-"""Parameter of glibc's `mallopt`: from what size on a block is a mapping of its own."""
 _LARGE_BYTES = 4 << 20
 """Blocks of this size go back to the system as soon as they are free (ours)."""
 _OBJECT = re.compile(r" ?<[^<>]*0x[0-9a-f]+>")
@@ -140,8 +137,7 @@ def unrestricted_pillow() -> Iterator[None]:
     It affects the whole process, so enter it before threads start. Memory of decoded photos is
     given back to the system from then on; otherwise every thread keeps that of its largest one.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    set_allocator({MMAP_THRESHOLD: _LARGE_BYTES})
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from product1m.artifacts.atomic import whole_file
 from product1m.artifacts.folder import Artifact
@@ -243,6 +244,12 @@ def read_items(artifact: Artifact, table: str = ITEMS) -> pd.DataFrame:
             else:
                 columns[name] = column.to_pandas(types_mapper=_in_arrow)[name]
     return pd.DataFrame({name: columns[name] for name in names}, copy=False)
+
+
+def item_groups(rows: pd.DataFrame, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The duplicate group of the items at some positions; an item without one gets its own."""
+    groups = rows["group"].to_numpy(np.int64)[positions]
+    return np.where(groups >= 0, groups, -1 - positions)
 
 
 def _in_arrow(kind: pa.DataType) -> pd.ArrowDtype | None:

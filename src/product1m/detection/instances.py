@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from product1m.data.geometry import Boxes
+from product1m.data.items import item_groups
 from product1m.detection.canvas import make_canvas, stack_canvases
-from product1m.detection.pooling import pool
+from product1m.detection.pooling import BINS, pool
 from product1m.detection.proposals import Maps, ProposalNetwork
 from product1m.detection.scene_batches import SceneBatch, SceneBatches, Scenes
 from product1m.detection.untrained_boxes import whole_image_box
@@ -24,8 +25,6 @@ TEMPERATURE = 0.1
 """Divides the cosines (ours)."""
 REDUCTION = 2
 """A source photo is half as large as a scene, so that its product is about as large (ours)."""
-BINS = 7
-"""A side of RoIAlign's grid, as in feature extraction (ours)."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,6 @@ class InstanceBatches:
         ids = scenes.items.rows["id"].tolist()
         self._sources = dict(zip(ids, scenes.sources, strict=True))
         self._rows = {item: row for row, item in enumerate(self._photos.rows["id"].tolist())}
-        groups = self._photos.rows["group"].to_numpy(np.int64)
-        self._groups = np.where(groups >= 0, groups, -1 - np.arange(len(groups)))
 
     def __call__(self, number: int) -> InstanceBatch:
         """This rank's share of batch `number`."""
@@ -86,8 +83,8 @@ class InstanceBatches:
             batch,
             stack_canvases(canvases),
             [torch.from_numpy(box) for box in boxes],
-            torch.from_numpy(self._groups[rows]),
-            torch.from_numpy(self._groups[different]),
+            torch.from_numpy(item_groups(self._photos.rows, rows)),
+            torch.from_numpy(item_groups(self._photos.rows, different)),
         )
 
 

@@ -16,6 +16,8 @@ from product1m.data.geometry import Boxes
 from product1m.detection.canvas import Canvas
 from product1m.detection.libraries import roi_align
 
+BINS = 7
+"""Bins of RoIAlign a side where training compares products; the default of feature extraction."""
 SAMPLES_PER_BIN = 2
 """RoIAlign's sampling points a side of a bin (ours: torchvision's detectors)."""
 

@@ -18,7 +18,7 @@ from product1m.detection.measuring import (
     IMAGE_ONLY_BEFORE,
     IMAGE_ONLY_TRAINED,
 )
-from product1m.detection.pooling import pool
+from product1m.detection.pooling import BINS, pool
 from product1m.detection.proposals import ProposalNetwork
 from product1m.detection.scene_batches import Scenes
 from product1m.telemetry.progress import track
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 DEPTH = 10
 MAX_SCENES = 300
 """Scenes, the first ones, that are measured on (ours)."""
-_BINS = 7
-"""Bins of RoIAlign a side, the default of feature extraction."""
 
 
 def image_only_map(network: ProposalNetwork, scenes: Scenes, positions: Sequence[int]) -> float:
@@ -98,5 +96,5 @@ def _vectors(network: ProposalNetwork, scenes: Scenes, position: int) -> Float32
     canvas = network.canvas(scenes.items.photo(position))
     last_map = network(stack_canvases([canvas]).to(network.device))[-1]
     boxes = torch.from_numpy(scenes.boxes_xyxy[position] * canvas.scale())
-    (vectors,) = pool(last_map, [boxes], network.backbone.strides[-1], _BINS)
+    (vectors,) = pool(last_map, [boxes], network.backbone.strides[-1], BINS)
     return vectors.cpu().numpy()

@@ -190,7 +190,7 @@ def _answered(
 
 def _labels(searcher: Searcher) -> np.ndarray:
     """The first label of every gallery item; empty if it has none."""
-    return np.array([own[0] if own else "" for own in searcher.gallery.rows["labels"]], object)
+    return np.array(list(searcher.gallery.first_labels()), object)
 
 
 def _for_box(count: CountShared | None, place: int) -> CountShared | None:

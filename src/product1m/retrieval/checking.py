@@ -1,10 +1,10 @@
 """Reorder the answers of boxes: by shared points, and by their similarity to the best answers.
 
 The first answers are checked by the points that their photos share with the box, and by the colors
-where these points lie. Then the
-similarity of each answer to the best two is added to its score: a product has several photos, and
-some of them resemble another one more than the box (ours: weighted query expansion without a second
-search; Radenović et al., TPAMI 2018). Last, an answer loses what other boxes of its photo claim.
+where these points lie. Then the similarity of each answer to the best two is added to its score: a
+product has several photos, and some of them resemble another one more than the box (ours: weighted
+query expansion without a second search; Radenović et al., TPAMI 2018). Last, an answer loses what
+other boxes of its photo claim.
 """
 
 import itertools

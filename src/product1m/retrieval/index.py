@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -259,10 +260,13 @@ class GalleryIndex:
         if "labels" not in self.rows:
             return alone
         known: dict[str, int] = {"": -1}
-        names = (own[0] if len(own) else "" for own in self.rows["labels"])
-        numbers = (known.setdefault(name, len(known)) for name in names)
+        numbers = (known.setdefault(name, len(known)) for name in self.first_labels())
         products = np.fromiter(numbers, np.int64, len(self))
         return np.where(products < 0, alone, products)
+
+    def first_labels(self) -> Iterator[str]:
+        """The first label of each item; empty if it has none."""
+        return (own[0] if len(own) else "" for own in self.rows["labels"])
 
     @classmethod
     def load(cls, artifact: Artifact) -> "GalleryIndex":

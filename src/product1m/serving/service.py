@@ -62,11 +62,8 @@ class SearchService:
         self.config = config
         self.reader = _reader_of(config, searcher.settings.boxes)
         self.finder = _finder_of(config)
-        rows = searcher.gallery.rows
-        self.labels = {
-            item: labels[0] if labels else ""
-            for item, labels in zip(rows["id"], rows["labels"], strict=True)
-        }
+        gallery = searcher.gallery
+        self.labels = dict(zip(gallery.ids, gallery.first_labels(), strict=True))
         """First label of every gallery item."""
 
     @classmethod

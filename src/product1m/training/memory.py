@@ -6,9 +6,7 @@ outputs of all parts and see the whole batch, other samples as negatives include
 are those of the whole batch.
 """
 
-import ctypes
 import gc
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from product1m.artifacts.atomic import write_text
+from product1m.telemetry.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD, set_allocator
 
 R = TypeVar("R")
 M = TypeVar("M")
@@ -29,8 +28,6 @@ _MESSAGES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of options in glibc's malloc.h
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -52,11 +49,8 @@ def keep_freed_memory(device: torch.device) -> None:
     Without this, each step gets memory from the system, which clears it first: a tenth of the
     step's time. Only glibc can do this; elsewhere, and on a GPU, this does nothing.
     """
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
-        return
-    if hasattr(library := ctypes.CDLL(None), "mallopt"):
-        for option, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 32 << 20)):
-            library.mallopt(option, value)
+    if device.type == "cpu":
+        set_allocator({TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 32 << 20})
 
 
 def parts_of(num_rows: int, num_parts: int) -> list[slice]:
