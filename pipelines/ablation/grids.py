@@ -11,6 +11,7 @@ from typing import Any, get_args
 from product1m.config import Block, Config, parse_config
 from product1m.errors import ConfigError
 from product1m.evaluation.methods import (
+    CROP,
     IMAGE_TEXT,
     IMAGE_TEXT_OCR,
     JOINT,
@@ -215,7 +216,8 @@ def _proposals(config: Config) -> list[Cell]:
 def _fusion(config: Config) -> list[Cell]:
     """Blocks of the embedding alone, together, and each left out; weights chosen on dev."""
     is_read = config.feature_extraction.ocr != "off"
-    blocks = [block for block in get_args(Block) if block != OCR or is_read]
+    missing = _missing_blocks(config)
+    blocks = [block for block in get_args(Block) if block not in missing]
     full = [block for block in config.evaluation.fused_blocks if block in blocks]
 
     def fused(name: str, meaning: str, blocks: Sequence[str]) -> Cell:
@@ -242,10 +244,27 @@ def _fusion(config: Config) -> list[Cell]:
     ]
 
 
+def _missing_blocks(config: Config) -> set[str]:
+    """The blocks that an index of this configuration does not have."""
+    extraction = config.feature_extraction
+    is_made = {OCR: extraction.ocr != "off", CROP: extraction.crop_encoder != ""}
+    return {block for block, made in is_made.items() if not made}
+
+
 def _retrieval(config: Config) -> list[Cell]:
     """Each part of finding a product left out; only the evaluation runs again."""
-    blocks = [block for block in config.evaluation.fused_blocks if block != OCR]
-    ocr = Cell("without-ocr", "printing not read", {"evaluation.fused_blocks": blocks})
+    missing = _missing_blocks(config)
+    full = [block for block in config.evaluation.fused_blocks if block not in missing]
+    optional = {OCR: "printing not read", CROP: "products not cut out and encoded"}
+    blocks = [
+        Cell(
+            f"without-{left}",
+            meaning,
+            {"evaluation.fused_blocks": [block for block in full if block != left]},
+        )
+        for left, meaning in optional.items()
+        if left in full and len(full) > 1
+    ]
     points = Cell(
         "without-points", "answers not checked by points", {"evaluation.points_weights": [0.0]}
     )
@@ -264,7 +283,7 @@ def _retrieval(config: Config) -> list[Cell]:
     return [
         Cell(FULL, "every part as configured"),
         Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
-        *([ocr] if config.feature_extraction.ocr != "off" and blocks else []),
+        *blocks,
         *([points, pattern] if config.feature_extraction.gallery_points else []),
         neighbors,
         claims,

@@ -6,6 +6,7 @@ import pytest
 from product1m.artifacts.folder import open_artifact
 from product1m.data.regions import FeatureSet, Regions
 from product1m.errors import RetrievalError
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import (
     BLOCKS,
     OCR,
@@ -108,7 +109,7 @@ def test_every_block_equals_its_definition(encoder: BlockEncoder, gallery: Featu
         np.testing.assert_allclose(blocks["stream_product"][row], product, atol=1e-5)
         image = standardized[row] / np.linalg.norm(standardized[row])
         np.testing.assert_allclose(blocks["image"][row], image, atol=1e-4)
-    assert list(blocks) == [block for block in BLOCKS if block != OCR]
+    assert list(blocks) == [block for block in BLOCKS if block not in (OCR, CROP)]
     assert all(np.allclose(np.linalg.norm(b, axis=1), 1, atol=1e-5) for b in blocks.values())
 
 

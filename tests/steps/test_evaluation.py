@@ -10,6 +10,7 @@ from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.data.regions import FeatureSet
 from product1m.evaluation.methods import CAPTURE_ALONE, SHIPPED, WHOLE_PHOTO, WITHOUT_CAPTURE
 from product1m.evaluation.statistics import BootstrapPlan, bootstrap_interval
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import FUSABLE, OCR
 from product1m.retrieval.search import Searcher
 from tests.support.worlds import tiny_world
@@ -19,7 +20,7 @@ from tests.support.worlds.evaluation_files import (
 )
 from tests.support.worlds.tiny_world import EVALUATION, TinyArtifacts
 
-BLOCKS = [block for block in FUSABLE if block != OCR]
+BLOCKS = [block for block in FUSABLE if block not in (OCR, CROP)]
 """Of an index whose gallery was not read."""
 FUSED_OR_SINGLE = [SHIPPED, *CAPTURE_ALONE, *WITHOUT_CAPTURE]
 METHODS = [

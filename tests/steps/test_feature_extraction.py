@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import BackgroundSynthesisConfig, FeatureExtractionConfig, IngestionConfig
@@ -15,12 +13,13 @@ from product1m.data.items import ItemTable, ItemWriter
 from product1m.data.photos import encode_jpeg
 from product1m.data.regions import FeatureSet
 from product1m.detection.extraction import RegionSettings, extract_regions
-from product1m.detection.proposals import MODEL, NetworkSettings, ProposalNetwork, load_rpn
+from product1m.detection.proposals import load_rpn
 from product1m.detection.untrained_boxes import grabcut_box
 from product1m.errors import ArtifactError, DatasetError
 from product1m.steps import feature_extraction
 from product1m.synthesis.grabcut import GrabCutSettings
-from tests.support.worlds.tiny_scenes import RPN, SYNTHESIS, blocks, write_photos, write_scenes
+from tests.support.worlds.tiny_rpn import write_rpn
+from tests.support.worlds.tiny_scenes import SYNTHESIS, blocks, write_photos, write_scenes
 
 CONFIG = FeatureExtractionConfig(
     precision="float32", batch_size=2, num_workers=2, canonical_side_px=48
@@ -32,16 +31,6 @@ SIZES_PX = [(96, 96), (160, 80), (96, 96), (80, 120)] * 5
 @pytest.fixture(scope="module")
 def rpn(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return write_rpn(tmp_path_factory.mktemp("rpn") / "rpn")
-
-
-def write_rpn(folder: Path, scenes: Artifact | None = None) -> Artifact:
-    torch.manual_seed(0)
-    network = ProposalNetwork(NetworkSettings.from_config(RPN), RPN.weights)
-    torch.nn.init.normal_(network.rpn.head.cls_logits.weight, std=1.0)
-    inputs = {} if scenes is None else {"scenes": scenes}
-    with write_artifact(folder, "rpn_training", RPN, inputs) as writer:
-        save_file(network.state_dict(), writer.folder / MODEL)
-    return open_artifact(folder, "rpn_training")
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,14 @@ from product1m.catalogue.batches import (
 )
 from product1m.config import CatalogueConfig, IngestionConfig
 from product1m.data.items import ItemTable, ItemWriter, read_items
+from product1m.detection.crop_cache import Cropper, gallery_cropper
+from product1m.detection.crop_encoder import stored_encoder
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import CachedReader, open_reader
 from product1m.detection.points import PointFinder
 from product1m.detection.untrained_boxes import grabcut_of_scenes
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import OCR, BlockEncoder
 from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.serving.catalogue_folder import STEP, model_digest
@@ -61,6 +64,14 @@ class CatalogueModel:
         if not weight:
             return None
         return open_reader(self.config.feature_extraction, FEATURES, self.rpn)
+
+    def cropper(self) -> Cropper | None:
+        """What encodes cut out products; None if the model gives that no weight."""
+        if not self.config.weights.get(CROP):
+            return None
+        section = self.config.feature_extraction
+        encoder = stored_encoder(self.index, section, self.rpn)
+        return gallery_cropper(encoder, section, self.rpn)
 
     def finder(self) -> PointFinder | None:
         """What finds points; None if the model gives shared points no weight."""
@@ -157,6 +168,7 @@ class ItemVectors:
                 num_workers=config.num_workers,
                 shard_mib=config.shard_mib,
                 reader=self._model.reader(),
+                cropper=self._model.cropper(),
             )
         return KnownRegions(batches)
 

@@ -56,6 +56,14 @@ class FeatureExtractionConfig(StepConfig):
     ocr_cache: str = ""
     """Folder or `s3://` prefix that keeps the lines of photos by their content, so that a second
     run reads only new photos; empty for none (ours)."""
+    crop_encoder: str = ""
+    """Encodes each product cut out of its photo, for the block `crop`: empty for none; `backbone`
+    for the RPN's own (ours)."""
+    crop_max_boxes: PositiveInt = 8
+    """Maximum number of boxes of a query that are encoded (ours)."""
+    crop_cache: str = ""
+    """Folder or `s3://` prefix that keeps the vectors of photos by their content, so that a second
+    run encodes only new photos; empty for none (ours)."""
     gallery_points: NonNegativeInt = 250
     """Maximum number of points (local features, SIFT) of a gallery photo, used to check the first
     answers; 250 take 34 KB, and the colors of the photo 5 KB. 0 turns points off, for queries too

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bf16"]
-Block = Literal["joint", "streams", "image", "text", "ocr"]
+Block = Literal["joint", "streams", "image", "text", "ocr", "crop"]
 """One normalized part of an item's vector."""
 
 

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
+from product1m.data.crop_vectors import CROPS, NO_CROPS, CropTable, CropVectors
 from product1m.data.geometry import share_inside
 from product1m.data.items import read_items
 from product1m.data.points import NO_POINTS, POINTS, Points, PointTable
@@ -66,6 +67,8 @@ class Regions:
     """Text printed in the photo, if it was read."""
     points: Points = NO_POINTS
     """Local features of the photo, if they were computed."""
+    crops: CropVectors = NO_CROPS
+    """The photo's boxes that were cut out and encoded by themselves, if any were."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -92,6 +95,7 @@ class Regions:
             np.concatenate([np.ones(1, np.float32), self.scores[inside]]),
             self.lines.inside(box_xyxy),
             self.points.inside(box_xyxy),
+            self.crops,
         )
 
 
@@ -184,6 +188,7 @@ class FeatureSet:
         self._shards: dict[str, Any] = {}
         self._lines = LineTable(artifact.file(LINES)) if self.has_lines else None
         self._points = PointTable(artifact.file(POINTS)) if self.has_points else None
+        self._crops = CropTable(artifact.file(CROPS)) if self.has_crops else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -199,6 +204,11 @@ class FeatureSet:
         return POINTS in self.artifact.manifest.files
 
     @property
+    def has_crops(self) -> bool:
+        """Whether boxes were cut out and encoded by themselves."""
+        return CROPS in self.artifact.manifest.files
+
+    @property
     def feature_dim(self) -> int:
         """F, the width of a region vector."""
         return int(self.artifact.manifest.details["feature_dim"])
@@ -209,11 +219,11 @@ class FeatureSet:
         shard = self._shard(str(row["shard"]))
         rows = slice(int(row["start"]), int(row["start"] + row["count"]))
 
-        lines, points = self.lines(position), self.points(position)
+        lines, points, crops = self.lines(position), self.points(position), self.crops(position)
 
         def read() -> Regions:
             features, boxes, scores = (shard[name][rows] for name in TENSORS)
-            return Regions(features, boxes, scores, lines, points)
+            return Regions(features, boxes, scores, lines, points, crops)
 
         if not isinstance(shard["features"], StoredTensor):
             return read()
@@ -233,6 +243,10 @@ class FeatureSet:
     def points(self, position: int) -> Points:
         """The points of the photo of the item at a row position; none if they were not computed."""
         return self._points[position] if self._points else NO_POINTS
+
+    def crops(self, position: int) -> CropVectors:
+        """The encoded boxes of the item at a row position; none if no box was encoded."""
+        return self._crops[position] if self._crops else NO_CROPS
 
     def many(self, positions: Iterable[int]) -> list[Regions]:
         """The regions of several items; read in parallel if each is a request to storage."""

@@ -21,21 +21,27 @@ def encode_crops(
 
     `boxes_xyxy` are in the photo's pixels; a crop is widened to whole pixels.
     """
-    limits = np.array(photo.shape[1::-1])  # width, height
-    low = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(boxes_xyxy[:, 2:]), low + 1, limits).astype(int)
-    crops = [
-        np.ascontiguousarray(photo[top:bottom, left:right])
-        for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
-    ]
-    vectors = spread(lambda crop: _encode(network, crop, settings), crops, network.device)
+    crops = cut_out(photo, boxes_xyxy)
+    vectors = spread(lambda crop: encode_crop(network, crop, settings), crops, network.device)
     return np.stack(vectors).astype(np.float16)
 
 
+def cut_out(photo: Photo, boxes_xyxy: Boxes) -> list[Photo]:
+    """What boxes show of a photo, each widened to whole pixels; at least one pixel."""
+    limits = np.array(photo.shape[1::-1])  # width, height
+    low = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(boxes_xyxy[:, 2:]), low + 1, limits).astype(int)
+    return [
+        np.ascontiguousarray(photo[top:bottom, left:right])
+        for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
+    ]
+
+
 @torch.inference_mode()
-def _encode(
+def encode_crop(
     network: ProposalNetwork, crop: Photo, settings: RegionSettings
 ) -> Float32[np.ndarray, " F"]:
+    """The vector of a crop at full size: that of its whole-photo region."""
     height, width = crop.shape[:2]
     whole = whole_image_box(width, height)
     scales = scale_of(

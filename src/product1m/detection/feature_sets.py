@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float16, Int
 
 from product1m.artifacts.folder import Artifact, ArtifactWriter
 from product1m.data.boxes import BOXES
+from product1m.data.crop_vectors import CROPS, DETAILS, CropVectors, CropWriter
 from product1m.data.geometry import CHOSEN_BOXES, Boxes
 from product1m.data.in_order import in_order
 from product1m.data.items import ITEMS, ItemTable
@@ -25,6 +27,7 @@ from product1m.data.regions import (
     RegionWriter,
     write_instances,
 )
+from product1m.detection.crop_cache import Cropper
 from product1m.detection.extraction import (
     PhotoRegions,
     RegionSettings,
@@ -37,10 +40,13 @@ from product1m.detection.ocr_cache import CachedReader
 from product1m.detection.points import PointFinder
 from product1m.detection.proposals import ProposalNetwork, load_rpn, network_settings
 from product1m.detection.scene_batches import boxes_by_scene
+from product1m.detection.spread import spread
 from product1m.errors import DatasetError
 from product1m.telemetry.progress import track
 
 _Value = TypeVar("_Value")
+CROPS_WINDOW = 64
+"""Photos whose products are encoded at the same time (ours)."""
 BATCHES_PER_WINDOW = 8
 """Photos are sorted by size within this many batches; memory holds two such windows (ours)."""
 
@@ -55,29 +61,29 @@ def write_features(
     shard_mib: int,
     reader: CachedReader | None = None,
     finder: PointFinder | None = None,
+    cropper: Cropper | None = None,
 ) -> None:
     """Extract the regions of all photos of `images` into an artifact.
 
     Args:
-        images: an artifact of ingestion or of background synthesis.
-        rpn: an artifact of RPN training.
+        images, rpn: artifacts of ingestion or background synthesis, and of RPN training.
         writer: writes an artifact of the step `feature_extraction`.
         settings: which regions, and how they are pooled.
         num_workers: threads that decode photos; the result does not depend on it.
         shard_mib: largest size of a shard.
-        reader, finder: read the text in the photos and find their points; each if given.
+        reader, finder, cropper: read text, find points, encode cut-outs; each if given.
 
-    Raises DatasetError if there are no photos, or if one is damaged, with its item's id.
+    Raises DatasetError if there are no photos, or with the item's id if one is damaged.
     """
-    items, network = _open_items(images), load_rpn(rpn)
-    instances = _read_instances(images)
+    items, network, instances = _copy_items(images, writer), load_rpn(rpn), _read_instances(images)
     boxes = None if instances is None else boxes_by_scene(instances, len(items))
-    shutil.copyfile(images.file(ITEMS), writer.folder / ITEMS)
-    extracted = _extract(network, items, settings, boxes, num_workers)
+    extracted: Iterable[PhotoRegions] = _extract(network, items, settings, boxes, num_workers)
     if reader is not None:
         extracted = _with_lines(extracted, items, reader, writer)
     if finder is not None:
         extracted = _with_points(extracted, items, finder, writer, num_workers)
+    if cropper is not None:
+        extracted = _with_crops(extracted, items, cropper, writer, boxes)
     extracted = track(extracted, f"regions of {images.manifest.part}", len(items))
     counts, instance_features = _write_regions(extracted, writer, shard_mib)
     if instances is not None:
@@ -87,10 +93,11 @@ def write_features(
     writer.metrics.update(_metrics(counts))
 
 
-def _open_items(images: Artifact) -> ItemTable:
+def _copy_items(images: Artifact, writer: ArtifactWriter) -> ItemTable:
     items = ItemTable(images)
     if not len(items):
         raise DatasetError(f"{images.folder}: there are no items to extract features from")
+    shutil.copyfile(images.file(ITEMS), writer.folder / ITEMS)
     return items
 
 
@@ -134,6 +141,38 @@ def _with_points(
             yield photo
     writer.store(writer.folder / POINTS)
     writer.metrics["points_per_item"] = num_points / len(items)
+
+
+def _with_crops(
+    extracted: Iterable[PhotoRegions],
+    items: ItemTable,
+    cropper: Cropper,
+    writer: ArtifactWriter,
+    known: Sequence[Boxes] | None,
+) -> Iterator[PhotoRegions]:
+    """Also write the vectors of what is cut out of every photo.
+
+    One window is encoded at a time, while no other network runs, so that the number of threads is
+    that of `spread`.
+    """
+    digests = items.rows["sha256"]
+
+    def encode(numbered: tuple[int, PhotoRegions]) -> CropVectors:
+        position, (regions, _) = numbered
+        boxes_xyxy = known[position] if known is not None else None
+        digest = str(digests.iloc[position])
+        return cropper.crops(digest, lambda: items.photo(position), regions, boxes_xyxy)
+
+    with CropWriter(writer.folder) as written:
+        numbered = enumerate(extracted)
+        while window := list(islice(numbered, CROPS_WINDOW)):
+            encoded = spread(encode, window, cropper.encoder.device)
+            for (_, photo), crops in zip(window, encoded, strict=True):
+                written.add(crops)
+                yield photo
+    writer.store(writer.folder / CROPS)
+    writer.details[DETAILS] = cropper.encoder.details
+    writer.metrics.update(cropper.metrics())
 
 
 def _alongside(

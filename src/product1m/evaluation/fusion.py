@@ -22,8 +22,9 @@ from product1m.telemetry.progress import track
 
 POOL = 200
 """Nearest items per block that become candidates of a query vector; limits memory (ours)."""
-MAX_POINTS = 700
-"""Largest number of grid points; with more blocks the grid has fewer weights per block (ours)."""
+MAX_POINTS = 3**6
+"""Largest number of grid points, three weights for each of six blocks; with more blocks the grid
+has fewer weights per block (ours)."""
 SURFACE_STEPS = 9
 """Number of weights per side of the map of two blocks' weights (ours)."""
 _CHUNK = 8

@@ -14,6 +14,8 @@ JOINT, JOINT_STREAMS, STREAMS = CAPTURE_ALONE = ("joint", "joint_streams", "stre
 IMAGE, TEXT, IMAGE_TEXT = WITHOUT_CAPTURE = ("image", "text", "image_text")
 OCR, IMAGE_TEXT_OCR = READ = ("ocr", "image_text_ocr")
 """Also without CAPTURE; only if printed text was read."""
+CROP = "crop"
+"""Also without CAPTURE; only if crops were encoded."""
 IMAGE_TEXT_POINTS = "image_text_points"
 """Also without CAPTURE; only if photos have points."""
 WHOLE_PHOTO = "_whole_photo"
@@ -37,10 +39,11 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     IMAGE: {"image": 1.0},
     TEXT: {"text": 1.0},
     OCR: {"ocr": 1.0},
+    CROP: {"crop": 1.0},
 }
 """Block weights of the rankings whose weights are fixed: the paper's embedding, the first author's
-(products of the joint and of the stream tokens), the two towers, raw features, titles, and text
-printed on packs."""
+(products of the joint and of the stream tokens), the two towers, raw features, titles, text
+printed on packs, and products cut out and encoded by themselves."""
 
 TITLES: Mapping[str, str] = {
     SHIPPED: "shipped: all blocks fused, weights from dev",
@@ -50,6 +53,7 @@ TITLES: Mapping[str, str] = {
     IMAGE: "image only",
     TEXT: "text only",
     OCR: "OCR only",
+    CROP: "crops of boxes only",
     IMAGE_TEXT: "image + text, no CAPTURE",
     IMAGE_TEXT_OCR: "image + text + OCR, no CAPTURE",
     IMAGE_TEXT_POINTS: "image + text + shared points, no CAPTURE",
@@ -57,6 +61,7 @@ TITLES: Mapping[str, str] = {
     SHIPPED_WHOLE_PHOTO: "shipped, whole photo",
     IMAGE + WHOLE_PHOTO: "image only, whole photo",
     OCR + WHOLE_PHOTO: "OCR only, whole photo",
+    CROP + WHOLE_PHOTO: "crop of the whole photo only",
     IMAGE_TEXT + WHOLE_PHOTO: "image + text, whole photo",
     IMAGE_TEXT_OCR + WHOLE_PHOTO: "image + text + OCR, whole photo",
     IMAGE_TEXT_POINTS + WHOLE_PHOTO: "image + text + shared points, whole photo",
@@ -85,6 +90,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     IMAGE_TEXT: "image and text fused, no CAPTURE",
     OCR: "character n-grams of what is printed on the pack, no CAPTURE",
     IMAGE_TEXT_OCR: "image, text and what is printed fused, no CAPTURE",
+    CROP: "each product cut out and encoded by itself alone, no CAPTURE",
     IMAGE_TEXT_POINTS: "image and text fused, answers checked and compared as in shipped, no "
     "CAPTURE",
     NEAREST_TITLE: "gallery items with the labels of the dev queries with the most similar titles; "

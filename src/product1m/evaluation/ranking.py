@@ -20,6 +20,7 @@ from product1m.evaluation.fusion import (
     weight_surface,
 )
 from product1m.evaluation.methods import (
+    CROP,
     FIXED,
     IMAGE,
     IMAGE_TEXT,
@@ -188,6 +189,7 @@ def list_methods(
         if (IMAGE_TEXT_OCR in fusions or name not in READ)
         and (IMAGE_TEXT_POINTS in fusions or name != IMAGE_TEXT_POINTS)
         and (has_products or name != JOINT_STREAMS)
+        and (CROP in fusions[SHIPPED].weights or name != CROP)
     ]
     weights = fusions[SHIPPED].weights
     methods += [

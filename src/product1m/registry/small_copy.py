@@ -28,6 +28,7 @@ from product1m.detection.proposals import BACKBONE, MODEL, WITHOUT_BACKBONE
 from product1m.errors import ArtifactError
 from product1m.registry.evidence import EVIDENCE
 from product1m.retrieval.checking import block_weights
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import OCR, BlockLayout
 from product1m.retrieval.first_author import FILE as PRODUCTS
 from product1m.retrieval.index import INDEX as INDEX_FILE
@@ -117,8 +118,9 @@ def _copy_index(index: Artifact, small: Path, text_dim: int) -> None:
     """Fit the titles' block again on the gallery's captions, and keep the other blocks."""
     config = IndexingConfig.model_validate(index.manifest.config)
     layout = BlockLayout(index.manifest.details["blocks"])
-    if OCR in layout.widths:
-        raise ArtifactError(f"{index.folder}: packs were read for it; expected no block {OCR}")
+    for block in (OCR, CROP):
+        if block in layout.widths:
+            raise ArtifactError(f"{index.folder}: expected no block {block}")
     gallery = GalleryIndex.load(index)
     captions = gallery.rows["caption"].tolist()
     text = TextEncoder.fit(

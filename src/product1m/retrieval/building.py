@@ -15,9 +15,11 @@ from jaxtyping import Float16, Float32, Int64
 
 from product1m.capture.network import LoadedCapture
 from product1m.config import IndexingConfig
+from product1m.data.crop_vectors import DETAILS
 from product1m.data.points import POINTS
 from product1m.data.regions import FeatureSet
 from product1m.errors import RetrievalError
+from product1m.retrieval.crop_block import CropBlock
 from product1m.retrieval.embedding import (
     FIRST_AUTHOR,
     FUSABLE,
@@ -113,13 +115,20 @@ class BuiltIndex:
     @property
     def details(self) -> dict[str, Any]:
         """Facts that readers of the files need: the blocks' widths, how streams are combined."""
-        return {"blocks": dict(self.layout.widths), "streams": self.encoder.streams}
+        crop = self.encoder.crop
+        return {
+            "blocks": dict(self.layout.widths),
+            "streams": self.encoder.streams,
+            **({DETAILS: crop.details} if crop is not None else {}),
+        }
 
     def write(self, folder: Path) -> None:
         """Write the files of an index artifact."""
         self.encoder.text.save(folder)
         if self.encoder.printed is not None:
             self.encoder.printed.save(folder)
+        if self.encoder.crop is not None:
+            self.encoder.crop.save(folder)
         self.encoder.standardization.save(folder)
         self.encoder.reductions.save(folder)
         if self.products:
@@ -174,7 +183,16 @@ def _fit(
         TextEncoder.fit(captions, text.dim, text.max_ngram, text.max_terms, settings.seed),
         settings.streams,
         _fit_printed(gallery, sample, captions, settings),
+        crop=_fit_crop(gallery, sample),
     )
+
+
+def _fit_crop(gallery: FeatureSet, sample: Int64[np.ndarray, " S"]) -> CropBlock | None:
+    """Fit on the sample's vectors; None if nothing was cut out of the gallery's photos."""
+    if not gallery.has_crops:
+        return None
+    vectors = np.concatenate([gallery.crops(int(row)).vectors[:1] for row in sample])
+    return CropBlock.fit(vectors, gallery.artifact.manifest.details[DETAILS])
 
 
 def _fit_printed(

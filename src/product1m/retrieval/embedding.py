@@ -18,13 +18,14 @@ from product1m.capture.network import LoadedCapture, load_capture
 from product1m.config import Block
 from product1m.data.regions import Regions
 from product1m.errors import RetrievalError
+from product1m.retrieval.crop_block import CROP, CropBlock
 from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.retrieval.reduction import Reductions
 from product1m.retrieval.text import TextEncoder
 
 FUSABLE: tuple[str, ...] = get_args(Block)
 """Blocks that may have a weight; the first two come from CAPTURE. An index without printed text has
-no `ocr`."""
+no `ocr`, and one without encoded crops no `crop`."""
 OCR = "ocr"
 FIRST_AUTHOR = "stream_product"
 """Only the first author's ranking uses this block; it is not in the index."""
@@ -52,7 +53,8 @@ class BlockLayout:
         if not available:
             raise RetrievalError(
                 f"evaluation.fused_blocks: the index has none of {', '.join(blocks)}; its blocks "
-                f"are {', '.join(self.widths)}. The block ocr needs feature_extraction.ocr"
+                f"are {', '.join(self.widths)}. The block ocr needs feature_extraction.ocr, the "
+                "block crop feature_extraction.crop_encoder"
             )
         return available
 
@@ -113,14 +115,17 @@ class BlockEncoder:
         streams: Streams,
         printed: PrintedTextEncoder | None = None,
         reductions: Reductions | None = None,
+        crop: CropBlock | None = None,
     ) -> None:
         """`printed` encodes printed text; None if the gallery's was not read.
 
-        Without `reductions`, blocks keep their width.
+        `crop` is None if nothing was cut out of the gallery's photos and encoded. Without
+        `reductions`, blocks keep their width.
         """
         self.reductions = reductions or Reductions()
         self.capture = capture
         self.printed = printed
+        self.crop = crop
         self.standardization = standardization
         self.text = text
         self.streams = streams
@@ -135,6 +140,7 @@ class BlockEncoder:
             index.manifest.details["streams"],
             PrintedTextEncoder.load(index),
             Reductions.load(index),
+            CropBlock.load(index),
         )
 
     def encode(
@@ -165,6 +171,8 @@ class BlockEncoder:
                 blocks[OCR] = self.printed.encode_items(texts)
             else:
                 blocks[OCR] = self.printed.encode(printed)
+        if self.crop is not None:
+            blocks[CROP] = self.crop.encode(views, items=items)
         ordered = {name: blocks[name] for name in BLOCKS if name in blocks}
         return self.reductions.apply(ordered)
 

@@ -19,12 +19,15 @@ from product1m.data.limits import PhotoLimits, title_fault
 from product1m.data.lists import clean_caption
 from product1m.data.photos import Photo, decode_photo
 from product1m.data.regions import Regions
+from product1m.detection.crop_cache import Cropper, CropSelection
+from product1m.detection.crop_encoder import stored_encoder
 from product1m.detection.extraction import RegionSettings, extract_regions
 from product1m.detection.ocr import OcrSettings, PackReader
 from product1m.detection.points import PointFinder
 from product1m.detection.proposals import ProposalNetwork, load_rpn
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.errors import PhotoError, QueryError, RetrievalError
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import OCR
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.search import Searcher, SearchResult, SearchSettings
@@ -55,13 +58,16 @@ class SearchService:
         region_settings: RegionSettings,
         searcher: Searcher,
         config: ServingConfig,
+        cropper: Cropper | None = None,
     ) -> None:
+        """`cropper` encodes boxes that are cut out; None if that has no weight."""
         self.rpn = rpn
         self.region_settings = region_settings
         self.searcher = searcher
         self.config = config
         self.reader = _reader_of(config, searcher.settings.boxes)
         self.finder = _finder_of(config)
+        self.cropper = cropper
         gallery = searcher.gallery
         self.labels = dict(zip(gallery.ids, gallery.first_labels(), strict=True))
         """First label of every gallery item."""
@@ -75,14 +81,19 @@ class SearchService:
         index, capture = open_part(folder, INDEX), open_part(folder, CAPTURE)
         settings = SearchSettings.from_config(config.evaluation, rpn)
         searcher = Searcher.load(index, capture, settings)
-        return cls(load_rpn(rpn), regions, searcher, config)
+        network = load_rpn(rpn)
+        cropper = None
+        if config.weights.get(CROP):
+            encoder = stored_encoder(index, config.feature_extraction, rpn, network)
+            cropper = Cropper(encoder, CropSelection(False, settings.boxes))
+        return cls(network, regions, searcher, config, cropper)
 
     def with_catalogue(self, catalogue: Artifact) -> "SearchService":
         """The same model, answering from a catalogue that `open_catalogue` let pass."""
         own = self.searcher
         gallery = GalleryIndex.load(catalogue)
         searcher = Searcher(own.encoder, gallery, own.layout, own.settings)
-        return SearchService(self.rpn, self.region_settings, searcher, self.config)
+        return SearchService(self.rpn, self.region_settings, searcher, self.config, self.cropper)
 
     def answer(
         self,
@@ -126,11 +137,12 @@ class SearchService:
         return answers
 
     def _regions(self, photos: Sequence[Photo]) -> Iterator[Regions]:
-        """The regions of each photo, with what is printed in it and its points if these count."""
+        """The regions of each photo, with its printed lines, points and crops if these count."""
         extracted = extract_regions(self.rpn, photos, self.region_settings)
         for photo, (regions, _) in zip(photos, extracted, strict=True):
             known = self.reader.with_lines(photo, regions) if self.reader else regions
-            yield self.finder.with_points(photo, known) if self.finder else known
+            known = self.finder.with_points(photo, known) if self.finder else known
+            yield self.cropper.with_crops(photo, known) if self.cropper else known
 
     def row(self, answer: PhotoAnswers) -> dict[str, Any]:
         """Answers as plain values: `ids` and `labels` merged, and `instances`, one a box.

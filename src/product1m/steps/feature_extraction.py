@@ -5,6 +5,7 @@ from pathlib import Path
 from product1m.artifacts.folder import Artifact, open_artifact, part_of
 from product1m.config import FeatureExtractionConfig
 from product1m.data.regions import INSTANCES
+from product1m.detection.crop_cache import open_cropper
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
@@ -39,6 +40,7 @@ def run(
             shard_mib=config.shard_mib,
             reader=open_reader(config, part_of(images), checkpoint),
             finder=PointFinder.from_config(config, part_of(images)),
+            cropper=open_cropper(config, part_of(images), checkpoint),
         )
     return step.all_metrics()
 

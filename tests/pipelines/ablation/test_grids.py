@@ -72,6 +72,18 @@ def test_the_parts_of_finding_a_product_are_left_out_without_training_anything()
     assert "without-ocr" not in {cell.name for cell in make_grid("retrieval", SAMPLE).cells}
 
 
+def test_the_block_of_crops_has_cells_where_products_are_encoded() -> None:
+    encoded = SAMPLE.feature_extraction.model_copy(update={"crop_encoder": "backbone"})
+    config = SAMPLE.model_copy(update={"feature_extraction": encoded})
+    for grid, expected in (
+        ("retrieval", {"without-crop"}),
+        ("fusion", {"crop-only", "without-crop"}),
+    ):
+        added = {cell.name for cell in make_grid(grid, config).cells}
+        added -= {cell.name for cell in make_grid(grid, SAMPLE).cells}
+        assert added == expected
+
+
 def test_every_pretext_task_is_left_out_once_and_one_that_is_off_is_added() -> None:
     cells = {cell.name: cell.overrides for cell in make_grid("pretext", SAMPLE).cells}
     section = "capture_pretraining."

@@ -1,0 +1,158 @@
+"""Which boxes of a photo are cut out and encoded, and a cache of their vectors.
+
+The cache is a folder or a prefix below `s3://`, by photo, boxes and encoder: a second run, or a
+catalogue with new photos, encodes only photos that are not in it.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from product1m.artifacts.folder import Artifact
+from product1m.config import FeatureExtractionConfig
+from product1m.data.crop_vectors import MIN_IOU, CropVectors
+from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou, select_boxes
+from product1m.data.photos import Photo
+from product1m.data.regions import Regions
+from product1m.detection.crop_encoder import CropEncoder, open_encoder
+from product1m.detection.crops import cut_out
+from product1m.errors import NotStoredError
+from product1m.storage.base import Store
+from product1m.storage.opening import open_store
+
+ENCODED_PARTS = ("gallery", "queries")
+
+
+@dataclass(frozen=True)
+class CropSelection:
+    """Which boxes of a photo are encoded."""
+
+    shows_one: bool
+    """Whether a photo shows one product, as those of the gallery do."""
+    boxes: BoxSelection
+
+    def boxes_of(self, regions: Regions, known_xyxy: Boxes | None = None) -> Boxes:
+        """The boxes to encode.
+
+        Of a photo with one product: its surest box, or the whole photo if no region is sure enough.
+        Of any other: the whole photo, the boxes that are shown, and known boxes that none of those
+        stands for.
+        """
+        scores = regions.scores.astype(np.float32).copy()
+        scores[0] = -1.0  # the whole photo is not a product
+        rows = select_boxes(regions.boxes_xyxy, scores, self.boxes)
+        if self.shows_one:
+            return regions.boxes_xyxy[rows[:1] if len(rows) else [0]]
+        boxes = regions.boxes_xyxy[[0, *rows]]
+        if known_xyxy is None or not len(known_xyxy):
+            return boxes
+        new = (pairwise_iou(known_xyxy, boxes) < MIN_IOU).all(axis=1)
+        return np.concatenate([boxes, known_xyxy[new]]).astype(np.float32)
+
+
+class Cropper:
+    """Encodes the boxes of photos, and counts cached and new photos for metrics."""
+
+    def __init__(self, encoder: CropEncoder, selection: CropSelection, cache: str = "") -> None:
+        """`cache` is the address of a folder or prefix; if it is empty, every photo is encoded."""
+        self.encoder = encoder
+        self.selection = selection
+        self.num_encoded = 0
+        self.num_cached = 0
+        self.num_boxes = 0
+        self._store: Store | None = open_store(cache) if cache else None
+        self._counting = threading.Lock()
+
+    def crops(
+        self,
+        digest: str,
+        photo: Callable[[], Photo],
+        regions: Regions,
+        known_xyxy: Boxes | None = None,
+    ) -> CropVectors:
+        """The vectors of a photo's boxes.
+
+        Args:
+            digest: SHA-256 of the stored photo.
+            photo: decodes the photo; called only if boxes must be encoded.
+            regions: the photo's regions.
+            known_xyxy: further boxes of products, if they are known.
+        """
+        boxes_xyxy = self.selection.boxes_of(regions, known_xyxy)
+        name = self._name(digest, boxes_xyxy)
+        crops = self._find(name, boxes_xyxy)
+        is_new = crops is None
+        if crops is None:
+            crops = self.encode(photo(), boxes_xyxy)
+            if self._store is not None:
+                self._store.publish(name, save({"vectors": crops.vectors}))
+        with self._counting:
+            self.num_encoded += is_new
+            self.num_cached += not is_new
+            self.num_boxes += len(crops)
+        return crops
+
+    def encode(self, photo: Photo, boxes_xyxy: Boxes) -> CropVectors:
+        """The vectors of boxes of a photo, one at a time."""
+        vectors = [_unit(self.encoder.encode(crop)) for crop in cut_out(photo, boxes_xyxy)]
+        return CropVectors(boxes_xyxy, np.stack(vectors).astype(np.float16))
+
+    def with_crops(self, photo: Photo, regions: Regions) -> Regions:
+        """The regions of a query with the vectors of its boxes, or, without any, of the photo."""
+        boxes_xyxy = self.selection.boxes_of(regions)
+        searched = boxes_xyxy[1:] if len(boxes_xyxy) > 1 else boxes_xyxy
+        return replace(regions, crops=self.encode(photo, searched))
+
+    def metrics(self) -> dict[str, float]:
+        """Number of photos encoded now, of photos from the cache, and of boxes per photo."""
+        num_photos = self.num_encoded + self.num_cached
+        return {
+            "photos_encoded": float(self.num_encoded),
+            "photos_encoded_before": float(self.num_cached),
+            "crops_per_item": self.num_boxes / max(num_photos, 1),
+        }
+
+    def _name(self, digest: str, boxes_xyxy: Boxes) -> str:
+        boxes = sha256(np.ascontiguousarray(boxes_xyxy, "<f4").tobytes()).hexdigest()[:16]
+        return f"crops/{self.encoder.key}/{digest[:2]}/{digest}-{boxes}.safetensors"
+
+    def _find(self, name: str, boxes_xyxy: Boxes) -> CropVectors | None:
+        """The vectors of an entry; None if there is none, or one that cannot be read."""
+        if self._store is None:
+            return None
+        try:
+            vectors = load(self._store.read(name))["vectors"]
+        except (NotStoredError, SafetensorError, LookupError):
+            return None
+        if vectors.shape != (len(boxes_xyxy), self.encoder.dim) or vectors.dtype != np.float16:
+            return None
+        return CropVectors(boxes_xyxy, vectors)
+
+
+def open_cropper(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> Cropper | None:
+    """What a configuration section asks for; None if nothing of this part is encoded."""
+    if not config.crop_encoder or part not in ENCODED_PARTS:
+        return None
+    encoder = open_encoder(config, rpn)
+    if part == "gallery":
+        return gallery_cropper(encoder, config, rpn)
+    boxes = chosen_boxes(rpn.manifest.details, config.crop_max_boxes)
+    return Cropper(encoder, CropSelection(shows_one=False, boxes=boxes), config.crop_cache)
+
+
+def gallery_cropper(
+    encoder: CropEncoder, config: FeatureExtractionConfig, rpn: Artifact
+) -> Cropper:
+    """What encodes the product of each gallery photo."""
+    boxes = chosen_boxes(rpn.manifest.details, config.crop_max_boxes)
+    return Cropper(encoder, CropSelection(shows_one=True, boxes=boxes), config.crop_cache)
+
+
+def _unit(vector: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " D"]:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)

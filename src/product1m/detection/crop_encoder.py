@@ -1,0 +1,139 @@
+"""Encode products that were cut out of their photos, one picture at a time.
+
+A vector depends on the encoder and the picture alone, not on other pictures or on the number of
+threads, so it can be cached by the photo's digest (`crop_cache`).
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from safetensors import safe_open
+from torch import Tensor
+
+from product1m.artifacts.folder import Artifact
+from product1m.config import FeatureExtractionConfig
+from product1m.data.crop_vectors import DETAILS
+from product1m.data.photos import Photo
+from product1m.detection.crops import encode_crop
+from product1m.detection.extraction import RegionSettings
+from product1m.detection.proposals import BACKBONE as WEIGHTS
+from product1m.detection.proposals import MODEL, ProposalNetwork, load_rpn
+from product1m.errors import ArtifactError, ConfigError
+
+BACKBONE = "backbone"
+"""Value of `feature_extraction.crop_encoder` for the RPN's own backbone."""
+
+
+class CropEncoder(Protocol):
+    """Encodes pictures of single products."""
+
+    @property
+    def dim(self) -> int:
+        """D, the width of a vector."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+
+    @property
+    def key(self) -> str:
+        """Identifies weights and preparation: if it is equal, a picture gives equal vectors."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Facts for the manifest of an artifact with its vectors."""
+
+    def encode(self, crop: Photo) -> Float32[np.ndarray, " D"]:
+        """The vector of a picture of any size, with any length."""
+
+
+class BackboneEncoder:
+    """The RPN's backbone: a picture is encoded like a whole photo, at the network's full size."""
+
+    def __init__(
+        self, rpn: Artifact, settings: RegionSettings, network: ProposalNetwork | None = None
+    ) -> None:
+        """`network` is that of the artifact `rpn`, if it is loaded."""
+        network = network or load_rpn(rpn)
+        self._network = network
+        self._settings = settings
+        self.dim = network.feature_dim
+        self.device = network.device
+        sizes = (network.short_side_px, network.long_side_px, *_pooling(settings))
+        self.key = digest_of(_stored_backbone(rpn), repr(sizes))
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Facts for the manifest of an artifact with its vectors."""
+        return {
+            "encoder": BACKBONE,
+            "digest": self.key,
+            "license": "",
+            "dim": self.dim,
+            "side_px": self._network.short_side_px,
+        }
+
+    def encode(self, crop: Photo) -> Float32[np.ndarray, " D"]:
+        """The vector of a picture."""
+        return encode_crop(self._network, crop, self._settings)
+
+
+def _stored_backbone(rpn: Artifact) -> dict[str, Tensor]:
+    """The backbone's weights as they are stored: once they run, they may differ by machine."""
+    with safe_open(rpn.file(MODEL), "pt") as file:
+        names = [name for name in file.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _pooling(settings: RegionSettings) -> tuple[int, int, int, str]:
+    """The settings that the vector of a whole photo depends on."""
+    return (
+        settings.canonical_side_px,
+        settings.photo_scales,
+        settings.roi_size,
+        settings.precision,
+    )
+
+
+def digest_of(weights: Mapping[str, Tensor], preparation: str) -> str:
+    """Identifies weights and how pictures are prepared for them."""
+    digest = sha256(preparation.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def open_encoder(config: FeatureExtractionConfig, rpn: Artifact) -> CropEncoder:
+    """The encoder that a configuration section names."""
+    if config.crop_encoder != BACKBONE:
+        raise ConfigError(
+            f"feature_extraction.crop_encoder={config.crop_encoder!r}: expected {BACKBONE}, or "
+            "nothing for no encoder"
+        )
+    return BackboneEncoder(rpn, RegionSettings.from_config(config, grabcut=None))
+
+
+def stored_encoder(
+    index: Artifact,
+    config: FeatureExtractionConfig,
+    rpn: Artifact,
+    network: ProposalNetwork | None = None,
+) -> CropEncoder:
+    """The encoder of the vectors in an index.
+
+    `config` is that of the queries, `rpn` found their boxes, and `network` is its network if that
+    is loaded. Raises ArtifactError if this is not what encoded the gallery.
+    """
+    encoder = BackboneEncoder(rpn, RegionSettings.from_config(config, grabcut=None), network)
+    stored = index.manifest.details[DETAILS]["digest"]
+    if encoder.key != stored:
+        raise ArtifactError(
+            f"{index.folder}: its crops were encoded by {stored}, the queries' by {encoder.key}; "
+            "run the gallery's feature_extraction and indexing again"
+        )
+    return encoder

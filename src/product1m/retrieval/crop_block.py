@@ -1,0 +1,63 @@
+"""The block `crop`: each product cut out of its photo and encoded by itself.
+
+Vectors are standardized with the gallery's mean and standard deviation, as the block `image` is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+from safetensors.numpy import load_file, save_file
+
+from product1m.artifacts.folder import Artifact
+from product1m.data.crop_vectors import DETAILS
+from product1m.data.regions import Regions
+
+CROP = "crop"
+FILE = "crop_block.safetensors"
+
+
+@dataclass(frozen=True)
+class CropBlock:
+    """Makes the block of views whose boxes were encoded."""
+
+    mean: Float32[np.ndarray, " D"]
+    deviation: Float32[np.ndarray, " D"]
+    details: dict[str, Any]
+    """Facts about the encoder, see `crop_vectors.DETAILS`."""
+
+    @classmethod
+    def fit(cls, vectors: Float[np.ndarray, "n D"], details: dict[str, Any]) -> "CropBlock":
+        """Fit to a sample of the gallery; a constant dimension is only centered."""
+        wide = vectors.astype(np.float64)
+        deviation = wide.std(axis=0)
+        deviation[deviation < 1e-6] = 1.0
+        return cls(wide.mean(axis=0).astype(np.float32), deviation.astype(np.float32), details)
+
+    def encode(self, views: Sequence[Regions], *, items: bool) -> Float32[np.ndarray, "n D"]:
+        """A row of unit length for each view; zeros where nothing was encoded.
+
+        A gallery item has one encoded box. A view of a query has that of its own box.
+        """
+        rows = np.zeros((len(views), len(self.mean)), np.float32)
+        for row, view in zip(rows, views, strict=True):
+            crops = view.crops
+            vector = crops.vectors[0] if items and len(crops) else crops.at(view.boxes_xyxy[0])
+            if vector is not None:
+                row[:] = (vector.astype(np.float32) - self.mean) / self.deviation
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write as safetensors."""
+        save_file({"mean": self.mean, "deviation": self.deviation}, folder / FILE)
+
+    @classmethod
+    def load(cls, index: Artifact) -> "CropBlock | None":
+        """Read what `save` wrote into an index artifact; None if it has no such block."""
+        if FILE not in index.manifest.files:
+            return None
+        return cls(**load_file(index.file(FILE)), details=index.manifest.details[DETAILS])

@@ -1,0 +1,158 @@
+"""Products that were cut out and encoded, from the feature set to the answers."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.config import FeatureExtractionConfig
+from product1m.data.crop_vectors import DETAILS, CropVectors, CropWriter
+from product1m.data.items import ItemTable, read_items
+from product1m.data.regions import FeatureSet
+from product1m.detection.crop_cache import open_cropper
+from product1m.errors import RetrievalError
+from product1m.evaluation.methods import CROP
+from product1m.retrieval.search import Searcher, SearchSettings
+from product1m.steps import evaluation, feature_extraction, indexing
+from tests.support.worlds.evaluation_files import read_json
+from tests.support.worlds.tiny_rpn import write_rpn
+from tests.support.worlds.tiny_scenes import write_photos
+from tests.support.worlds.tiny_world import INDEXING, QUICK, TinyArtifacts
+
+DIM = 6
+CONFIG = FeatureExtractionConfig(
+    precision="float32", batch_size=2, num_workers=2, crop_encoder="backbone"
+)
+
+
+@pytest.fixture(scope="module")
+def cropped(
+    tiny_artifacts: TinyArtifacts, tmp_path_factory: pytest.TempPathFactory
+) -> TinyArtifacts:
+    """Gallery and queries of which every product was encoded, indexed and evaluated."""
+    world = TinyArtifacts(tmp_path_factory.mktemp("cropped"))
+    for part in ("gallery", "queries"):
+        write_encoded(tiny_artifacts, world, part)
+    indexing.run(world.gallery_features, tiny_artifacts.capture, world.index, INDEXING)
+    evaluation.run(
+        world.queries_features,
+        tiny_artifacts.capture,
+        world.index,
+        tiny_artifacts.queries,
+        tiny_artifacts.gallery,
+        world.evaluation,
+        QUICK,
+    )
+    return world
+
+
+def write_encoded(source: TinyArtifacts, target: TinyArtifacts, part: str) -> None:
+    """The features of a part, with a vector for every product that depends on its label alone."""
+    old = open_artifact(source.root / f"{part}_features", "feature_extraction", part)
+    inputs = {
+        "images": open_artifact(source.root / part, "ingestion", part),
+        "rpn": open_artifact(source.rpn, "rpn_training"),
+    }
+    features, rows = FeatureSet(old), read_items(old)
+    folder = target.root / f"{part}_features"
+    config = FeatureExtractionConfig(crop_encoder="backbone")
+    with write_artifact(folder, "feature_extraction", config, inputs, part) as writer:
+        for name in old.manifest.files:
+            shutil.copyfile(old.folder / name, writer.folder / name)
+        with CropWriter(writer.folder) as crops:
+            for position, labels in enumerate(rows["labels"]):
+                boxes = features.boxes_xyxy(position)[1 : 1 + len(labels)]
+                vectors = [vector_of(label) for label in labels]
+                crops.add(CropVectors(boxes, np.array(vectors, np.float16)))
+        writer.details.update(old.manifest.details)
+        writer.details[DETAILS] = {"encoder": "backbone", "digest": "label", "dim": DIM}
+
+
+def vector_of(label: str) -> np.ndarray:
+    """A direction for each label."""
+    drawn = np.random.default_rng(list(label.encode())).standard_normal(DIM)
+    return np.asarray(drawn / np.linalg.norm(drawn))
+
+
+def test_vectors_of_products_answer_every_box(cropped: TinyArtifacts) -> None:
+    metrics: dict[str, Any] = read_json(
+        open_artifact(cropped.evaluation, "evaluation"), "metrics.json"
+    )
+    assert metrics["test"][CROP]["strict"]["10"]["mAP"] > 0.95
+    assert metrics["fusion"][CROP] > 0
+    index = open_artifact(cropped.index, "indexing")
+    assert index.manifest.details["blocks"][CROP] == DIM
+    assert index.manifest.details[DETAILS]["digest"] == "label"
+
+
+def test_a_box_that_was_not_encoded_is_answered_by_the_other_blocks(
+    cropped: TinyArtifacts, tiny_artifacts: TinyArtifacts
+) -> None:
+    index = open_artifact(cropped.index, "indexing")
+    capture = open_artifact(tiny_artifacts.capture, "capture_pretraining")
+    searcher = Searcher.load(index, capture, SearchSettings.from_config(QUICK))
+    queries = FeatureSet(open_artifact(cropped.queries_features, "feature_extraction"))
+    regions = queries.regions(0)
+    encoded = regions.instance(regions.boxes_xyxy[1], regions.features[1])
+    doubtful = regions.instance(regions.boxes_xyxy[-1], regions.features[-1])
+    blocks = searcher.encoder.encode(["title"] * 2, [encoded, doubtful])
+    np.testing.assert_allclose(np.linalg.norm(blocks[CROP], axis=1), [1, 0], atol=1e-5)
+
+
+def test_an_index_without_the_block_is_as_before(tiny_artifacts: TinyArtifacts) -> None:
+    index = open_artifact(tiny_artifacts.index, "indexing")
+    assert CROP not in index.manifest.details["blocks"]
+    assert DETAILS not in index.manifest.details
+    assert not [name for name in index.manifest.files if CROP in name]
+    features = open_artifact(tiny_artifacts.queries_features, "feature_extraction")
+    assert not FeatureSet(features).has_crops
+
+
+def test_a_missing_block_is_named_with_its_setting(
+    tiny_artifacts: TinyArtifacts, tmp_path: Path
+) -> None:
+    config = QUICK.model_copy(update={"fused_blocks": (CROP,)})
+    with pytest.raises(RetrievalError, match=r"block crop feature_extraction\.crop_encoder"):
+        evaluation.run(
+            tiny_artifacts.queries_features,
+            tiny_artifacts.capture,
+            tiny_artifacts.index,
+            tiny_artifacts.queries,
+            tiny_artifacts.gallery,
+            tmp_path / "evaluation",
+            config,
+        )
+
+
+@pytest.fixture(scope="module")
+def rpn(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return write_rpn(tmp_path_factory.mktemp("rpn") / "rpn")
+
+
+def test_extraction_writes_what_a_served_photo_gets(rpn: Artifact, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "queries", [(96, 96), (160, 80), (120, 90)], "queries")
+    metrics = feature_extraction.run(photos.folder, rpn.folder, tmp_path / "features", CONFIG)
+    assert metrics["photos_encoded"] == 3
+    stored = open_artifact(tmp_path / "features", "feature_extraction", "queries")
+    assert stored.manifest.details[DETAILS]["encoder"] == "backbone"
+    features, items = FeatureSet(stored), ItemTable(photos)
+    cropper = open_cropper(CONFIG, "queries", rpn)
+    assert cropper is not None
+    for position in range(len(items)):
+        regions = features.regions(position)
+        assert regions.crops.boxes_xyxy[0].tolist() == regions.boxes_xyxy[0].tolist()
+        served = cropper.with_crops(items.photo(position), regions).crops
+        for box, vector in zip(served.boxes_xyxy, served.vectors, strict=True):
+            found = regions.crops.at(box)
+            assert found is not None
+            np.testing.assert_array_equal(found, vector)
+
+
+@pytest.mark.parametrize(("part", "encoded"), [("train", False), ("gallery", True)])
+def test_only_photos_that_search_or_are_searched_are_encoded(
+    part: str, encoded: bool, rpn: Artifact
+) -> None:
+    assert (open_cropper(CONFIG, part, rpn) is not None) == encoded
