@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from product1m.capture.bert_files import check_bert_files
+from product1m.capture.bert_files import check_bert_files, license_of
 from product1m.config import CapturePretrainingConfig
 from product1m.errors import ConfigError
 
@@ -31,6 +31,27 @@ def test_a_folder_of_the_configured_sizes_and_a_hub_name_pass(tmp_path: Path) ->
     check_bert_files(write(tmp_path / "bert"))
     check_bert_files(CapturePretrainingConfig(text_model="bert-base-chinese"))
     check_bert_files(CapturePretrainingConfig(text_model="scratch"))
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlanguage: zh\nlicense: mit\n---\n# A BERT\n", "mit"),
+        ("---\nlicense: other\nlicense_name: acme-1.0\n---\n", "acme-1.0"),
+        ("---\nlicense: [\n---\n", "unknown"),
+        ("# A BERT\nlicense: mit\n", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_license_is_what_the_card_in_the_folder_states(
+    tmp_path: Path, card: str | None, expected: str
+) -> None:
+    folder = write(tmp_path / "bert").text_model
+    if card is not None:
+        Path(folder, "README.md").write_text(card)
+    assert license_of(folder) == expected
+    assert license_of("bert-base-chinese") == "Apache-2.0"
+    assert license_of("somebody/some-bert") == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from product1m.config import RpnTrainingConfig
 from product1m.data.photos import decode_photo
-from product1m.detection.backbone import LITE0, Backbone
+from product1m.detection.backbone import LITE0, Backbone, license_of
 from product1m.detection.proposals import NetworkSettings, ProposalNetwork
 from product1m.errors import ConfigError, StorageError
 
@@ -52,6 +52,12 @@ def test_the_packaged_weights_fill_the_layers_they_were_trained_for(lite0: Backb
     values = {tensor.double().sum().item() for tensor in stored.values()}
     unknown = [name for name, tensor in ours.items() if tensor.double().sum().item() not in values]
     assert unknown == []
+
+
+def test_licenses_are_those_of_the_package_and_of_the_hub() -> None:
+    assert license_of(LITE0) == "Apache-2.0"
+    assert license_of("hub:resnet101.tv_in1k") == "bsd-3-clause"
+    assert license_of("s3://weights/backbone.safetensors") == "unknown"
 
 
 def test_weights_of_a_package_that_is_missing_are_explained(

@@ -11,7 +11,6 @@ import tarfile
 import time
 import tomllib
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import docker
@@ -25,6 +24,7 @@ from pipelines.cli.images import PINNED, engine, pin_manifests, push_image, writ
 from pipelines.graph.resources import USER_ID
 from product1m.config import STEPS
 from product1m.errors import PipelineError
+from tests.support.image_locks import LOCKS, absent_modules, lock, normalized, pins
 from tests.support.paths import ROOT
 from tests.support.servers.engine import built_image
 from tests.support.servers.ports import free_port
@@ -33,20 +33,6 @@ DOCKER = ROOT / "docker"
 TARGETS = [step.replace("_", "-") for step in STEPS] + ["serving", "mlflow-server"]
 CPU_STEPS = ("ingestion", "background_synthesis")
 NOT_ON_LINUX = {"colorama", "tzdata"}
-
-
-def pins(path: Path) -> dict[str, str]:
-    """Package to version."""
-    found = re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,]+\])?==(\S+)", path.read_text(), re.MULTILINE)
-    return dict(found)
-
-
-def normalized(name: str) -> str:
-    return re.sub(r"[_.]+", "-", name.lower())
-
-
-def lock(target: str) -> dict[str, str]:
-    return pins(DOCKER / "locks" / f"{target}.txt")
 
 
 def test_every_step_and_the_server_have_a_target_without_an_entrypoint() -> None:
@@ -64,7 +50,7 @@ def test_no_address_of_an_index_is_named() -> None:
 
 @pytest.mark.parametrize("name", [*TARGETS, "executor", "image-tools"])
 def test_a_lock_has_hashes_and_the_versions_of_requirements(name: str) -> None:
-    path = DOCKER / "locks" / f"{name}.txt"
+    path = LOCKS / f"{name}.txt"
     entries = re.split(
         r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE)
     )
@@ -105,16 +91,6 @@ def test_registration_holds_all_that_it_writes_into_the_models_requirements() ->
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[<>=\[]", name)[0] for name in project["dependencies"]}
     assert required <= set(lock("registration"))
-
-
-def absent_modules(target: str) -> list[str]:
-    """Modules of this environment that come from packages an image does not have."""
-    held = set(lock(target)) | set(lock("executor")) | {"product1m"}
-    return [
-        module
-        for module, packages in metadata.packages_distributions().items()
-        if module.isidentifier() and not {normalized(name) for name in packages} & held
-    ]
 
 
 @pytest.mark.parametrize("step", CPU_STEPS)

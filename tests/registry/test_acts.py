@@ -20,7 +20,8 @@ from product1m.registry.champion_files import Promotion, make_champion
 from product1m.registry.claims import Source
 from product1m.registry.compare import compare
 from product1m.registry.roles import ModelNames
-from product1m.registry.signing import Signer
+from product1m.registry.rules import read_rules
+from product1m.registry.signing import Signer, signer
 from product1m.registry.version_files import as_champion
 from product1m.registry.versions import ModelVersion, champion_among, list_versions, show
 from product1m.serving.asking import ask_apart
@@ -105,6 +106,24 @@ def test_a_promotion_needs_a_reason_and_a_version_that_exists(
     assert list_versions("unreasoned") == []
     with pytest.raises(RegistryError, match="no version 'champion'; it has no versions"):
         show("unreasoned", "champion")
+
+
+def test_a_reviewers_list_of_licenses_refuses_a_version_and_names_the_weights(
+    registered: ModelVersion, tmp_path: Path
+) -> None:
+    assert "backbone package:efficientnet-lite0: Apache-2.0." in registered.description
+    file = tmp_path / "rules.yaml"
+    limits = "min_baseline_lead: -1, allowed_licenses"
+    file.write_text(f"registration: {{{limits}: [MIT, BSD-3-Clause]}}")
+    review = acts.Review("good", read_rules(str(file)), signer(None))
+    with pytest.raises(RegistryError) as refused:
+        acts.promote(registered.number, names("licensed"), review)
+    message = str(refused.value)
+    assert "licenses: expected MIT, BSD-3-Clause, found backbone package:efficientnet" in message
+    file.write_text(f"registration: {{{limits}: [apache-2.0]}}")
+    review = acts.Review("good", read_rules(str(file)), signer(None))
+    promoted = acts.promote(registered.number, names("licensed"), review)
+    assert promoted.tags["gate"] == "passed"
 
 
 def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(

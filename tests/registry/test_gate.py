@@ -65,6 +65,31 @@ def test_a_required_box_precision_must_be_known_and_reached() -> None:
     assert rule not in outcomes(evidence())
 
 
+OURS = {"name": "backbone", "source": "package:efficientnet-lite0", "license": "Apache-2.0"}
+THEIRS = {"name": "text model", "source": "/models/bert", "license": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "allowed", "failure"),
+    [
+        ([OURS], ["MIT", "apache-2.0"], ""),
+        ([], ["MIT"], ""),
+        ([OURS], ["MIT"], "backbone package:efficientnet-lite0: Apache-2.0"),
+        ([OURS, THEIRS], ["Apache-2.0", "unknown"], "text model /models/bert: unknown"),
+        (None, ["MIT"], "unknown: registered without a record of its weights"),
+    ],
+)
+def test_each_pretrained_weight_needs_a_license_of_the_list(
+    pretrained: list[dict[str, str]] | None, allowed: list[str], failure: str
+) -> None:
+    rules = RULES.model_copy(update={"allowed_licenses": tuple(allowed)}).model_dump()
+    gate = decide(evidence(pretrained=pretrained, rules=rules), None)
+    assert [(rule.name, rule.found) for rule in gate.failures()] == (
+        [("licenses", failure)] if failure else []
+    )
+    assert "licenses" not in outcomes(evidence(pretrained=pretrained))
+
+
 def test_without_a_champion_the_absolute_rules_decide_and_that_is_said() -> None:
     gate = decide(evidence(), None)
     assert gate.verdict == "passed"

@@ -74,6 +74,9 @@ def test_a_training_starts_from_the_weights_of_a_model(
     still = {"warm_start": str(checkpoint.folder), "warm_share": 0.01, "learning_rate": 1e-12}
     config = SLOW.model_copy(update=still)
     rpn_training.run(scenes.folder, tmp_path / "warm", config)
+    (origin,) = open_artifact(tmp_path / "warm", "rpn_training").manifest.details["pretrained"]
+    assert origin == checkpoint.manifest.details["pretrained"][0]
+    assert origin["source"] == config.weights
     weights = load_file(tmp_path / "warm" / MODEL)
     model = load_file(checkpoint.file(MODEL))
     assert weights.keys() == model.keys()

@@ -5,14 +5,22 @@ This needs no torch, so a run checks the folder at its start, hours before a ste
 
 from typing import Any
 
+import yaml
+
+from product1m.artifacts.pretrained import UNKNOWN
 from product1m.config import CapturePretrainingConfig
 from product1m.data.limits import parse_json
-from product1m.errors import ConfigError, NotStoredError, StorageError
+from product1m.errors import ConfigError, NotStoredError, Product1MError, StorageError
 from product1m.storage.base import Store, is_remote
 from product1m.storage.opening import open_store
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
+CARD = "README.md"
+"""Model card as hubs write it: its YAML front matter names the license."""
+MAX_CARD_BYTES = 1 << 20
+HUB_LICENSES = dict.fromkeys(("bert-base-chinese", "google-bert/bert-base-chinese"), "Apache-2.0")
+"""Licenses of text models that a configuration names by their hub name."""
 _EQUAL = {
     "hidden_dim": "hidden_size",
     "text_heads": "num_attention_heads",
@@ -41,6 +49,22 @@ def check_bert_files(config: CapturePretrainingConfig) -> None:
         wanted, actual = getattr(config, ours), sizes.get(theirs)
         if not isinstance(actual, int) or wanted > actual:
             raise _unusable(config, f"{ours} is {wanted}, but its {theirs} only {actual}")
+
+
+def license_of(text_model: str) -> str:
+    """License that the model card in the folder of a text model states; otherwise unknown."""
+    store = _store(text_model)
+    if store is None:
+        return HUB_LICENSES.get(text_model, UNKNOWN)
+    try:
+        card = store.read(CARD, MAX_CARD_BYTES).decode("utf-8")
+        stated = yaml.safe_load(card.split("---")[1] if card.startswith("---") else "")
+    except (Product1MError, ValueError, yaml.YAMLError):  # it states nothing that can be read
+        return UNKNOWN
+    values = stated if isinstance(stated, dict) else {}
+    named = values.get("license")
+    named = values.get("license_name") if named == "other" else named
+    return named if isinstance(named, str) and named else UNKNOWN
 
 
 def _store(text_model: str) -> Store | None:

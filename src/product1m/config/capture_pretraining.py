@@ -41,6 +41,9 @@ class CapturePretrainingConfig(StepConfig):
     """Folder, `s3://` prefix or hub name of a BERT that gives the text stream its vocabulary and
     initial weights; `scratch` trains a WordPiece vocabulary on the captions (paper: Chinese
     BERT)."""
+    text_model_license: str = ""
+    """License of the text model's weights, such as `MIT`, for the model card and the gate; empty
+    for the one that the README.md in its folder states (ours)."""
     vocabulary_size: PositiveInt = 8000
     """Size of a vocabulary trained from scratch (ours)."""
     max_tokens: Annotated[int, Field(ge=3)] = 36

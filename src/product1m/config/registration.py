@@ -50,6 +50,9 @@ class RegistrationConfig(StepConfig):
     lists (ours)."""
     max_quarantine_share: Fraction = 0.05
     """Maximum share of quarantined items in any list (ours)."""
+    allowed_licenses: tuple[str, ...] = ()
+    """Licenses that pretrained weights may have, such as `["Apache-2.0", "MIT"]`; then an unknown
+    license fails the gate too; empty allows all (ours)."""
     num_pictured_queries: PositiveInt = 10
     """Number of queries with the largest losses that the page of a version shows as pictures
     (ours)."""

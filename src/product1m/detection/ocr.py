@@ -111,7 +111,9 @@ def reader_versions() -> dict[str, str]:
 
 def reader_details(settings: OcrSettings) -> dict[str, Any]:
     """Facts about the reader for the manifest of an artifact with its lines."""
-    return {**reader_versions(), "license": LICENSE, "key": settings.key}
+    versions = reader_versions()
+    source = f"rapidocr {versions['rapidocr']}"
+    return {**versions, "source": source, "license": LICENSE, "key": settings.key}
 
 
 class PackReader:

@@ -93,6 +93,7 @@ def _render(environment: jinja2.Environment, template: str, subject: Subject) ->
         seed=lineage["evaluation"].config["seed"],
         changes=_changes(subject),
         config_changes=_config_changes(subject),
+        pretrained=evidence.pretrained,
         limits=_limits(lineage, scores, evidence.rules),
         cases=subject.cases,
         **subject.provenance,

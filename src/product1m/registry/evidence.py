@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from product1m.artifacts.folder import Artifact
 from product1m.artifacts.manifest import Summary
+from product1m.artifacts.pretrained import PretrainedWeights, pretrained_in
 from product1m.config import EvaluationConfig, RegistrationConfig
 from product1m.data.sample_mark import SAMPLE_DATA
 from product1m.detection.measuring import IMAGE_ONLY, IMAGE_ONLY_BEFORE
@@ -93,6 +94,8 @@ class Evidence(BaseModel):
     before; None if it is frozen."""
     served_agreement: float
     """Agreement of the registered model with the evaluation, see `examples.agreement`."""
+    pretrained: list[PretrainedWeights] | None = None
+    """Pretrained weights that it was made with; None if it was registered without this record."""
     leaked_photos: float = 0.0
     """Train and gallery photos that are also query photos, relative to the number of queries."""
     dev_photos_in_test: float = 0.0
@@ -145,8 +148,7 @@ def gather_evidence(
     """Collect what the gate decides on.
 
     Args:
-        evaluation: artifact of the evaluation.
-        lineage: summaries of every step that made the candidate, the evaluation included.
+        evaluation, lineage: its artifact, and the summaries of every step up to it.
         served_agreement: of the registered model with the evaluation.
         rules: that the candidate is registered under.
         champion: its answers to the candidate's queries, if it had to be measured again.
@@ -168,6 +170,7 @@ def gather_evidence(
         index_recall=evaluation.manifest.metrics[SEARCHED_RECALL],
         image_only_change=_image_only_change(lineage),
         served_agreement=served_agreement,
+        pretrained=pretrained_in(lineage),
         **data_facts(lineage),
         bootstrap=plan.as_recorded(rows),
         rules=rules,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from product1m.artifacts.pretrained import UNKNOWN
 from product1m.evaluation.detection_quality import BOX_PRECISION
 from product1m.evaluation.methods import BASELINES, TITLES
 from product1m.evaluation.statistics import (
@@ -102,7 +103,7 @@ def decide(candidate: Evidence, champion: Champion | None) -> Gate:
     """
     rival = rivalry(candidate, champion) if champion else None
     slices = _slices(candidate, rival.ap) if rival and rival.ap is not None else []
-    rules = [*_absolute(candidate), *_relative(candidate, rival, slices)]
+    rules = [*_absolute(candidate), *_licenses(candidate), *_relative(candidate, rival, slices)]
     outcomes = {rule.outcome for rule in rules}
     verdict: GateVerdict = (
         "failed" if "fail" in outcomes else "not compared" if len(outcomes) > 1 else "passed"
@@ -179,6 +180,22 @@ def _absolute(candidate: Evidence) -> Iterator[Rule]:
         config.max_quarantine_share,
         worst,
     )
+
+
+def _licenses(candidate: Evidence) -> Iterator[Rule]:
+    """Nothing if the rules allow all licenses; otherwise an unknown one fails too."""
+    allowed = candidate.rules.allowed_licenses
+    if not allowed:
+        return
+    names = {name.casefold() for name in allowed} - {UNKNOWN}
+    refused = [w for w in candidate.pretrained or () if w.license.casefold() not in names]
+    if candidate.pretrained is None:
+        found = f"{UNKNOWN}: registered without a record of its weights"
+    else:
+        listed = refused or candidate.pretrained
+        found = "; ".join(map(str, listed)) or "no pretrained weights"
+    passed = candidate.pretrained is not None and not refused
+    yield Rule(name="licenses", expected=", ".join(allowed), found=found, outcome=_outcome(passed))
 
 
 def _relative(

@@ -17,6 +17,7 @@ from product1m.capture.batches import (
     feature_moments,
 )
 from product1m.capture.bert import load_bert
+from product1m.capture.bert_files import license_of
 from product1m.capture.instance_recall import instance_recall
 from product1m.capture.network import (
     WEIGHTS,
@@ -34,7 +35,7 @@ from product1m.errors import ArtifactError, ConfigError
 from product1m.steps.bracket import open_step
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
-from product1m.training.earlier_weights import num_steps, weights_of
+from product1m.training.earlier_weights import num_steps, pretrained_details, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import TrainingPlan, train
 from product1m.training.optimizer import ParameterGroup
@@ -152,11 +153,16 @@ class _Pretraining:
 
     def details(self) -> dict[str, object]:
         """Sizes and origin that the manifest states."""
+        config = self.config
+        known = license_of(config.text_model)
         return {
             "feature_dim": self.items.feature_dim,
             "vocabulary_size": self.tokenizer.vocabulary_size,
             "rpn": self.items.artifact.manifest.details["rpn"],
             "num_parameters": sum(p.numel() for p in self.capture.parameters()),
+            **pretrained_details(
+                config, CAPTURE, config.text_model, known, config.text_model_license
+            ),
         }
 
 

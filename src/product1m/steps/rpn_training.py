@@ -17,6 +17,7 @@ from product1m.artifacts.model_parts import RPN
 from product1m.artifacts.work import work_folder
 from product1m.config import BackgroundSynthesisConfig, RpnTrainingConfig
 from product1m.data.geometry import CHOSEN_BOXES, MIN_SCORE, NMS_IOU, Boxes, BoxSelection
+from product1m.detection.backbone import license_of
 from product1m.detection.box_training import (
     FITTED_BATCHES,
     MIN_PRODUCTS,
@@ -47,7 +48,7 @@ from product1m.synthesis.grabcut import GrabCutSettings
 from product1m.telemetry.progress import track
 from product1m.telemetry.tracking import StepRun
 from product1m.training import distributed
-from product1m.training.earlier_weights import num_steps, weights_of
+from product1m.training.earlier_weights import num_steps, pretrained_details, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import Report, TrainingPlan, train
 from product1m.training.weights import load_weights, plain_state
@@ -243,6 +244,9 @@ def _details(network: ProposalNetwork, config: RpnTrainingConfig) -> dict[str, A
         "feature_dim": network.feature_dim,
         "backbone": config.backbone,
         "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        **pretrained_details(
+            config, RPN, config.weights, license_of(config.weights), config.weights_license
+        ),
     }
 
 

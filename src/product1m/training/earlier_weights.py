@@ -12,6 +12,12 @@ from typing import Any
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.artifacts.model_parts import LOGGED, MODELS, STEP_OF, model_in
+from product1m.artifacts.pretrained import (
+    PRETRAINED,
+    UNKNOWN,
+    initial_weights,
+    recorded_weights,
+)
 from product1m.config import CapturePretrainingConfig, RpnTrainingConfig
 from product1m.config.capture_pretraining import ARCHITECTURE as CAPTURE_ARCHITECTURE
 from product1m.config.rpn_training import ARCHITECTURE as RPN_ARCHITECTURE
@@ -47,6 +53,32 @@ def weights_of(
         artifact = open_artifact(folder, step)
         _check(artifact.manifest.config, section, step)
         yield artifact
+
+
+def pretrained_details(
+    section: TrainingConfig, part: str, source: str, known: str, stated: str
+) -> dict[str, Any]:
+    """What a manifest states about the pretrained weights that a training started from.
+
+    They are the configuration's, or those of the model that training starts from.
+
+    Args:
+        section: of the training.
+        part: of a model that the training makes.
+        source: pretrained weights in the configuration.
+        known: their license as they state it.
+        stated: license in the configuration, which counts instead if it is not empty.
+    """
+    weights = initial_weights(STEP_OF[part], source, stated or known)
+    if section.warm_start:
+        with weights_of(section, part, only_manifest=True) as earlier:
+            weights = [
+                entry.model_copy(update={"license": stated})
+                if stated and entry.license == UNKNOWN
+                else entry
+                for entry in recorded_weights(earlier.manifest)
+            ]
+    return {PRETRAINED: [entry.model_dump() for entry in weights]}
 
 
 def num_steps(configured: int, section: TrainingConfig) -> int:
