@@ -31,6 +31,9 @@ class MeanColor:
         self.sizes_px.append((crop.shape[1], crop.shape[0]))
         return np.asarray(crop.mean(axis=(0, 1), dtype=np.float64), np.float32)
 
+    def save(self, folder: Path) -> list[Path]:
+        return []
+
 
 def regions(*scores: float) -> Regions:
     boxes = np.array([WHOLE, LEFT, RIGHT][: len(scores) + 1], np.float32)

@@ -1,6 +1,8 @@
 """Products that were cut out and encoded, from the feature set to the answers."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,21 @@ import pytest
 
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
-from product1m.data.crop_vectors import DETAILS, CropVectors, CropWriter
-from product1m.data.items import ItemTable, read_items
+from product1m.data.crop_vectors import DETAILS, NO_CROPS, CropWriter
+from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
-from product1m.detection.crop_cache import open_cropper
-from product1m.errors import RetrievalError
-from product1m.evaluation.methods import CROP
+from product1m.detection.crop_cache import Cropper, CropSelection, open_cropper
+from product1m.detection.crop_encoder import stored_encoder
+from product1m.errors import ArtifactError, RetrievalError
+from product1m.evaluation.methods import CROP, WHOLE_PHOTO
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps import evaluation, feature_extraction, indexing
 from tests.support.worlds.evaluation_files import read_json
+from tests.support.worlds.image_encoders import write_timm, write_vit
 from tests.support.worlds.tiny_rpn import write_rpn
 from tests.support.worlds.tiny_scenes import write_photos
 from tests.support.worlds.tiny_world import INDEXING, QUICK, TinyArtifacts
 
-DIM = 6
 CONFIG = FeatureExtractionConfig(
     precision="float32", batch_size=2, num_workers=2, crop_encoder="backbone"
 )
@@ -34,8 +37,11 @@ def cropped(
 ) -> TinyArtifacts:
     """Gallery and queries of which every product was encoded, indexed and evaluated."""
     world = TinyArtifacts(tmp_path_factory.mktemp("cropped"))
+    encoder = world.root / "encoder"
+    write_timm(encoder)
     for part in ("gallery", "queries"):
-        write_encoded(tiny_artifacts, world, part)
+        write_encoded(tiny_artifacts, world, part, encoder)
+    shutil.rmtree(encoder)
     indexing.run(world.gallery_features, tiny_artifacts.capture, world.index, INDEXING)
     evaluation.run(
         world.queries_features,
@@ -49,43 +55,75 @@ def cropped(
     return world
 
 
-def write_encoded(source: TinyArtifacts, target: TinyArtifacts, part: str) -> None:
-    """The features of a part, with a vector for every product that depends on its label alone."""
+def write_encoded(source: TinyArtifacts, target: TinyArtifacts, part: str, folder: Path) -> None:
+    """The features of a part, with the vectors of its products by the encoder in a folder."""
     old = open_artifact(source.root / f"{part}_features", "feature_extraction", part)
     inputs = {
         "images": open_artifact(source.root / part, "ingestion", part),
         "rpn": open_artifact(source.rpn, "rpn_training"),
     }
-    features, rows = FeatureSet(old), read_items(old)
-    folder = target.root / f"{part}_features"
-    config = FeatureExtractionConfig(crop_encoder="backbone")
-    with write_artifact(folder, "feature_extraction", config, inputs, part) as writer:
+    features, items = FeatureSet(old), ItemTable(inputs["images"])
+    config = FeatureExtractionConfig(crop_encoder=str(folder))
+    cropper = open_cropper(config, part, inputs["rpn"])
+    assert cropper is not None
+    target_folder = target.root / f"{part}_features"
+    with write_artifact(target_folder, "feature_extraction", config, inputs, part) as writer:
         for name in old.manifest.files:
             shutil.copyfile(old.folder / name, writer.folder / name)
         with CropWriter(writer.folder) as crops:
-            for position, labels in enumerate(rows["labels"]):
-                boxes = features.boxes_xyxy(position)[1 : 1 + len(labels)]
-                vectors = [vector_of(label) for label in labels]
-                crops.add(CropVectors(boxes, np.array(vectors, np.float16)))
+            for position in range(len(items)):
+                decode = partial(items.photo, position)
+                crops.add(cropper.crops("", decode, features.regions(position)))
+        cropper.encoder.save(writer.folder)
         writer.details.update(old.manifest.details)
-        writer.details[DETAILS] = {"encoder": "backbone", "digest": "label", "dim": DIM}
-
-
-def vector_of(label: str) -> np.ndarray:
-    """A direction for each label."""
-    drawn = np.random.default_rng(list(label.encode())).standard_normal(DIM)
-    return np.asarray(drawn / np.linalg.norm(drawn))
+        writer.details[DETAILS] = cropper.encoder.details
 
 
 def test_vectors_of_products_answer_every_box(cropped: TinyArtifacts) -> None:
     metrics: dict[str, Any] = read_json(
         open_artifact(cropped.evaluation, "evaluation"), "metrics.json"
     )
-    assert metrics["test"][CROP]["strict"]["10"]["mAP"] > 0.95
+    found = {name: scores["strict"]["10"]["mAP"] for name, scores in metrics["test"].items()}
+    assert found[CROP] > 0.9  # products are tiles of one color
+    assert found[CROP] > found["image"]
     assert metrics["fusion"][CROP] > 0
+    assert {CROP, CROP + WHOLE_PHOTO} <= found.keys()
+    details = open_artifact(cropped.index, "indexing").manifest.details
+    assert details["blocks"][CROP] == details[DETAILS]["dim"] == 192
+    assert details[DETAILS]["license"] == "mit"
+
+
+def test_an_index_holds_the_encoder_of_its_vectors(
+    cropped: TinyArtifacts, tiny_artifacts: TinyArtifacts
+) -> None:
     index = open_artifact(cropped.index, "indexing")
-    assert index.manifest.details["blocks"][CROP] == DIM
-    assert index.manifest.details[DETAILS]["digest"] == "label"
+    rpn = open_artifact(tiny_artifacts.rpn, "rpn_training")
+    encoder = stored_encoder(index, FeatureExtractionConfig(), rpn)  # its folder is gone
+    cropper = Cropper(encoder, CropSelection(False, SearchSettings.from_config(QUICK).boxes))
+    queries = FeatureSet(open_artifact(cropped.queries_features, "feature_extraction", "queries"))
+    photo = ItemTable(open_artifact(tiny_artifacts.queries, "ingestion", "queries")).photo(0)
+    served = cropper.with_crops(photo, replace(queries.regions(0), crops=NO_CROPS)).crops
+    assert len(served) > 1
+    for box, vector in zip(served.boxes_xyxy, served.vectors, strict=True):
+        np.testing.assert_array_equal(queries.crops(0).at(box), vector)
+
+
+def test_queries_of_another_encoder_are_refused(
+    cropped: TinyArtifacts, tiny_artifacts: TinyArtifacts, tmp_path: Path
+) -> None:
+    other = TinyArtifacts(tmp_path)
+    write_vit(tmp_path / "encoder")
+    write_encoded(tiny_artifacts, other, "queries", tmp_path / "encoder")
+    with pytest.raises(ArtifactError, match="run feature_extraction of queries and gallery again"):
+        evaluation.run(
+            other.queries_features,
+            tiny_artifacts.capture,
+            cropped.index,
+            tiny_artifacts.queries,
+            tiny_artifacts.gallery,
+            tmp_path / "evaluation",
+            QUICK,
+        )
 
 
 def test_a_box_that_was_not_encoded_is_answered_by_the_other_blocks(

@@ -58,7 +58,11 @@ class FeatureExtractionConfig(StepConfig):
     run reads only new photos; empty for none (ours)."""
     crop_encoder: str = ""
     """Encodes each product cut out of its photo, for the block `crop`: empty for none; `backbone`
-    for the RPN's own (ours)."""
+    for the RPN's own; `timm:NAME` or `hub:OWNER/NAME` for an image encoder from a hub; or a folder,
+    a safetensors file or an `s3://` prefix with one of timm, transformers or OpenCLIP. Which to
+    take: `encoders.md` (ours)."""
+    crop_encoder_license: str = ""
+    """License of the encoder's weights; empty for the one that its folder names (ours)."""
     crop_max_boxes: PositiveInt = 8
     """Maximum number of boxes of a query that are encoded (ours)."""
     crop_cache: str = ""

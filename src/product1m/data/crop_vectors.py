@@ -19,6 +19,8 @@ from product1m.data.geometry import Boxes, pairwise_iou
 CROPS = "crops.arrow"
 DETAILS = "crop"
 """Key in the details of features and of an index: facts about the encoder."""
+ENCODER_WEIGHTS, ENCODER_RECIPE = ENCODER_FILES = ("crop_encoder.safetensors", "crop_encoder.json")
+"""The encoder itself, in the gallery's features and in its index, unless the RPN has it."""
 SCHEMA = pa.schema([("boxes", pa.binary()), ("vectors", pa.binary())])
 ROWS_PER_BATCH = 256
 """Items of one Arrow batch: some megabytes (ours)."""

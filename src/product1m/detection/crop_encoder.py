@@ -4,8 +4,7 @@ A vector depends on the encoder and the picture alone, not on other pictures or 
 threads, so it can be cached by the photo's digest (`crop_cache`).
 """
 
-from collections.abc import Mapping
-from hashlib import sha256
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,9 +19,10 @@ from product1m.data.crop_vectors import DETAILS
 from product1m.data.photos import Photo
 from product1m.detection.crops import encode_crop
 from product1m.detection.extraction import RegionSettings
+from product1m.detection.image_models import ImageModelEncoder, digest_of
 from product1m.detection.proposals import BACKBONE as WEIGHTS
 from product1m.detection.proposals import MODEL, ProposalNetwork, load_rpn
-from product1m.errors import ArtifactError, ConfigError
+from product1m.errors import ArtifactError
 
 BACKBONE = "backbone"
 """Value of `feature_extraction.crop_encoder` for the RPN's own backbone."""
@@ -50,14 +50,22 @@ class CropEncoder(Protocol):
     def encode(self, crop: Photo) -> Float32[np.ndarray, " D"]:
         """The vector of a picture of any size, with any length."""
 
+    def save(self, folder: Path) -> list[Path]:
+        """Write what a served model needs of the encoder, unless the RPN has it; the files."""
+
 
 class BackboneEncoder:
     """The RPN's backbone: a picture is encoded like a whole photo, at the network's full size."""
 
     def __init__(
-        self, rpn: Artifact, settings: RegionSettings, network: ProposalNetwork | None = None
+        self,
+        rpn: Artifact,
+        settings: RegionSettings,
+        network: ProposalNetwork | None = None,
+        license: str = "",
     ) -> None:
         """`network` is that of the artifact `rpn`, if it is loaded."""
+        self._license = license
         network = network or load_rpn(rpn)
         self._network = network
         self._settings = settings
@@ -72,7 +80,7 @@ class BackboneEncoder:
         return {
             "encoder": BACKBONE,
             "digest": self.key,
-            "license": "",
+            "license": self._license,
             "dim": self.dim,
             "side_px": self._network.short_side_px,
         }
@@ -80,6 +88,10 @@ class BackboneEncoder:
     def encode(self, crop: Photo) -> Float32[np.ndarray, " D"]:
         """The vector of a picture."""
         return encode_crop(self._network, crop, self._settings)
+
+    def save(self, folder: Path) -> list[Path]:  # noqa: ARG002
+        """Nothing: the RPN's artifact has the backbone."""
+        return []
 
 
 def _stored_backbone(rpn: Artifact) -> dict[str, Tensor]:
@@ -99,23 +111,12 @@ def _pooling(settings: RegionSettings) -> tuple[int, int, int, str]:
     )
 
 
-def digest_of(weights: Mapping[str, Tensor], preparation: str) -> str:
-    """Identifies weights and how pictures are prepared for them."""
-    digest = sha256(preparation.encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def open_encoder(config: FeatureExtractionConfig, rpn: Artifact) -> CropEncoder:
     """The encoder that a configuration section names."""
-    if config.crop_encoder != BACKBONE:
-        raise ConfigError(
-            f"feature_extraction.crop_encoder={config.crop_encoder!r}: expected {BACKBONE}, or "
-            "nothing for no encoder"
-        )
-    return BackboneEncoder(rpn, RegionSettings.from_config(config, grabcut=None))
+    if config.crop_encoder == BACKBONE:
+        settings = RegionSettings.from_config(config, grabcut=None)
+        return BackboneEncoder(rpn, settings, license=config.crop_encoder_license)
+    return ImageModelEncoder.open(config.crop_encoder, config.crop_encoder_license)
 
 
 def stored_encoder(
@@ -129,8 +130,11 @@ def stored_encoder(
     `config` is that of the queries, `rpn` found their boxes, and `network` is its network if that
     is loaded. Raises ArtifactError if this is not what encoded the gallery.
     """
+    details = index.manifest.details[DETAILS]
+    if details["encoder"] != BACKBONE:
+        return ImageModelEncoder.load(index, details)
     encoder = BackboneEncoder(rpn, RegionSettings.from_config(config, grabcut=None), network)
-    stored = index.manifest.details[DETAILS]["digest"]
+    stored = details["digest"]
     if encoder.key != stored:
         raise ArtifactError(
             f"{index.folder}: its crops were encoded by {stored}, the queries' by {encoder.key}; "

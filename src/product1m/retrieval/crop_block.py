@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from product1m.artifacts.folder import Artifact
 from product1m.data.crop_vectors import DETAILS
 from product1m.data.regions import Regions
+from product1m.errors import ArtifactError
 
 CROP = "crop"
 FILE = "crop_block.safetensors"
@@ -61,3 +62,15 @@ class CropBlock:
         if FILE not in index.manifest.files:
             return None
         return cls(**load_file(index.file(FILE)), details=index.manifest.details[DETAILS])
+
+
+def require_same_encoder(queries: Artifact, index: Artifact) -> None:
+    """ArtifactError if the crops of queries and gallery were not encoded by the same encoder."""
+    own, other = (artifact.manifest.details.get(DETAILS) for artifact in (queries, index))
+    if own and other and own["digest"] != other["digest"]:
+        raise ArtifactError(
+            f"{queries.folder}: its crops were encoded by {own['encoder']} ({own['digest']}), "
+            f"those of the index by {other['encoder']} ({other['digest']}); run "
+            "feature_extraction of queries and gallery again with one "
+            "feature_extraction.crop_encoder"
+        )

@@ -66,6 +66,7 @@ from product1m.evaluation.variants import (
     true_boxes,
     with_crops,
 )
+from product1m.retrieval.crop_block import require_same_encoder
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps.bracket import open_step
 
@@ -139,6 +140,7 @@ def _open(
         "gallery": open_artifact(gallery, "ingestion", "gallery"),
     }
     require_same_rpn(inputs["query_features"], inputs["index"])
+    require_same_encoder(inputs["query_features"], inputs["index"])
     require_descends(inputs["query_features"], inputs["queries"])
     require_descends(inputs["index"], inputs["gallery"])
     if rpn is not None:

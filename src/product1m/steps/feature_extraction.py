@@ -31,6 +31,7 @@ def run(
     with open_step(STEP, config, features, part_of(images), storage_root) as step:
         photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")
         step.read({"images": photos, "rpn": checkpoint})
+        cropper = open_cropper(config, part_of(images), checkpoint)
         write_features(
             photos,
             checkpoint,
@@ -40,8 +41,11 @@ def run(
             shard_mib=config.shard_mib,
             reader=open_reader(config, part_of(images), checkpoint),
             finder=PointFinder.from_config(config, part_of(images)),
-            cropper=open_cropper(config, part_of(images), checkpoint),
+            cropper=cropper,
         )
+        if cropper is not None and part_of(images) == "gallery":
+            for path in cropper.encoder.save(step.folder):  # for the index, so for what is served
+                step.writer.store(path)
     return step.all_metrics()
 
 

@@ -6,6 +6,7 @@ from product1m.artifacts.folder import open_artifact
 from product1m.artifacts.lineage import require_same_rpn
 from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
+from product1m.data.crop_vectors import ENCODER_FILES
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.building import IndexSettings, build_index
 from product1m.retrieval.index import INDEX
@@ -28,6 +29,9 @@ def run(
         settings = IndexSettings.from_config(config)
         built = build_index(FeatureSet(features), load_capture(checkpoint), settings)
         built.write(step.folder)
+        for name in ENCODER_FILES:
+            if name in features.manifest.files:
+                step.writer.keep(features, name, name)
         num_bytes = (step.folder / INDEX).stat().st_size
         step.metrics.update(built.metrics, bytes_per_item=num_bytes / len(built.rows))
         step.details.update(built.details)
