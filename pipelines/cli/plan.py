@@ -48,7 +48,9 @@ def plan(
     earlier = output if output and output.is_dir() else None
     measured = chosen_rates(rates or earlier, preset)
     runs = _tasks_that_run(config, dataset, backgrounds, earlier, measured)
-    expected = price(config, sizes_of(dataset), measured, runs, profile)
+    expected = price(
+        config, sizes_of(dataset, config.background_synthesis), measured, runs, profile
+    )
     show_price(expected)
     expected.check(max_minutes, max_gpu_hours)
     local_run = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
@@ -94,7 +96,7 @@ def check_price(variant: "Variant", dataset: str, limits: Limits, *, is_readable
     Where no rates are known, or the data cannot be read from here, only a set limit is an error.
     """
     from pipelines.graph.resources import default_profile
-    from pipelines.local.price import price, sizes_of, work
+    from pipelines.local.price import price, sizes_of
 
     if not (is_readable or limits.are_set):
         typer.echo("price        unknown: the data are not read from here")
@@ -106,8 +108,9 @@ def check_price(variant: "Variant", dataset: str, limits: Limits, *, is_readable
             raise
         typer.echo(f"price        unknown: {error}")
         return
-    config, sizes = variant.configuration(), sizes_of(dataset)
-    runs = {*work(config, sizes), "registration"}
+    config = variant.configuration()
+    sizes = sizes_of(dataset, config.background_synthesis)
+    runs = set(measured.summary.steps)
     profile = variant.profile or default_profile(variant.preset)
     expected = price(config, sizes, measured, runs, profile)
     show_price(expected)

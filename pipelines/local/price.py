@@ -1,33 +1,25 @@
 """What a run will cost before it starts: minutes, GPU hours and bytes, from an earlier run's rates.
 
-A task's work is proportional to a count that list lengths and configuration give: photos, scenes
-times epochs, queries. Its start (imports, a process) is not. Both were measured by the earlier run.
+A task's time is proportional to its work, which `workload` estimates from the lists and the
+configuration. The start of its process is not. Both times were measured by the earlier run.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from statistics import median
 
 from pydantic import ValidationError
 
 from pipelines.graph.data import existing
 from pipelines.graph.resources import PROFILES, TRAINING_STEPS, Profile
 from pipelines.local.record import SUMMARY, RunRecord, read_record
-from pipelines.local.summary import PRODUCED_BY, RunSummary
+from pipelines.local.summary import PRODUCED_BY, RunSummary, StepSummary
+from pipelines.local.workload import Sizes, sizes_of_lists, work
 from product1m.artifacts.folder import open_artifact
-from product1m.config import Config, parse_config
-from product1m.data.lists import count_lines, find_lists
+from product1m.config import BackgroundSynthesisConfig, Config, parse_config
 from product1m.data.photo_sources import local_lists
 from product1m.errors import PipelineError, Product1MError
-
-
-class Sizes(NamedTuple):
-    """Number of items of a data set."""
-
-    train: int
-    gallery: int
-    queries: int
 
 
 @dataclass(frozen=True)
@@ -89,15 +81,11 @@ class Price:
                 )
 
 
-def sizes_of(dataset: str) -> Sizes:
-    """Numbers of lines in the lists; no photo is read."""
+def sizes_of(dataset: str, config: BackgroundSynthesisConfig) -> Sizes:
+    """Counts of a data set's lists; no photo is read."""
     data = existing(dataset, "--dataset")
     with local_lists(data.uri) as folder:
-        lists = find_lists(folder, data.uri)
-        counts = {
-            role: sum(count_lines(file.path)[0] for file in files) for role, files in lists.items()
-        }
-    return Sizes(counts["train"], counts["gallery"], counts["queries"])
+        return sizes_of_lists(folder, data.uri, config)
 
 
 def read_rates(folder: Path) -> Rates:
@@ -106,13 +94,13 @@ def read_rates(folder: Path) -> Rates:
     try:
         summary = RunSummary.model_validate_json((folder / SUMMARY).read_text("utf-8"))
         config = parse_config(record.request["config"])
-        counts = [_num_items(summary, part) for part in Sizes._fields]
+        sizes = _measured_sizes(summary)
     except (OSError, ValidationError, Product1MError) as error:
         raise PipelineError(
             f"{folder}: no run that succeeded, so nothing was measured ({error}); name the output "
             "folder of one with --rates"
         ) from error
-    return Rates(folder, record, summary, config, Sizes(*counts))
+    return Rates(folder, record, summary, config, sizes)
 
 
 def newest_rates(root: Path, preset: str) -> Rates | None:
@@ -138,7 +126,12 @@ def expected_seconds(config: Config, preset: str, dataset: str, output: Path) ->
         rates = rates or newest_rates(output.parent, preset)
         if rates is None:
             return {}
-        expected = price(config, sizes_of(dataset), rates, set(rates.summary.steps))
+        expected = price(
+            config,
+            sizes_of(dataset, config.background_synthesis),
+            rates,
+            set(rates.summary.steps),
+        )
     except Product1MError:
         return {}
     return {task.task: task.seconds for task in expected.tasks}
@@ -161,14 +154,14 @@ def price(
         profile: of the cluster's pods, which decides about GPUs; None for a run here.
     """
     wanted, measured = work(config, sizes), work(rates.config, rates.sizes)
-    stored = _bytes_by_task(rates.summary)
+    stored, usual_start_s = _bytes_by_task(rates.summary), _usual_start_s(rates.summary)
     rows = []
     for task, step in rates.summary.steps.items():
         if task not in runs:
             rows.append(TaskPrice(task, runs=False))
             continue
-        ratio = wanted.get(task, 1.0) / max(measured.get(task, 1.0), 1.0)
-        start_s = max(step.wall_seconds - step.seconds, 0.0)
+        ratio = wanted.get(task, 1.0) / measured.get(task, 1.0)
+        start_s = usual_start_s if step.cached else _start_s(step)
         seconds = start_s + ratio * step.seconds
         gpus = _gpus(task, config, profile, used=step.peak_gpu_memory_mib > 0)
         grows = 1.0 if task in ("rpn_training", "capture_pretraining") else ratio
@@ -177,28 +170,25 @@ def price(
     return Price(tuple(rows), rates.folder)
 
 
-def work(config: Config, sizes: Sizes) -> dict[str, float]:
-    """Task to the count that its work is proportional to."""
-    scenes = config.background_synthesis.num_scenes
-    pretraining = config.capture_pretraining
-    return {
-        "data_state": sum(sizes),
-        "ingestion": sum(sizes),
-        "background_synthesis": scenes,
-        "rpn_training": scenes * config.rpn_training.num_epochs,
-        "feature_extraction/train": sizes.train,
-        "feature_extraction/scenes": scenes,
-        "feature_extraction/gallery": sizes.gallery,
-        "feature_extraction/queries": sizes.queries,
-        "capture_pretraining": (sizes.train + scenes) * pretraining.num_epochs,
-        "indexing": sizes.gallery,
-        "evaluation": sizes.queries,
-    }
+def _start_s(step: StepSummary) -> float:
+    return max(step.wall_seconds - step.seconds, 0.0)
 
 
-def _num_items(summary: RunSummary, part: str) -> int:
-    artifact = summary.artifacts[part]
-    return int(open_artifact(artifact.path, "ingestion", part).manifest.metrics["items"])
+def _usual_start_s(summary: RunSummary) -> float:
+    """Median of the tasks that were not taken from the cache, where no process starts."""
+    return median([_start_s(step) for step in summary.steps.values() if not step.cached] or [0.0])
+
+
+def _measured_sizes(summary: RunSummary) -> Sizes:
+    parts = ("train", "gallery", "queries")
+    train, gallery, queries = (
+        int(
+            open_artifact(summary.artifacts[part].path, "ingestion", part).manifest.metrics["items"]
+        )
+        for part in parts
+    )
+    scenes = open_artifact(summary.artifacts["scenes"].path, "background_synthesis", "scenes")
+    return Sizes(train, gallery, queries, int(scenes.manifest.metrics["cutouts/tried"]))
 
 
 def _bytes_by_task(summary: RunSummary) -> dict[str, int]:

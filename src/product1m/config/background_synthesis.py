@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from product1m.config.section import Fraction, StepConfig
 
+MIN_SCENES = 40
+"""Minimum number of scenes where it follows the number of cut-outs (ours)."""
+
 
 class BackgroundSynthesisConfig(StepConfig):
     """Compose scenes from products cut out of single-product photos (paper)."""

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig
+from product1m.config.background_synthesis import MIN_SCENES
 from product1m.errors import DatasetError
 from product1m.synthesis.companions import ColorVector, Companions
 from product1m.synthesis.compose import PLAN, ScenePlan
 from product1m.synthesis.cutouts import CutAttempt
 from product1m.synthesis.scene_titles import TitleComposer
 
-MIN_SCENES = 40
-"""Minimum number of scenes, however few cut-outs there are (ours)."""
 _MAX_BACKGROUNDS = 16
 """The step stops after this many damaged background photos in a row (ours)."""
 KIND = 2

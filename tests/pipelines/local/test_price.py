@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from pipelines.__main__ import app
 from pipelines.graph.training import training_pipeline
 from pipelines.local.kfp_local import dependencies
-from pipelines.local.price import Sizes, price, read_rates, runs_again
+from pipelines.local.price import price, read_rates, runs_again
 from pipelines.local.record import RECORD, SUMMARY, RunRecord
 from pipelines.local.story import local_story
 from pipelines.local.summary import (
@@ -19,6 +19,7 @@ from pipelines.local.summary import (
     RunSummary,
     StepSummary,
 )
+from pipelines.local.workload import Sizes, work
 from product1m.artifacts.folder import write_artifact
 from product1m.config import load_config
 from product1m.errors import PipelineError
@@ -31,16 +32,21 @@ TASKS = (
     "capture_pretraining", "indexing", "evaluation", "registration",
 )  # fmt: skip
 STATE = {"dataset_digest": "monday", "backgrounds_digest": "none"}
+FEW, MANY = Sizes(3, 3, 3, 3), Sizes(30_000, 30_000, 30_000, 600)
 
 
-def measured_run(folder: Path) -> Path:
-    """The output folder of a run over 3 items a list: each task took 60 s and 6 s to start."""
+def measured_run(folder: Path, sizes: Sizes = FEW) -> Path:
+    """The output folder of a run: each task took 60 s and 6 s to start."""
     artifacts = {}
     for name, (step, part) in PRODUCED_BY.items():
         artifacts[name] = ArtifactSummary(path=folder / name, digest="1", num_bytes=1_000_000)
         if step == "ingestion":
             with write_artifact(folder / name, step, CONFIG.ingestion, part=part) as writer:
-                writer.metrics["items"] = 3.0
+                writer.metrics["items"] = float(getattr(sizes, part))
+        if step == "background_synthesis":
+            section = CONFIG.background_synthesis
+            with write_artifact(folder / name, step, section, part=part) as writer:
+                writer.metrics["cutouts/tried"] = float(sizes.singles)
     cost = StepSummary(seconds=60.0, peak_memory_mib=1.0, cached=False, wall_seconds=66.0)
     summary = RunSummary(
         preset="sample",
@@ -76,26 +82,89 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return measured_run(tmp_path_factory.mktemp("earlier"))
 
 
-def test_twice_the_work_takes_twice_the_time_and_the_same_start(earlier: Path) -> None:
+@pytest.fixture(scope="module")
+def earlier_of_many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return measured_run(tmp_path_factory.mktemp("many"), MANY)
+
+
+def test_twice_the_work_takes_twice_the_time_and_the_same_start(earlier_of_many: Path) -> None:
     num_epochs = 2 * CONFIG.capture_pretraining.num_epochs
     config = load_config("sample", [f"capture_pretraining.num_epochs={num_epochs}"])
-    rates = read_rates(earlier)
-    found = {task.task: task for task in price(config, Sizes(3, 9, 3), rates, TASKS).tasks}
-    assert found["capture_pretraining"].seconds == 6 + 120
-    assert found["indexing"].seconds == 6 + 180
+    rates = read_rates(earlier_of_many)
+    sizes = MANY._replace(gallery=90_000)
+    found = {task.task: task for task in price(config, sizes, rates, TASKS).tasks}
+    assert found["capture_pretraining"].seconds == pytest.approx(6 + 120, rel=0.001)
+    assert found["indexing"].seconds == pytest.approx(6 + 180, rel=0.003)
     assert found["registration"].seconds == 66
-    assert found["indexing"].num_bytes == 3_000_000
+    assert found["background_synthesis"].seconds == 66
+    assert found["indexing"].num_bytes == pytest.approx(3_000_000, rel=0.004)
     assert found["capture_pretraining"].num_bytes == 1_000_000, "a model's size is its own"
-    assert found["ingestion"].seconds == 6 + 100, "15 items instead of 9"
+    assert found["ingestion"].seconds == pytest.approx(6 + 100, rel=0.01), "5 lists instead of 3"
+
+
+def test_a_cached_task_starts_like_the_others_when_it_runs_again(earlier: Path) -> None:
+    rates = read_rates(earlier)
+    cached = rates.summary.steps["indexing"].model_copy(update={"cached": True, "wall_seconds": 0})
+    rates.summary.steps["indexing"] = cached
+    found = {task.task: task.seconds for task in price(CONFIG, FEW, rates, TASKS).tasks}
+    assert found["indexing"] == 66
+
+
+def test_work_follows_what_a_step_really_does() -> None:
+    def ratio(task: str, *settings: str, preset: str = "sample", sizes: Sizes = MANY) -> float:
+        config = load_config(preset, settings)  # type: ignore[arg-type]
+        return work(config, sizes)[task] / work(CONFIG, MANY)[task]
+
+    fewer = "background_synthesis.num_scenes=72"
+    assert ratio("feature_extraction/scenes", fewer) == pytest.approx(0.1, abs=0.03)
+    assert ratio("capture_pretraining", fewer) == 1, "its batches are counted by items"
+    assert ratio("background_synthesis", fewer) > 0.8, "most of it cuts products out"
+    assert ratio("background_synthesis", "background_synthesis.max_cutouts=60") < 0.3
+    assert ratio("rpn_training", "rpn_training.num_epochs=8") < 1.5, "maps are made once"
+    few = MANY._replace(train=100, singles=10)
+    scenes = ratio("feature_extraction/scenes", preset="small", sizes=few)
+    assert scenes == pytest.approx(40 / 720, abs=0.03)
+    assert work(load_config("small"), few)["capture_pretraining"] == pytest.approx(
+        work(CONFIG, few)["capture_pretraining"] * 200 / 40, rel=0.1
+    ), "200 steps at least, instead of 20 passes in two batches each"
+    warm = "capture_pretraining.warm_start=models:/product1m@champion"
+    assert ratio("capture_pretraining", warm) == pytest.approx(0.25, abs=0.01)
+    assert ratio("feature_extraction/queries", "feature_extraction.ocr=boxes") > 5
+
+
+SAMPLE_S = (0, 2.0, 127.0, 167.7, 77.2, 58.4, 48.5, 41.9, 160.4, 2.4, 100.2, 6.7)
+"""Processor time of the tasks of `make sample`, November 2026: 960, 448 and 370 items."""
+TINY_S = (0, 0.4, 10.0, 11.2, 12.8, 4.6, 8.8, 10.1, 4.5, 0.3, 13.2, 3.9)
+"""The same with 137, 64 and 71 items, 60 cut-outs, 40 scenes, and 1 and 2 passes."""
+FEWER = (
+    "background_synthesis.num_scenes=40",
+    "background_synthesis.max_cutouts=60",
+    "rpn_training.num_epochs=1",
+    "capture_pretraining.num_epochs=2",
+)
+
+
+def test_the_times_of_a_much_smaller_run_are_foreseen_within_a_quarter() -> None:
+    """Both runs were measured; 12 times less work altogether."""
+    small = work(load_config("sample", FEWER), Sizes(137, 64, 71, 60))
+    large = work(CONFIG, Sizes(960, 448, 370, 600))
+    expected = [
+        seconds * small.get(task, 1) / large.get(task, 1)
+        for task, seconds in zip(TASKS, SAMPLE_S, strict=True)
+    ]
+    assert sum(expected) == pytest.approx(sum(TINY_S), rel=0.25)
+    for task, seconds, actual in zip(TASKS, expected, TINY_S, strict=True):
+        if task != "evaluation":  # a detector that saw 36 scenes finds fewer boxes to answer
+            assert seconds == pytest.approx(actual, rel=0.25, abs=3.0), task
 
 
 def test_gpu_hours_are_those_of_the_profile(earlier: Path) -> None:
     rates = read_rates(earlier)
-    at_gpu = price(CONFIG, Sizes(3, 3, 3), rates, TASKS, "gpu-8")
+    at_gpu = price(CONFIG, FEW, rates, TASKS, "gpu-8")
     # Two training tasks on 8 GPUs, four of features, indexing and evaluation on one.
     assert at_gpu.gpu_hours == pytest.approx((2 * 8 + 6) * 66 / 3600)
     assert at_gpu.minutes == pytest.approx(12 * 66 / 60)
-    assert price(CONFIG, Sizes(3, 3, 3), rates, TASKS).gpu_hours == 0
+    assert price(CONFIG, FEW, rates, TASKS).gpu_hours == 0
     with pytest.raises(PipelineError, match=r"13\.2 minutes, more than --max-minutes 10;"):
         at_gpu.check(10.0, None)
     with pytest.raises(PipelineError, match=r"0\.4 GPU hours, more than --max-gpu-hours 0\.1;"):
