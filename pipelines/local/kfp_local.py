@@ -15,6 +15,7 @@ from pipelines.local.console import StepTime, Transcript, transcript
 from pipelines.local.containers import Containers
 from pipelines.local.content_cache import use_content_cache
 from pipelines.local.leftovers import cleaned_up
+from pipelines.local.step_copies import steps_start_at_once
 from pipelines.local.webhook import watched
 from product1m.errors import PipelineError
 from product1m.telemetry.environment import environment_set
@@ -61,6 +62,7 @@ def run_graph(
         cleaned_up(output),
         warnings.catch_warnings(),
         environment_set({**environment, **STEP_PYTHON, **parent}),
+        steps_start_at_once(last=next(reversed(names.values()), "")),
         transcript(log, names, failure, expected_s) as lines,
         watched(f"the run in {output}", lambda: lines.last_progress),
     ):

@@ -70,12 +70,20 @@ class Backbone(nn.Module):
 
     def forward(self, photos: UInt8[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C H_s W_s"]]:
         """Maps of the last stages, finest first; sides of `photos` are multiples of the stride."""
-        inputs = ((photos.float() - self.mean) / self.std).contiguous(
-            memory_format=torch.channels_last
-        )
+        inputs = self._normalized(photos)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps: list[Tensor] = self.body(inputs)
         return maps[-self.num_maps :]
+
+    def _normalized(self, photos: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """The network's input, with channels last.
+
+        Computed on whole rows: operations on three channels at a time take twice as long.
+        """
+        number, _, height, width = photos.shape
+        rows = photos.permute(0, 2, 3, 1).flatten(2).float()
+        mean, std = (values.flatten().repeat(width) for values in (self.mean, self.std))
+        return ((rows - mean) / std).view(number, height, width, 3).permute(0, 3, 1, 2)
 
     def fold_batch_norms(self) -> "Backbone":
         """Fold batch norms into the convolutions before them, in place; halves the time on a CPU.

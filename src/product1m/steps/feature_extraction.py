@@ -12,6 +12,8 @@ from product1m.detection.ocr_cache import open_reader
 from product1m.detection.points import PointFinder
 from product1m.detection.untrained_boxes import grabcut_of_scenes
 from product1m.steps.bracket import open_step
+from product1m.training import distributed
+from product1m.training.memory import keep_freed_memory
 
 STEP = "feature_extraction"
 
@@ -31,6 +33,7 @@ def run(
     with open_step(STEP, config, features, part_of(images), storage_root) as step:
         photos, checkpoint = _open_photos(images), open_artifact(rpn, "rpn_training")
         step.read({"images": photos, "rpn": checkpoint})
+        keep_freed_memory(distributed.device())
         cropper = open_cropper(config, part_of(images), checkpoint)
         write_features(
             photos,

@@ -51,6 +51,7 @@ from product1m.training import distributed
 from product1m.training.earlier_weights import num_steps, pretrained_details, weights_of
 from product1m.training.exact import deterministic_kernels
 from product1m.training.loop import Report, TrainingPlan, train
+from product1m.training.memory import keep_freed_memory
 from product1m.training.weights import load_weights, plain_state
 
 STEP = "rpn_training"
@@ -124,6 +125,7 @@ def _train(
 
     Before them the backbone, if it trains with instances; returns what that gave.
     """
+    keep_freed_memory(distributed.device())
     positions = scenes.split("train")
     kept_apart: dict[str, float] = {}
     if config.instance_weight and config.trainable_stages:
