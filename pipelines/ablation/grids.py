@@ -251,20 +251,29 @@ def _missing_blocks(config: Config) -> set[str]:
     return {block for block, made in is_made.items() if not made}
 
 
-def _retrieval(config: Config) -> list[Cell]:
-    """Each part of finding a product left out; only the evaluation runs again."""
+def _optional_blocks(config: Config) -> list[Cell]:
+    """Each block that an index need not have, left out; and crops without their linear map."""
     missing = _missing_blocks(config)
     full = [block for block in config.evaluation.fused_blocks if block not in missing]
-    optional = {OCR: "printing not read", CROP: "products not cut out and encoded"}
-    blocks = [
+    meanings = {OCR: "printing not read", CROP: "products not cut out and encoded"}
+    cells = [
         Cell(
             f"without-{left}",
             meaning,
             {"evaluation.fused_blocks": [block for block in full if block != left]},
         )
-        for left, meaning in optional.items()
+        for left, meaning in meanings.items()
         if left in full and len(full) > 1
     ]
+    if CROP in full and config.feature_extraction.crop_adaptation:
+        changed = {"indexing.adapt_crops": False}
+        cells.append(Cell("without-adaptation", "vectors of crops not mapped", changed))
+    return cells
+
+
+def _retrieval(config: Config) -> list[Cell]:
+    """Each part of finding a product left out; only evaluation, or indexing too, runs again."""
+    optional = _optional_blocks(config)
     points = Cell(
         "without-points", "answers not checked by points", {"evaluation.points_weights": [0.0]}
     )
@@ -283,7 +292,7 @@ def _retrieval(config: Config) -> list[Cell]:
     return [
         Cell(FULL, "every part as configured"),
         Cell("without-boxes", "queries not split into boxes", method=SHIPPED_WHOLE_PHOTO),
-        *blocks,
+        *optional,
         *([points, pattern] if config.feature_extraction.gallery_points else []),
         neighbors,
         claims,

@@ -10,6 +10,7 @@ from product1m.data.list_checks import check_lists
 from product1m.data.lists import find_lists
 from product1m.data.photo_sources import EXTENSIONS, local_lists
 from product1m.data.state import BACKGROUNDS
+from product1m.detection.encoder_recipe import BACKBONE, CONFIG, HUB, OPEN_CLIP, TIMM, unusable
 from product1m.errors import ConfigError, DatasetError, PipelineError
 from product1m.storage.opening import open_file, open_store
 
@@ -39,6 +40,7 @@ def check_models(config: Config) -> None:
     """ConfigError if a model that the configuration names by its path does not exist or fit."""
     if config.capture_pretraining.text_model != "scratch":
         check_bert_files(config.capture_pretraining)
+    _check_crop_encoder(config.feature_extraction.crop_encoder)
     weights = config.rpn_training.weights
     if weights == "none" or weights.startswith(("hub:", "package:")):
         return
@@ -48,6 +50,20 @@ def check_models(config: Config) -> None:
             f"rpn_training.weights={weights!r}: no such file; expected none, hub:NAME, "
             "package:efficientnet-lite0, or the path or s3:// address of a safetensors file"
         )
+
+
+def _check_crop_encoder(name: str) -> None:
+    """The step itself checks hubs, and what is in the files."""
+    if name in ("", BACKBONE) or name.startswith((TIMM, HUB)):
+        return
+    if name.endswith(".safetensors"):
+        store, file = open_file(name)
+        is_there = store.find(file) is not None
+    else:
+        store = open_store(name)
+        is_there = any(store.find(file) is not None for file in (CONFIG, OPEN_CLIP))
+    if not is_there:
+        raise unusable(name, "there is no such encoder")
 
 
 def check_writable(output: Path) -> None:

@@ -48,14 +48,14 @@ def photo() -> Photo:
 
 
 def test_a_gallery_photo_is_cut_to_its_surest_box_or_not_at_all() -> None:
-    gallery = CropSelection(shows_one=True, boxes=BOXES)
+    gallery = CropSelection("one", BOXES)
     assert gallery.boxes_of(regions(0.6, 0.9)).tolist() == [RIGHT]
     assert gallery.boxes_of(regions(0.2, 0.1)).tolist() == [WHOLE]
     assert gallery.boxes_of(regions()).tolist() == [WHOLE]
 
 
 def test_of_a_query_the_photo_its_boxes_and_other_known_boxes_are_encoded() -> None:
-    queries = CropSelection(shows_one=False, boxes=BOXES)
+    queries = CropSelection("several", BOXES)
     assert queries.boxes_of(regions(0.6, 0.9)).tolist() == [WHOLE, RIGHT, LEFT]
     near, other = [LEFT[0], LEFT[1], LEFT[2], LEFT[3] - 1], [10, 10, 30, 30]
     known = np.array([near, other], np.float32)
@@ -64,7 +64,7 @@ def test_of_a_query_the_photo_its_boxes_and_other_known_boxes_are_encoded() -> N
 
 def test_a_box_takes_the_vector_of_the_nearest_encoded_box_or_none() -> None:
     encoder = MeanColor()
-    cropper = Cropper(encoder, CropSelection(False, BOXES))
+    cropper = Cropper(encoder, CropSelection("several", BOXES))
     crops = cropper.encode(photo(), np.array([LEFT, RIGHT], np.float32))
     assert encoder.sizes_px == [(36, 44), (35, 50)]
     vector = crops.at(np.array([4, 6, 40, 49], np.float32))
@@ -78,7 +78,7 @@ def test_a_photo_of_the_cache_is_not_encoded_again(tmp_path: Path) -> None:
     found = regions(0.6, 0.9)
 
     def run(cache: str, digest: str = "a" * 64) -> tuple[CropVectors, dict[str, float]]:
-        cropper = Cropper(MeanColor(), CropSelection(False, BOXES), cache)
+        cropper = Cropper(MeanColor(), CropSelection("several", BOXES), cache)
         return cropper.crops(digest, photo, found), cropper.metrics()
 
     cache = str(tmp_path / "cache")

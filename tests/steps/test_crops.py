@@ -2,16 +2,15 @@
 
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
+from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.config import FeatureExtractionConfig
-from product1m.data.crop_vectors import DETAILS, NO_CROPS, CropWriter
+from product1m.data.crop_vectors import DETAILS, NO_CROPS
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
 from product1m.detection.crop_cache import Cropper, CropSelection, open_cropper
@@ -20,6 +19,7 @@ from product1m.errors import ArtifactError, RetrievalError
 from product1m.evaluation.methods import CROP, WHOLE_PHOTO
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.steps import evaluation, feature_extraction, indexing
+from tests.support.worlds.encoded_crops import write_encoded
 from tests.support.worlds.evaluation_files import read_json
 from tests.support.worlds.image_encoders import write_timm, write_vit
 from tests.support.worlds.tiny_rpn import write_rpn
@@ -40,7 +40,7 @@ def cropped(
     encoder = world.root / "encoder"
     write_timm(encoder)
     for part in ("gallery", "queries"):
-        write_encoded(tiny_artifacts, world, part, encoder)
+        write_encoded(tiny_artifacts, world.root, part, encoder)
     shutil.rmtree(encoder)
     indexing.run(world.gallery_features, tiny_artifacts.capture, world.index, INDEXING)
     evaluation.run(
@@ -53,30 +53,6 @@ def cropped(
         QUICK,
     )
     return world
-
-
-def write_encoded(source: TinyArtifacts, target: TinyArtifacts, part: str, folder: Path) -> None:
-    """The features of a part, with the vectors of its products by the encoder in a folder."""
-    old = open_artifact(source.root / f"{part}_features", "feature_extraction", part)
-    inputs = {
-        "images": open_artifact(source.root / part, "ingestion", part),
-        "rpn": open_artifact(source.rpn, "rpn_training"),
-    }
-    features, items = FeatureSet(old), ItemTable(inputs["images"])
-    config = FeatureExtractionConfig(crop_encoder=str(folder))
-    cropper = open_cropper(config, part, inputs["rpn"])
-    assert cropper is not None
-    target_folder = target.root / f"{part}_features"
-    with write_artifact(target_folder, "feature_extraction", config, inputs, part) as writer:
-        for name in old.manifest.files:
-            shutil.copyfile(old.folder / name, writer.folder / name)
-        with CropWriter(writer.folder) as crops:
-            for position in range(len(items)):
-                decode = partial(items.photo, position)
-                crops.add(cropper.crops("", decode, features.regions(position)))
-        cropper.encoder.save(writer.folder)
-        writer.details.update(old.manifest.details)
-        writer.details[DETAILS] = cropper.encoder.details
 
 
 def test_vectors_of_products_answer_every_box(cropped: TinyArtifacts) -> None:
@@ -99,7 +75,7 @@ def test_an_index_holds_the_encoder_of_its_vectors(
     index = open_artifact(cropped.index, "indexing")
     rpn = open_artifact(tiny_artifacts.rpn, "rpn_training")
     encoder = stored_encoder(index, FeatureExtractionConfig(), rpn)  # its folder is gone
-    cropper = Cropper(encoder, CropSelection(False, SearchSettings.from_config(QUICK).boxes))
+    cropper = Cropper(encoder, CropSelection("several", SearchSettings.from_config(QUICK).boxes))
     queries = FeatureSet(open_artifact(cropped.queries_features, "feature_extraction", "queries"))
     photo = ItemTable(open_artifact(tiny_artifacts.queries, "ingestion", "queries")).photo(0)
     served = cropper.with_crops(photo, replace(queries.regions(0), crops=NO_CROPS)).crops
@@ -113,7 +89,7 @@ def test_queries_of_another_encoder_are_refused(
 ) -> None:
     other = TinyArtifacts(tmp_path)
     write_vit(tmp_path / "encoder")
-    write_encoded(tiny_artifacts, other, "queries", tmp_path / "encoder")
+    write_encoded(tiny_artifacts, other.root, "queries", tmp_path / "encoder")
     with pytest.raises(ArtifactError, match="run feature_extraction of queries and gallery again"):
         evaluation.run(
             other.queries_features,
@@ -189,8 +165,18 @@ def test_extraction_writes_what_a_served_photo_gets(rpn: Artifact, tmp_path: Pat
             np.testing.assert_array_equal(found, vector)
 
 
-@pytest.mark.parametrize(("part", "encoded"), [("train", False), ("gallery", True)])
-def test_only_photos_that_search_or_are_searched_are_encoded(
-    part: str, encoded: bool, rpn: Artifact
+@pytest.mark.parametrize(
+    ("part", "adapts", "encoded"),
+    [
+        ("train", False, False),
+        ("scenes", False, False),
+        ("gallery", False, True),
+        ("train", True, True),
+        ("scenes", True, True),
+    ],
+)
+def test_photos_that_are_only_learned_from_are_encoded_for_an_adaptation(
+    part: str, adapts: bool, encoded: bool, rpn: Artifact
 ) -> None:
-    assert (open_cropper(CONFIG, part, rpn) is not None) == encoded
+    config = CONFIG.model_copy(update={"crop_adaptation": adapts})
+    assert (open_cropper(config, part, rpn) is not None) == encoded

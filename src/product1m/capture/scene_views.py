@@ -59,7 +59,8 @@ class SceneViews:
         instances, features = scenes.instances()
         in_split = (scenes.rows["split"].to_numpy() == split)[instances["scene"].to_numpy()]
         frame = instances[in_split]
-        self._scenes = frame["scene"].to_numpy()
+        self.scenes = frame["scene"].to_numpy()
+        """The row of the scene of each instance."""
         self.boxes_xyxy = frame[list(CORNERS)].to_numpy(np.float32)
         """The box around the visible part of each instance, in pixels of its scene."""
         self.features = features[in_split]
@@ -81,13 +82,13 @@ class SceneViews:
 
     def title(self, instance: int) -> str:
         """The title of the instance's whole scene."""
-        return str(self._titles[self._scenes[instance]])
+        return str(self._titles[self.scenes[instance]])
 
     def draw_proposal(
         self, instance: int, min_iou: float, generator: np.random.Generator
     ) -> int | None:
         """One of the scene's proposals that overlaps the instance enough; None if none does."""
-        boxes = self._regions.boxes_xyxy(int(self._scenes[instance]))
+        boxes = self._regions.boxes_xyxy(int(self.scenes[instance]))
         overlaps = pairwise_iou(boxes, self.boxes_xyxy[[instance]])[:, 0]
         candidates = np.flatnonzero(overlaps >= min_iou)
         candidates = candidates[candidates > 0]
@@ -95,7 +96,7 @@ class SceneViews:
 
     def regions(self, instance: int, proposal: int | None = None) -> Regions:
         """First the box and vector of the instance or proposal, then the scene's regions in it."""
-        regions = self._regions[int(self._scenes[instance])]
+        regions = self._regions[int(self.scenes[instance])]
         if proposal is None:
             return regions.instance(self.boxes_xyxy[instance], self.features[instance])
         return regions.instance(regions.boxes_xyxy[proposal], regions.features[proposal])

@@ -63,6 +63,9 @@ class FeatureExtractionConfig(StepConfig):
     take: `encoders.md` (ours)."""
     crop_encoder_license: str = ""
     """License of the encoder's weights; empty for the one that its folder names (ours)."""
+    crop_adaptation: bool = False
+    """Also encode train photos and products pasted in scenes: a linear map of the vectors is
+    learned from them and used if it finds more of the sources of held-out scenes (ours)."""
     crop_max_boxes: PositiveInt = 8
     """Maximum number of boxes of a query that are encoded (ours)."""
     crop_cache: str = ""

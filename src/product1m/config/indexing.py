@@ -24,6 +24,9 @@ class IndexingConfig(StepConfig):
     photos were read, `feature_extraction.ocr` (ours)."""
     ocr_max_ngram: PositiveInt = 3
     """Longest character n-gram of the block `ocr` (ours)."""
+    adapt_crops: bool = True
+    """Use the linear map of crop vectors, if one was learned, `feature_extraction.crop_adaptation`
+    (ours)."""
     max_block_dim: PositiveInt = 256
     """Blocks wider than this are reduced to the directions in which the gallery's items differ most
     (ours, decision 17)."""

@@ -5,9 +5,10 @@ catalogue with new photos, encodes only photos that are not in it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,7 +17,7 @@ from safetensors.numpy import load, save
 
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
-from product1m.data.crop_vectors import MIN_IOU, CropVectors
+from product1m.data.crop_vectors import MIN_IOU, NO_CROPS, CropVectors
 from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou, select_boxes
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
@@ -26,32 +27,44 @@ from product1m.errors import NotStoredError
 from product1m.storage.base import Store
 from product1m.storage.opening import open_store
 
-ENCODED_PARTS = ("gallery", "queries")
+Shown = Literal["one", "several", "known"]
+SEARCHED = ("gallery", "queries")
+"""Parts of the data whose crops the block `crop` consists of."""
+SHOWS: Mapping[str, Shown] = {
+    "gallery": "one",
+    "queries": "several",
+    "train": "one",
+    "scenes": "known",
+}
+"""What the photos of a part of the data show."""
 
 
 @dataclass(frozen=True)
 class CropSelection:
     """Which boxes of a photo are encoded."""
 
-    shows_one: bool
-    """Whether a photo shows one product, as those of the gallery do."""
+    shows: Shown
+    """Whether a photo shows one product, as those of the gallery do, several that must be found, or
+    several in known boxes, as scenes do."""
     boxes: BoxSelection
 
     def boxes_of(self, regions: Regions, known_xyxy: Boxes | None = None) -> Boxes:
         """The boxes to encode.
 
+        Of a scene: its known boxes.
         Of a photo with one product: its surest box, or the whole photo if no region is sure enough.
         Of any other: the whole photo, the boxes that are shown, and known boxes that none of those
         stands for.
         """
+        known_xyxy = np.empty((0, 4), np.float32) if known_xyxy is None else known_xyxy
+        if self.shows == "known":
+            return known_xyxy
         scores = regions.scores.astype(np.float32).copy()
         scores[0] = -1.0  # the whole photo is not a product
         rows = select_boxes(regions.boxes_xyxy, scores, self.boxes)
-        if self.shows_one:
+        if self.shows == "one":
             return regions.boxes_xyxy[rows[:1] if len(rows) else [0]]
         boxes = regions.boxes_xyxy[[0, *rows]]
-        if known_xyxy is None or not len(known_xyxy):
-            return boxes
         new = (pairwise_iou(known_xyxy, boxes) < MIN_IOU).all(axis=1)
         return np.concatenate([boxes, known_xyxy[new]]).astype(np.float32)
 
@@ -100,6 +113,8 @@ class Cropper:
 
     def encode(self, photo: Photo, boxes_xyxy: Boxes) -> CropVectors:
         """The vectors of boxes of a photo, one at a time."""
+        if not len(boxes_xyxy):
+            return NO_CROPS
         vectors = [_unit(self.encoder.encode(crop)) for crop in cut_out(photo, boxes_xyxy)]
         return CropVectors(boxes_xyxy, np.stack(vectors).astype(np.float16))
 
@@ -137,21 +152,18 @@ class Cropper:
 
 def open_cropper(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> Cropper | None:
     """What a configuration section asks for; None if nothing of this part is encoded."""
-    if not config.crop_encoder or part not in ENCODED_PARTS:
+    is_needed = part in SEARCHED or (part in SHOWS and config.crop_adaptation)
+    if not config.crop_encoder or not is_needed:
         return None
-    encoder = open_encoder(config, rpn)
-    if part == "gallery":
-        return gallery_cropper(encoder, config, rpn)
-    boxes = chosen_boxes(rpn.manifest.details, config.crop_max_boxes)
-    return Cropper(encoder, CropSelection(shows_one=False, boxes=boxes), config.crop_cache)
+    return cropper_of(open_encoder(config, rpn), config, part, rpn)
 
 
-def gallery_cropper(
-    encoder: CropEncoder, config: FeatureExtractionConfig, rpn: Artifact
+def cropper_of(
+    encoder: CropEncoder, config: FeatureExtractionConfig, part: str, rpn: Artifact
 ) -> Cropper:
-    """What encodes the product of each gallery photo."""
+    """What encodes the photos of a part of the data."""
     boxes = chosen_boxes(rpn.manifest.details, config.crop_max_boxes)
-    return Cropper(encoder, CropSelection(shows_one=True, boxes=boxes), config.crop_cache)
+    return Cropper(encoder, CropSelection(SHOWS[part], boxes), config.crop_cache)
 
 
 def _unit(vector: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " D"]:

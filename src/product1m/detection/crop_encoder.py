@@ -18,14 +18,12 @@ from product1m.config import FeatureExtractionConfig
 from product1m.data.crop_vectors import DETAILS
 from product1m.data.photos import Photo
 from product1m.detection.crops import encode_crop
+from product1m.detection.encoder_recipe import BACKBONE
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.image_models import ImageModelEncoder, digest_of
 from product1m.detection.proposals import BACKBONE as WEIGHTS
 from product1m.detection.proposals import MODEL, ProposalNetwork, load_rpn
 from product1m.errors import ArtifactError
-
-BACKBONE = "backbone"
-"""Value of `feature_extraction.crop_encoder` for the RPN's own backbone."""
 
 
 class CropEncoder(Protocol):

@@ -15,14 +15,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from product1m.data.limits import parse_json
-from product1m.detection.encoder_recipe import SETTING, Recipe, unusable
+from product1m.detection.encoder_recipe import (
+    CONFIG,
+    HUB,
+    OPEN_CLIP,
+    SETTING,
+    TIMM,
+    Recipe,
+    unusable,
+)
 from product1m.detection.libraries import load_timm
 from product1m.detection.transformers_models import class_and_config
 from product1m.errors import NotStoredError, StorageError
 from product1m.storage.opening import local_file, read_file, with_remote_fetched
 
-TIMM, HUB = "timm:", "hub:"
-CONFIG, OPEN_CLIP = "config.json", "open_clip_config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS, OPEN_CLIP_WEIGHTS = "model.safetensors", "open_clip_model.safetensors"
 FETCHED = ("*.json", "*.safetensors", "README.md")

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from product1m.errors import ConfigError
 
 SETTING = "feature_extraction.crop_encoder"
+BACKBONE = "backbone"
+"""Value of the setting for the RPN's own backbone."""
+TIMM, HUB = "timm:", "hub:"
+CONFIG, OPEN_CLIP = "config.json", "open_clip_config.json"
 
 
 class Recipe(BaseModel):

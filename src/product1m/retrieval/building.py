@@ -140,13 +140,20 @@ class BuiltIndex:
         pq.write_table(table, folder / GALLERY)
 
 
-def build_index(gallery: FeatureSet, capture: LoadedCapture, settings: IndexSettings) -> BuiltIndex:
+def build_index(
+    gallery: FeatureSet,
+    capture: LoadedCapture,
+    settings: IndexSettings,
+    crop_map: Float32[np.ndarray, "D D"] | None = None,
+) -> BuiltIndex:
     """Fit the blocks and train the index on a sample of the gallery, then add every item.
 
-    Raises RetrievalError if the gallery is empty or too small for the factory string.
+    `crop_map` is a linear map of crop vectors, see `capture/crop_adaptation.py`. Raises
+    RetrievalError if the gallery is empty or too small for the factory string.
     """
     sample = _sample(len(gallery), settings)
     encoder = _fit(gallery, sample, capture, settings)
+    encoder.crop = _fit_crop(gallery, sample, crop_map)
     batches = _encode(gallery, sample, encoder, settings.batch_size, "embedding a sample")
     blocks = _stacked(list(batches))
     stored = {name: blocks[name] for name in FUSABLE if name in blocks}
@@ -183,16 +190,19 @@ def _fit(
         TextEncoder.fit(captions, text.dim, text.max_ngram, text.max_terms, settings.seed),
         settings.streams,
         _fit_printed(gallery, sample, captions, settings),
-        crop=_fit_crop(gallery, sample),
     )
 
 
-def _fit_crop(gallery: FeatureSet, sample: Int64[np.ndarray, " S"]) -> CropBlock | None:
+def _fit_crop(
+    gallery: FeatureSet,
+    sample: Int64[np.ndarray, " S"],
+    crop_map: Float32[np.ndarray, "D D"] | None,
+) -> CropBlock | None:
     """Fit on the sample's vectors; None if nothing was cut out of the gallery's photos."""
     if not gallery.has_crops:
         return None
     vectors = np.concatenate([gallery.crops(int(row)).vectors[:1] for row in sample])
-    return CropBlock.fit(vectors, gallery.artifact.manifest.details[DETAILS])
+    return CropBlock.fit(vectors, gallery.artifact.manifest.details[DETAILS], crop_map)
 
 
 def _fit_printed(

@@ -29,14 +29,22 @@ class CropBlock:
     deviation: Float32[np.ndarray, " D"]
     details: dict[str, Any]
     """Facts about the encoder, see `crop_vectors.DETAILS`."""
+    matrix: Float32[np.ndarray, "D D"] | None = None
+    """Linear map of standardized vectors, see `capture/crop_adaptation.py`; None for none."""
 
     @classmethod
-    def fit(cls, vectors: Float[np.ndarray, "n D"], details: dict[str, Any]) -> "CropBlock":
+    def fit(
+        cls,
+        vectors: Float[np.ndarray, "n D"],
+        details: dict[str, Any],
+        matrix: Float32[np.ndarray, "D D"] | None = None,
+    ) -> "CropBlock":
         """Fit to a sample of the gallery; a constant dimension is only centered."""
         wide = vectors.astype(np.float64)
         deviation = wide.std(axis=0)
         deviation[deviation < 1e-6] = 1.0
-        return cls(wide.mean(axis=0).astype(np.float32), deviation.astype(np.float32), details)
+        mean = wide.mean(axis=0)
+        return cls(mean.astype(np.float32), deviation.astype(np.float32), details, matrix)
 
     def encode(self, views: Sequence[Regions], *, items: bool) -> Float32[np.ndarray, "n D"]:
         """A row of unit length for each view; zeros where nothing was encoded.
@@ -49,12 +57,15 @@ class CropBlock:
             vector = crops.vectors[0] if items and len(crops) else crops.at(view.boxes_xyxy[0])
             if vector is not None:
                 row[:] = (vector.astype(np.float32) - self.mean) / self.deviation
+        if self.matrix is not None:
+            rows = rows @ self.matrix.T
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
 
     def save(self, folder: Path) -> None:
         """Write as safetensors."""
-        save_file({"mean": self.mean, "deviation": self.deviation}, folder / FILE)
+        own = {"mean": self.mean, "deviation": self.deviation}
+        save_file(own | ({"matrix": self.matrix} if self.matrix is not None else {}), folder / FILE)
 
     @classmethod
     def load(cls, index: Artifact) -> "CropBlock | None":

@@ -85,7 +85,7 @@ class SearchService:
         cropper = None
         if config.weights.get(CROP):
             encoder = stored_encoder(index, config.feature_extraction, rpn, network)
-            cropper = Cropper(encoder, CropSelection(False, settings.boxes))
+            cropper = Cropper(encoder, CropSelection("several", settings.boxes))
         return cls(network, regions, searcher, config, cropper)
 
     def with_catalogue(self, catalogue: Artifact) -> "SearchService":

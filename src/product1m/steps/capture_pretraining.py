@@ -18,6 +18,7 @@ from product1m.capture.batches import (
 )
 from product1m.capture.bert import load_bert
 from product1m.capture.bert_files import license_of
+from product1m.capture.crop_adaptation import ADAPTED, learn_adaptation
 from product1m.capture.instance_recall import instance_recall
 from product1m.capture.network import (
     WEIGHTS,
@@ -79,6 +80,11 @@ def run(
             save_file(plain_state(training.capture), step.folder / WEIGHTS)
             draw_losses(curve, step.folder / PICTURE)
             step.details.update(training.details())
+            adaptation = learn_adaptation(training.items, training.scenes, config.seed)
+            if adaptation is not None:
+                adaptation.save(step.folder)
+                step.details[ADAPTED] = adaptation.encoder
+                step.metrics.update(adaptation.metrics)
             loaded = LoadedCapture(
                 training.capture.eval(), training.tokenizer, network_sizes(config)
             )

@@ -73,10 +73,11 @@ def test_the_parts_of_finding_a_product_are_left_out_without_training_anything()
 
 
 def test_the_block_of_crops_has_cells_where_products_are_encoded() -> None:
-    encoded = SAMPLE.feature_extraction.model_copy(update={"crop_encoder": "backbone"})
+    changes = {"crop_encoder": "backbone", "crop_adaptation": True}
+    encoded = SAMPLE.feature_extraction.model_copy(update=changes)
     config = SAMPLE.model_copy(update={"feature_extraction": encoded})
     for grid, expected in (
-        ("retrieval", {"without-crop"}),
+        ("retrieval", {"without-crop", "without-adaptation"}),
         ("fusion", {"crop-only", "without-crop"}),
     ):
         added = {cell.name for cell in make_grid(grid, config).cells}

@@ -48,6 +48,11 @@ def test_models_named_by_a_path_that_leads_nowhere_are_refused(tmp_path: Path) -
     absent = load_config("sample", [f"rpn_training.weights={tmp_path}/absent.safetensors"])
     with pytest.raises(ConfigError, match=r"rpn_training\.weights=.*absent.*no such file"):
         check_models(absent)
+    for name in (tmp_path / "absent", tmp_path / "absent.safetensors"):
+        absent = load_config("sample", [f"feature_extraction.crop_encoder={name}"])
+        with pytest.raises(ConfigError, match=r"crop_encoder=.*absent.*no such encoder"):
+            check_models(absent)
+    check_models(load_config("sample", ["feature_extraction.crop_encoder=hub:an/encoder"]))
     text = load_config("sample", [f"capture_pretraining.text_model={tmp_path}/bert"])
     with pytest.raises(ConfigError, match=r"capture_pretraining\.text_model=.*bert"):
         check_models(text)
