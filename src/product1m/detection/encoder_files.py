@@ -164,14 +164,14 @@ def _timm(config: Mapping[str, Any], name: str, license: str) -> Recipe:
 
 def _open_clip(config: Mapping[str, Any], name: str, license: str) -> Recipe:
     """A tower that is timm's model with nothing behind it; OpenCLIP's own towers are refused."""
-    tower = config.get("model_cfg", {}).get("vision_cfg", {})
+    tower = (config.get("model_cfg") or {}).get("vision_cfg") or {}
     if "timm_model_name" not in tower or tower.get("timm_proj", "linear") not in ("none", "", None):
         raise unusable(
             name,
             f"the tower in its {OPEN_CLIP} is not a plain model of timm; convert it with "
             "transformers",
         )
-    described = dict(config.get("preprocess_cfg", {}))
+    described = dict(config.get("preprocess_cfg") or {})
     side = tower.get("image_size", 224)
     described["input_size"] = [3, *(side if isinstance(side, list) else [side, side])]
     return _timm_recipe(tower["timm_model_name"], {}, described, name, license)
