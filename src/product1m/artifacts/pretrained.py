@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from product1m.artifacts.manifest import Summary
@@ -10,6 +11,10 @@ PRETRAINED = "pretrained"
 """Key in the details of a trained network: the pretrained weights that it started from."""
 UNKNOWN = "unknown"
 """License of weights that state none."""
+CARD = "README.md"
+"""Model card as hubs write it: its YAML front matter names the license."""
+MAX_CARD_BYTES = 1 << 20
+"""Largest model card that is read (ours)."""
 INITIAL = {
     "rpn_training": ("backbone", "weights", "none"),
     "capture_pretraining": ("text model", "text_model", "scratch"),
@@ -34,6 +39,18 @@ class PretrainedWeights(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.name} {self.source}: {self.license}"
+
+
+def license_in_card(card: str) -> str:
+    """License in the YAML front matter of a model card; unknown if it states none."""
+    try:
+        stated = yaml.safe_load(card.split("---")[1] if card.startswith("---") else "")
+    except (IndexError, yaml.YAMLError):
+        return UNKNOWN
+    values = stated if isinstance(stated, dict) else {}
+    named = values.get("license")
+    named = values.get("license_name") if named == "other" else named
+    return named if isinstance(named, str) and named else UNKNOWN
 
 
 def initial_weights(step: str, source: str, license_: str) -> list[PretrainedWeights]:

@@ -5,9 +5,7 @@ This needs no torch, so a run checks the folder at its start, hours before a ste
 
 from typing import Any
 
-import yaml
-
-from product1m.artifacts.pretrained import UNKNOWN
+from product1m.artifacts.pretrained import CARD, MAX_CARD_BYTES, UNKNOWN, license_in_card
 from product1m.config import CapturePretrainingConfig
 from product1m.data.limits import parse_json
 from product1m.errors import ConfigError, NotStoredError, Product1MError, StorageError
@@ -16,9 +14,6 @@ from product1m.storage.opening import open_store
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
-CARD = "README.md"
-"""Model card as hubs write it: its YAML front matter names the license."""
-MAX_CARD_BYTES = 1 << 20
 HUB_LICENSES = dict.fromkeys(("bert-base-chinese", "google-bert/bert-base-chinese"), "Apache-2.0")
 """Licenses of text models that a configuration names by their hub name."""
 _EQUAL = {
@@ -57,14 +52,9 @@ def license_of(text_model: str) -> str:
     if store is None:
         return HUB_LICENSES.get(text_model, UNKNOWN)
     try:
-        card = store.read(CARD, MAX_CARD_BYTES).decode("utf-8")
-        stated = yaml.safe_load(card.split("---")[1] if card.startswith("---") else "")
-    except (Product1MError, ValueError, yaml.YAMLError):  # it states nothing that can be read
+        return license_in_card(store.read(CARD, MAX_CARD_BYTES).decode("utf-8"))
+    except (Product1MError, ValueError):  # it states nothing that can be read
         return UNKNOWN
-    values = stated if isinstance(stated, dict) else {}
-    named = values.get("license")
-    named = values.get("license_name") if named == "other" else named
-    return named if isinstance(named, str) and named else UNKNOWN
 
 
 def _store(text_model: str) -> Store | None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from product1m.artifacts.pretrained import CARD, MAX_CARD_BYTES, UNKNOWN, license_in_card
 from product1m.data.limits import parse_json
 from product1m.detection.encoder_recipe import (
     CONFIG,
@@ -31,7 +31,7 @@ from product1m.storage.opening import local_file, read_file, with_remote_fetched
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS, OPEN_CLIP_WEIGHTS = "model.safetensors", "open_clip_model.safetensors"
-FETCHED = ("*.json", "*.safetensors", "README.md")
+FETCHED = ("*.json", "*.safetensors", CARD)
 """What is fetched from a hub: no code, no pickle."""
 OPEN_CLIP_PREFIX = "visual.trunk."
 MAX_CONFIG_BYTES = 1 << 20
@@ -249,17 +249,9 @@ def _processor(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _license_of(folder: Path) -> str:
-    """The license that the front matter of a folder's card names; empty if it names none."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return ""
-    text = card.read_text("utf-8", errors="replace")[:MAX_CONFIG_BYTES]
-    if not text.startswith("---"):
-        return ""
+    """The license that the folder's model card states; empty if it states none."""
     try:
-        facts = yaml.safe_load(text.split("---")[1])
-    except yaml.YAMLError:
+        stated = license_in_card(read_file(folder / CARD, MAX_CARD_BYTES).decode("utf-8"))
+    except (StorageError, ValueError):
         return ""
-    facts = facts if isinstance(facts, dict) else {}
-    named = facts.get("license_name") if facts.get("license") == "other" else None
-    return str(named or facts.get("license") or "")
+    return stated if stated != UNKNOWN else ""
