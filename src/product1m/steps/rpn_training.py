@@ -217,7 +217,9 @@ def _train_boxes(
     network.box_head.requires_grad_(True)
     boxes = BoxBatches(batches, frozen_copy(network), BoxBatchSettings.from_config(config))
     plan = _plan(config, batches.num_steps)
-    network.box_head.fit(boxes.examples(min(FITTED_BATCHES, plan.num_steps)), MIN_PRODUCTS)
+    num_fitted = min(FITTED_BATCHES, plan.num_steps, batches.batches_per_pass)
+    examples = track(boxes.examples(num_fitted), "boxes of the second stage", num_fitted)
+    network.box_head.fit(examples, MIN_PRODUCTS)
     train(
         network.box_head,
         box_losses,
