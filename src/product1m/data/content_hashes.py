@@ -16,7 +16,9 @@ from itertools import islice
 from pathlib import Path
 
 from product1m.errors import StorageError
+from product1m.storage.base import StoredFile
 from product1m.storage.disk import explain
+from product1m.storage.folder import stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ _READERS = 8
 _SCHEMA = "create table if not exists hashes (name text primary key, stamp text, md5 text)"
 
 
-def content_hashes(root: Path, names: Iterator[str]) -> Iterator[tuple[str, str]]:
+def content_hashes(root: Path, files: Iterator[StoredFile]) -> Iterator[tuple[str, str]]:
     """The MD5 of each file below `root` with its name.
 
     A file is read only if its size, times or inode differ from when it was hashed. If the hashes
@@ -42,13 +44,13 @@ def content_hashes(root: Path, names: Iterator[str]) -> Iterator[tuple[str, str]
         _kept(root) as kept,
         ThreadPoolExecutor(_READERS, "hashing") as pool,
     ):
-        while batch := list(islice(names, _BATCH)):
-            stamps = {name: _stamp(root / name) for name in batch}
-            known = _look_up(kept, stamps)
+        while batch := {file.name: file.stamp for file in islice(files, _BATCH)}:
+            known = _look_up(kept, batch)
             unknown = [name for name in batch if name not in known]
             new = dict(zip(unknown, pool.map(_md5, [root / name for name in unknown]), strict=True))
-            _keep(kept, root, {name: (stamps[name], md5) for name, md5 in new.items()})
-            yield from ((name, known.get(name) or new[name]) for name in batch)
+            _keep(kept, root, {name: (batch[name], md5) for name, md5 in new.items()})
+            yield from known.items()
+            yield from new.items()
 
 
 @contextlib.contextmanager
@@ -92,20 +94,11 @@ def _keep(kept: sqlite3.Connection, root: Path, hashed: dict[str, tuple[str, str
     rows = [
         (name, stamp, md5)
         for name, (stamp, md5) in hashed.items()
-        if _stamp(root / name) == stamp and _changed(root / name) < now - SETTLED_S
+        if stamp_of(state := (root / name).stat()) == stamp
+        and max(state.st_mtime, state.st_ctime) < now - SETTLED_S
     ]
     with contextlib.suppress(sqlite3.Error), kept:
         kept.executemany("insert or replace into hashes values (?, ?, ?)", rows)
-
-
-def _stamp(path: Path) -> str:
-    state = path.stat()
-    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
-
-
-def _changed(path: Path) -> float:
-    state = path.stat()
-    return max(state.st_mtime, state.st_ctime)
 
 
 def _md5(path: Path) -> str:

@@ -107,6 +107,21 @@ def _require_utf8(path: str) -> None:
         raise OSError(errno.EILSEQ, "the name is not UTF-8; rename it", path) from None
 
 
+def stamp_of(state: os.stat_result) -> str:
+    """See `StoredFile.stamp`."""
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+
+
+def _described(path: str, name: str) -> StoredFile | None:
+    """A file under its name; None for a folder."""
+    state = os.stat(path)  # noqa: PTH116 a Path each takes seconds for a million
+    if stat.S_ISDIR(state.st_mode):
+        return None
+    _require_bytes(state, path)
+    _require_utf8(path)
+    return StoredFile(name, state.st_size, written=state.st_mtime, stamp=stamp_of(state))
+
+
 class Folder:
     """A folder on this machine, or on a volume that several machines mount."""
 
@@ -141,23 +156,21 @@ class Folder:
                     "remove the link"
                 )
             try:
-                entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
+                entries = sorted(os.listdir(self.root / folder))  # noqa: PTH208 names alone
             except (FileNotFoundError, NotADirectoryError):
                 return
+        above = f"{self.root}/{folder}"
         for entry in entries:
-            if entry.name.startswith((".", LOST_AND_FOUND)) or not entry.name.startswith(start):
+            if entry.startswith((".", LOST_AND_FOUND)) or not entry.startswith(start):
                 continue
-            name = folder + entry.name
-            with self._explained(name):
-                is_folder = entry.is_dir()
-            if is_folder:
-                yield from self._files(f"{name}/", "", [*inside, real])
+            try:
+                file = _described(above + entry, folder + entry)
+            except OSError as error:
+                raise self._reason(folder + entry, error) from error
+            if file is None:
+                yield from self._files(f"{folder}{entry}/", "", [*inside, real])
             else:
-                with self._explained(name):
-                    state = entry.stat()
-                    _require_bytes(state, entry.path)
-                    _require_utf8(entry.path)
-                    yield StoredFile(name, state.st_size, written=state.st_mtime)
+                yield file
 
     def find(self, name: str) -> StoredFile | None:
         """The file's size; a folder keeps no digests."""
@@ -243,15 +256,17 @@ class Folder:
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            path = self.root / name
-            if path.is_symlink():
-                raise NotStoredError(
-                    f"{path}: a link to {path.readlink()}, which does not exist; remove the "
-                    "link or restore the file"
-                ) from error
-            raise NotStoredError(f"{path}: no such file") from error
         except OSError as error:
-            shown = os.fsencode(self.address(name)).decode(errors="backslashreplace")
-            reason = explain(error, [self.root]) or f"{shown}: {error.strerror}"
-            raise StorageError(str(reason)) from error
+            raise self._reason(name, error) from error
+
+    def _reason(self, name: str, error: OSError) -> StorageError:
+        path = self.root / name
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            return NotStoredError(
+                f"{path}: a link to {path.readlink()}, which does not exist; remove the link or "
+                "restore the file"
+            )
+        if isinstance(error, FileNotFoundError):
+            return NotStoredError(f"{path}: no such file")
+        shown = os.fsencode(self.address(name)).decode(errors="backslashreplace")
+        return StorageError(str(explain(error, [self.root]) or f"{shown}: {error.strerror}"))

@@ -24,6 +24,7 @@ from product1m.storage.s3_errors import (
     explained,
     interrupted,
 )
+from product1m.storage.s3_listing import ListingPage, content_of, written
 from product1m.storage.s3_reading import ObjectRead, md5_of
 
 T = TypeVar("T")
@@ -50,18 +51,19 @@ class S3Prefix:
         """None: nothing of a prefix is on this machine."""
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        """The objects, page by page, without the empty ones that represent folders.
+        """The objects, page by page, without the empty ones that represent folders."""
+        for page in self.pages(below):
+            yield from page.files()
+
+    def pages(self, below: str = "") -> Iterator[ListingPage]:
+        """The pages of the listing, not parsed yet.
 
         A listing has no checksum, so on an unencrypted connection two must agree.
         """
         where: dict[str, str] = {"Bucket": self.bucket, "Prefix": self._prefix + below}
         while True:
             page = self._agreed_page(where)
-            for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):
-                    name = entry["Key"].removeprefix(self._prefix)
-                    etag = entry.get("ETag", "").strip('"')
-                    yield StoredFile(name, entry["Size"], etag=etag, written=_written(entry))
+            yield ListingPage(self.uri, self._prefix, page)
             if not page.get("NextContinuationToken"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]
@@ -73,7 +75,7 @@ class S3Prefix:
         except NotStoredError:
             return None
         sha256 = head["Metadata"].get("sha256", "")
-        return StoredFile(name, head["ContentLength"], sha256, written=_written(head))
+        return StoredFile(name, head["ContentLength"], sha256, written=written(head))
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """The whole object, verified by the server's checksum."""
@@ -250,7 +252,7 @@ class S3Prefix:
     def _agreed_page(self, request: dict[str, str]) -> Any:
         if s3_client.is_encrypted():
             return self._page(request)
-        return agreed(lambda: self._page(request), _content_of_page)
+        return agreed(lambda: self._page(request), content_of)
 
     def _page(self, request: dict[str, str]) -> Any:
         page = self._tried(self.uri, lambda: client().list_objects_v2(**request))
@@ -279,14 +281,3 @@ class S3Prefix:
 
 def _sha256(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
-
-
-def _written(answer: Any) -> float:
-    """When an object was written; 0 if the server does not say."""
-    return answer["LastModified"].timestamp() if "LastModified" in answer else 0.0
-
-
-def _content_of_page(page: Any) -> tuple[object, ...]:
-    """What two listings must agree on."""
-    entries = [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
-    return *entries, page.get("NextContinuationToken")

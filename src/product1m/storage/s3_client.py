@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from product1m.errors import StorageError
+from product1m.storage.s3_listing import leave_entries_unparsed
 
 ATTEMPTS = 6
 """Attempts for a request, unless `AWS_MAX_ATTEMPTS` is set, and for a whole operation (ours)."""
@@ -119,6 +120,7 @@ def _new_client() -> Any:
         ) from error
     attempts = int(created.meta.config.retries.get("total_max_attempts", ATTEMPTS))
     created.meta.events.register_first("needs-retry.s3", _AskAgain(attempts))
+    leave_entries_unparsed(created)
     return created
 
 
