@@ -2,20 +2,24 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from product1m.catalogue.erasure import erase_items
+from product1m.catalogue.batches import VECTORS_PART, Batches, KnownVectors
+from product1m.catalogue.erasure import erase_items, forget_vectors
 from product1m.catalogue.new_items import from_dataset, from_photo
 from product1m.catalogue.store import CatalogueStore
 from product1m.cli.app import app
-from product1m.config import IngestionConfig
+from product1m.config import CatalogueConfig, IngestionConfig
 from product1m.data.intake import normalize_photo
 from product1m.data.limits import PhotoLimits
 from product1m.errors import DatasetError
+from product1m.storage.folder import Folder
 from tests.support.worlds.small_catalogue import copy_gallery, refresh
 from tests.support.worlds.tiny_world import TinyArtifacts
 
@@ -132,3 +136,45 @@ def test_an_item_that_is_erased_while_another_adds_it_again_does_not_come_back(
     assert "gallery-4" in other.lines()
     photos = {path.name for path in (tmp_path / "shop" / "images").iterdir()}
     assert photos == {Path(line["image"]).name for line in other.lines().values()}
+
+
+def test_forgetting_vectors_that_was_killed_is_finished_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("erased", "kept")}
+    cache = tmp_path / "cache"
+    for row, (name, photo) in enumerate(photos.items()):
+        known = KnownVectors(batches_in(cache, tmp_path / name))
+        vectors = np.eye(2, 4, dtype=np.float32)[[row]]
+        known.add([f"{photo}-title"], vectors, tmp_path / f"{name} batch", CatalogueConfig())
+    shutil.copytree(cache, tmp_path / "whole")
+    for number in range(1, 4):  # of the removal that is not made: of the table, vectors, manifest
+        shutil.rmtree(cache)
+        shutil.copytree(tmp_path / "whole", cache)
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "remove", killed_at(number))
+            with pytest.raises(KeyboardInterrupt):
+                forget_vectors(str(cache), [photos["erased"]])
+        left = KnownVectors(batches_in(cache, tmp_path / f"scratch {number}"))
+        assert f"{photos['erased']}-title" not in left or number == 1
+        assert f"{photos['kept']}-title" in left
+        forget_vectors(str(cache), [photos["erased"]])
+        kept = [path.name for path in cache.rglob("*") if path.is_file()]
+        assert len(kept) == 3, kept  # table, vectors and manifest of the other batch
+        assert files_with(cache, photos["kept"].encode())
+
+
+def batches_in(cache: Path, scratch: Path) -> Batches:
+    return Batches(str(cache), "catalogue", VECTORS_PART, scratch)
+
+
+def killed_at(number: int) -> Callable[[Folder, str], None]:
+    """Removes files of a folder, but not the one with this number."""
+    remove, calls = Folder.remove, iter(range(1, number + 1))
+
+    def remove_or_be_killed(folder: Folder, name: str) -> None:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        remove(folder, name)
+
+    return remove_or_be_killed

@@ -31,6 +31,9 @@ STEPS = (
     "catalogue_add",
     "catalogue_remove",
     "catalogue_erase",
+    "refresh",
+    "erasure",
+    "data_state",
 )
 ON_S3 = ("ingestion_into_s3", "catalogue_add", "catalogue_remove", "catalogue_erase")
 

@@ -5,6 +5,7 @@ refresh leaves whole batches or none, and several refreshes may write at once.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,8 +23,11 @@ from product1m.artifacts.manifest import MANIFEST
 from product1m.artifacts.published import fetch_artifact
 from product1m.config import CatalogueConfig
 from product1m.data.regions import FeatureSet, Regions
+from product1m.errors import ArtifactError
 from product1m.serving.catalogue_folder import STEP
 from product1m.storage.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 FEATURES, VECTORS_PART = "gallery", "vectors"
 KEYS, VECTORS = "keys.parquet", "vectors.safetensors"
@@ -52,7 +56,11 @@ class Batches:
             folder = self._scratch / PurePosixPath(name).parent.name
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                fetch_artifact(store.address(name), folder)
+                try:
+                    fetch_artifact(store.address(name), folder)
+                except ArtifactError as error:  # damaged, or an erasure was killed within it
+                    logger.warning("%s; its photos are computed again", error)
+                    continue
             yield open_artifact(folder, self.step, self.part)
 
 

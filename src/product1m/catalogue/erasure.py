@@ -125,17 +125,21 @@ def _name(line: Mapping[str, Any]) -> str:
 def forget_vectors(cache: str, photos: Collection[str]) -> list[str]:
     """Remove every batch of features or vectors that holds one of the photos; their addresses.
 
-    The rest of such a batch is computed again when an index is rebuilt.
+    The rest of such a batch is computed again when an index is rebuilt. The manifest goes last and
+    the tables first: so whoever was killed here is followed by one that finishes it, and by no
+    refresh that reads half a batch.
     """
     store, removed = open_store(cache), []
     for name, manifest in _manifests(store):
-        if not _holds(_tables(store, name, manifest), photos):
+        tables = list(_tables(store, name, manifest))
+        is_whole = len(tables) == len(manifest.files.keys() & set(TABLES))
+        if is_whole and not _holds(tables, photos):
             continue
-        store.remove(name)
         prefix = name.partition("artifacts/")[0]
-        for entry in manifest.files.values():
-            for file in list(store.files(_object(prefix, entry.sha256))):
-                store.remove(file.name)
+        for file in sorted(manifest.files, key=lambda file: file not in TABLES):
+            for stored in list(store.files(_object(prefix, manifest.files[file].sha256))):
+                store.remove(stored.name)
+        store.remove(name)
         removed.append(store.address(name))
     return removed
 

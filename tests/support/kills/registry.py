@@ -33,9 +33,9 @@ def create_store(_world: Path, sandbox: Path) -> None:
 
 def created(sandbox: Path) -> dict[str, Any]:
     """Runs that nobody ended, and files that belong to nothing."""
-    with _store(sandbox):
+    with store_of(sandbox):
         files = sorted(path.name for path in (sandbox / "run").iterdir())
-        return {"files": files, **_left(sandbox)}
+        return {"files": files, **left(sandbox)}
 
 
 def register(world: Path, sandbox: Path) -> None:
@@ -56,30 +56,30 @@ def promote(_world: Path, sandbox: Path) -> None:
     """A reviewer promotes the first version; the model answers in this process, which is faster."""
     setattr(champion_files, "ask_apart", ask_here)  # noqa: B010  mypy sees no export
     review = acts.Review("good", installed_rules(), _signer(sandbox), overrides=("gate", "sample"))
-    with _store(sandbox):
+    with store_of(sandbox):
         acts.promote("1", MODELS, review)
 
 
 def registered(sandbox: Path) -> dict[str, Any]:
     """What a user finds after a registration, without what differs in every run."""
-    with _store(sandbox):
+    with store_of(sandbox):
         artifact = open_artifact(sandbox / "out", "registration")
         artifact.verify()
         versions = {
             version.number: _comparable(version.tags) for version in list_versions(MODELS.candidate)
         }
-        return {"artifact": artifact.manifest.details, "versions": versions, **_left(sandbox)}
+        return {"artifact": artifact.manifest.details, "versions": versions, **left(sandbox)}
 
 
 def promoted(sandbox: Path) -> dict[str, Any]:
     """What a user finds after a promotion: a champion that is signed."""
-    with _store(sandbox):
+    with store_of(sandbox):
         champion = champion_among(list_versions(MODELS.champion, MODELS))
         assert champion is not None
         assert not champion.warning
         with scratch_folder() as scratch:
             fetch_signed(champion, trust_in(_signer(sandbox), scratch), scratch)
-        return {"champion": _comparable(champion.tags), **_left(sandbox)}
+        return {"champion": _comparable(champion.tags), **left(sandbox)}
 
 
 def _signer(sandbox: Path) -> Signer:
@@ -87,7 +87,8 @@ def _signer(sandbox: Path) -> Signer:
 
 
 @contextmanager
-def _store(sandbox: Path) -> Iterator[None]:
+def store_of(sandbox: Path) -> Iterator[None]:
+    """Talk to the MLflow store of a sandbox within the block."""
     with environment_set({"MLFLOW_TRACKING_URI": sqlite_uri(sandbox / "run" / "mlflow.db")}):
         yield
 
@@ -100,16 +101,18 @@ def _comparable(tags: Any) -> dict[str, str]:
     return {name: value for name, value in tags.items() if names.match(name)}
 
 
-def _left(sandbox: Path) -> dict[str, list[str]]:
-    """Runs that nobody ended, models that no version shows, and files of such models."""
+def left(sandbox: Path, *names: str) -> dict[str, list[str]]:
+    """Runs that nobody ended, models that no version shows, and files of such models.
+
+    `names` are the registered models that count, instead of candidate and champion.
+    """
     client = registry_mlflow().MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = [
         r.info.run_name for r in client.search_runs(experiments, "attributes.status = 'RUNNING'")
     ]
-    shown = {
-        v.model_id for name in (MODELS.candidate, MODELS.champion) for v in list_versions(name)
-    }
+    own = names or (MODELS.candidate, MODELS.champion)
+    shown = {v.model_id for name in own for v in list_versions(name)}
     models = [m.name for m in client.search_logged_models(experiments) if m.model_id not in shown]
     folders = (sandbox / "run" / "mlflow-artifacts").glob("**/models/*/artifacts/*")
     files = [path.name for path in folders if path.parent.parent.name not in shown]

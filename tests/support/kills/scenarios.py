@@ -19,7 +19,7 @@ from product1m.steps import (
 )
 from product1m.steps.bracket import open_step
 from product1m.training.loop import train
-from tests.support.kills import registry, stores
+from tests.support.kills import refreshing, registry, stores
 from tests.support.worlds import tiny_training
 from tests.support.worlds.tiny_chain import CONFIG
 
@@ -129,6 +129,10 @@ SCENARIOS: dict[str, Scenario] = {
     "catalogue_add": stores.add,
     "catalogue_remove": stores.remove,
     "catalogue_erase": stores.erase,
+    "served": refreshing.serve_catalogue,
+    "refresh": refreshing.refresh,
+    "erasure": refreshing.erase,
+    "data_state": refreshing.read_state,
 }
 PREPARED_BY = {
     "registration": "mlflow_store",
@@ -136,6 +140,8 @@ PREPARED_BY = {
     "catalogue_add": "catalogue",
     "catalogue_remove": "catalogue",
     "catalogue_erase": "catalogue",
+    "refresh": "served",
+    "erasure": "served",
 }
 """What happens before a scenario, undisturbed; then the sandbox is moved."""
 FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -147,5 +153,8 @@ FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "catalogue_add": stores.catalogue,
     "catalogue_remove": stores.catalogue,
     "catalogue_erase": stores.catalogue,
+    "refresh": refreshing.refreshed,
+    "erasure": refreshing.erased,
+    "data_state": refreshing.state_read,
 }
 """What a user finds afterwards, for scenarios whose files differ from run to run."""
