@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product1m.data.duplicates import assign_splits, duplicate_groups
+from product1m.data.duplicates import assign_splits, duplicate_groups, numbers_by_list
 
 
 def groups_by_hand(photos: list[int], captions: list[int]) -> list[int]:
@@ -57,3 +57,11 @@ def test_the_dev_share_is_met_and_does_not_depend_on_the_order_of_the_list() -> 
     backwards = assign_splits([""] * 100, groups, ids[::-1], 0.3, seed=0)
     assert backwards == assigned[::-1]
     assert assign_splits([""] * 100, groups, ids, 0.3, seed=1) != assigned
+
+
+def test_groups_are_numbered_by_the_list_in_which_they_begin() -> None:
+    lists = [0, 1, 0], [2, 1, 3], [4, 3, 4]
+    numbers = numbers_by_list(np.array([*lists[0], *lists[1], *lists[2]]), [3, 3, 3])
+    in_second, in_third = 1 << 40, 2 << 40
+    expected = [0, 1, 0, in_second, 1, in_second + 2, in_third, in_second + 2, in_third]
+    assert numbers.tolist() == expected

@@ -271,6 +271,16 @@ def test_one_group_spans_all_three_lists(folder: Folder) -> None:
     assert metrics["train/duplicated_items"] == 0
 
 
+def test_a_corrected_title_of_the_gallery_leaves_the_other_lists_as_they_were(
+    folder: Folder,
+) -> None:
+    folder.add("gallery", "g3", caption="gallery g1")
+    before = {role: artifact.digest for role, artifact in folder.ingest()[1].items()}
+    folder.rows["gallery"][-1]["caption"] = "corrected"
+    after = {role: artifact.digest for role, artifact in folder.ingest(name="after")[1].items()}
+    assert [role for role in ROLES if after[role] != before[role]] == ["gallery"]
+
+
 def test_leaks_are_counted_and_listed(folder: Folder) -> None:
     same = encoded(picture(98))
     folder.add("train", "photo-leak", same)

@@ -32,6 +32,28 @@ def duplicate_groups(photos: Keys, captions: Keys) -> Int64[np.ndarray, " N"]:
     return np.asarray(np.unique(smallest, return_inverse=True)[1], dtype=np.int64)
 
 
+def numbers_by_list(
+    groups: Int64[np.ndarray, " N"], sizes: Sequence[int]
+) -> Int64[np.ndarray, " N"]:
+    """Numbers of groups that a change in one list leaves alone in the others (ours).
+
+    Args:
+        groups: of the items of several lists, one after the other, numbered by their first item.
+        sizes: number of items of each list.
+
+    Returns:
+        For groups that begin in the first list the number as it was; for those that begin in list
+        `n`, from 1 on, `n << 40` and the place in that list. So another number of groups in an
+        earlier list moves none of them.
+    """
+    first = np.unique(groups, return_index=True)[1]
+    ends = np.cumsum(sizes)
+    begins_in = np.searchsorted(ends, first, side="right")
+    places = first - (ends - sizes)[begins_in]
+    own = np.where(begins_in == 0, np.arange(len(first)), (begins_in << 40) + places)
+    return np.asarray(own[groups], dtype=np.int64)
+
+
 def shared(keys: Keys, others: Keys) -> Bool[np.ndarray, " N"]:
     """True where a key also occurs among the others."""
     return np.asarray(np.isin(keys, others))

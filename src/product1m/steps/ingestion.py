@@ -23,7 +23,7 @@ from product1m.data.boxes import (
 )
 from product1m.data.checking import Checked, check_item, erased_photos, original_px
 from product1m.data.class_names import count_naming_titles, write_classes
-from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of
+from product1m.data.duplicates import Keys, assign_splits, duplicate_groups, key_of, numbers_by_list
 from product1m.data.early_checks import (
     SPLITS,
     check_labels,
@@ -229,8 +229,9 @@ def _group(writers: dict[Role, ArtifactWriter], keys: dict[Role, _Keys]) -> None
         np.concatenate([keys[role].photos for role in ROLES]),
         np.concatenate([keys[role].captions for role in ROLES]),
     )
-    ends = np.cumsum([len(keys[role].photos) for role in ROLES])[:-1]
-    for role, role_groups in zip(ROLES, np.split(groups, ends), strict=True):
+    lengths = [len(keys[role].photos) for role in ROLES]
+    numbers = np.split(numbers_by_list(groups, lengths), np.cumsum(lengths)[:-1])
+    for role, role_groups in zip(ROLES, numbers, strict=True):
         set_columns(writers[role].folder, {"group": role_groups})
         _, sizes = np.unique(role_groups, return_counts=True)
         writers[role].metrics.update(
