@@ -32,7 +32,7 @@ from product1m.artifacts.folder import Artifact, ArtifactWriter, open_artifact, 
 from product1m.artifacts.manifest import MANIFEST
 from product1m.artifacts.model_parts import THUMBNAILS
 from product1m.catalogue.batches import VECTORS_PART, Batches, KnownVectors, vector_keys
-from product1m.catalogue.checks import CanaryRanking, write_canaries
+from product1m.catalogue.checks import CanaryRanking, CheckLimits, ask_canaries, write_canaries
 from product1m.catalogue.embedding import CatalogueModel, vectors_address
 from product1m.catalogue.indexing import (
     PROBES_WHEN_BUILT,
@@ -228,7 +228,9 @@ class Shop:
                 self.opened.index.manifest.details["blocks"], self.opened.config
             )
             filled = replace(filled, gallery=filled.gallery.with_points(PointTable(*points)))
-            write_canaries(writer.folder, filled, {}, vectors, 50, 0, ranking)
+            limits = CheckLimits(0.99, 50, 10, max_shrinkage=1, max_growth=1)
+            answers = ask_canaries(filled, {}, vectors, limits, 0, ranking)
+            write_canaries(writer.folder, answers)
             writer.details.update(self.opened.index.manifest.details)
             writer.details.update({MODEL: self.opened.digest, "checks": []})
             writer.metrics.update(dict.fromkeys(COUNTS, 1.0), num_items=float(num_items))

@@ -1,7 +1,7 @@
 """What a refreshed catalogue must pass before it is served."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,8 @@ def check_catalogue(
     filled: FilledIndex,
     changes: Changes,
     canaries: Mapping[str, str],
-    vectors: Vectors,
+    answers: Mapping[str, Sequence[str]],
     limits: CheckLimits,
-    ranking: CanaryRanking,
 ) -> list[Check]:
     """Recall, canaries and size of a refreshed catalogue.
 
@@ -84,13 +83,12 @@ def check_catalogue(
         filled: the new index.
         changes: between the two.
         canaries: of the catalogue before, see `known_canaries`.
-        vectors: of items.
+        answers: of the new index, see `ask_canaries`.
         limits: of what passes.
-        ranking: how the canaries' answers are ordered.
     """
     recall = f"recall@{RECALL_DEPTH} {filled.recall:.4f}, expected {limits.min_recall:g} or more"
     checks = [Check("recall", filled.recall >= limits.min_recall, recall)]
-    checks.append(_check_canaries(filled, changes, canaries, vectors, limits, ranking))
+    checks.append(_check_canaries(changes, canaries, answers))
     if before is not None:
         checks.append(_check_size(len(filled.rows), changes, limits))
     return checks
@@ -104,39 +102,45 @@ def known_canaries(before: Artifact | None) -> dict[str, str]:
     return canaries
 
 
-def write_canaries(
-    folder: Path,
+def ask_canaries(
     filled: FilledIndex,
     known: Mapping[str, str],
     vectors: Vectors,
-    num_canaries: int,
+    limits: CheckLimits,
     seed: int,
     ranking: CanaryRanking,
-) -> None:
-    """Write the canaries of a catalogue: those known whose items stayed, and new ones at random."""
+) -> dict[str, list[str]]:
+    """What the canaries of a new index find first, up to `limits.canary_depth` ids each.
+
+    Args:
+        filled: the new index.
+        known: canaries of the catalogue before. Those whose items stayed are asked, and others at
+            random, until there are `limits.num_canaries`.
+        vectors: of items.
+        limits: number of canaries and depth.
+        seed: of the random choice.
+        ranking: how the answers are ordered.
+    """
     present = set(filled.rows["id"])
     kept = [item for item, answer in known.items() if item in present and answer in present]
     others = sorted(present - set(kept))
-    number = min(len(others), max(0, num_canaries - len(kept)))
+    number = min(len(others), max(0, limits.num_canaries - len(kept)))
     new = np.random.default_rng(seed).choice(np.array(others, object), number, replace=False)
     chosen = filled.rows[filled.rows["id"].isin({*kept, *new.tolist()})]
-    answers = _answers(filled, chosen, vectors, 1, ranking)
+    return _answers(filled, chosen, vectors, limits.canary_depth, ranking)
+
+
+def write_canaries(folder: Path, answers: Mapping[str, Sequence[str]]) -> None:
+    """Write what `ask_canaries` found first, for the next refresh."""
     canaries = {item: answer[0] for item, answer in answers.items()}
     (folder / CANARIES).write_text(json.dumps(canaries, indent=1), "utf-8")
 
 
 def _check_canaries(
-    filled: FilledIndex,
-    changes: Changes,
-    canaries: Mapping[str, str],
-    vectors: Vectors,
-    limits: CheckLimits,
-    ranking: CanaryRanking,
+    changes: Changes, canaries: Mapping[str, str], answers: Mapping[str, Sequence[str]]
 ) -> Check:
     moved = {*changes.removed, *changes.changed}
     asked = {item: answer for item, answer in canaries.items() if not {item, answer} & moved}
-    rows = filled.rows[filled.rows["id"].isin(asked)]
-    answers = _answers(filled, rows, vectors, limits.canary_depth, ranking)
     lost = sorted(item for item, answer in asked.items() if answer not in answers.get(item, ()))
     num_found = len(asked) - len(lost)
     reason = f"{num_found} of {len(asked)} canaries find what they found before"

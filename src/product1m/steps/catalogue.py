@@ -21,6 +21,7 @@ from product1m.catalogue.checks import (
     CanaryRanking,
     Check,
     CheckLimits,
+    ask_canaries,
     check_catalogue,
     known_canaries,
     write_canaries,
@@ -224,8 +225,9 @@ def _check(
     )
     canaries = known_canaries(old)
     ranking = CanaryRanking.from_config(model.index.manifest.details["blocks"], model.config)
-    checks = check_catalogue(old, filled, changes, canaries, vectors, limits, ranking)
-    write_canaries(folder, filled, canaries, vectors, config.num_canaries, config.seed, ranking)
+    answers = ask_canaries(filled, canaries, vectors, limits, config.seed, ranking)
+    checks = check_catalogue(old, filled, changes, canaries, answers, limits)
+    write_canaries(folder, answers)
     for check in checks:
         log = logger.info if check.passed else logger.error
         log("catalogue: check %s %s: %s", check.name, _word(check), check.reason)
