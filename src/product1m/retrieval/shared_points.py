@@ -200,12 +200,12 @@ def _pairs(box: _PreparedPoints, item: _PreparedPoints) -> _Rows:
     """Each point of the box with the item's most similar one, if no other is nearly as similar."""
     # Sums of products of bytes below 2^24 are exact, in whatever order they are added.
     # By PyTorch, because a server limits its threads; those of NumPy's library wait busily.
-    products = (torch.from_numpy(box.descriptors) @ torch.from_numpy(item.descriptors).T).numpy()
-    distances = item.squares - 2 * products
-    distances += box.squares[:, None]
-    rows = np.arange(len(distances))
+    own, other = torch.from_numpy(box.descriptors), torch.from_numpy(item.descriptors)
+    distances = torch.addmm(torch.from_numpy(item.squares), own, other.T, alpha=-2).numpy()
+    rows = np.arange(len(distances))  # each still without the square of the box's point
     best = distances.argmin(axis=1)
-    nearest = distances[rows, best]
+    nearest = distances[rows, best] + box.squares
     distances[rows, best] = np.inf
-    clear = np.flatnonzero(nearest < np.float32(MAX_RATIO**2) * distances.min(axis=1))
+    second = distances.min(axis=1) + box.squares
+    clear = np.flatnonzero(nearest < np.float32(MAX_RATIO**2) * second)
     return clear, best[clear]
