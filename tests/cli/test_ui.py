@@ -1,9 +1,12 @@
 """`product1m ui`, and what every command shares."""
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -26,8 +29,49 @@ def test_a_command_says_its_version(each: object) -> None:
     assert re.match(rf"product1m {re.escape(__version__)}, git revision \w+", shown.output)
 
 
-def test_completion_for_a_shell_is_offered() -> None:
+COMPLETE = {
+    "bash": """
+        source /dev/stdin
+        COMP_WORDS=(product1m registry pro); COMP_CWORD=2
+        _product1m_completion product1m
+        echo "${COMPREPLY[@]}"
+    """,
+    "zsh": """
+        compdef() { :; }
+        _arguments() { print -r -- "$@"; }
+        source /dev/stdin
+        words=(product1m registry pro); CURRENT=3
+        _product1m_completion
+    """,
+}
+"""What a shell does when Tab is pressed after `product1m registry pro`."""
+
+
+@pytest.mark.parametrize("shell", COMPLETE)
+def test_a_shell_completes_commands(shell: str) -> None:
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell} on the PATH")
+    program = Path(sys.executable).with_name("product1m")
+    environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    script = subprocess.run(
+        [program],
+        env=environment | {"_PRODUCT1M_COMPLETE": f"source_{shell}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    options = ["-f", "-c"] if shell == "zsh" else ["-c"]
+    done = subprocess.run(
+        [shell, *options, COMPLETE[shell]],
+        env=environment,
+        input=script,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "promote" in done.stdout
+    assert "rollback" not in done.stdout
 
 
 @pytest.mark.usefixtures("store")
@@ -35,7 +79,7 @@ def test_without_a_champion_search_says_what_to_try(
     registered: ModelVersion, mlflow_store: MlflowStore
 ) -> None:
     with mlflow_store.active():
-        newest = list_versions(registered.model)[0].number
+        newest = list_versions(registered.model)[0].promote_command
     photo = [
         "search",
         "demo/photos/lipstick.jpg",
@@ -46,7 +90,7 @@ def test_without_a_champion_search_says_what_to_try(
     ]
     shown = CliRunner().invoke(app, photo)
     assert shown.exit_code == 1
-    assert f"promote --version {newest} --reason" in shown.output
+    assert f"promote it: `{newest}`" in shown.output
     assert f"--model models:/{registered.model}@challenger" in shown.output
 
 

@@ -138,6 +138,8 @@ def test_a_sample_version_says_so_in_capitals_and_is_compared_with_the_champion(
     assert "- artifacts: all the same" in sample.description
     assert "- data: queries: the same, `" in sample.description
     assert sample.tags["sample_data"] == "true"
+    assert f"{sample.promote_command}`" in sample.description
+    assert "--rules sample --override-sample" in sample.promote_command
     assert sample.tags["gate"] == "failed"
     assert sample.tags["gate_rules_not_passed"].startswith("lead over image only, ")
     assert "challenger" in sample.aliases

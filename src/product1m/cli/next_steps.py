@@ -74,7 +74,7 @@ def after_show(version: "ModelVersion", models: "ModelNames") -> Sequence[str]:
     if version.model == models.candidate:
         return (
             f"{OPEN_PAGE.format(version.number)} opens its page in MLflow",
-            f"product1m serve --review, or {PROMOTE.format(version.number)}",
+            f"product1m serve --review, or {version.promote_command}",
         )
     return after_champion(version)
 

@@ -71,7 +71,7 @@ def _promoted(name: str, which: str, candidate_model: str) -> ModelVersion:
         candidates = list_versions(candidate_model)
         advice = (
             f"look at the newest candidate with --model {MODELS}{candidate_model}@{CHALLENGER}, or "
-            f"promote it: `product1m registry promote --version {candidates[0].number} --reason …`"
+            f"promote it: `{candidates[0].promote_command}`"
             if candidates
             else "register a candidate first (`make sample`, or `python -m pipelines run`); "
             "`make demo` needs none"

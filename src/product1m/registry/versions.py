@@ -73,6 +73,13 @@ class ModelVersion:
         """The version's address at MLflow."""
         return f"models:/{self.model}/{self.number}"
 
+    @property
+    def promote_command(self) -> str:
+        """What a reviewer types to promote this candidate."""
+        is_sample = self.tags.get("sample_data") != "false"
+        options = " --rules sample --override-sample" if is_sample else ""
+        return f'product1m registry promote --version {self.number}{options} --reason "…"'
+
 
 def register(model_uri: str, name: str, tags: Mapping[str, str], card: str) -> str:
     """Make a logged model the newest version of `name` and its challenger; returns the number.
