@@ -26,8 +26,8 @@ EXTRACTED = 0.08
 """Regions of a photo, its points included."""
 READ = {
     "off": {"gallery": 0.0, "queries": 0.0},
-    "photo": {"gallery": 0.6, "queries": 0.6},
-    "boxes": {"gallery": 0.6, "queries": 0.9},
+    "photo": {"gallery": 0.4, "queries": 0.4},
+    "boxes": {"gallery": 0.4, "queries": 0.55},
 }
 """Reading of a photo, by `feature_extraction.ocr`."""
 
