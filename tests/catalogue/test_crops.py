@@ -11,6 +11,8 @@ from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
 from product1m.catalogue.embedding import CatalogueModel
 from product1m.catalogue.new_items import from_dataset
 from product1m.catalogue.store import CatalogueStore
+from product1m.data.regions import FeatureSet
+from product1m.registry.champion import answer_by_methods
 from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.index import GalleryIndex
 from product1m.serving.catalogue_folder import model_digest, open_catalogue
@@ -94,3 +96,19 @@ def test_a_catalogue_has_the_vectors_of_the_models_own_index(
     np.testing.assert_allclose(made_again.vectors(rows), own.vectors(rows), atol=2e-2)
     service = SearchService.load(model).with_catalogue(catalogue)
     assert service.cropper is not None
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_a_model_is_measured_again_with_its_own_encoder(
+    weight: float, model: Path, made: TinyArtifacts, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    weights = {"image": 0.2, CROP: weight}
+    write_config(folder, ServingConfig.read(model).feature_extraction, weights)
+    queries = open_artifact(made.queries, "ingestion", "queries")
+    gallery = open_artifact(made.gallery, "ingestion", "gallery")
+    answers = answer_by_methods(folder, queries, gallery, tmp_path)
+    features = open_artifact(tmp_path / "queries_features", "feature_extraction", "queries")
+    assert FeatureSet(features).has_crops == bool(weight)
+    assert all(len(ranking) == 8 for ranking in answers.rankings["shipped"].values())

@@ -171,13 +171,15 @@ def _unit(rows: Vectors) -> Vectors:
     return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
 
 
-def stored_adaptation(capture: Artifact, encoder: str) -> Float32[np.ndarray, "D D"] | None:
-    """The map in a CAPTURE artifact; None if none was learned or kept.
+def stored_adaptation(capture: Artifact, gallery: Artifact) -> Float32[np.ndarray, "D D"] | None:
+    """The map in a CAPTURE artifact for the crops of a gallery's features.
 
-    Raises ArtifactError if it maps vectors of another encoder than that with this digest.
+    None if none was learned or kept, or if there are no crops. Raises ArtifactError if it maps
+    vectors of another encoder.
     """
-    if FILE not in capture.manifest.files:
+    if FILE not in capture.manifest.files or DETAILS not in gallery.manifest.details:
         return None
+    encoder = gallery.manifest.details[DETAILS]["digest"]
     own = capture.manifest.details[ADAPTED]
     if own != encoder:
         raise ArtifactError(

@@ -19,8 +19,7 @@ from product1m.catalogue.batches import (
 )
 from product1m.config import CatalogueConfig, IngestionConfig
 from product1m.data.items import ItemTable, ItemWriter, read_items
-from product1m.detection.crop_cache import Cropper, cropper_of
-from product1m.detection.crop_encoder import stored_encoder
+from product1m.detection.crop_cache import Cropper, stored_cropper
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import CachedReader, open_reader
@@ -69,9 +68,7 @@ class CatalogueModel:
         """What encodes cut out products; None if the model gives that no weight."""
         if not self.config.weights.get(CROP):
             return None
-        section = self.config.feature_extraction
-        encoder = stored_encoder(self.index, section, self.rpn)
-        return cropper_of(encoder, section, FEATURES, self.rpn)
+        return stored_cropper(self.index, self.config.feature_extraction, FEATURES, self.rpn)
 
     def finder(self) -> PointFinder | None:
         """What finds points; None if the model gives shared points no weight."""

@@ -21,7 +21,7 @@ from product1m.data.crop_vectors import MIN_IOU, NO_CROPS, CropVectors
 from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou, select_boxes
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
-from product1m.detection.crop_encoder import CropEncoder, open_encoder
+from product1m.detection.crop_encoder import CropEncoder, open_encoder, stored_encoder
 from product1m.detection.crops import cut_out
 from product1m.errors import NotStoredError
 from product1m.storage.base import Store
@@ -164,6 +164,13 @@ def cropper_of(
     """What encodes the photos of a part of the data."""
     boxes = chosen_boxes(rpn.manifest.details, config.crop_max_boxes)
     return Cropper(encoder, CropSelection(SHOWS[part], boxes), config.crop_cache)
+
+
+def stored_cropper(
+    index: Artifact, config: FeatureExtractionConfig, part: str, rpn: Artifact
+) -> Cropper:
+    """What encodes the photos of a part with the encoder of an index, see `stored_encoder`."""
+    return cropper_of(stored_encoder(index, config, rpn), config, part, rpn)
 
 
 def _unit(vector: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " D"]:

@@ -15,10 +15,12 @@ import numpy as np
 from product1m.artifacts.folder import Artifact, open_artifact, write_artifact
 from product1m.artifacts.manifest import Summary
 from product1m.artifacts.model_parts import CAPTURE, INDEX, RPN
+from product1m.capture.crop_adaptation import stored_adaptation
 from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
 from product1m.data.items import ItemTable
 from product1m.data.regions import FeatureSet
+from product1m.detection.crop_cache import stored_cropper
 from product1m.detection.extraction import RegionSettings
 from product1m.detection.feature_sets import write_features
 from product1m.detection.ocr_cache import open_reader
@@ -41,6 +43,7 @@ from product1m.registry.evidence import (
 from product1m.registry.version_files import as_champion, read_lineage
 from product1m.registry.versions import ModelVersion, champion_among, list_versions
 from product1m.retrieval.building import RECALL, IndexSettings, build_index
+from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.query_vectors import QueryVectors
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.retrieval.shared_points import POINTS_WEIGHT
@@ -162,13 +165,13 @@ def answer_by_methods(
         scratch: where features and index are written.
         others: other block weights to rank with, by the method's name.
     """
-    serving = ServingConfig.read(model)
-    rpn, capture = open_part(model, RPN), open_part(model, CAPTURE)
+    serving = _without_unused_crops(ServingConfig.read(model))
+    rpn, capture, own = (open_part(model, name) for name in (RPN, CAPTURE, INDEX))
     features = {
-        images: _extract(images, rpn, serving, scratch / f"{images.manifest.part}_features")
+        images: _extract(images, rpn, own, serving, scratch / f"{images.manifest.part}_features")
         for images in (gallery, queries)
     }
-    index, recall = _build(features[gallery], capture, _indexing_config(model), scratch / INDEX)
+    index, recall = _build(features[gallery], capture, _indexing_config(own), scratch / INDEX)
     searcher = Searcher.load(index, capture, SearchSettings.from_config(serving.evaluation, rpn))
     photos = FeatureSet(features[queries])
     test_rows = np.flatnonzero(photos.rows["split"] == "test").tolist()
@@ -180,6 +183,12 @@ def answer_by_methods(
     }
     ranked[SHIPPED_WHOLE_PHOTO] = searcher.rank(vectors, serving.weights, whole_photo=True)
     return Answers(ranked, _quality(searcher, photos, vectors, test_rows, serving), recall)
+
+
+def _without_unused_crops(serving: ServingConfig) -> ServingConfig:
+    """Without the weight of crops if it is 0: then none are encoded, and there is no such block."""
+    weights = {name: value for name, value in serving.weights.items() if value or name != CROP}
+    return serving.model_copy(update={"weights": weights})
 
 
 def _quality(
@@ -198,7 +207,10 @@ def _quality(
     return detection_quality(vectors.query_ids, shown, plan)
 
 
-def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Path) -> Artifact:
+def _extract(
+    images: Artifact, rpn: Artifact, index: Artifact, serving: ServingConfig, folder: Path
+) -> Artifact:
+    """Regions of photos, and whatever else has a weight; `index` is the model's own."""
     config = serving.feature_extraction
     inputs, part = {"images": images, "rpn": rpn}, images.manifest.part
     finder = PointFinder.from_config(config, part)
@@ -212,12 +224,13 @@ def _extract(images: Artifact, rpn: Artifact, serving: ServingConfig, folder: Pa
             shard_mib=config.shard_mib,
             reader=open_reader(config, part, rpn),
             finder=finder if serving.weights.get(POINTS_WEIGHT) else None,
+            cropper=stored_cropper(index, config, part, rpn) if CROP in serving.weights else None,
         )
     return open_artifact(folder, "feature_extraction")
 
 
-def _indexing_config(model: Path) -> IndexingConfig:
-    return IndexingConfig.model_validate(open_part(model, INDEX).manifest.config)
+def _indexing_config(index: Artifact) -> IndexingConfig:
+    return IndexingConfig.model_validate(index.manifest.config)
 
 
 def _build(
@@ -227,7 +240,8 @@ def _build(
     inputs = {"gallery_features": features, "capture": capture}
     with write_artifact(folder, "indexing", config, inputs) as writer:
         settings = IndexSettings.from_config(config)
-        built = build_index(FeatureSet(features), load_capture(capture), settings)
+        crop_map = stored_adaptation(capture, features) if config.adapt_crops else None
+        built = build_index(FeatureSet(features), load_capture(capture), settings, crop_map)
         built.write(writer.folder)
         writer.details.update(built.details)
     return open_artifact(folder, "indexing"), built.metrics[RECALL]

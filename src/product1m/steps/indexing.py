@@ -7,7 +7,7 @@ from product1m.artifacts.lineage import require_same_rpn
 from product1m.capture.crop_adaptation import stored_adaptation
 from product1m.capture.network import load_capture
 from product1m.config import IndexingConfig
-from product1m.data.crop_vectors import DETAILS, ENCODER_FILES
+from product1m.data.crop_vectors import ENCODER_FILES
 from product1m.data.regions import FeatureSet
 from product1m.retrieval.building import IndexSettings, build_index
 from product1m.retrieval.index import INDEX
@@ -28,9 +28,7 @@ def run(
         step.read({"gallery_features": features, "capture": checkpoint})
         require_same_rpn(features, checkpoint)
         settings = IndexSettings.from_config(config)
-        crop, crop_map = features.manifest.details.get(DETAILS), None
-        if crop is not None and config.adapt_crops:
-            crop_map = stored_adaptation(checkpoint, crop["digest"])
+        crop_map = stored_adaptation(checkpoint, features) if config.adapt_crops else None
         built = build_index(FeatureSet(features), load_capture(checkpoint), settings, crop_map)
         built.write(step.folder)
         for name in ENCODER_FILES:
