@@ -14,6 +14,8 @@ from typing import Any
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.artifacts.manifest import MANIFEST
 from product1m.errors import ArtifactError, RegistryError
+from product1m.registry.claims import PROCESS
+from product1m.registry.leftovers import remove_left_by_refreshes
 from product1m.registry.logged_models import logged_model, own_experiment
 from product1m.registry.roles import CATALOGUES
 from product1m.registry.versions import ModelVersion, ensure_model, list_versions
@@ -21,6 +23,7 @@ from product1m.retrieval.building import RECALL_DEPTH
 from product1m.serving.catalogue_folder import MODEL, STEP, open_catalogue
 from product1m.telemetry.mlflow_client import talking_to_registry
 from product1m.telemetry.mlflow_transfers import download_files, local_folder, upload_files
+from product1m.telemetry.processes import this_process
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,9 @@ NAME = "catalogue"
 """Name of the logged model within its run."""
 DIGEST, MODEL_DIGEST = "digest.catalogue", "digest.model"
 """Tags: SHA-256 of the catalogue's content, and of the model that it was built with."""
-COUNTS = ("num_items", "added", "removed", "changed", f"recall@{RECALL_DEPTH}", "checks_passed")
+PASSED = "checks_passed"
+"""Tag and metric: 1 if the catalogue may be served."""
+COUNTS = ("num_items", "added", "removed", "changed", f"recall@{RECALL_DEPTH}", PASSED)
 """Metrics of the step that are tags of a version."""
 
 
@@ -48,16 +53,20 @@ def register_catalogue(folder: Path, name: str, champion: str = "") -> str:
         champion: the model that it was built with, as it was asked for.
 
     Returns:
-        The version's number; that of `live` if it has the same content, and nothing is registered.
+        The version's number; if `live` or a later version has the same content, that one's, and
+        nothing is registered: a killed refresh has made the later version, or its checks failed.
 
     Raises RegistryError if MLflow refuses.
     """
     catalogue = open_artifact(folder, STEP)
-    live = live_version(name)
+    remove_left_by_refreshes(NAME)
     tags = _tags(catalogue, champion)
-    if live and all(live.tags.get(key) == tags[key] for key in (DIGEST, MODEL_DIGEST)):
-        logger.info("%s: %s has this content already", name, live.title)
-        return live.number
+    known = _version_with(tags, name)
+    if known:
+        logger.info("%s: %s has this content already", name, known.title)
+        if LIVE not in known.aliases:
+            _serve(catalogue, name, known.number)
+        return known.number
     with _logged(catalogue, name) as (client, logged):
         upload_files(client, logged.model_id, folder)
     with talking_to_registry(f"registering a version of {name}") as client:
@@ -70,10 +79,27 @@ def register_catalogue(folder: Path, name: str, champion: str = "") -> str:
             model_id=logged.model_id,
             description=_description(catalogue),
         ).version
-        if catalogue.manifest.metrics["checks_passed"]:
-            client.set_registered_model_alias(name, LIVE, version)
+    _serve(catalogue, name, str(version))
     logger.info("%s: registered version %s", name, version)
     return str(version)
+
+
+def _version_with(tags: dict[str, str], name: str) -> ModelVersion | None:
+    """`live` or the newest version after it, if it has this content; after it also these checks."""
+    for version in list_versions(name):  # newest first
+        same = [key for key in (DIGEST, MODEL_DIGEST, PASSED) if version.tags.get(key) == tags[key]]
+        if LIVE in version.aliases:
+            return version if {DIGEST, MODEL_DIGEST} <= {*same} else None
+        if len(same) == 3:
+            return version
+    return None
+
+
+def _serve(catalogue: Artifact, name: str, version: str) -> None:
+    """Move `live` to a version if its checks passed."""
+    if catalogue.manifest.metrics[PASSED]:
+        with talking_to_registry(f"moving `{LIVE}` of {name}") as client:
+            client.set_registered_model_alias(name, LIVE, version)
 
 
 def fetch_catalogue(
@@ -164,6 +190,7 @@ def _logged(catalogue: Artifact, name: str) -> Iterator[tuple[Any, Any]]:
             client, CATALOGUES, lambda: client.get_experiment_by_name("Default").artifact_location
         )
         title = f"catalogue {catalogue.digest[:12]}"
-        tags = {MODEL_DIGEST: str(catalogue.manifest.details[MODEL])}
+        digest = str(catalogue.manifest.details[MODEL])
+        tags = {MODEL_DIGEST: digest, PROCESS: this_process()}
         with logged_model(client, experiment, NAME, title, tags) as logged:
             yield client, logged

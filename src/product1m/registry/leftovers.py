@@ -1,4 +1,4 @@
-"""What killed registrations and promotions left at MLflow: models that no version shows."""
+"""What killed registrations, promotions and refreshes left: models that no version shows."""
 
 import logging
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from product1m.registry.claims import PROCESS
-from product1m.registry.roles import CHAMPIONS
+from product1m.registry.roles import CATALOGUES, CHAMPIONS
 from product1m.serving.packaging import NAME
 from product1m.telemetry.mlflow_client import registry_mlflow, talking_to_registry
 from product1m.telemetry.pipeline_runs import ATTEMPT_TAGS
@@ -15,7 +15,8 @@ from product1m.telemetry.processes import has_ended
 logger = logging.getLogger(__name__)
 
 PROMOTION_LASTS = timedelta(days=1)
-"""After this time a promotion of another machine that made no version counts as dead (ours)."""
+"""After this time a promotion or refresh of another machine without a version counts as dead
+(ours)."""
 
 
 def remove_left_by_registrations() -> None:
@@ -43,22 +44,32 @@ def remove_left_by_registrations() -> None:
 def remove_left_by_promotions() -> None:
     """Remove models that killed promotions logged, and end their runs."""
     with talking_to_registry("looking for what killed promotions left") as client:
-        experiment = client.get_experiment_by_name(CHAMPIONS)
-        if experiment is None:
-            return
-        runs = [
-            run
-            for run in client.search_runs([experiment.experiment_id], max_results=1000)
-            if _is_dead(run)
-        ]
-        _remove_models(client, experiment.experiment_id, runs)
-        for run in runs:
-            if run.info.status == "RUNNING":
-                client.update_run(run.info.run_id, "KILLED")
+        _remove_left(client, CHAMPIONS, NAME, newest=1000)
+
+
+def remove_left_by_refreshes(name: str) -> None:
+    """Remove catalogues, which have this name, that killed refreshes logged, and end their runs.
+
+    Refreshes are many, and each looks for what the ones before it left: the newest count.
+    """
+    with talking_to_registry("looking for what killed refreshes left") as client:
+        _remove_left(client, CATALOGUES, name, newest=20)
+
+
+def _remove_left(client: Any, experiment_name: str, model_name: str, newest: int) -> None:
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        return
+    runs = client.search_runs([experiment.experiment_id], max_results=newest)
+    dead = [run for run in runs if _is_dead(run)]
+    _remove_models(client, experiment.experiment_id, dead, model_name)
+    for run in dead:
+        if run.info.status == "RUNNING":
+            client.update_run(run.info.run_id, "KILLED")
 
 
 def _is_dead(run: Any) -> bool:
-    """Whether the promotion of a run has ended, or will never end."""
+    """Whether the promotion or refresh of a run has ended, or will never end."""
     process = run.data.tags.get(PROCESS, "")
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     return has_ended(process) or datetime.now(UTC) - started > PROMOTION_LASTS
@@ -70,7 +81,7 @@ def _runs(client: Any, experiment: str, tag: str, value: str) -> list[Any]:
     return list(client.search_runs([experiment], filters, max_results=1000))
 
 
-def _remove_models(client: Any, experiment: str, runs: Iterable[Any]) -> None:
+def _remove_models(client: Any, experiment: str, runs: Iterable[Any], name: str = NAME) -> None:
     """Remove the models of runs that no version of a registered model shows."""
     for run in runs:
         run_id = run.info.run_id
@@ -79,7 +90,7 @@ def _remove_models(client: Any, experiment: str, runs: Iterable[Any]) -> None:
             continue
         shown = {v.source for v in client.search_model_versions(f"run_id = '{run_id}'")}
         for model in models:
-            if model.name == NAME and f"models:/{model.model_id}" not in shown:
+            if model.name == name and f"models:/{model.model_id}" not in shown:
                 _remove(client, model)
 
 
