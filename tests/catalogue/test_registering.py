@@ -18,8 +18,16 @@ from tests.support.worlds.tiny_world import TinyArtifacts
 NAME = "shop-catalogue"
 
 
-def killed(*_: object) -> None:
-    raise KeyboardInterrupt
+def register_and_be_killed(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a version, and end before `live` moves."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registering, "_serve", killed)
+        with pytest.raises(KeyboardInterrupt):
+            register_catalogue(index, NAME)
 
 
 def test_live_moves_to_a_catalogue_that_passed_and_to_no_other(
@@ -32,10 +40,7 @@ def test_live_moves_to_a_catalogue_that_passed_and_to_no_other(
     shop, index = copy_gallery(made, tmp_path / "shop"), tmp_path / "index"
     catalogue = CatalogueStore(str(shop))
     refresh(shop, model, index, tmp_path / "cache")
-    with monkeypatch.context() as patch:
-        patch.setattr(registering, "_serve", killed)
-        with pytest.raises(KeyboardInterrupt):
-            register_catalogue(index, NAME)
+    register_and_be_killed(index, monkeypatch)
     assert live_version(NAME) is None
     assert register_catalogue(index, NAME, "models:/product1m@champion") == "1"
     photo = write_photo(tmp_path / "new.jpg", 21)
