@@ -2,12 +2,14 @@
 
 from product1m.artifacts.manifest import Summary
 from product1m.artifacts.pretrained import PretrainedWeights, pretrained_in, recorded_weights
+from product1m.data.crop_vectors import DETAILS
+from product1m.detection.encoder_recipe import BACKBONE
 
 LITE0 = {"name": "backbone", "source": "package:efficientnet-lite0", "license": "Apache-2.0"}
 READER = {"source": "rapidocr 3.4", "license": "Apache-2.0", "key": "k"}
 
 
-def features(part: str, **details: dict[str, str]) -> Summary:
+def features(part: str, **details: object) -> Summary:
     return Summary(step="feature_extraction", part=part, details=dict(details))
 
 
@@ -24,8 +26,11 @@ def test_every_weight_is_named_once_whatever_it_computed() -> None:
         "OCR reader rapidocr 3.4: Apache-2.0",
         "crop encoder hub:vit: MIT",
     ]
-    own = {"encoder": "backbone", "license": ""}
-    assert recorded_weights(features("gallery", crop=own)) == []
+    nameless = {DETAILS: {"encoder": "/models/vit", "license": ""}}
+    (unknown,) = recorded_weights(features("gallery", **nameless))
+    assert str(unknown) == "crop encoder /models/vit: unknown"
+    own = {DETAILS: {"encoder": BACKBONE, "license": ""}}
+    assert recorded_weights(features("gallery", **own)) == []
 
 
 def test_artifacts_without_a_record_have_unknown_licenses_unless_they_started_at_random() -> None:
