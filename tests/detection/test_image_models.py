@@ -188,6 +188,20 @@ def test_a_folder_that_is_not_an_encoder_is_refused(
         ImageModelEncoder.open(str(folder))
 
 
+def test_code_that_a_configuration_names_is_not_used(tmp_path: Path) -> None:
+    write_vit(tmp_path / "encoder")
+    plain = ImageModelEncoder.open(str(tmp_path / "encoder")).encode(picture())
+    named = {
+        "attn_implementation": "somebody/attention",
+        "_attn_implementation": "somebody/attention",
+        "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"},
+    }
+    edit_config(tmp_path / "encoder", lambda config: config.update(named))
+    (tmp_path / "encoder" / "code.py").write_text("raise SystemExit")
+    again = ImageModelEncoder.open(str(tmp_path / "encoder")).encode(picture())
+    np.testing.assert_array_equal(again, plain)
+
+
 def test_a_text_model_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     folder.mkdir()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from product1m.detection.encoder_recipe import unusable
 
+LEFT_OUT = {"auto_map", "attn_implementation", "experts_implementation", "quantization_config"}
+"""Settings that are ignored: they name code of a repository, or other code to compute with."""
 VISION_TOWERS = {"clip": "CLIPVisionModelWithProjection", "siglip": "SiglipVisionModel"}
 """Class of the image side of models that also read text."""
 
@@ -43,7 +45,7 @@ def class_and_config(config: Mapping[str, Any], name: str) -> tuple[str, dict[st
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     kind = config["model_type"]
-    values = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
+    values = _plain({key: value for key, value in config.items() if key != "model_type"})
     try:
         known = AutoConfig.for_model(kind, **values)
         if kind in VISION_TOWERS:
@@ -104,7 +106,16 @@ def _class_of(architecture: str, config: dict[str, Any], name: str) -> tuple[Any
     if cls is None or not hasattr(cls, "config_class"):
         raise unusable(name, f"transformers has no model {architecture!r}")
     values = {key: value for key, value in config.items() if key != "model_type"}
-    return cls, cls.config_class(**values)
+    return cls, cls.config_class(**_plain(values))
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, and all within it, without what could make transformers run other code."""
+    return {
+        key: _plain(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in LEFT_OUT and not str(key).startswith("_")
+    }
 
 
 def _options(cls: Any) -> dict[str, bool]:
