@@ -15,6 +15,7 @@ from product1m.artifacts.folder import open_artifact, write_artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.detection.image_models import ImageModelEncoder
 from product1m.errors import ConfigError
+from tests.support.servers.s3_server import S3Server
 from tests.support.worlds.image_encoders import SIDE_PX, write_clip, write_timm, write_vit
 
 Writer = Callable[[Path], Any]
@@ -98,6 +99,17 @@ def test_a_timm_tower_of_open_clip_is_read(tmp_path: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="not a plain model of timm"):
         ImageModelEncoder.open(str(folder))
+
+
+def test_a_prefix_of_s3_is_read_like_a_folder(s3: S3Server, tmp_path: Path) -> None:
+    write_clip(tmp_path / "encoder")
+    address = s3.copy(tmp_path / "encoder", "encoders/clip")
+    encoder, local = (ImageModelEncoder.open(n) for n in (address, str(tmp_path / "encoder")))
+    assert encoder.key == local.key
+    assert encoder.details["encoder"] == address
+    np.testing.assert_array_equal(encoder.encode(picture()), local.encode(picture()))
+    with pytest.raises(ConfigError, match="there are no files"):
+        ImageModelEncoder.open(f"{address}-absent")
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
