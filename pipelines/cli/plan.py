@@ -1,5 +1,6 @@
 """`python -m pipelines plan`: what a run will cost, before it starts."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,9 +54,11 @@ def plan(
     )
     show_price(expected)
     expected.check(max_minutes, max_gpu_hours)
-    local_run = f"run --preset {preset} --dataset {dataset} --output {output or 'build/mine'}"
-    cluster_run = f"submit --preset {preset} --profile {profile} --dataset {dataset}"
-    typer.echo(f"next         `python -m pipelines {cluster_run if profile else local_run}`")
+    command = ["submit" if profile else "run", "--preset", preset, "--dataset", dataset]
+    command += ["--profile", profile] if profile else ["--output", str(output or "build/mine")]
+    command += ["--backgrounds", backgrounds] if backgrounds else []
+    command += [part for setting in overrides or () for part in ("--set", setting)]
+    typer.echo(f"next         `python -m pipelines {shlex.join(command)}`")
 
 
 def _tasks_that_run(

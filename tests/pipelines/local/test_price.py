@@ -196,10 +196,12 @@ def test_a_run_that_succeeded_names_its_version_and_what_to_do_next(earlier: Pat
 def test_the_command_shows_the_price_and_keeps_its_limits(earlier: Path, tmp_path: Path) -> None:
     data = small_dataset(tmp_path / "data")
     arguments = ["plan", "--dataset", str(data), "--rates", str(earlier)]
-    shown = CliRunner().invoke(app, arguments)
+    settings = ["--set", "indexing.probes=7"]
+    shown = CliRunner().invoke(app, [*arguments, *settings])
     assert shown.exit_code == 0, shown.output
     assert "13.2" in shown.output
     assert "next         `python -m pipelines run --preset sample" in shown.output
+    assert " --output build/mine --set indexing.probes=7`" in shown.output
     refused = CliRunner().invoke(app, [*arguments, "--max-minutes", "10"])
     assert refused.exit_code == 1
     assert "nothing was started" in refused.output
