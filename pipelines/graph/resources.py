@@ -97,9 +97,9 @@ _RANKER = Resources(cpu="8", memory="32Gi", timeout_s=12 * _HOUR, gpus=1, shared
 _FOLLOWER = Resources(cpu="1", memory="4Gi", timeout_s=26 * _HOUR)
 """Resources of a training step whose nodes are the pods of a TrainJob (ours)."""
 _LISTER = Resources(
-    cpu="1", memory="4Gi", timeout_s=1 * _HOUR, cpu_request="100m", memory_request="256Mi"
+    cpu="2", memory="4Gi", timeout_s=1 * _HOUR, cpu_request="100m", memory_request="256Mi"
 )
-"""Resources of `data_state`, which lists files (ours)."""
+"""Resources of `data_state`, which lists files, and parses long listings on both CPUs (ours)."""
 _REGISTRAR = Resources(cpu="2", memory="8Gi", timeout_s=1 * _HOUR)
 
 _GPU_1 = {
