@@ -16,9 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from product1m.errors import StorageError
-from product1m.storage.base import StoredFile
 from product1m.storage.disk import explain
-from product1m.storage.folder import stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +29,10 @@ _READERS = 8
 _SCHEMA = "create table if not exists hashes (name text primary key, stamp text, md5 text)"
 
 
-def content_hashes(root: Path, files: Iterator[StoredFile]) -> Iterator[tuple[str, str]]:
-    """The MD5 of each file below `root` with its name.
+def content_hashes(
+    root: Path, files: Iterator[tuple[str, os.stat_result]]
+) -> Iterator[tuple[str, str]]:
+    """The MD5 of each file below `root`, given by name and state, with its name.
 
     A file is read only if its size, times or inode differ from when it was hashed. If the hashes
     cannot be kept, every file is read.
@@ -44,7 +44,7 @@ def content_hashes(root: Path, files: Iterator[StoredFile]) -> Iterator[tuple[st
         _kept(root) as kept,
         ThreadPoolExecutor(_READERS, "hashing") as pool,
     ):
-        while batch := {file.name: file.stamp for file in islice(files, _BATCH)}:
+        while batch := {name: _stamp(state) for name, state in islice(files, _BATCH)}:
             known = _look_up(kept, batch)
             unknown = [name for name in batch if name not in known]
             new = dict(zip(unknown, pool.map(_md5, [root / name for name in unknown]), strict=True))
@@ -94,11 +94,15 @@ def _keep(kept: sqlite3.Connection, root: Path, hashed: dict[str, tuple[str, str
     rows = [
         (name, stamp, md5)
         for name, (stamp, md5) in hashed.items()
-        if stamp_of(state := (root / name).stat()) == stamp
+        if _stamp(state := (root / name).stat()) == stamp
         and max(state.st_mtime, state.st_ctime) < now - SETTLED_S
     ]
     with contextlib.suppress(sqlite3.Error), kept:
         kept.executemany("insert or replace into hashes values (?, ?, ?)", rows)
+
+
+def _stamp(state: os.stat_result) -> str:
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
 
 
 def _md5(path: Path) -> str:

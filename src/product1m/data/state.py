@@ -72,7 +72,9 @@ def data_digest(data: Store, leave_out: str = "") -> str:
     matter and none stays in memory. Skips names that start with `leave_out`.
     """
     if isinstance(data, Folder):
-        files = (file for file in data.files() if not _is_left_out(file.name, leave_out))
+        files = data.states()
+        if leave_out:
+            files = (file for file in files if not file[0].startswith(leave_out))
         total = _sum_of(content_hashes(data.root, files))
     else:
         total = _sum_of_objects(data, leave_out)
@@ -107,13 +109,13 @@ def _sum_of_objects(data: Store, leave_out: str) -> int:
 def _sum_of_page(page: ListingPage, leave_out: str) -> tuple[int, list[str]]:
     """The sum for a page's objects, and names of lists whose contents must be read for theirs."""
     facts, read = [], []
-    for file in page.files():
-        if _is_left_out(file.name, leave_out):
+    for name, etag in page.etags():
+        if leave_out and name.startswith(leave_out):
             continue
-        if _is_list(file.name) and not _MD5.fullmatch(file.etag):
-            read.append(file.name)
+        if _is_list(name) and not _MD5.fullmatch(etag):
+            read.append(name)
         else:
-            facts.append((file.name, file.etag or str(file.num_bytes)))
+            facts.append((name, etag))
     return _sum_of(facts), read
 
 
@@ -123,10 +125,6 @@ def _sum_of(facts: Iterable[tuple[str, str]]) -> int:
         int.from_bytes(hashlib.sha256(f"{name}\0{fact}".encode()).digest(), "big")
         for name, fact in facts
     )
-
-
-def _is_left_out(name: str, start: str) -> bool:
-    return bool(start) and name.startswith(start)
 
 
 def _is_list(name: str) -> bool:

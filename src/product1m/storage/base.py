@@ -38,8 +38,6 @@ class StoredFile:
     """Changes with the content, in a listing of S3; the MD5 of an object put in one part."""
     written: float = field(default=0.0, compare=False)
     """When it was written last, in seconds since 1970."""
-    stamp: str = field(default="", compare=False)
-    """Size, times and number of a file in a folder: another after every write."""
 
     @property
     def is_fresh(self) -> bool:

@@ -107,19 +107,11 @@ def _require_utf8(path: str) -> None:
         raise OSError(errno.EILSEQ, "the name is not UTF-8; rename it", path) from None
 
 
-def stamp_of(state: os.stat_result) -> str:
-    """See `StoredFile.stamp`."""
-    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
-
-
-def _described(path: str, name: str) -> StoredFile | None:
-    """A file under its name; None for a folder."""
+def _state_of(path: str) -> os.stat_result:
     state = os.stat(path)  # noqa: PTH116 a Path each takes seconds for a million
-    if stat.S_ISDIR(state.st_mode):
-        return None
     _require_bytes(state, path)
     _require_utf8(path)
-    return StoredFile(name, state.st_size, written=state.st_mtime, stamp=stamp_of(state))
+    return state
 
 
 class Folder:
@@ -143,10 +135,17 @@ class Folder:
         Links are followed. Raises StorageError for a link that leads nowhere or back to a folder
         that contains it, for a folder that may not be read, and for a pipe, socket or device.
         """
-        folder, _, start = below.rpartition("/")
-        yield from self._files(folder and f"{folder}/", start, [])
+        for name, state in self.states(below):
+            yield StoredFile(name, state.st_size, written=state.st_mtime)
 
-    def _files(self, folder: str, start: str, inside: list[str]) -> Iterator[StoredFile]:
+    def states(self, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
+        """Name and state of the same files."""
+        folder, _, start = below.rpartition("/")
+        yield from self._states(folder and f"{folder}/", start, [])
+
+    def _states(
+        self, folder: str, start: str, inside: list[str]
+    ) -> Iterator[tuple[str, os.stat_result]]:
         """`inside` are the real paths of the folders above."""
         with self._explained(folder):
             real = os.path.realpath(self.root / folder)
@@ -164,13 +163,13 @@ class Folder:
             if entry.startswith((".", LOST_AND_FOUND)) or not entry.startswith(start):
                 continue
             try:
-                file = _described(above + entry, folder + entry)
+                state = _state_of(above + entry)
             except OSError as error:
                 raise self._reason(folder + entry, error) from error
-            if file is None:
-                yield from self._files(f"{folder}{entry}/", "", [*inside, real])
+            if stat.S_ISDIR(state.st_mode):
+                yield from self._states(f"{folder}{entry}/", "", [*inside, real])
             else:
-                yield file
+                yield folder + entry, state
 
     def find(self, name: str) -> StoredFile | None:
         """The file's size; a folder keeps no digests."""

@@ -5,6 +5,7 @@ themselves are taken out of the answer and parsed in C.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,15 +44,26 @@ class ListingPage:
 
         Raises StorageError for entries that are not S3's.
         """
+        with self._explained():
+            for name, entry in self._entries():
+                size, etag = int(entry["Size"]), _etag(entry)
+                yield StoredFile(name, size, etag=etag, written=written(entry))
+
+    def etags(self) -> Iterator[tuple[str, str]]:
+        """Name and ETag of the same objects, or the size of one that has no ETag."""
+        with self._explained():
+            for name, entry in self._entries():
+                yield name, _etag(entry) or str(int(entry["Size"]))
+
+    def _entries(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for key, entry in _parsed(self.content):
+            if not key.endswith("/"):
+                yield key.removeprefix(self.prefix), entry
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            for key, entry in _parsed(self.content):
-                if not key.endswith("/"):
-                    yield StoredFile(
-                        key.removeprefix(self.prefix),
-                        int(entry["Size"]),
-                        etag=(entry.get("ETag") or "").strip('"'),
-                        written=written(entry),
-                    )
+            yield
         except (ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
             raise StorageError(
                 f"{self.address}: expected entries of an S3 listing, got others ({error!r:.200}); "
@@ -86,6 +98,10 @@ def _take_out_entries(
         end += len(_END)
         customized_response_dict[_ENTRIES] = body[start:end]
         response_dict["body"] = body[:start] + body[end:]
+
+
+def _etag(entry: Mapping[str, Any]) -> str:
+    return (entry.get("ETag") or "").strip('"')
 
 
 def _parsed(page: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
