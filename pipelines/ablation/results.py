@@ -83,12 +83,15 @@ def compare(
     preset: str,
     dataset: Mapping[str, str],
 ) -> AblationResults:
-    """Compare every cell that has scores with the full model, under every measure of the grid."""
+    """Compare every cell that has scores with the full model, under every measure of the grid.
+
+    A cell that is another ranking of the full model's evaluation has the first measure only.
+    """
     rows = [
         _cell_score(cell, measure, scores, plan)
         for measure in grid.measures
         for cell in grid.cells
-        if cell.name in scores
+        if cell.name in scores and SHIPPED in (cell.method, measure)
     ]
     return AblationResults(
         grid=grid.name,

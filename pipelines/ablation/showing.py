@@ -91,12 +91,12 @@ def update_page(page: Path, results: AblationResults, plot: Path) -> None:
 def draw(results: AblationResults, path: Path) -> None:
     """Plot each cell's difference and interval; rings are seeds, the line is the full model."""
     measures = results.measures
-    num_cells = len(results.rows_for(measures[0])) - 1
-    size = (2.6 + 3.6 * len(measures), 2.2 + 0.42 * num_cells)
+    shown = [row.cell for row in results.rows_for(measures[0])[:0:-1]]
+    size = (2.6 + 3.6 * len(measures), 2.2 + 0.42 * len(shown))
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(columns, measures, strict=True):
-        _draw_cells(axes, results.rows_for(measure)[1:][::-1])
+        _draw_cells(axes, results.rows_for(measure)[1:], shown)
         score = results.rows_for(measure)[0].score.mean
         words = f"{_MEASURES[measure].replace('`', '')}\n" if len(measures) > 1 else ""
         axes.set_title(f"{words}line: full model, {score:.3f}", fontsize=9)
@@ -117,16 +117,18 @@ def _legend(results: AblationResults) -> str:
     )
 
 
-def _draw_cells(axes: Axes, cells: list[CellScore]) -> None:
+def _draw_cells(axes: Axes, cells: list[CellScore], shown: list[str]) -> None:
+    """Draw cells at the places of their names in `shown`, from the bottom."""
     axes.axvline(0, color="black", linewidth=1.2)
-    for place, row in enumerate(cells):
+    for row in cells:
+        place = shown.index(row.cell)
         color = _color(row.difference)
         axes.hlines(place, row.difference.low, row.difference.high, color=color, linewidth=2)
         axes.plot(row.difference.mean, place, "o", color=color, label=row.cell)
         seeds = list(row.difference_by_seed.values())
         if len(seeds) > 1:
             axes.plot(seeds, [place - 0.22] * len(seeds), "o", mfc="none", mec=color, ms=4)
-    axes.set_yticks(range(len(cells)), [row.cell for row in cells])
+    axes.set_yticks(range(len(shown)), shown)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
@@ -173,10 +175,11 @@ def _line(cells: list[str]) -> str:
 def _provenance(results: AblationResults) -> str:
     data = Path(results.dataset["dataset_uri"]).name
     digest = results.dataset["dataset_digest"][:12]
-    seeds = ", ".join(map(str, results.seeds))
+    word = "seed" if len(results.seeds) == 1 else "seeds"
+    seeds = f"{word} {', '.join(map(str, results.seeds))}"
     return (
         f"Preset `{results.preset}`, data set `{data}` (digest `{digest}`), "
-        f"{results.num_queries} test queries, pretraining seeds {seeds}."
+        f"{results.num_queries} test queries, pretraining {seeds}."
     )
 
 
