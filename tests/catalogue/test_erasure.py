@@ -147,6 +147,9 @@ def test_forgetting_vectors_that_was_killed_is_finished_by_the_next_one(
         known = KnownVectors(batches_in(cache, tmp_path / name))
         vectors = np.eye(2, 4, dtype=np.float32)[[row]]
         known.add([f"{photo}-title"], vectors, tmp_path / f"{name} batch", CatalogueConfig())
+    (next(cache.glob("objects/*")) / ".half.safetensors.partial").write_bytes(
+        b"of a killed refresh"
+    )
     shutil.copytree(cache, tmp_path / "whole")
     for number in range(1, 4):  # of the removal that is not made: of the table, vectors, manifest
         shutil.rmtree(cache)

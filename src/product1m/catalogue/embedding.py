@@ -30,6 +30,8 @@ from product1m.retrieval.embedding import OCR, BlockEncoder
 from product1m.retrieval.shared_points import POINTS_WEIGHT
 from product1m.serving.catalogue_folder import STEP, model_digest
 from product1m.serving.model_folder import ServingConfig, open_part
+from product1m.storage.folder import Folder, remove_unfinished_below
+from product1m.storage.opening import open_store
 from product1m.telemetry.progress import track
 
 CHUNK = 256
@@ -99,6 +101,9 @@ class ItemVectors:
         self._config = config
         self._scratch = scratch
         self._address = vectors_address(cache, model.digest)
+        store = open_store(self._address)
+        if isinstance(store, Folder):
+            remove_unfinished_below(store.root)
         self._known = KnownVectors(self._batches(STEP, VECTORS_PART))
         self.num_extracted = 0
         """Photos whose regions were extracted now."""

@@ -27,6 +27,7 @@ from product1m.errors import StorageError
 from product1m.registry.versions import list_versions
 from product1m.retrieval.index import GALLERY
 from product1m.storage.base import Store
+from product1m.storage.folder import Folder, remove_unfinished_below
 from product1m.storage.opening import open_store
 from product1m.storage.scratch import scratch_folder
 from product1m.telemetry.mlflow_client import download
@@ -130,6 +131,8 @@ def forget_vectors(cache: str, photos: Collection[str]) -> list[str]:
     refresh that reads half a batch.
     """
     store, removed = open_store(cache), []
+    if isinstance(store, Folder):
+        remove_unfinished_below(store.root)  # what a killed refresh was writing, photo and all
     for name, manifest in _manifests(store):
         tables = list(_tables(store, name, manifest))
         is_whole = len(tables) == len(manifest.files.keys() & set(TABLES))

@@ -64,6 +64,12 @@ def remove_unfinished(folder: Path) -> None:
             _partial(target).unlink(missing_ok=True)
 
 
+def remove_unfinished_below(root: Path) -> None:
+    """The same for a folder and all folders in it."""
+    for folder, _, _ in os.walk(root):
+        remove_unfinished(Path(folder))
+
+
 def link_or_copy(source: Path, target: Path) -> bool:
     """Give a file a second name, in a folder that is created if missing; True if that worked.
 
