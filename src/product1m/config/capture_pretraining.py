@@ -129,7 +129,7 @@ class CapturePretrainingConfig(StepConfig):
     warm_start: str = ""
     """Model whose weights training starts from: `models:/NAME/VERSION`, a model folder or the
     folder of a checkpoint; empty to start from BERT or at random (ours)."""
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     """Share of the optimizer steps that a training from an earlier model's weights makes (ours)."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of AdamW (released code)."""

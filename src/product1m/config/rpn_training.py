@@ -44,7 +44,7 @@ class RpnTrainingConfig(StepConfig):
     warm_start: str = ""
     """Model whose weights training starts from: `models:/NAME/VERSION`, a model folder or the
     folder of a checkpoint; empty to start from `weights` (ours)."""
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     """Share of the optimizer steps that a training from an earlier model's weights makes (ours)."""
     batch_size: PositiveInt = 16
     """Scenes per optimizer step, over all ranks (ours)."""
