@@ -113,4 +113,4 @@ def _pretraining_work(config: CapturePretrainingConfig, num_items: int) -> float
         steps = round(config.warm_share * steps)
     pasted = config.scene_batch_size if config.scene_contrast_weight else 0
     rows = steps * config.accumulation_steps * (num_items / batches + pasted)
-    return 1.5 + 0.0055 * rows
+    return 3.0 + 0.0055 * rows

@@ -125,7 +125,7 @@ def test_work_follows_what_a_step_really_does() -> None:
     scenes = ratio("feature_extraction/scenes", preset="small", sizes=few)
     assert scenes == pytest.approx(40 / 720, abs=0.03)
     assert work(load_config("small"), few)["capture_pretraining"] == pytest.approx(
-        work(CONFIG, few)["capture_pretraining"] * 200 / 40, rel=0.1
+        work(CONFIG, few)["capture_pretraining"] * 200 / 40, rel=0.15
     ), "200 steps at least, instead of 20 passes in two batches each"
     warm = "capture_pretraining.warm_start=models:/product1m@champion"
     assert ratio("capture_pretraining", warm) == pytest.approx(0.15, abs=0.01)
