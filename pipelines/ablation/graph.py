@@ -57,7 +57,7 @@ def run_in_graph(
 
     Raises PipelineError with the name of the failed step and its error message.
     """
-    environment, cache = step_environment(output, tracked), cache_name(tracked)
+    environment, cache = step_environment(output, tracked), cache_name(tracked, output)
     pipeline = cell_pipeline(config, KeyedByCode())
     _, outputs = run_graph(pipeline, arguments, output, environment, cache)
     evaluation = open_artifact(Path(outputs["evaluation"].path), "evaluation")

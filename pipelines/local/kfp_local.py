@@ -86,7 +86,7 @@ def _prepare(
         cache_root=str(output / "cache" / cache),
     )
     if cache:
-        use_content_cache(str(output / "cache" / cache))
+        use_content_cache(str(output / "cache" / cache), output)
 
 
 def shown_names(pipeline: BaseComponent) -> dict[str, str]:

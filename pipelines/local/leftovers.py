@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipelines.local.content_cache import placed_in
 from product1m.artifacts.atomic import finish_removals, remove_folder, write_text
 
 MARKER = ".unfinished.json"
@@ -37,7 +38,7 @@ def remove_leftovers(output: Path) -> None:
     if not (root / MARKER).is_file():
         return
     older = set(json.loads((root / MARKER).read_text("utf-8")))
-    used = _cached_paths(output / "cache")
+    used = _cached_paths(output)
     for graph in [folder for folder in _folders(root) if folder.name not in older]:
         finish_removals(graph)
         for task in _folders(graph):
@@ -51,11 +52,12 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
-def _cached_paths(cache: Path) -> set[Path]:
+def _cached_paths(output: Path) -> set[Path]:
     """Artifacts that the entries of `kfp.local`'s caches refer to."""
     paths: set[Path] = set()
-    for entry in cache.glob("*/*.json"):
-        paths.update(Path(uri) for uri in _uris(json.loads(entry.read_text("utf-8"))))
+    for entry in (output / "cache").glob("*/*.json"):
+        uris = _uris(json.loads(entry.read_text("utf-8")))
+        paths.update(placed_in(output, uri) for uri in uris)
     return paths
 
 

@@ -109,12 +109,13 @@ def step_environment(output: Path, tracked: TrackedRun) -> dict[str, str]:
     }
 
 
-def cache_name(tracked: TrackedRun) -> str:
+def cache_name(tracked: TrackedRun, output: Path) -> str:
     """Name of the cache for a tracking store: a registration exists in one store only.
 
-    Within a cache results are found by inputs, configuration and code, see `KeyedByCode`.
+    A store in the run's folder keeps its cache when that folder is moved. Within a cache results
+    are found by inputs, configuration and code, see `KeyedByCode`.
     """
-    store = f"{tracked.uri} {tracked.experiment_created}"
+    store = f"{tracked.uri.replace(str(output), '')} {tracked.experiment_created}"
     return hashlib.sha256(store.encode()).hexdigest()[:16]
 
 
@@ -126,7 +127,7 @@ def _run(
     tracked: TrackedRun,
     containers: Containers | None,
 ) -> RunSummary:
-    cache = cache_name(tracked) if run.use_cache else ""
+    cache = cache_name(tracked, output) if run.use_cache else ""
     environment = step_environment(output, tracked)
     with contextlib.ExitStack() as stack:
         if containers:

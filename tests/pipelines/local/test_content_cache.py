@@ -6,6 +6,8 @@ from typing import NamedTuple
 from kfp import dsl
 
 from pipelines.local.kfp_local import run_graph
+from pipelines.local.mlflow_run import start_run
+from pipelines.local.run import cache_name
 
 
 @dsl.component(base_image="product1m/test:1", install_kfp_package=False)
@@ -61,3 +63,28 @@ def test_a_changed_query_runs_the_evaluation_and_no_training(tmp_path: Path) -> 
     assert run("tq") == (set(), "model of t on q")
     assert run("tr") == ({"read_lists", "measure"}, "model of t on r")
     assert run("ur") == (every, "model of u on r")
+
+
+def test_a_moved_folder_keeps_its_results(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+
+    def run(output: Path) -> tuple[set[str], Path]:
+        steps, outputs = run_graph(graph, {"lists": "tq"}, output, {}, cache="store")
+        ran = {step for step, timing in steps.items() if not timing.cached}
+        return ran, Path(outputs["measured"].path)
+
+    run(here)
+    here.rename(there)
+    ran, measured = run(there)
+    assert ran == set()
+    assert measured.is_relative_to(there)
+    assert measured.read_text() == "model of t on q"
+
+
+def test_a_moved_store_keeps_its_cache(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    tracked = start_run(here, {})
+    name = cache_name(tracked, here)
+    here.rename(there)
+    assert cache_name(start_run(there, {}), there) == name
+    assert cache_name(start_run(tmp_path / "another", {}), tmp_path / "another") != name
