@@ -259,18 +259,24 @@ def test_a_rank_that_fails_after_the_last_step_ends_the_others(
 def test_an_error_of_the_step_ends_it_in_the_first_round(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With a step whose command does not have to load torch in two more processes."""
+    """With a step whose command does not have to load torch in two more processes.
+
+    Both refuse the setting before they write anything: this step has no ranks, so one of two would
+    wait for the other's output folder.
+    """
+    refused = BackgroundSynthesisConfig().model_copy(update={"num_scenes": -1})
     with pytest.raises(TrainingError) as failure:
         launching.launch(
             "background_synthesis",
             background_synthesis.run,
             [tmp_path / "missing"],
             tmp_path / "scenes",
-            BackgroundSynthesisConfig(),
+            refused,
             TrainingJobConfig(processes_per_node=2, max_restarts=3),
         )
-    assert str(failure.value).startswith(
-        f"background_synthesis: {tmp_path}/missing: no manifest.json; expected a finished artifact"
+    assert str(failure.value) == (
+        "background_synthesis: "
+        "background_synthesis.num_scenes: Input should be greater than 0, got -1"
     )
     log = capfd.readouterr().err
     assert "Traceback" not in log
