@@ -47,7 +47,8 @@ class ContentCache(LocalCache):  # type: ignore[misc]  # kfp has no types here
         return {"type": value.schema_title, content: named}
 
     def _serialize_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        return _with_uris(LocalCache._serialize_outputs(outputs), self._place)  # type: ignore[no-any-return]
+        serialized: dict[str, Any] = LocalCache._serialize_outputs(outputs)
+        return {name: _with_uris(value, self._place) for name, value in serialized.items()}
 
     def _deserialize_outputs(self, serialized: dict[str, Any]) -> dict[str, Any]:
         placed = _with_uris(serialized, lambda uri: str(placed_in(self._output, uri)))

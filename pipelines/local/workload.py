@@ -15,7 +15,7 @@ from product1m.config import (
     Config,
     RpnTrainingConfig,
 )
-from product1m.config.background_synthesis import MIN_SCENES
+from product1m.config.background_synthesis import fitting_scenes
 from product1m.data.class_names import names_set
 from product1m.data.lists import ListFile, ListItem, count_lines, find_lists, read_list
 
@@ -67,7 +67,9 @@ def work(config: Config, sizes: Sizes) -> dict[str, float]:
     """Task to the work that it has; tasks that are not named have the same work in every run."""
     synthesis = config.background_synthesis
     num_cutouts = min(sizes.singles, synthesis.max_cutouts)
-    scenes = _num_scenes(synthesis, num_cutouts)
+    scenes = fitting_scenes(
+        ACCEPTED_CUTOUTS * num_cutouts, synthesis.scenes_per_cutout, synthesis.num_scenes
+    )
     reading = READ[config.feature_extraction.ocr]
     return {
         "ingestion": 0.3 + 0.001 * (sizes.train + sizes.gallery + sizes.queries),
@@ -81,13 +83,6 @@ def work(config: Config, sizes: Sizes) -> dict[str, float]:
         "indexing": 0.3 + 0.005 * sizes.gallery,
         "evaluation": 3.0 + 0.25 * sizes.queries,
     }
-
-
-def _num_scenes(config: BackgroundSynthesisConfig, num_cutouts: int) -> int:
-    if not config.scenes_per_cutout:
-        return config.num_scenes
-    wanted = round(config.scenes_per_cutout * ACCEPTED_CUTOUTS * num_cutouts)
-    return min(config.num_scenes, max(MIN_SCENES, wanted))
 
 
 def _rpn_work(config: RpnTrainingConfig, scenes: int, held_out_share: float) -> float:

@@ -18,13 +18,13 @@ from product1m.detection.crop_encoder import stored_encoder
 from product1m.errors import ArtifactError, RetrievalError
 from product1m.evaluation.methods import CROP, WHOLE_PHOTO
 from product1m.retrieval.search import Searcher, SearchSettings
-from product1m.steps import evaluation, feature_extraction, indexing
+from product1m.steps import evaluation, feature_extraction
 from tests.support.worlds.encoded_crops import write_encoded
 from tests.support.worlds.evaluation_files import read_json
 from tests.support.worlds.image_encoders import write_timm, write_vit
 from tests.support.worlds.tiny_rpn import write_rpn
 from tests.support.worlds.tiny_scenes import write_photos
-from tests.support.worlds.tiny_world import INDEXING, QUICK, TinyArtifacts
+from tests.support.worlds.tiny_world import QUICK, TinyArtifacts, index_and_evaluate
 
 CONFIG = FeatureExtractionConfig(
     precision="float32", batch_size=2, num_workers=2, crop_encoder="backbone"
@@ -42,16 +42,7 @@ def cropped(
     for part in ("gallery", "queries"):
         write_encoded(tiny_artifacts, world.root, part, encoder)
     shutil.rmtree(encoder)
-    indexing.run(world.gallery_features, tiny_artifacts.capture, world.index, INDEXING)
-    evaluation.run(
-        world.queries_features,
-        tiny_artifacts.capture,
-        world.index,
-        tiny_artifacts.queries,
-        tiny_artifacts.gallery,
-        world.evaluation,
-        QUICK,
-    )
+    index_and_evaluate(world, tiny_artifacts)
     return world
 
 

@@ -20,10 +20,10 @@ from product1m.evaluation.methods import IMAGE_TEXT_OCR, OCR, WHOLE_PHOTO
 from product1m.retrieval.search import Searcher, SearchSettings
 from product1m.serving.model_folder import ServingConfig
 from product1m.serving.service import SearchService
-from product1m.steps import evaluation, indexing
+from product1m.steps import evaluation
 from tests.support.worlds.evaluation_files import read_json
 from tests.support.worlds.tiny_scenes import RPN
-from tests.support.worlds.tiny_world import INDEXING, QUICK, TinyArtifacts
+from tests.support.worlds.tiny_world import QUICK, TinyArtifacts, index_and_evaluate
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,7 @@ def printed(
     world = TinyArtifacts(tmp_path_factory.mktemp("printed"))
     for part in ("gallery", "queries"):
         write_printed(tiny_artifacts, world, part)
-    indexing.run(world.gallery_features, tiny_artifacts.capture, world.index, INDEXING)
-    evaluation.run(
-        world.queries_features,
-        tiny_artifacts.capture,
-        world.index,
-        tiny_artifacts.queries,
-        tiny_artifacts.gallery,
-        world.evaluation,
-        QUICK,
-    )
+    index_and_evaluate(world, tiny_artifacts)
     return world
 
 

@@ -10,6 +10,13 @@ MIN_SCENES = 40
 """Minimum number of scenes where it follows the number of cut-outs (ours)."""
 
 
+def fitting_scenes(num_cutouts: float, scenes_per_cutout: float, num_scenes: int) -> int:
+    """Number of scenes that fits the cut-outs, at most `num_scenes`; that if it does not follow."""
+    if not scenes_per_cutout:
+        return num_scenes
+    return min(num_scenes, max(MIN_SCENES, round(scenes_per_cutout * num_cutouts)))
+
+
 class BackgroundSynthesisConfig(StepConfig):
     """Compose scenes from products cut out of single-product photos (paper)."""
 

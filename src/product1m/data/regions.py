@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Float16, Float32, Int
+from jaxtyping import Float, Float16, Float32, Int, Int64
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -30,7 +30,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.artifacts.shards import Shard
 from product1m.artifacts.stored_tensors import StoredTensor, open_tensors
 from product1m.data.crop_vectors import CROPS, NO_CROPS, CropTable, CropVectors
-from product1m.data.geometry import share_inside
+from product1m.data.geometry import BoxSelection, select_boxes, share_inside
 from product1m.data.items import read_items
 from product1m.data.points import NO_POINTS, POINTS, Points, PointTable
 from product1m.data.printed_lines import LINES, NO_LINES, LineTable, PrintedLines
@@ -72,6 +72,12 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def products(self, selection: BoxSelection) -> Int64[np.ndarray, " K"]:
+        """Rows of the regions that count as products, by falling score; not the whole photo."""
+        scores = self.scores.astype(np.float32).copy()
+        scores[0] = -1.0
+        return select_boxes(self.boxes_xyxy, scores, selection)
 
     def positions(self) -> Float32[np.ndarray, "R 5"]:
         """x1, y1, x2, y2 and area relative to the first region's box, clipped to it.

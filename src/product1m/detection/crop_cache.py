@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from product1m.artifacts.folder import Artifact
 from product1m.config import FeatureExtractionConfig
 from product1m.data.crop_vectors import MIN_IOU, NO_CROPS, CropVectors
-from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou, select_boxes
+from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
 from product1m.detection.crop_encoder import CropEncoder, open_encoder, stored_encoder
@@ -59,9 +59,7 @@ class CropSelection:
         known_xyxy = np.empty((0, 4), np.float32) if known_xyxy is None else known_xyxy
         if self.shows == "known":
             return known_xyxy
-        scores = regions.scores.astype(np.float32).copy()
-        scores[0] = -1.0  # the whole photo is not a product
-        rows = select_boxes(regions.boxes_xyxy, scores, self.boxes)
+        rows = regions.products(self.boxes)
         if self.shows == "one":
             return regions.boxes_xyxy[rows[:1] if len(rows) else [0]]
         boxes = regions.boxes_xyxy[[0, *rows]]

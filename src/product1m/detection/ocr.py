@@ -23,7 +23,6 @@ from product1m.data.geometry import (
     Boxes,
     BoxSelection,
     chosen_boxes,
-    select_boxes,
 )
 from product1m.data.photos import Photo
 from product1m.data.printed_lines import (
@@ -98,10 +97,7 @@ def boxes_to_read(regions: Regions, settings: OcrSettings) -> Boxes:
     """The regions that are likely products, best first; none if whole photos are read."""
     if settings.read != "boxes":
         return regions.boxes_xyxy[:0]
-    scores = regions.scores.astype(np.float32).copy()
-    scores[0] = -1.0  # the whole photo is not a product
-    rows = select_boxes(regions.boxes_xyxy, scores, settings.boxes)
-    return np.asarray(regions.boxes_xyxy[rows], np.float32)
+    return np.asarray(regions.boxes_xyxy[regions.products(settings.boxes)], np.float32)
 
 
 def reader_versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from product1m.data.geometry import BoxSelection, select_boxes
+from product1m.data.geometry import BoxSelection
 from product1m.data.regions import Regions
 
 
@@ -46,9 +46,7 @@ def choose_boxes(regions: Regions, selection: BoxSelection) -> QueryBoxes:
 
     If none is left, the whole photo searches the gallery, but is not shown as a product (ours).
     """
-    scores = regions.scores.astype(np.float32).copy()
-    scores[0] = -1.0  # the whole photo is not a product
-    kept = select_boxes(regions.boxes_xyxy, scores, selection)
+    kept = regions.products(selection)
     if not len(kept):
         kept = np.zeros(1, np.int64)
     return QueryBoxes(kept, regions.boxes_xyxy[kept], regions.scores[kept])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from product1m.config import BackgroundSynthesisConfig
-from product1m.config.background_synthesis import MIN_SCENES
+from product1m.config.background_synthesis import fitting_scenes
 from product1m.errors import DatasetError
 from product1m.synthesis.companions import ColorVector, Companions
 from product1m.synthesis.compose import PLAN, ScenePlan
@@ -69,10 +69,9 @@ class PlanSettings:
 
     def sized(self, num_cutouts: int, scenes_per_cutout: float) -> "PlanSettings":
         """These settings with a number of scenes that fits the cut-outs; 0 leaves it unchanged."""
-        if not scenes_per_cutout:
-            return self
-        wanted = max(MIN_SCENES, round(scenes_per_cutout * num_cutouts))
-        return replace(self, num_scenes=min(self.num_scenes, wanted))
+        return replace(
+            self, num_scenes=fitting_scenes(num_cutouts, scenes_per_cutout, self.num_scenes)
+        )
 
     @property
     def num_held_out(self) -> int:

@@ -140,6 +140,20 @@ def evaluate(
     )
 
 
+def index_and_evaluate(world: TinyArtifacts, source: TinyArtifacts) -> None:
+    """Index and evaluate the features in `world`, other ones of the photos of `source`."""
+    indexing.run(world.gallery_features, source.capture, world.index, INDEXING)
+    evaluation.run(
+        world.queries_features,
+        source.capture,
+        world.index,
+        source.queries,
+        source.gallery,
+        world.evaluation,
+        QUICK,
+    )
+
+
 def write_photos(writer: ArtifactWriter, items: Sequence[Item]) -> None:
     """Tiles in the colors of their products."""
     with ItemWriter(writer.folder) as photos:
