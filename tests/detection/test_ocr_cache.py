@@ -36,8 +36,9 @@ def found(*boxes: list[float]) -> Regions:
     return Regions(np.zeros((len(every), 1)), every, np.full(len(every), 0.9, np.float32))
 
 
-def counts(used: CachedReader) -> tuple[int, int]:
-    return used.num_read, used.num_cached
+def counts(used: CachedReader) -> tuple[float, float]:
+    metrics = used.metrics()
+    return metrics["photos_read"], metrics["photos_read_before"]
 
 
 def test_a_second_run_reads_only_new_photos(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_second_run_reads_only_new_photos(tmp_path: Path) -> None:
     assert again.texts == ("1 箱",)
     np.testing.assert_array_equal(again.quads_xy.ravel(), np.arange(8, dtype=np.float32) / 3)
     np.testing.assert_array_equal(again.scores, np.array([0.7], np.float32))
-    assert second.num_lines == 2
+    assert second.metrics()["lines_per_item"] * 2 == 2, "one line in each of two photos"
 
 
 @pytest.mark.parametrize(

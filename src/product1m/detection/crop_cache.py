@@ -4,10 +4,8 @@ The cache is a folder or a prefix below `s3://`, by photo, boxes and encoder: a 
 catalogue with new photos, encodes only photos that are not in it.
 """
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -21,11 +19,9 @@ from product1m.data.crop_vectors import MIN_IOU, NO_CROPS, CropVectors
 from product1m.data.geometry import Boxes, BoxSelection, chosen_boxes, pairwise_iou
 from product1m.data.photos import Photo
 from product1m.data.regions import Regions
+from product1m.detection.box_cache import BoxCache
 from product1m.detection.crop_encoder import CropEncoder, open_encoder, stored_encoder
 from product1m.detection.crops import cut_out
-from product1m.errors import NotStoredError
-from product1m.storage.base import Store
-from product1m.storage.opening import open_store
 
 Shown = Literal["one", "several", "known"]
 SEARCHED = ("gallery", "queries")
@@ -74,11 +70,8 @@ class Cropper:
         """`cache` is the address of a folder or prefix; if it is empty, every photo is encoded."""
         self.encoder = encoder
         self.selection = selection
-        self.num_encoded = 0
-        self.num_cached = 0
-        self.num_boxes = 0
-        self._store: Store | None = open_store(cache) if cache else None
-        self._counting = threading.Lock()
+        prefix = f"crops/{encoder.key}"
+        self._cache = BoxCache(cache, prefix, ".safetensors", _encoded, self._decoded)
 
     def crops(
         self,
@@ -96,18 +89,7 @@ class Cropper:
             known_xyxy: further boxes of products, if they are known.
         """
         boxes_xyxy = self.selection.boxes_of(regions, known_xyxy)
-        name = self._name(digest, boxes_xyxy)
-        crops = self._find(name, boxes_xyxy)
-        is_new = crops is None
-        if crops is None:
-            crops = self.encode(photo(), boxes_xyxy)
-            if self._store is not None:
-                self._store.publish(name, save({"vectors": crops.vectors}))
-        with self._counting:
-            self.num_encoded += is_new
-            self.num_cached += not is_new
-            self.num_boxes += len(crops)
-        return crops
+        return self._cache.get(digest, boxes_xyxy, lambda: self.encode(photo(), boxes_xyxy))
 
     def encode(self, photo: Photo, boxes_xyxy: Boxes) -> CropVectors:
         """The vectors of boxes of a photo, one at a time."""
@@ -124,28 +106,20 @@ class Cropper:
 
     def metrics(self) -> dict[str, float]:
         """Number of photos encoded now, of photos from the cache, and of boxes per photo."""
-        num_photos = self.num_encoded + self.num_cached
-        return {
-            "photos_encoded": float(self.num_encoded),
-            "photos_encoded_before": float(self.num_cached),
-            "crops_per_item": self.num_boxes / max(num_photos, 1),
-        }
+        return self._cache.metrics("encoded", "crops")
 
-    def _name(self, digest: str, boxes_xyxy: Boxes) -> str:
-        boxes = sha256(np.ascontiguousarray(boxes_xyxy, "<f4").tobytes()).hexdigest()[:16]
-        return f"crops/{self.encoder.key}/{digest[:2]}/{digest}-{boxes}.safetensors"
-
-    def _find(self, name: str, boxes_xyxy: Boxes) -> CropVectors | None:
-        """The vectors of an entry; None if there is none, or one that cannot be read."""
-        if self._store is None:
-            return None
+    def _decoded(self, content: bytes, boxes_xyxy: Boxes) -> CropVectors | None:
         try:
-            vectors = load(self._store.read(name))["vectors"]
-        except (NotStoredError, SafetensorError, LookupError):
+            vectors = load(content)["vectors"]
+        except (SafetensorError, LookupError):
             return None
         if vectors.shape != (len(boxes_xyxy), self.encoder.dim) or vectors.dtype != np.float16:
             return None
         return CropVectors(boxes_xyxy, vectors)
+
+
+def _encoded(crops: CropVectors) -> bytes:
+    return save({"vectors": crops.vectors})
 
 
 def open_cropper(config: FeatureExtractionConfig, part: str, rpn: Artifact) -> Cropper | None:

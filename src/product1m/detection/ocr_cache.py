@@ -4,10 +4,7 @@ A second run, or a catalogue with new photos, reads only photos that are not in 
 """
 
 import json
-import threading
 from collections.abc import Callable
-from hashlib import sha256
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +14,8 @@ from product1m.data.geometry import Boxes
 from product1m.data.photos import Photo
 from product1m.data.printed_lines import PrintedLines
 from product1m.data.regions import Regions
+from product1m.detection.box_cache import BoxCache
 from product1m.detection.ocr import OcrSettings, PackReader, boxes_to_read
-from product1m.errors import NotStoredError
-from product1m.storage.base import Store
-from product1m.storage.opening import open_store
 from product1m.telemetry.cpus import available_cpus
 
 READ_PARTS = ("gallery", "queries")
@@ -45,11 +40,8 @@ class CachedReader:
         """`cache` is the address of a folder or prefix; if it is empty, every photo is read."""
         self.reader = reader
         self.num_workers = num_workers
-        self.num_read = 0
-        self.num_cached = 0
-        self.num_lines = 0
-        self._store: Store | None = open_store(cache) if cache else None
-        self._counting = threading.Lock()
+        prefix = f"lines/{reader.settings.key}"
+        self._cache = BoxCache(cache, prefix, ".json", _encoded, _decoded)
 
     def read(self, digest: str, photo: Callable[[], Photo], regions: Regions) -> PrintedLines:
         """The lines of a photo.
@@ -60,40 +52,11 @@ class CachedReader:
             regions: the photo's regions.
         """
         boxes_xyxy = boxes_to_read(regions, self.reader.settings)
-        name = self._name(digest, boxes_xyxy)
-        lines = self._find(name)
-        is_new = lines is None
-        if lines is None:
-            lines = self.reader.read(photo(), boxes_xyxy)
-            if self._store is not None:
-                self._store.publish(name, _encoded(lines))
-        with self._counting:
-            self.num_read += is_new
-            self.num_cached += not is_new
-            self.num_lines += len(lines)
-        return lines
+        return self._cache.get(digest, boxes_xyxy, lambda: self.reader.read(photo(), boxes_xyxy))
 
     def metrics(self) -> dict[str, float]:
         """Number of photos read now, of photos from the cache, and of lines per photo."""
-        num_photos = self.num_read + self.num_cached
-        return {
-            "photos_read": float(self.num_read),
-            "photos_read_before": float(self.num_cached),
-            "lines_per_item": self.num_lines / max(num_photos, 1),
-        }
-
-    def _name(self, digest: str, boxes_xyxy: Boxes) -> str:
-        boxes = sha256(np.ascontiguousarray(boxes_xyxy, "<f4").tobytes()).hexdigest()[:16]
-        return f"lines/{self.reader.settings.key}/{digest[:2]}/{digest}-{boxes}.json"
-
-    def _find(self, name: str) -> PrintedLines | None:
-        """The lines of an entry; None if there is none, or one that cannot be read."""
-        if self._store is None:
-            return None
-        try:
-            return _decoded(json.loads(self._store.read(name)))
-        except (NotStoredError, ValueError, LookupError, TypeError):
-            return None
+        return self._cache.metrics("read", "lines")
 
 
 def _encoded(lines: PrintedLines) -> bytes:
@@ -105,9 +68,12 @@ def _encoded(lines: PrintedLines) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode()
 
 
-def _decoded(row: dict[str, Any]) -> PrintedLines:
-    quads = np.array(row["quads"], np.float32).reshape(-1, 4, 2)
-    texts, scores = tuple(map(str, row["texts"])), np.array(row["scores"], np.float32)
-    if not len(quads) == len(texts) == len(scores):
-        raise ValueError("lines, texts and scores differ in number")
-    return PrintedLines(quads, texts, scores)
+def _decoded(content: bytes, _: Boxes) -> PrintedLines | None:
+    try:
+        row = json.loads(content)
+        quads = np.array(row["quads"], np.float32).reshape(-1, 4, 2)
+        texts, scores = tuple(map(str, row["texts"])), np.array(row["scores"], np.float32)
+    except (ValueError, LookupError, TypeError):
+        return None
+    is_whole = len(quads) == len(texts) == len(scores)
+    return PrintedLines(quads, texts, scores) if is_whole else None
