@@ -50,7 +50,7 @@ from product1m.config import CatalogueConfig, RegistrationConfig
 from product1m.data.items import ItemWriter
 from product1m.data.lists import ListFile
 from product1m.data.points import PointTable, PointWriter
-from product1m.retrieval.embedding import normalize
+from product1m.data.vectors import normalize
 from product1m.retrieval.index import GALLERY, INDEX, GalleryIndex
 from product1m.serving.catalogue_folder import ENCODER_FILES, MODEL, STEP
 from product1m.serving.model_folder import MODEL_FOLDER

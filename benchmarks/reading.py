@@ -22,10 +22,11 @@ from jaxtyping import Float
 from product1m.config import FeatureExtractionConfig, IndexingConfig
 from product1m.data.photos import Photo, decode_photo
 from product1m.data.printed_lines import PrintedLines
+from product1m.data.vectors import normalize
 from product1m.detection.backbone import LITE0, Backbone
 from product1m.detection.canvas import make_canvas, stack_canvases
 from product1m.detection.ocr import OcrSettings, PackReader
-from product1m.retrieval.embedding import ImageStandardization, normalize
+from product1m.retrieval.embedding import ImageStandardization
 from product1m.retrieval.printed_text import PrintedTextEncoder
 from product1m.telemetry.usage import peak_memory_mib
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64, UInt64
 
-from product1m.retrieval.embedding import normalize
+from product1m.data.vectors import normalize
 
 NUM_BRANDS = 400
 MIXED = 16

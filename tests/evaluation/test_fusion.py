@@ -9,6 +9,7 @@ import pytest
 
 from product1m.config import EvaluationConfig
 from product1m.data.texts import Texts
+from product1m.data.vectors import normalize
 from product1m.errors import RetrievalError
 from product1m.evaluation import fusion
 from product1m.evaluation.fusion import (
@@ -22,7 +23,7 @@ from product1m.evaluation.fusion import (
     weight_surface,
 )
 from product1m.evaluation.metrics import GroundTruth
-from product1m.retrieval.embedding import BlockLayout, normalize
+from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.index import GalleryIndex, add_vectors, make_index
 from product1m.retrieval.merging import MergeRule
 from product1m.retrieval.query_boxes import QueryBoxes

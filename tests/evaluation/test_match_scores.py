@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from product1m.data.geometry import BoxSelection
+from product1m.data.vectors import normalize
 from product1m.evaluation.match_scores import (
     NOTHING,
     PRESENT,
@@ -20,7 +21,7 @@ from product1m.evaluation.match_scores import (
     reliability,
 )
 from product1m.evaluation.statistics import BootstrapPlan
-from product1m.retrieval.embedding import BlockLayout, normalize
+from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.evidence import OF_POINTS
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.query_boxes import QueryBoxes

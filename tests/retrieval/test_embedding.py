@@ -5,6 +5,7 @@ import pytest
 
 from product1m.artifacts.folder import open_artifact
 from product1m.data.regions import FeatureSet, Regions
+from product1m.data.vectors import normalize
 from product1m.errors import RetrievalError
 from product1m.retrieval.crop_block import CROP
 from product1m.retrieval.embedding import (
@@ -14,7 +15,6 @@ from product1m.retrieval.embedding import (
     BlockLayout,
     ImageStandardization,
     concatenate,
-    normalize,
     stream_block,
 )
 from product1m.retrieval.search import Searcher, SearchSettings

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from product1m.retrieval.embedding import BlockLayout, normalize
+from product1m.data.vectors import normalize
+from product1m.retrieval.embedding import BlockLayout
 from product1m.retrieval.evidence import describe_answers
 from product1m.retrieval.index import GalleryIndex
 from product1m.retrieval.match_score import MatchScorer

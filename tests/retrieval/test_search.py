@@ -5,8 +5,8 @@ import pytest
 
 from product1m.artifacts.folder import Artifact, open_artifact
 from product1m.data.regions import FeatureSet, Regions
+from product1m.data.vectors import normalize
 from product1m.evaluation.methods import FIXED
-from product1m.retrieval.embedding import normalize
 from product1m.retrieval.query_boxes import choose_boxes
 from product1m.retrieval.search import Searcher
 from tests.support.worlds.evaluation_files import (

@@ -18,6 +18,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.capture.scene_views import SceneViews, rows_of_sources
 from product1m.data.crop_vectors import DETAILS
 from product1m.data.regions import FeatureSet
+from product1m.data.vectors import normalize
 from product1m.errors import ArtifactError
 
 FILE = "crop_adaptation.safetensors"
@@ -46,7 +47,7 @@ class Pairs:
         """Share of the instances whose nearest source is their own."""
         rows, others = self.instances, self.sources
         if matrix is not None:
-            rows, others = _unit(rows @ matrix.T), _unit(others @ matrix.T)
+            rows, others = normalize(rows @ matrix.T), normalize(others @ matrix.T)
         return float(np.mean((rows @ others.T).argmax(axis=1) == self.source_of))
 
 
@@ -95,7 +96,7 @@ def learn_adaptation(items: FeatureSet, scenes: FeatureSet, seed: int) -> Adapta
     photos = np.concatenate([items.crops(row).vectors[:1] for row in range(len(items))])
     wide = photos.astype(np.float32)
     mean, deviation = wide.mean(axis=0), np.maximum(wide.std(axis=0), 1e-6)
-    standard = _unit((wide - mean) / deviation)
+    standard = normalize((wide - mean) / deviation)
     train, held_out = (
         _pairs(scenes, split, items, standard, mean, deviation) for split in ("train", "held_out")
     )
@@ -127,7 +128,7 @@ def _pairs(
             found.append((vector.astype(np.float32) - mean) / deviation)
             rows.append(source)
     known, source_of = np.unique(np.array(rows, np.int64), return_inverse=True)
-    instances = _unit(np.stack(found)) if found else photos[:0]
+    instances = normalize(np.stack(found)) if found else photos[:0]
     return Pairs(instances, photos[known], source_of)
 
 
@@ -164,11 +165,6 @@ def _batches(pairs: Pairs, seed: int) -> Iterator[Int64[np.ndarray, " b"]]:
     for _ in range(NUM_STEPS):
         drawn = generator.permutation(len(of_source))[:BATCH_SIZE]
         yield np.array([generator.choice(of_source[row]) for row in drawn], np.int64)
-
-
-def _unit(rows: Vectors) -> Vectors:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
 
 
 def stored_adaptation(capture: Artifact, gallery: Artifact) -> Float32[np.ndarray, "D D"] | None:

@@ -9,6 +9,7 @@ from product1m.capture.network import Embeddings, LoadedCapture
 from product1m.capture.scene_views import SceneViews, rows_of_sources
 from product1m.data.items import item_groups
 from product1m.data.regions import FeatureSet, Regions
+from product1m.data.vectors import normalize
 
 MAX_INSTANCES = 1000
 """Maximum number of held-out products to measure, evenly spaced (ours)."""
@@ -61,7 +62,7 @@ def recall_at(
     gallery_groups: Int64[np.ndarray, " m"],
 ) -> float:
     """Share of queries with an item of their own group among the `depth` highest cosines."""
-    similarities = _unit(queries) @ _unit(gallery).T
+    similarities = normalize(queries) @ normalize(gallery).T
     best = np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
     return float((gallery_groups[best] == query_groups[:, None]).any(1).mean())
 
@@ -81,17 +82,15 @@ def _spaces(
         return np.asarray((stacked - mean) / deviation)
 
     def streams(embedded: Embeddings) -> Float32[np.ndarray, "n E"]:
-        return np.concatenate([_unit(embedded.stream_text), _unit(embedded.stream_image)], axis=1)
+        return np.concatenate(
+            [normalize(embedded.stream_text), normalize(embedded.stream_image)], axis=1
+        )
 
     return {
         "": (streams(left), streams(right)),
         "/joint": (left.joint_text * left.joint_image, right.joint_text * right.joint_image),
         "/raw": (raw(queries[1]), raw(gallery[1])),
     }
-
-
-def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def _spaced(count: int, maximum: int) -> Int64[np.ndarray, " n"]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from product1m.data.vectors import normalize
 from product1m.detection.canvas import stack_canvases
 from product1m.detection.measuring import (
     BACKBONE_KEPT,
@@ -44,8 +45,7 @@ def image_only_map(network: ProposalNetwork, scenes: Scenes, positions: Sequence
     chosen = positions[:MAX_SCENES]
     vectors = np.concatenate([_vectors(network, scenes, place) for place in track(chosen, "RoIs")])
     sources = np.concatenate([scenes.sources[place] for place in chosen])
-    vectors -= vectors.mean(axis=0)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = normalize(vectors - vectors.mean(axis=0))
     similar = vectors @ vectors.T
     np.fill_diagonal(similar, -np.inf)
     ranked = np.argsort(-similar, axis=1, kind="stable")[:, :DEPTH]

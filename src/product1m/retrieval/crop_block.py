@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from product1m.artifacts.folder import Artifact
 from product1m.data.crop_vectors import DETAILS
 from product1m.data.regions import Regions
+from product1m.data.vectors import normalize
 from product1m.errors import ArtifactError
 
 CROP = "crop"
@@ -59,8 +60,7 @@ class CropBlock:
                 row[:] = (vector.astype(np.float32) - self.mean) / self.deviation
         if self.matrix is not None:
             rows = rows @ self.matrix.T
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+        return normalize(rows)
 
     def save(self, folder: Path) -> None:
         """Write as safetensors."""

@@ -17,6 +17,7 @@ from product1m.artifacts.folder import Artifact
 from product1m.capture.network import LoadedCapture, load_capture
 from product1m.config import Block
 from product1m.data.regions import Regions
+from product1m.data.vectors import normalize
 from product1m.errors import RetrievalError
 from product1m.retrieval.crop_block import CROP, CropBlock
 from product1m.retrieval.printed_text import PrintedTextEncoder
@@ -203,9 +204,3 @@ def stream_block(
     if streams == "sum":
         return normalize(normalize(text) + normalize(image))
     return normalize(np.concatenate([normalize(text), normalize(image)], axis=1))
-
-
-def normalize(rows: Float[np.ndarray, "n W"]) -> Float32[np.ndarray, "n W"]:
-    """Rows of unit length; a row of zeros stays zero, so that its block has no effect."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from product1m.artifacts.folder import Artifact
+from product1m.data.vectors import normalize
 from product1m.retrieval.text import ReducedTerms, main_directions
 
 if TYPE_CHECKING:
@@ -67,9 +68,7 @@ class PrintedTextEncoder:
 
     def encode_items(self, packs: Sequence[Texts]) -> Float32[np.ndarray, "n K"]:
         """Vectors of gallery items, of unit length whatever the reduction lost."""
-        vectors = self.encode(packs)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+        return normalize(self.encode(packs))
 
     def _weighted(self, packs: Sequence[Texts]) -> tuple["csr_matrix", Float32[np.ndarray, " n"]]:
         """TF-IDF of the known n-grams, and each row's length including unknown n-grams.

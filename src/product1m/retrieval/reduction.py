@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts.folder import Artifact
+from product1m.data.vectors import normalize
 
 REDUCTIONS = "reductions.safetensors"
 
@@ -44,9 +45,7 @@ class Reductions:
     def _reduce(self, name: str, block: Float32[np.ndarray, "n W"]) -> Float32[np.ndarray, "n K"]:
         if name not in self.directions:
             return block
-        reduced = block @ self.directions[name]
-        norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-        return np.asarray(reduced / np.maximum(norms, 1e-12), np.float32)
+        return normalize(block @ self.directions[name])
 
     def save(self, folder: Path) -> None:
         """Write as safetensors, also if no block is reduced."""

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
 
 from product1m.artifacts.folder import Artifact
+from product1m.data.vectors import normalize
 from product1m.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class TextEncoder:
         """The captions' vectors, row for row."""
         distinct, rows = np.unique(np.array(captions, dtype=object), return_inverse=True)
         reduced = self._vectorizer.transform(distinct).astype(np.float32) @ self.terms.components
-        norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-        return np.asarray((reduced / np.maximum(norms, 1e-12))[rows], dtype=np.float32)
+        return normalize(reduced)[rows]
 
     def save(self, folder: Path) -> None:
         """Write vocabulary and numbers."""
